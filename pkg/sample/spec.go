@@ -55,3 +55,9 @@ type FieldError struct {
 
 // Error names the field and the reason.
 func (e *FieldError) Error() string { return fmt.Sprintf("%s %s", e.Field, e.Why) }
+
+// TopLogProb is an alternative to a sampled id.
+type TopLogProb struct {
+	ID      int32
+	LogProb float32
+}

@@ -1,0 +1,197 @@
+package pki
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/hex"
+	"fmt"
+	"math/big"
+	"net"
+	"net/url"
+	"slices"
+	"sync"
+	"time"
+)
+
+// The life of a certificate. Connections outlive their certificates; a renewed
+// one is shown from the next handshake on.
+const (
+	MinLife     = 24 * time.Hour
+	MaxLife     = 365 * 24 * time.Hour
+	DefaultLife = 30 * 24 * time.Hour
+
+	// backdate allows for peers whose clocks are behind.
+	backdate = time.Hour
+)
+
+// Node says whom an identity is for.
+type Node struct {
+	ID    string        // unique in the cluster: see CheckNodeID
+	Roles []Role        // at least one
+	Hosts []string      // names and addresses it is reached by: information only
+	Life  time.Duration // of a certificate; zero means DefaultLife
+}
+
+// Identity is a node's key and the certificates that its authority signs for
+// it. Certificates renew themselves in the last third of their life; the key,
+// and so the fingerprint, stays. It is safe for concurrent use.
+type Identity struct {
+	authority *Authority
+	node      Node
+	key       *ecdsa.PrivateKey
+	print     string
+	now       func() time.Time
+	leaf      *renewing
+}
+
+// New returns the identity of node in the cluster whose secret is s. Each call
+// makes a new key.
+func New(s Secret, node Node) (*Identity, error) {
+	return newIdentity(s, node, time.Now)
+}
+
+func newIdentity(s Secret, node Node, now func() time.Time) (*Identity, error) {
+	if node.Life == 0 {
+		node.Life = DefaultLife
+	}
+	if err := node.check(); err != nil {
+		return nil, err
+	}
+	authority, err := Derive(s)
+	if err != nil {
+		return nil, err
+	}
+	id := &Identity{authority: authority, node: node, now: now}
+	id.node.Roles = slices.Compact(slices.Sorted(slices.Values(node.Roles)))
+	id.node.Hosts = slices.Clone(node.Hosts)
+	if id.key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
+		return nil, fmt.Errorf("make key of node %s: %w", node.ID, err)
+	}
+	id.leaf = &renewing{now: now, issue: id.issueLeaf}
+	first, err := id.leaf.current()
+	if err != nil {
+		return nil, err
+	}
+	id.print = fingerprint(first.Leaf)
+	return id, nil
+}
+
+func (n Node) check() error {
+	if err := CheckNodeID(n.ID); err != nil {
+		return err
+	}
+	if err := checkRoles(n.Roles); err != nil {
+		return fmt.Errorf("node %s: %w", n.ID, err)
+	}
+	if n.Life < MinLife || n.Life > MaxLife {
+		return fmt.Errorf("node %s: certificate life %v: want %v to %v", n.ID, n.Life, MinLife, MaxLife)
+	}
+	return nil
+}
+
+// NodeID is the node's name in the cluster.
+func (id *Identity) NodeID() string { return id.node.ID }
+
+// Roles returns the node's roles, sorted.
+func (id *Identity) Roles() []Role { return slices.Clone(id.node.Roles) }
+
+// Authority is the cluster's certificate authority.
+func (id *Identity) Authority() *Authority { return id.authority }
+
+// ClusterID names the cluster: see Authority.ClusterID.
+func (id *Identity) ClusterID() string { return id.authority.clusterID }
+
+// Fingerprint is the SHA-256 of the node's public key (SubjectPublicKeyInfo) in
+// hexadecimal digits. It is new with each New.
+func (id *Identity) Fingerprint() string { return id.print }
+
+// FingerprintBytes is Fingerprint as 32 bytes.
+func (id *Identity) FingerprintBytes() []byte {
+	raw, err := hex.DecodeString(id.print)
+	if err != nil {
+		panic("pki: fingerprint is not hexadecimal: " + id.print)
+	}
+	return raw
+}
+
+func (id *Identity) issueLeaf(now time.Time) (*tls.Certificate, error) {
+	uris := make([]*url.URL, len(id.node.Roles))
+	for i, r := range id.node.Roles {
+		uris[i] = spiffeID(id.authority.clusterID, r, id.node.ID)
+	}
+	template := &x509.Certificate{
+		Subject:     pkix.Name{Organization: []string{"Shoal"}, CommonName: id.node.ID},
+		NotBefore:   now.Add(-backdate),
+		NotAfter:    now.Add(id.node.Life),
+		URIs:        uris,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+	template.DNSNames, template.IPAddresses = splitHosts(id.node.Hosts)
+	cert, err := id.authority.sign(template, id.key)
+	if err != nil {
+		return nil, fmt.Errorf("sign certificate of node %s: %w", id.node.ID, err)
+	}
+	return cert, nil
+}
+
+// sign completes template and signs it for key.
+func (a *Authority) sign(template *x509.Certificate, key *ecdsa.PrivateKey) (*tls.Certificate, error) {
+	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
+	if err != nil {
+		return nil, err
+	}
+	template.SerialNumber = serial.Add(serial, big.NewInt(1))
+	template.BasicConstraintsValid = true
+	template.KeyUsage = x509.KeyUsageDigitalSignature
+	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, &key.PublicKey, a.key)
+	if err != nil {
+		return nil, err
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, err
+	}
+	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, nil
+}
+
+func splitHosts(hosts []string) (names []string, addrs []net.IP) {
+	for _, h := range hosts {
+		if ip := net.ParseIP(h); ip != nil {
+			addrs = append(addrs, ip)
+		} else if h != "" {
+			names = append(names, h)
+		}
+	}
+	return names, addrs
+}
+
+// renewing holds a certificate and replaces it in the last third of its life.
+type renewing struct {
+	now   func() time.Time
+	issue func(now time.Time) (*tls.Certificate, error)
+
+	mu   sync.Mutex
+	cert *tls.Certificate // guarded by mu
+}
+
+func (r *renewing) current() (*tls.Certificate, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := r.now()
+	if r.cert != nil {
+		life := r.cert.Leaf.NotAfter.Sub(r.cert.Leaf.NotBefore)
+		if now.Before(r.cert.Leaf.NotAfter.Add(-life/3)) && !now.Before(r.cert.Leaf.NotBefore) {
+			return r.cert, nil
+		}
+	}
+	cert, err := r.issue(now)
+	if err != nil {
+		return nil, err
+	}
+	r.cert = cert
+	return cert, nil
+}

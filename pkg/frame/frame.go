@@ -1,0 +1,174 @@
+// Package frame holds the nouns of the step log: the message of one step on one
+// hop, and the result of a step.
+//
+// Frames of a pipeline form a fenced log: (epoch, pipeline, step) is totally
+// ordered, everything that changes a session's state on a stage travels in it,
+// and every stage applies it in the same order (architecture law 3).
+package frame
+
+import "github.com/shoal-llm/shoal/pkg/sample"
+
+// Limits of a frame, checked by every receiver before it allocates.
+const (
+	MaxSpans   = 512
+	MaxOps     = 1024
+	MaxRows    = 2048
+	MaxSlots   = 1024
+	MaxPending = 8 // frames a stage holds that it has not computed yet
+)
+
+// Slot is the small number of a session on a pipeline. A slot is free again
+// after its Close.
+type Slot uint32
+
+// Output says what a span wants from its last rows.
+type Output uint8
+
+const (
+	OutputNone   Output = iota // nothing: a prefill chunk that is not the last
+	OutputSample               // a token id
+	OutputLogits               // the logits themselves, for tests and scoring
+	OutputPooled               // the hidden state, for embeddings
+)
+
+// DType is the element type of activation rows on the wire.
+type DType uint8
+
+const (
+	DTypeNone DType = iota // the frame carries no rows: it goes to the first stage
+	DTypeF32
+)
+
+// Frame is the message of one step on one hop.
+type Frame struct {
+	Epoch    uint64
+	Pipeline uint32
+	Step     uint64 // grows by one from frame to frame
+	Ops      []Op   // applied in order, before the spans
+	Spans    []Span
+	DType    DType
+	Rows     []byte // rows of all spans × hidden × element, little-endian
+	Timings  []Timing
+}
+
+// NumRows returns the number of rows of all spans.
+func (f *Frame) NumRows() int {
+	n := 0
+	for i := range f.Spans {
+		n += len(f.Spans[i].Tokens)
+	}
+	return n
+}
+
+// Span is a run of consecutive positions of one session.
+type Span struct {
+	Slot    Slot
+	Attempt uint32  // which opening of the slot it belongs to
+	Start   int32   // position of the first row
+	Tokens  []int32 // input ids, one per row; they ride to the last stage
+	Output  Output  // wanted from the last row (and the drafted rows before it)
+	Drafted uint8   // how many of the last tokens are guesses to be checked
+}
+
+// Op is one change of session state. Exactly one field is set.
+type Op struct {
+	Open     *Open
+	Adopt    *Adopt
+	Publish  *Publish
+	Truncate *Truncate
+	Close    *Close
+	Evict    *Evict
+}
+
+// Open begins a session in a free slot.
+type Open struct {
+	Slot        Slot
+	Attempt     uint32
+	Session     string // the generation's id, for traces and reports
+	PrefixSalt  []byte // separates tenants in the prefix cache
+	KV          KVClass
+	Sampling    sample.Spec
+	History     []int32 // ids before position 0 that penalties count (resubmission keeps the answer's start)
+	Grammar     []byte  // compiled grammar; empty is none
+	Adapter     string  // low-rank adapter; empty is none
+	DeadlineMS  int64   // Unix milliseconds; 0 is none
+	Traceparent string  // W3C trace context
+	Weight      float32 // share of the step budget; 0 is 1
+}
+
+// KVClass says how a session's keys and values are stored.
+type KVClass struct {
+	Bits        uint8 // 32, 16, 8, 4, 3 or 2; 0 is the device's own precision
+	GroupSize   uint16
+	Progressive bool
+}
+
+// Adopt makes the first Tokens positions of a fresh slot those of a published
+// prefix. Tokens is a multiple of 64.
+type Adopt struct {
+	Slot   Slot
+	Prefix [32]byte // identity of the prefix's last page
+	Tokens int32
+}
+
+// Publish makes the slot's whole pages up to Tokens available to others.
+type Publish struct {
+	Slot   Slot
+	Tokens int32
+}
+
+// Truncate forgets positions from Len on.
+type Truncate struct {
+	Slot Slot
+	Len  int32
+}
+
+// Close ends a session and frees its pages.
+type Close struct{ Slot Slot }
+
+// Evict drops a published page chain that ends in Prefix.
+type Evict struct{ Prefix [32]byte }
+
+// Timing is what one stage took for a step.
+type Timing struct {
+	Stage     uint32
+	ComputeNS uint64
+	WaitNS    uint64 // between arrival and start
+	Rows      uint32
+}
+
+// Result is what the last stage says of a step.
+type Result struct {
+	Epoch    uint64
+	Pipeline uint32
+	Step     uint64
+	Sampled  []Sampled
+	Timings  []Timing
+}
+
+// Sampled is the outcome of one span.
+type Sampled struct {
+	Slot     Slot
+	Attempt  uint32
+	Position int32     // the position that the first of IDs takes in its session
+	IDs      []int32   // one, or more where drafts were accepted
+	LogProbs []LogProb // one per id, when asked for
+	Logits   []float32 // OutputLogits
+	Finish   Finish
+	Err      string // why the session failed on this stage; empty is no failure
+}
+
+// LogProb is the log-probability of a sampled id and of its best alternatives.
+type LogProb struct {
+	LogProb float32
+	Top     []sample.TopLogProb
+}
+
+// Finish says whether a sampled id ends its session.
+type Finish uint8
+
+const (
+	FinishNone   Finish = iota
+	FinishStop          // the id is one of the session's stop ids
+	FinishLength        // the session has sampled MaxTokens ids
+)

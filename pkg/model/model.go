@@ -1,0 +1,108 @@
+// Package model says what a model architecture is: how it reads its
+// hyperparameters, which tensors a part of it needs, and how it computes a
+// batch by the operations of compute.
+//
+// An architecture is one folder below this one plus one line in archs.
+package model
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/shoal-llm/shoal/pkg/compute"
+)
+
+// ErrHParams says that a file's hyperparameters make no sense.
+var ErrHParams = errors.New("hyperparameters")
+
+// ErrArch says that a file's architecture is not one this build can run.
+var ErrArch = errors.New("architecture")
+
+// Meta gives the metadata of a model file. A false says that the key is absent
+// or of another type.
+type Meta interface {
+	String(key string) (string, bool)
+	Uint64(key string) (uint64, bool)
+	Float64(key string) (float64, bool)
+	Bool(key string) (bool, bool)
+	Uint64s(key string) ([]uint64, bool)
+}
+
+// Source gives a model file's metadata and tensors.
+type Source interface {
+	Meta() Meta
+	// Tensor returns a weight. Its Data is valid until the source is closed.
+	Tensor(name string) (compute.Matrix, bool)
+}
+
+// Spec is what the rest of the system needs to know of a model.
+type Spec struct {
+	Arch     string
+	Name     string
+	Layers   int
+	Hidden   int // width of the residual stream
+	Vocab    int
+	Context  int // positions the model was made for
+	Heads    int
+	KVHeads  int
+	HeadDim  int
+	TiedHead bool // the head multiplies the embedding table
+}
+
+// KVBytes returns the bytes of one KV page of layers layers in float32.
+func (s Spec) KVBytes(layers int) uint64 {
+	return uint64(layers) * 2 * uint64(s.KVHeads) * uint64(s.HeadDim) * compute.PageTokens * 4
+}
+
+// Part is a contiguous part of a model: what one stage holds.
+type Part struct {
+	First, End int  // layers [First, End)
+	Embed      bool // the part looks up token embeddings
+	Head       bool // the part makes logits
+}
+
+// Whole is the part that holds everything of s.
+func Whole(s Spec) Part { return Part{First: 0, End: s.Layers, Embed: true, Head: true} }
+
+// Check reports whether p is a part of a model of layers layers.
+func (p Part) Check(layers int) error {
+	if p.First < 0 || p.End > layers || p.First >= p.End {
+		return fmt.Errorf("layers [%d, %d) of %d", p.First, p.End, layers)
+	}
+	if p.Embed != (p.First == 0) || p.Head != (p.End == layers) {
+		return fmt.Errorf("embedding and head do not belong to layers [%d, %d) of %d", p.First, p.End, layers)
+	}
+	return nil
+}
+
+// Arch is an architecture.
+type Arch struct {
+	Name string // as general.architecture spells it
+	// Parse reads and checks the hyperparameters.
+	Parse func(src Source) (Spec, error)
+	// Tensors names the tensors that a part needs.
+	Tensors func(s Spec, p Part) []string
+	// Load loads a part onto a device.
+	Load func(be compute.Backend, src Source, s Spec, p Part, limits Limits) (Stage, error)
+}
+
+// Limits bound the buffers of a stage.
+type Limits struct {
+	Rows      int // rows of a batch
+	Logits    int // rows of a batch that may ask for logits
+	Pages     int // KV pages
+	Positions int // the largest context of a session
+}
+
+// Stage computes a part of a model. It is used by the goroutine that owns the
+// device.
+type Stage interface {
+	// Forward records the operations of one batch on p. The first part takes
+	// ids, one per row; others take in, the rows of the part before as
+	// little-endian float32. A part with the head makes logits for the rows in
+	// logits. It returns the buffer to read: logits, or else the rows for the
+	// next part.
+	Forward(p compute.Pass, ids []int32, in []byte, logits []int32) compute.Buffer
+	// Cache is the stage's KV cache.
+	Cache() compute.Cache
+}

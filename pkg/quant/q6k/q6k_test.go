@@ -1,0 +1,9 @@
+package q6k
+
+import (
+	"testing"
+
+	"github.com/shoal-llm/shoal/pkg/quant/quanttest"
+)
+
+func TestFormat(t *testing.T) { quanttest.Run(t, Format) }
