@@ -88,7 +88,8 @@ type Open struct {
 	PrefixSalt  []byte // separates tenants in the prefix cache
 	KV          KVClass
 	Sampling    sample.Spec
-	History     []int32 // ids before position 0 that penalties count (resubmission keeps the answer's start)
+	History     []int32 // ids of adopted positions from 0 on: they ride in no span
+	AnswerStart int32   // position of the answer's first id: MaxTokens and penalties count from there
 	Grammar     []byte  // compiled grammar; empty is none
 	Adapter     string  // low-rank adapter; empty is none
 	DeadlineMS  int64   // Unix milliseconds; 0 is none

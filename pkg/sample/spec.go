@@ -22,6 +22,7 @@ type Spec struct {
 	TopP        float32 // 0 or 1 is off
 	MinP        float32 // 0 is off
 	Seed        uint64
+	Choice      uint32 // which of the n answers to one request: part of the random counter
 
 	RepetitionPenalty float32 // divides positive and multiplies negative logits of seen ids; 0 or 1 is off
 	PresencePenalty   float32 // subtracted once from the logit of an id seen in the answer

@@ -17,6 +17,7 @@ var Format = quant.Format{
 	BlockElems: 1,
 	BlockBytes: 2,
 	Decode:     decode,
+	CPU:        &cpuKernels,
 }
 
 func decode(dst []float32, src []byte) {

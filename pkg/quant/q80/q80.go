@@ -23,6 +23,7 @@ var Format = quant.Format{
 	BlockElems: blockElems,
 	BlockBytes: blockBytes,
 	Decode:     decode,
+	CPU:        &cpuKernels,
 }
 
 func decode(dst []float32, src []byte) {

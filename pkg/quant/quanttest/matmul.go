@@ -28,7 +28,7 @@ func testMatMul(t *testing.T, f quant.Format) {
 	ref := load(t, f)
 	for _, m := range matrices(t, f) {
 		x := activations(ref.vector[:m.cols])
-		packed := pack(f, m.packed, m.rows, m.cols)
+		packed := pack(f, m.packed, m.rows, m.cols, 0xAA)
 		want := oneByOne(f, packed, x, m.cols)
 		for tok := range x {
 			checkBounds(t, f, m, x[tok], want[tok])
@@ -40,7 +40,7 @@ func testMatMul(t *testing.T, f quant.Format) {
 		}
 		checkReversed(t, f, m, x[:1], want)
 	}
-	got := oneByOne(f, pack(f, ref.packed, ref.rows, ref.cols), [][]float32{ref.vector}, ref.cols)[0]
+	got := oneByOne(f, pack(f, ref.packed, ref.rows, ref.cols, 0xAA), [][]float32{ref.vector}, ref.cols)[0]
 	for r, want := range ref.matvec {
 		if diff := math.Abs(float64(got[r] - want)); !(diff <= bound(f, ref.row(r), ref.vector)+activationBound(f, ref.row(r), ref.vector)) {
 			t.Errorf("row %d: %g, the reference has %g", r, got[r], want)
@@ -161,7 +161,7 @@ func checkReversed(t *testing.T, f quant.Format, m matrix, x, want [][]float32) 
 	for r := m.rows - 1; r >= 0; r-- {
 		reversed = append(reversed, m.packed[r*rowBytes:(r+1)*rowBytes]...)
 	}
-	got := oneByOne(f, pack(f, reversed, m.rows, m.cols), x, m.cols)
+	got := oneByOne(f, pack(f, reversed, m.rows, m.cols, 0xAA), x, m.cols)
 	for r := range m.rows {
 		if a, b := got[0][m.rows-1-r], want[0][r]; math.Float32bits(a) != math.Float32bits(b) {
 			t.Fatalf("%s row %d: %g in one lane, %g in another", m.name, r, b, a)

@@ -68,7 +68,7 @@ func testDecode(t *testing.T, f quant.Format) {
 func testPack(t *testing.T, f quant.Format) {
 	for _, m := range matrices(t, f) {
 		for _, rows := range []int{1, quant.Lanes, m.rows - 11, m.rows} {
-			packed := pack(f, m.packed, rows, m.cols)
+			packed := pack(f, m.packed, rows, m.cols, 0xAA)
 			groupBytes := f.CPU.GroupBytes(m.cols)
 			got := make([]float32, m.cols)
 			for r := range len(packed) / groupBytes * quant.Lanes {
@@ -83,18 +83,17 @@ func testPack(t *testing.T, f quant.Format) {
 						m.name, rows, m.cols, r, i, got[i], want[i])
 				}
 			}
-			if again := pack(f, m.packed, rows, m.cols); !bytes.Equal(again, packed) {
+			if again := pack(f, m.packed, rows, m.cols, 0x55); !bytes.Equal(again, packed) {
 				t.Fatalf("%s: packing %d rows twice gives different bytes: some are not written", m.name, rows)
 			}
 		}
 	}
 }
 
-// pack packs the first rows of src into a buffer that held other bytes.
-func pack(f quant.Format, src []byte, rows, cols int) []byte {
+// pack packs the first rows of src into a buffer that held the byte dirt before.
+func pack(f quant.Format, src []byte, rows, cols int, dirt byte) []byte {
 	groups := (rows + quant.Lanes - 1) / quant.Lanes
-	dst := make([]byte, groups*f.CPU.GroupBytes(cols))
-	dirt.Read(dst)
+	dst := bytes.Repeat([]byte{dirt}, groups*f.CPU.GroupBytes(cols))
 	f.CPU.Pack(dst, src[:rows*(cols/f.BlockElems*f.BlockBytes)], rows, cols)
 	return dst
 }

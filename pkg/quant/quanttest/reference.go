@@ -12,10 +12,6 @@ import (
 	"github.com/shoal-llm/shoal/pkg/quant"
 )
 
-// dirt fills buffers that a kernel has to overwrite. It differs from call to
-// call; no result depends on it.
-var dirt = rand.NewChaCha8([32]byte{'d', 'i', 'r', 't'})
-
 // matrix is rows of cols weights, packed as in a file and decoded.
 type matrix struct {
 	name       string

@@ -507,12 +507,13 @@ type OpenSession struct {
 	PrefixSalt    []byte                 `protobuf:"bytes,4,opt,name=prefix_salt,json=prefixSalt,proto3" json:"prefix_salt,omitempty"`
 	Kv            *KvClass               `protobuf:"bytes,5,opt,name=kv,proto3" json:"kv,omitempty"`
 	Sampling      *Sampling              `protobuf:"bytes,6,opt,name=sampling,proto3" json:"sampling,omitempty"`
-	History       []int32                `protobuf:"varint,7,rep,packed,name=history,proto3" json:"history,omitempty"`
+	History       []int32                `protobuf:"varint,7,rep,packed,name=history,proto3" json:"history,omitempty"` // ids of adopted positions: they ride in no span
 	Grammar       []byte                 `protobuf:"bytes,8,opt,name=grammar,proto3" json:"grammar,omitempty"`
 	Adapter       string                 `protobuf:"bytes,9,opt,name=adapter,proto3" json:"adapter,omitempty"`
 	DeadlineMs    int64                  `protobuf:"varint,10,opt,name=deadline_ms,json=deadlineMs,proto3" json:"deadline_ms,omitempty"` // Unix milliseconds
 	Traceparent   string                 `protobuf:"bytes,11,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
 	Weight        float32                `protobuf:"fixed32,12,opt,name=weight,proto3" json:"weight,omitempty"`
+	AnswerStart   int32                  `protobuf:"varint,13,opt,name=answer_start,json=answerStart,proto3" json:"answer_start,omitempty"` // position of the answer's first id
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -627,6 +628,13 @@ func (x *OpenSession) GetTraceparent() string {
 func (x *OpenSession) GetWeight() float32 {
 	if x != nil {
 		return x.Weight
+	}
+	return 0
+}
+
+func (x *OpenSession) GetAnswerStart() int32 {
+	if x != nil {
+		return x.AnswerStart
 	}
 	return 0
 }
@@ -1224,7 +1232,7 @@ const file_shoal_v1_frame_proto_rawDesc = "" +
 	"\btruncate\x18\x04 \x01(\v2\x12.shoal.v1.TruncateH\x00R\btruncate\x12.\n" +
 	"\x05close\x18\x05 \x01(\v2\x16.shoal.v1.CloseSessionH\x00R\x05close\x12-\n" +
 	"\x05evict\x18\x06 \x01(\v2\x15.shoal.v1.EvictPrefixH\x00R\x05evictB\x04\n" +
-	"\x02op\"\xf2\x02\n" +
+	"\x02op\"\x95\x03\n" +
 	"\vOpenSession\x12\x12\n" +
 	"\x04slot\x18\x01 \x01(\rR\x04slot\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\rR\aattempt\x12\x18\n" +
@@ -1240,7 +1248,8 @@ const file_shoal_v1_frame_proto_rawDesc = "" +
 	" \x01(\x03R\n" +
 	"deadlineMs\x12 \n" +
 	"\vtraceparent\x18\v \x01(\tR\vtraceparent\x12\x16\n" +
-	"\x06weight\x18\f \x01(\x02R\x06weight\"^\n" +
+	"\x06weight\x18\f \x01(\x02R\x06weight\x12!\n" +
+	"\fanswer_start\x18\r \x01(\x05R\vanswerStart\"^\n" +
 	"\aKvClass\x12\x12\n" +
 	"\x04bits\x18\x01 \x01(\rR\x04bits\x12\x1d\n" +
 	"\n" +

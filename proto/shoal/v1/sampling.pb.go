@@ -40,6 +40,7 @@ type Sampling struct {
 	StopIds           []int32                `protobuf:"varint,13,rep,packed,name=stop_ids,json=stopIds,proto3" json:"stop_ids,omitempty"`
 	IgnoreEos         bool                   `protobuf:"varint,14,opt,name=ignore_eos,json=ignoreEos,proto3" json:"ignore_eos,omitempty"`
 	MaxTokens         int32                  `protobuf:"varint,15,opt,name=max_tokens,json=maxTokens,proto3" json:"max_tokens,omitempty"`
+	Choice            uint32                 `protobuf:"varint,16,opt,name=choice,proto3" json:"choice,omitempty"` // which of the n answers to one request
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -175,6 +176,13 @@ func (x *Sampling) GetIgnoreEos() bool {
 func (x *Sampling) GetMaxTokens() int32 {
 	if x != nil {
 		return x.MaxTokens
+	}
+	return 0
+}
+
+func (x *Sampling) GetChoice() uint32 {
+	if x != nil {
+		return x.Choice
 	}
 	return 0
 }
@@ -350,7 +358,7 @@ var File_shoal_v1_sampling_proto protoreflect.FileDescriptor
 
 const file_shoal_v1_sampling_proto_rawDesc = "" +
 	"\n" +
-	"\x17shoal/v1/sampling.proto\x12\bshoal.v1\"\xee\x03\n" +
+	"\x17shoal/v1/sampling.proto\x12\bshoal.v1\"\x86\x04\n" +
 	"\bSampling\x12 \n" +
 	"\vtemperature\x18\x01 \x01(\x02R\vtemperature\x12\x13\n" +
 	"\x05top_k\x18\x02 \x01(\x05R\x04topK\x12\x13\n" +
@@ -369,7 +377,8 @@ const file_shoal_v1_sampling_proto_rawDesc = "" +
 	"\n" +
 	"ignore_eos\x18\x0e \x01(\bR\tignoreEos\x12\x1d\n" +
 	"\n" +
-	"max_tokens\x18\x0f \x01(\x05R\tmaxTokens\"1\n" +
+	"max_tokens\x18\x0f \x01(\x05R\tmaxTokens\x12\x16\n" +
+	"\x06choice\x18\x10 \x01(\rR\x06choice\"1\n" +
 	"\tLogitBias\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x05R\x02id\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x02R\x05value\"K\n" +

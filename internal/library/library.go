@@ -1,0 +1,184 @@
+// Package library finds model files by name and opens them: the models that the
+// program brings along, files in the models folder, and paths.
+package library
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/shoal-llm/shoal/models/tiny"
+	"github.com/shoal-llm/shoal/pkg/compute"
+	"github.com/shoal-llm/shoal/pkg/gguf"
+	"github.com/shoal-llm/shoal/pkg/model"
+	"github.com/shoal-llm/shoal/pkg/model/archs"
+	"github.com/shoal-llm/shoal/pkg/quant/formats"
+)
+
+// ErrNotFound says that no model has the name.
+var ErrNotFound = errors.New("no such model")
+
+// Default is the name of the model that is served when none is named.
+const Default = "tiny"
+
+// Library resolves model names. Names are given by operators, never by clients.
+type Library struct {
+	// Dir is the models folder; empty is none.
+	Dir string
+}
+
+// Open opens a model by name: an embedded model, a file in the models folder
+// (with or without .gguf), or the path of a file.
+func (l Library) Open(name string) (*Model, error) {
+	for _, f := range tiny.Files() {
+		if f.Name == name {
+			file, err := gguf.Parse(f.Data, gguf.Options{Formats: formats.All()})
+			if err != nil {
+				return nil, fmt.Errorf("open embedded model %s: %w", name, err)
+			}
+			return newModel(name, file)
+		}
+	}
+	path, err := l.find(name)
+	if err != nil {
+		return nil, err
+	}
+	file, err := gguf.Open(path, gguf.Options{Formats: formats.All()})
+	if err != nil {
+		return nil, err
+	}
+	return newModel(strings.TrimSuffix(filepath.Base(path), ".gguf"), file)
+}
+
+// find returns the path of a model file.
+func (l Library) find(name string) (string, error) {
+	places := []string{name}
+	if l.Dir != "" && !filepath.IsAbs(name) {
+		places = append(places, filepath.Join(l.Dir, name), filepath.Join(l.Dir, name+".gguf"))
+	}
+	for _, p := range places {
+		if info, err := os.Stat(p); err == nil && info.Mode().IsRegular() {
+			return p, nil
+		}
+	}
+	var known []string
+	for _, f := range tiny.Files() {
+		known = append(known, f.Name)
+	}
+	where := "set --models to a folder of GGUF files, or name a file"
+	if l.Dir != "" {
+		where = fmt.Sprintf("it is neither a file nor in %s", l.Dir)
+	}
+	return "", fmt.Errorf("%w: %q (embedded models: %s; %s)", ErrNotFound, name, strings.Join(known, ", "), where)
+}
+
+// Model is an open model file. It is safe for concurrent use until Close.
+type Model struct {
+	Name        string
+	Path        string // empty for an embedded model
+	Arch        model.Arch
+	Spec        model.Spec
+	Source      model.Source
+	Size        int64
+	Digest      [32]byte       // SHA-256 of metadata and tensor table
+	Precision   string         // the class that most weight bytes have
+	TensorTypes map[string]int // how many tensors of each format
+
+	file *gguf.File
+}
+
+func newModel(name string, file *gguf.File) (*Model, error) {
+	m := &Model{
+		Name: name, Path: file.Path(), Size: file.Size(), file: file,
+		Source: source{file}, Digest: sha256.Sum256(file.Header()), TensorTypes: map[string]int{},
+	}
+	err := m.describe()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("read model %s: %w", name, err), file.Close())
+	}
+	return m, nil
+}
+
+// describe finds the architecture and counts what the file holds.
+func (m *Model) describe() (err error) {
+	if m.Arch, err = archs.Find(m.Source.Meta()); err != nil {
+		return err
+	}
+	if m.Spec, err = m.Arch.Parse(m.Source); err != nil {
+		return err
+	}
+	bytes := map[string]uint64{}
+	for _, t := range m.file.Tensors() {
+		m.TensorTypes[t.Format.Name]++
+		bytes[t.Format.Precision] += t.Size
+	}
+	for p, n := range bytes {
+		if most := bytes[m.Precision]; n > most || n == most && p < m.Precision {
+			m.Precision = p
+		}
+	}
+	return nil
+}
+
+// Bytes returns the bytes of the tensors that a part needs.
+func (m *Model) Bytes(p model.Part) uint64 {
+	var n uint64
+	for _, name := range m.Arch.Tensors(m.Spec, p) {
+		if t, ok := m.file.Tensor(name); ok {
+			n += t.Size
+		}
+	}
+	return n
+}
+
+// Close releases the file. No tensor may be in use.
+func (m *Model) Close() error { return m.file.Close() }
+
+// source is a GGUF file as models see it.
+type source struct{ file *gguf.File }
+
+func (s source) Meta() model.Meta { return meta{s.file.Meta()} }
+
+// Tensor returns a tensor of one or two dimensions; a vector is one row.
+func (s source) Tensor(name string) (compute.Matrix, bool) {
+	t, ok := s.file.Tensor(name)
+	const most = 1 << 30
+	if !ok || len(t.Dims) > 2 || t.Dims[0] > most || t.Rows() > most {
+		return compute.Matrix{}, false
+	}
+	return compute.Matrix{Name: name, Format: t.Format, Rows: int(t.Rows()), Cols: int(t.Dims[0]), Data: t.Data}, true
+}
+
+// meta is GGUF metadata as models see it.
+type meta struct{ gguf.Metadata }
+
+func (m meta) String(key string) (string, bool) {
+	v, err := m.Metadata.String(key)
+	return v, err == nil
+}
+func (m meta) Uint64(key string) (uint64, bool) {
+	v, err := m.Metadata.Uint64(key)
+	return v, err == nil
+}
+func (m meta) Bool(key string) (bool, bool) { v, err := m.Metadata.Bool(key); return v, err == nil }
+func (m meta) Float64(key string) (float64, bool) {
+	v, err := m.Metadata.Float32(key)
+	return float64(v), err == nil
+}
+func (m meta) Uint64s(key string) ([]uint64, bool) {
+	v, err := m.Metadata.Int32s(key)
+	if err != nil {
+		return nil, false
+	}
+	out := make([]uint64, len(v))
+	for i, n := range v {
+		if n < 0 {
+			return nil, false
+		}
+		out[i] = uint64(n)
+	}
+	return out, true
+}

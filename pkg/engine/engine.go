@@ -1,0 +1,237 @@
+// Package engine runs one part of a model on a device: frames of the step log
+// in, frames for the next stage or results out.
+//
+// A Stage applies a frame to its log (pkg/kv), records one pass of the model
+// and submits it; when the device is done it reads the rows, or samples where
+// the logits are. It is used by the one goroutine that owns the device and
+// never waits for it.
+package engine
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+
+	"github.com/shoal-llm/shoal/pkg/compute"
+	"github.com/shoal-llm/shoal/pkg/frame"
+	"github.com/shoal-llm/shoal/pkg/kv"
+	"github.com/shoal-llm/shoal/pkg/model"
+)
+
+// ErrBadFrame says that a frame does not fit the stage: nothing of it was used.
+var ErrBadFrame = errors.New("frame does not fit the stage")
+
+// Config says which part of a model a stage is and how much it may hold.
+type Config struct {
+	Epoch    uint64
+	Pipeline uint32
+	Stage    uint32 // index in the pipeline, for timings
+	Part     model.Part
+	Pages    int // KV pages
+	Slots    int // sessions
+	Rows     int // rows of a step
+	Context  int // positions of a session
+}
+
+// Output is what a frame became: a frame for the next stage, or a result. Their
+// memory is valid until compute.MaxPasses frames later.
+type Output struct {
+	Frame  *frame.Frame
+	Result *frame.Result
+}
+
+// Stage runs a part of a model.
+type Stage struct {
+	be    compute.Backend
+	cfg   Config
+	spec  model.Spec
+	net   model.Stage
+	log   *kv.Log
+	ring  [compute.MaxPasses]work
+	head  int // oldest started work
+	count int // started and not finished
+
+	sessions map[frame.Slot]*session // on the last stage
+}
+
+// work is one frame between Start and Finish, with buffers that are reused.
+type work struct {
+	tag    uint64
+	frame  *frame.Frame
+	batch  compute.Batch
+	ids    []int32
+	logits []int32   // rows that want logits
+	values []float32 // rows or logits, as read
+	bytes  []byte    // rows of the output frame
+	out    frame.Frame
+}
+
+// Open loads a part of a model onto a device.
+func Open(be compute.Backend, arch model.Arch, src model.Source, spec model.Spec, cfg Config) (*Stage, error) {
+	if cfg.Rows < 1 || cfg.Rows > frame.MaxRows || cfg.Slots < 1 || cfg.Slots > frame.MaxSlots {
+		return nil, fmt.Errorf("open stage: %d rows, %d slots", cfg.Rows, cfg.Slots)
+	}
+	if cfg.Context < 1 || cfg.Context > spec.Context {
+		return nil, fmt.Errorf("open stage: context of %d, the model has %d", cfg.Context, spec.Context)
+	}
+	net, err := arch.Load(be, src, spec, cfg.Part, model.Limits{
+		Rows: cfg.Rows, Logits: cfg.Rows, Pages: cfg.Pages, Positions: cfg.Context,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("load layers [%d, %d): %w", cfg.Part.First, cfg.Part.End, err)
+	}
+	return &Stage{
+		be: be, cfg: cfg, spec: spec, net: net,
+		log: kv.NewLog(kv.Config{
+			Epoch: cfg.Epoch, Pipeline: cfg.Pipeline,
+			Pages: cfg.Pages, Slots: cfg.Slots, Rows: cfg.Rows, Context: cfg.Context,
+		}),
+		sessions: map[frame.Slot]*session{},
+	}, nil
+}
+
+// Next returns the number of the step that the stage expects.
+func (s *Stage) Next() uint64 { return s.log.Next() }
+
+// Ready reports whether another frame may be started.
+func (s *Stage) Ready() bool { return s.count < len(s.ring) }
+
+// Start applies a frame and submits its pass under tag. Errors of the log
+// (kv.ErrRepeat, kv.ErrGap, kv.ErrEpoch, ...) and ErrBadFrame change nothing.
+// The frame belongs to the stage until Finish.
+func (s *Stage) Start(tag uint64, f *frame.Frame) error {
+	if !s.Ready() {
+		return fmt.Errorf("start step %d: %d steps are in flight", f.Step, s.count)
+	}
+	if err := s.check(f); err != nil {
+		return err
+	}
+	step, err := s.log.Apply(f)
+	if err != nil {
+		return err
+	}
+	w := &s.ring[(s.head+s.count)%len(s.ring)]
+	s.count++
+	w.fill(tag, f, step)
+	s.submit(w, step)
+	return nil
+}
+
+// check holds the frame's sizes against the stage's own plan, before anything
+// is allocated.
+func (s *Stage) check(f *frame.Frame) error {
+	rows := f.NumRows()
+	if rows > s.cfg.Rows {
+		return fmt.Errorf("%w: %d rows, the plan allows %d", ErrBadFrame, rows, s.cfg.Rows)
+	}
+	want := 0
+	if !s.cfg.Part.Embed {
+		want = rows * s.spec.Hidden * 4
+	}
+	if len(f.Rows) != want {
+		return fmt.Errorf("%w: %d bytes of activations for %d rows, want %d", ErrBadFrame, len(f.Rows), rows, want)
+	}
+	for i := range f.Spans {
+		if f.Spans[i].Output == frame.OutputPooled {
+			return fmt.Errorf("%w: pooled output is not offered", ErrBadFrame)
+		}
+		for _, id := range f.Spans[i].Tokens {
+			if id < 0 || int(id) >= s.spec.Vocab {
+				return fmt.Errorf("%w: token id %d of a vocabulary of %d", ErrBadFrame, id, s.spec.Vocab)
+			}
+		}
+	}
+	return nil
+}
+
+// fill describes the batch of a frame.
+func (w *work) fill(tag uint64, f *frame.Frame, step *kv.Step) {
+	w.tag, w.frame = tag, f
+	w.ids, w.logits = w.ids[:0], w.logits[:0]
+	w.batch.Spans = w.batch.Spans[:0]
+	w.batch.Rows = 0
+	for i := range f.Spans {
+		span, pages := &f.Spans[i], step.Spans[i].Pages
+		n := len(span.Tokens)
+		w.batch.Spans = append(w.batch.Spans, compute.Span{Row: w.batch.Rows, Start: int(span.Start), Count: n, Pages: pages})
+		w.ids = append(w.ids, span.Tokens...)
+		w.batch.Rows += n
+		if span.Output != frame.OutputNone {
+			for r := n - 1 - int(span.Drafted); r < n; r++ {
+				w.logits = append(w.logits, int32(w.batch.Rows-n+r))
+			}
+		}
+	}
+}
+
+// submit records and submits the pass of a frame. A frame without rows is an
+// empty pass: it keeps its place in the order.
+func (s *Stage) submit(w *work, step *kv.Step) {
+	p := s.be.Begin(&w.batch)
+	if len(step.Clear) > 0 {
+		p.ClearPages(s.net.Cache(), step.Clear)
+	}
+	if w.batch.Rows == 0 {
+		p.Submit(w.tag)
+		return
+	}
+	out := s.net.Forward(p, w.ids, w.frame.Rows, w.logits)
+	if out == nil {
+		p.Submit(w.tag)
+		return
+	}
+	rows := w.batch.Rows
+	if s.cfg.Part.Head {
+		rows = len(w.logits)
+	}
+	w.values = grow(w.values, rows*out.Cols())
+	p.Submit(w.tag, compute.Read{Src: out, Rows: rows, Dst: w.values})
+}
+
+// Finish takes the completion of the oldest started frame.
+func (s *Stage) Finish(c compute.Completion) (Output, error) {
+	if s.count == 0 || s.ring[s.head].tag != c.Tag {
+		return Output{}, fmt.Errorf("completion %d belongs to no frame of this stage", c.Tag)
+	}
+	w := &s.ring[s.head]
+	s.head = (s.head + 1) % len(s.ring)
+	s.count--
+	if c.Err != nil {
+		return Output{}, fmt.Errorf("compute step %d: %w", w.frame.Step, c.Err)
+	}
+	timings := append(w.frame.Timings, frame.Timing{
+		Stage: s.cfg.Stage, ComputeNS: uint64(c.Elapsed), Rows: uint32(w.batch.Rows),
+	})
+	if s.cfg.Part.Head {
+		return Output{Result: s.result(w, c.NotFinite, timings)}, nil
+	}
+	return Output{Frame: s.next(w, timings)}, nil
+}
+
+// next makes the frame for the next stage.
+func (s *Stage) next(w *work, timings []frame.Timing) *frame.Frame {
+	w.out = frame.Frame{
+		Epoch: w.frame.Epoch, Pipeline: w.frame.Pipeline, Step: w.frame.Step,
+		Ops: w.frame.Ops, Spans: w.frame.Spans, Timings: timings,
+	}
+	if w.batch.Rows > 0 {
+		w.bytes = grow(w.bytes, 4*len(w.values))
+		for i, v := range w.values {
+			binary.LittleEndian.PutUint32(w.bytes[4*i:], math.Float32bits(v))
+		}
+		w.out.DType, w.out.Rows = frame.DTypeF32, w.bytes
+	}
+	return &w.out
+}
+
+// Close frees nothing of its own: a stage's device objects go with the backend.
+func (s *Stage) Close() { s.sessions = nil }
+
+// grow returns a slice of n elements, reusing b's memory where it suffices.
+func grow[T any](b []T, n int) []T {
+	if cap(b) < n {
+		return make([]T, n)
+	}
+	return b[:n]
+}

@@ -1,0 +1,101 @@
+package engine
+
+import (
+	"slices"
+
+	"github.com/shoal-llm/shoal/pkg/frame"
+)
+
+// result samples the spans of a frame on the last stage, in order.
+func (s *Stage) result(w *work, notFinite []int32, timings []frame.Timing) *frame.Result {
+	f := w.frame
+	s.applyOps(f.Ops)
+	r := &frame.Result{Epoch: f.Epoch, Pipeline: f.Pipeline, Step: f.Step, Timings: timings}
+	row, logits := 0, w.values
+	for i := range f.Spans {
+		span := &f.Spans[i]
+		var mine [][]float32
+		if span.Output != frame.OutputNone {
+			for range int(span.Drafted) + 1 {
+				mine = append(mine, logits[:s.spec.Vocab])
+				logits = logits[s.spec.Vocab:]
+			}
+		}
+		bad := slices.ContainsFunc(notFinite, func(b int32) bool {
+			return int(b) >= row && int(b) < row+len(span.Tokens)
+		})
+		row += len(span.Tokens)
+		if out, ok := s.sampleSpan(span, mine, bad); ok {
+			r.Sampled = append(r.Sampled, out)
+		}
+	}
+	return r
+}
+
+// applyOps follows the session operations as far as sampling needs them.
+func (s *Stage) applyOps(ops []frame.Op) {
+	for i := range ops {
+		switch op := &ops[i]; {
+		case op.Open != nil:
+			s.sessions[op.Open.Slot] = newSession(op.Open, s.spec.Vocab)
+		case op.Truncate != nil:
+			if ses := s.sessions[op.Truncate.Slot]; ses != nil {
+				ses.truncate(int(op.Truncate.Len))
+			}
+		case op.Close != nil:
+			delete(s.sessions, op.Close.Slot)
+		}
+	}
+}
+
+// sampleSpan takes a span's ids into its session's history and samples from its
+// logits. ok is false where there is nothing to say.
+func (s *Stage) sampleSpan(span *frame.Span, logits [][]float32, bad bool) (out frame.Sampled, ok bool) {
+	ses := s.sessions[span.Slot]
+	out = frame.Sampled{Slot: span.Slot, Attempt: span.Attempt, Position: span.Start + int32(len(span.Tokens)-int(span.Drafted))}
+	if bad && ses.failed == "" {
+		ses.failed = errNumeric.Error()
+	}
+	if ses.failed != "" {
+		out.Err = ses.failed
+		return out, true
+	}
+	first := len(span.Tokens) - int(span.Drafted)
+	for _, id := range span.Tokens[:first] {
+		ses.accept(id)
+	}
+	switch span.Output {
+	case frame.OutputNone:
+		return out, false
+	case frame.OutputLogits:
+		for _, l := range logits {
+			out.Logits = append(out.Logits, l...)
+		}
+		return out, true
+	}
+	s.verify(ses, span.Tokens[first:], logits, &out)
+	return out, true
+}
+
+// verify samples an id after the accepted ids and after each draft, as long as
+// the drafts are what was sampled: the target's own sample always stands, so
+// drafts never change the answer.
+func (s *Stage) verify(ses *session, drafts []int32, logits [][]float32, out *frame.Sampled) {
+	for i, row := range logits {
+		id, lp, fin, err := ses.pick(row)
+		if err != nil {
+			ses.failed = errNumeric.Error()
+			out.Err = ses.failed
+			return
+		}
+		out.IDs = append(out.IDs, id)
+		if lp != nil {
+			out.LogProbs = append(out.LogProbs, *lp)
+		}
+		out.Finish = fin
+		if fin != frame.FinishNone || i == len(drafts) || drafts[i] != id {
+			return
+		}
+		ses.accept(id)
+	}
+}

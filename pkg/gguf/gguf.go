@@ -1,0 +1,166 @@
+// Package gguf reads GGUF model files, versions 2 and 3.
+//
+// A file is mapped, not read: metadata and tensor data are looked up in the
+// mapping when they are asked for. Every count, length and offset is checked
+// against the bytes that remain before it is used, so a hostile file costs no
+// more memory than its own size and is refused with an *Error that names the
+// field and its place.
+//
+// The format is described at https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
+package gguf
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/shoal-llm/shoal/pkg/quant"
+)
+
+// Options says what a file may contain.
+type Options struct {
+	// Formats are the tensor formats that may occur. A file with a tensor of
+	// another is refused by the type's name.
+	Formats []quant.Format
+}
+
+// File is an open model file. It is immutable until Close and safe for
+// concurrent use.
+type File struct {
+	path    string
+	size    int64
+	meta    Metadata
+	tensors []Tensor
+	index   map[string]int
+	unmap   func() error
+}
+
+// Tensor is a weight of the file.
+type Tensor struct {
+	Name   string
+	Dims   []uint64 // in ggml order: Dims[0] is the length of a row; one to four of them
+	Format quant.Format
+	Offset uint64 // of the data, in bytes from the start of the file
+	Size   uint64 // of the data, in bytes
+	Data   []byte // aliases the mapping: valid until the file is closed, never to be written
+}
+
+// Rows returns the number of rows: the product of all dimensions but the first.
+func (t Tensor) Rows() uint64 {
+	rows := uint64(1)
+	for _, d := range t.Dims[1:] {
+		rows *= d
+	}
+	return rows
+}
+
+// Open maps the file at path and parses it. Where the system cannot map the
+// file, it is read. The caller closes the file when no tensor is in use.
+func Open(path string, opts Options) (*File, error) {
+	// Opening something that is no regular file, a pipe perhaps, could block.
+	if info, err := os.Stat(path); err != nil {
+		return nil, fmt.Errorf("open model file: %w", err)
+	} else if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("open model file: %s is not a regular file", path)
+	}
+	data, unmap, err := mapOrRead(path)
+	if err != nil {
+		return nil, fmt.Errorf("open model file: %w", err)
+	}
+	f, err := Parse(data, opts)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, joinClose(err, unmap))
+	}
+	f.path, f.unmap = path, unmap
+	return f, nil
+}
+
+// joinClose releases the mapping of a file that could not be parsed. The parse
+// error is the one that matters.
+func joinClose(err error, unmap func() error) error {
+	if cerr := unmap(); cerr != nil {
+		return fmt.Errorf("%w (and unmap: %v)", err, cerr)
+	}
+	return err
+}
+
+// mapOrRead returns the bytes of the file and what releases them.
+func mapOrRead(path string) ([]byte, func() error, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer file.Close() // a mapping outlives the descriptor
+	info, err := file.Stat()
+	if err != nil {
+		return nil, nil, err
+	}
+	size := info.Size()
+	if int64(int(size)) != size {
+		return nil, nil, fmt.Errorf("%s: %d bytes do not fit the address space", path, size)
+	}
+	if size > 0 {
+		if data, unmap, err := mapFile(file, int(size)); err == nil {
+			return data, unmap, nil
+		}
+	}
+	data, err := os.ReadFile(path)
+	return data, func() error { return nil }, err
+}
+
+// Parse reads a file from memory. The File refers to data, which must not change
+// while it is in use.
+func Parse(data []byte, opts Options) (*File, error) {
+	p := parser{cursor: cursor{data: data}, formats: opts.Formats}
+	if err := p.header(); err != nil {
+		return nil, err
+	}
+	if err := p.metadata(); err != nil {
+		return nil, err
+	}
+	if err := p.layout(); err != nil {
+		return nil, err
+	}
+	if err := p.tensorInfos(); err != nil {
+		return nil, err
+	}
+	if err := p.place(); err != nil {
+		return nil, err
+	}
+	return &File{
+		size:    int64(len(data)),
+		meta:    p.meta,
+		tensors: p.tensors,
+		index:   p.index,
+		unmap:   func() error { return nil },
+	}, nil
+}
+
+// Close releases the mapping: no Data of a tensor and no metadata may be used
+// from then on. Closing twice is harmless; Close must not run beside other calls.
+func (f *File) Close() error {
+	unmap := f.unmap
+	*f = File{path: f.path, size: f.size, unmap: func() error { return nil }}
+	return unmap()
+}
+
+// Meta returns the metadata.
+func (f *File) Meta() Metadata { return f.meta }
+
+// Tensors returns all tensors in the order of the file. The caller must not
+// change the slice.
+func (f *File) Tensors() []Tensor { return f.tensors }
+
+// Tensor returns the tensor of that name.
+func (f *File) Tensor(name string) (Tensor, bool) {
+	i, ok := f.index[name]
+	if !ok {
+		return Tensor{}, false
+	}
+	return f.tensors[i], true
+}
+
+// Size returns the bytes of the file.
+func (f *File) Size() int64 { return f.size }
+
+// Path returns the path that Open was given, or "" for a file in memory.
+func (f *File) Path() string { return f.path }

@@ -1,0 +1,11 @@
+//go:build !unix && !windows
+
+package gguf
+
+import (
+	"errors"
+	"os"
+)
+
+// mapFile says that this system cannot map files.
+func mapFile(*os.File, int) ([]byte, func() error, error) { return nil, nil, errors.ErrUnsupported }
