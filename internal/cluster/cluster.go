@@ -37,7 +37,9 @@ type Cluster struct {
 	addr    string
 	updated chan struct{} // capacity 1: our meta changed
 	closed  chan struct{}
-	once    sync.Once
+
+	stop    sync.Mutex // held while leaving or shutting down
+	stopped bool       // guarded by stop
 }
 
 // New binds the gossip port and answers others; Run joins the seeds. Either Run
@@ -67,8 +69,7 @@ func New(config Config, log *slog.Logger) (*Cluster, error) {
 		updated: make(chan struct{}, 1),
 		closed:  make(chan struct{}),
 	}
-	// The library admits its own node by the same callback as others, which
-	// logs and goes on.
+	// Our own facts go through the same checks as those of others.
 	if refusals := members.refusals(); len(refusals) > 0 {
 		c.Close()
 		return nil, fmt.Errorf("gossip: describe node %s: %s", config.NodeID, refusals[0].Reason)
@@ -145,21 +146,25 @@ func (c *Cluster) Run(ctx context.Context) error {
 	}
 }
 
-// Close stops at once, without a good-bye: the others notice it as a death.
+// Close stops without a good-bye: the others notice it as a death.
 func (c *Cluster) Close() {
-	c.once.Do(func() {
-		close(c.closed)
-		if err := c.list.Shutdown(); err != nil {
-			c.log.Warn("gossip did not shut down", "err", err)
-		}
-	})
+	c.stop.Lock()
+	defer c.stop.Unlock()
+	if c.stopped {
+		return
+	}
+	c.stopped = true
+	close(c.closed)
+	if err := c.list.Shutdown(); err != nil {
+		c.log.Warn("gossip did not shut down", "err", err)
+	}
 }
 
 func (c *Cluster) leave() {
-	select {
-	case <-c.closed: // leaving after a shutdown is not allowed
+	c.stop.Lock()
+	defer c.stop.Unlock()
+	if c.stopped { // the library does not allow leaving after a shutdown
 		return
-	default:
 	}
 	if err := c.list.Leave(leaveTimeout); err != nil {
 		c.log.Debug("nobody heard the good-bye", "err", err)
@@ -178,19 +183,21 @@ func (c *Cluster) keepJoined(ctx context.Context) {
 	if len(c.config.Seeds) == 0 {
 		return
 	}
-	wait, alone := firstRetry, false
+	wait := firstRetry
+	told := -1 // the last state that was logged: 0 alone, 1 joined
 	for ctx.Err() == nil {
 		err := c.join(ctx)
+		others := len(c.Members()) - 1
 		switch {
-		case len(c.Members()) > 1:
-			if alone {
-				c.log.Info("joined the cluster", "nodes", len(c.Members()))
-			}
-			alone, wait = false, rejoin
-		case !alone && ctx.Err() == nil:
-			c.log.Info("no other node answers yet; asking again", "seeds", c.config.Seeds, "err", err)
-			alone, wait = true, firstRetry
-		default:
+		case ctx.Err() != nil:
+			return
+		case others > 0 && told != 1:
+			c.log.Info("joined the cluster", "others", others)
+			told, wait = 1, rejoin
+		case others == 0 && told != 0:
+			c.log.Info("no other node answers yet: asking on", "seeds", c.config.Seeds, "err", err)
+			told, wait = 0, firstRetry
+		case others == 0:
 			wait = min(2*wait, maxRetry)
 		}
 		select {

@@ -98,7 +98,6 @@ func (c Config) memberlist(log *slog.Logger) (*memberlist.Config, error) {
 	m.DelegateProtocolMax = delegateProtocol
 	m.DelegateProtocolVersion = delegateProtocol
 	m.Transport = c.Transport
-	m.LogOutput = nil
 	m.Logger = newGossipLog(log)
 	if c.Transport != nil {
 		return m, nil
@@ -135,6 +134,9 @@ func (c Config) addresses(m *memberlist.Config) error {
 		return fmt.Errorf("advertised gossip address %q reaches nobody", c.Advertise)
 	}
 	m.AdvertiseAddr = addr.Addr().Unmap().String()
+	if bind.Port == 0 && addr.Port() != 0 {
+		return fmt.Errorf("advertised gossip address %q has a port, but %q takes any free one", c.Advertise, c.Bind)
+	}
 	if addr.Port() != 0 {
 		m.AdvertisePort = int(addr.Port())
 	}

@@ -119,8 +119,12 @@ func (m *membership) refuse(n *memberlist.Node, reason string) {
 	set(m.news)
 }
 
-// NotifyAlive admits a node or says why not.
+// NotifyAlive admits a node or says why not. The library cannot work without
+// its own node; New looks at that one.
 func (m *membership) NotifyAlive(n *memberlist.Node) error {
+	if n.Name == m.self {
+		return nil
+	}
 	_, err := decodeMeta(n.Name, nodeIP(n), n.Meta)
 	if err == nil {
 		err = m.room(n.Name)

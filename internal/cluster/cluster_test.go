@@ -1,0 +1,343 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+	"go.uber.org/goleak"
+
+	"github.com/shoal-llm/shoal/internal/pki"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var key = [32]byte{1, 2, 3}
+
+func facts() Meta {
+	return Meta{
+		Roles:       []pki.Role{pki.Shard},
+		GRPCAddr:    "127.0.0.1:7700",
+		Fingerprint: strings.Repeat("ab", 32),
+		Version:     "0.1.0",
+		Devices:     []Device{{Backend: "cpu", Name: "Ryzen", UsableBytes: 8 << 30}},
+	}
+}
+
+func loopback(id string, seeds ...string) Config {
+	return Config{
+		NodeID: id, Bind: "127.0.0.1:0", Seeds: seeds, ClusterID: "c1", GossipKey: key,
+		Meta: facts(), Preset: Local,
+	}
+}
+
+// start runs a node until the test ends; the returned function stops it.
+func start(t *testing.T, config Config) (*Cluster, context.CancelFunc) {
+	t.Helper()
+	c, err := New(config, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() {
+		if err := c.Run(ctx); err != nil {
+			t.Errorf("node %s: %v", config.NodeID, err)
+		}
+	})
+	stop := func() { cancel(); running.Wait() }
+	t.Cleanup(stop)
+	return c, stop
+}
+
+// await reads the members of c whenever they change until ok holds.
+func await(t *testing.T, c *Cluster, what string, ok func([]Member) bool) {
+	t.Helper()
+	deadline := time.After(30 * time.Second)
+	for !ok(c.Members()) {
+		select {
+		case <-c.Changed():
+		case <-deadline:
+			t.Fatalf("%s never saw %s; it sees %v", c.config.NodeID, what, names(c.Members()))
+		}
+	}
+}
+
+func names(members []Member) []string {
+	var ids []string
+	for _, m := range members {
+		ids = append(ids, m.NodeID)
+	}
+	return ids
+}
+
+func sees(ids ...string) func([]Member) bool {
+	return func(m []Member) bool { return slices.Equal(names(m), ids) }
+}
+
+func TestNodesFindEachOther(t *testing.T) {
+	t.Parallel()
+	a, _ := start(t, loopback("a"))
+	b, leaveB := start(t, loopback("b", a.Addr()))
+	c, _ := start(t, loopback("c", "127.0.0.1:1", a.Addr())) // the first seed does not answer
+	for _, n := range []*Cluster{a, b, c} {
+		await(t, n, "all three", sees("a", "b", "c"))
+	}
+	got := b.Members()[2]
+	if got.Addr != c.Addr() || got.Meta.GRPCAddr != "127.0.0.1:7700" || got.Meta.Fingerprint != facts().Fingerprint ||
+		!slices.Equal(got.Meta.Roles, []pki.Role{pki.Shard}) || got.Meta.Devices[0] != facts().Devices[0] {
+		t.Errorf("b sees c as %+v", got)
+	}
+
+	news := facts()
+	news.Version = "0.2.0"
+	if err := c.SetMeta(news); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []*Cluster{a, b, c} {
+		await(t, n, "the new facts of c", func(m []Member) bool { return m[2].Meta.Version == "0.2.0" })
+	}
+
+	leaveB()
+	await(t, a, "b leave", sees("a", "c"))
+	await(t, c, "b leave", sees("a", "c"))
+}
+
+func TestDeathIsNoticedAndTheNameFreed(t *testing.T) {
+	t.Parallel()
+	a, _ := start(t, loopback("a"))
+	b, _ := start(t, loopback("b", a.Addr()))
+	c, _ := start(t, loopback("c", a.Addr()))
+	await(t, a, "all three", sees("a", "b", "c"))
+	await(t, b, "all three", sees("a", "b", "c"))
+	c.Close()
+	await(t, a, "the death of c", sees("a", "b"))
+	await(t, b, "the death of c", sees("a", "b"))
+}
+
+func TestOtherKeysAndLabelsStayApart(t *testing.T) {
+	t.Parallel()
+	a, _ := start(t, loopback("a"))
+	other := loopback("b")
+	other.GossipKey[0]++
+	label := loopback("c")
+	label.ClusterID = "c2"
+	for _, config := range []Config{other, label} {
+		config.Seeds = []string{a.Addr()}
+		b, err := New(config, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer b.Close()
+		if err := b.join(t.Context()); err == nil {
+			t.Errorf("%s joined", config.NodeID)
+		}
+		if !sees("a")(a.Members()) || !sees(config.NodeID)(b.Members()) {
+			t.Errorf("a sees %v, %s sees %v", names(a.Members()), config.NodeID, names(b.Members()))
+		}
+	}
+}
+
+func TestNodeJoinsWhenItsSeedArrives(t *testing.T) {
+	t.Parallel()
+	late := loopback("late")
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	late.Bind = l.Addr().String()
+	early, _ := start(t, loopback("early", late.Bind))
+	l.Close()
+	start(t, late)
+	await(t, early, "its seed", sees("early", "late"))
+}
+
+func TestANameIsNotTakenOver(t *testing.T) {
+	t.Parallel()
+	a, _ := start(t, loopback("a"))
+	b, _ := start(t, loopback("b", a.Addr()))
+	await(t, a, "b", sees("a", "b"))
+	impostor, err := New(loopback("b", a.Addr()), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer impostor.Close()
+	if err := impostor.join(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if m := a.Members(); !sees("a", "b")(m) || m[1].Addr != b.Addr() {
+		t.Errorf("a sees %v", m)
+	}
+	want := Refusal{NodeID: "b", Addr: impostor.Addr(), Reason: "its name belongs to the node at " + b.Addr()}
+	if !slices.Contains(a.Refused(), want) {
+		t.Errorf("a refused %v, want %v", a.Refused(), want)
+	}
+}
+
+// rawNode joins with facts of its own making.
+func rawNode(t *testing.T, name string, meta []byte) *memberlist.Memberlist {
+	t.Helper()
+	config := loopback(name)
+	options, err := config.memberlist(slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	options.Delegate = newMembership(name, meta)
+	list, err := memberlist.Create(options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { list.Shutdown() })
+	return list
+}
+
+func TestJunkIsNotAdmitted(t *testing.T) {
+	t.Parallel()
+	var log lockedBuilder
+	c, err := New(loopback("a"), slog.New(slog.NewTextHandler(&log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- c.Run(ctx) }()
+	other, err := facts().encode("other")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, meta := range map[string][]byte{
+		"junk":  slices.Repeat([]byte{0xff}, MaxMetaBytes),
+		"empty": nil,
+		"liar":  other,
+		"x/y":   other,
+	} {
+		if _, err := rawNode(t, name, meta).Join([]string{c.Addr()}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	good, _ := start(t, loopback("good", c.Addr()))
+	await(t, good, "a", sees("a", "good"))
+	await(t, c, "good", sees("a", "good"))
+	refused := map[string]bool{}
+	for _, r := range c.Refused() {
+		refused[r.NodeID] = true
+	}
+	for _, name := range []string{"junk", "empty", "liar", "x/y"} {
+		if !refused[name] {
+			t.Errorf("%s is not among the refused: %v", name, c.Refused())
+		}
+	}
+	c.members.refuse(&memberlist.Node{Name: "junk"}, "again") // one more report to wait for
+	c.members.refuse(&memberlist.Node{Name: "junk"}, "again")
+	for !strings.Contains(log.String(), "again") {
+		set(c.members.news)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	for _, reason := range []string{"node=empty", "node=liar", "reason=again"} {
+		if n := strings.Count(log.String(), reason); n != 1 {
+			t.Errorf("%s is reported %d times, want once:\n%s", reason, n, log.String())
+		}
+	}
+}
+
+func TestNewRefusesByName(t *testing.T) {
+	t.Parallel()
+	taken, err := New(loopback("a"), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	for want, change := range map[string]func(*Config){
+		"node id":            func(c *Config) { c.NodeID = "a b" },
+		"cluster id":         func(c *Config) { c.ClusterID = "" },
+		"gossip key":         func(c *Config) { c.GossipKey = [32]byte{} },
+		`seed "x"`:           func(c *Config) { c.Seeds = []string{"x"} },
+		"no role":            func(c *Config) { c.Meta.Roles = nil },
+		"reaches nobody":     func(c *Config) { c.Meta.GRPCAddr = "0.0.0.0:7700" },
+		"has no port":        func(c *Config) { c.Meta.GRPCAddr = "h:0" },
+		"want 64":            func(c *Config) { c.Meta.Fingerprint = "ab" },
+		"is in use":          func(c *Config) { c.Bind = taken.Addr() },
+		"gossip address":     func(c *Config) { c.Bind = "nonsense" },
+		"want an IP address": func(c *Config) { c.Advertise = "nas.local" },
+		"do not fit":         func(c *Config) { c.Meta.Version = strings.Repeat("v", 500) },
+		"has a port, but":    func(c *Config) { c.Advertise = "10.1.2.3:7946" },
+		"this machine":       func(c *Config) { c.Advertise = "10.1.2.3" },
+	} {
+		config := loopback("b")
+		change(&config)
+		c, err := New(config, slog.New(slog.DiscardHandler))
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want one that says %q", err, want)
+		}
+		if err == nil {
+			c.Close()
+		}
+	}
+}
+
+func TestAdvertisedAddress(t *testing.T) {
+	t.Parallel()
+	config := loopback("a")
+	config.Meta.GRPCAddr = "10.1.2.3:7700"
+	config.Advertise = "10.1.2.3"
+	c, err := New(config, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	host, port, err := net.SplitHostPort(c.Addr())
+	if err != nil || host != "10.1.2.3" || port == "0" {
+		t.Errorf("Addr = %s, want 10.1.2.3 and the port that was taken", c.Addr())
+	}
+}
+
+// lockedBuilder is a strings.Builder for several goroutines.
+type lockedBuilder struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *lockedBuilder) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuilder) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func TestMembersAreBounded(t *testing.T) {
+	m := newMembership("self", nil)
+	node := func(i int) *memberlist.Node {
+		name := fmt.Sprintf("n%d", i)
+		raw, err := facts().encode(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &memberlist.Node{Name: name, Addr: net.IPv4(127, 0, 0, 1), Port: 1, Meta: raw}
+	}
+	for i := range maxMembers + maxRefusals + 10 {
+		if n := node(i); m.NotifyAlive(n) == nil {
+			m.NotifyJoin(n)
+		}
+	}
+	if len(m.list()) != maxMembers || len(m.refusals()) != maxRefusals {
+		t.Errorf("%d members, %d refusals", len(m.list()), len(m.refusals()))
+	}
+	if err := m.NotifyAlive(node(0)); err != nil {
+		t.Errorf("a known member is refused in a full cluster: %v", err)
+	}
+}

@@ -1,0 +1,133 @@
+// Package measure keeps measured figures: docs/measurements/NAME.json holds
+// them, and the tables of the documents are made from there.
+package measure
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Figure is one measured value. Ratio is ours ÷ baseline for speeds and
+// baseline ÷ ours for times: above 1 is better.
+type Figure struct {
+	Name     string  `json:"name"`
+	Value    float64 `json:"value"`
+	Unit     string  `json:"unit"`
+	Baseline float64 `json:"baseline,omitempty"`
+	Ratio    float64 `json:"ratio,omitempty"`
+	Runs     int     `json:"runs"`
+	Machine  string  `json:"machine"`
+	Command  string  `json:"command"`
+	Date     string  `json:"date"`
+}
+
+// Load reads the figures at path; a missing file has none.
+func Load(path string) ([]Figure, error) {
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read figures: %w", err)
+	}
+	var figures []Figure
+	if err := json.Unmarshal(b, &figures); err != nil {
+		return nil, fmt.Errorf("read figures %s: %w", path, err)
+	}
+	return figures, nil
+}
+
+// Save merges figures into the file at path: those of the same name are
+// replaced, others stay. It dates them today.
+func Save(path string, figures []Figure) error {
+	all, err := Load(path)
+	if err != nil {
+		return err
+	}
+	for _, f := range figures {
+		f.Date = time.Now().UTC().Format(time.DateOnly)
+		i := slices.IndexFunc(all, func(o Figure) bool { return o.Name == f.Name })
+		if i < 0 {
+			all = append(all, f)
+		} else {
+			all[i] = f
+		}
+	}
+	b, err := json.MarshalIndent(all, "", " ")
+	if err != nil {
+		return fmt.Errorf("write figures: %w", err)
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return fmt.Errorf("write figures: %w", err)
+	}
+	return os.WriteFile(path, append(b, '\n'), 0o644)
+}
+
+// Table renders figures as a Markdown table.
+func Table(figures []Figure) string {
+	var b strings.Builder
+	b.WriteString("| figure | value | ratio | runs | machine | command |\n|---|--:|--:|--:|---|---|\n")
+	for _, f := range figures {
+		ratio := ""
+		if f.Ratio != 0 {
+			ratio = fmt.Sprintf("%.2f", f.Ratio)
+		}
+		fmt.Fprintf(&b, "| %s | %s %s | %s | %d | %s | `%s` |\n", f.Name, number(f.Value), f.Unit, ratio, f.Runs, f.Machine, f.Command)
+	}
+	return b.String()
+}
+
+// number prints three significant digits without an exponent.
+func number(v float64) string {
+	switch {
+	case v >= 100 || v == float64(int64(v)):
+		return fmt.Sprintf("%.0f", v)
+	case v >= 10:
+		return fmt.Sprintf("%.1f", v)
+	}
+	return fmt.Sprintf("%.3g", v)
+}
+
+const (
+	begin = "<!-- figures: "
+	end   = "<!-- end of figures -->"
+)
+
+// Fill replaces what stands between the markers of doc,
+//
+//	<!-- figures: NAME -->
+//	<!-- end of figures -->
+//
+// by the table of dir/NAME.json, and returns the new text.
+func Fill(doc, dir string) (string, error) {
+	var out strings.Builder
+	for {
+		i := strings.Index(doc, begin)
+		if i < 0 {
+			out.WriteString(doc)
+			return out.String(), nil
+		}
+		head, tail, ok := strings.Cut(doc[i:], "-->\n")
+		_, rest, closed := strings.Cut(tail, end)
+		if !ok || !closed {
+			return "", errors.New("a figures marker is not closed")
+		}
+		name := strings.TrimSpace(strings.TrimPrefix(head, begin))
+		figures, err := Load(filepath.Join(dir, name+".json"))
+		if err != nil {
+			return "", err
+		}
+		out.WriteString(doc[:i] + head + "-->\n" + Table(figures) + end)
+		doc = rest
+	}
+}
+
+// Documents are the files whose tables are made from figures.
+var Documents = []string{"README.md"}

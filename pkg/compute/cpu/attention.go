@@ -1,0 +1,137 @@
+package cpu
+
+import (
+	"github.com/shoal-llm/shoal/pkg/compute"
+	"github.com/shoal-llm/shoal/pkg/compute/cpu/vec"
+)
+
+// queryTile is up to vec.MaxRows query rows of one span that share a KV head.
+// Query row i of a span is head i mod group of its token i / group.
+type queryTile struct {
+	span, head   int
+	first, count int
+}
+
+// queryTiles returns the tiles of the batch for a number of heads.
+func (p *pass) queryTiles(heads, kvHeads int) list {
+	if p.heads == heads && p.kvHeads == kvHeads {
+		return p.attends
+	}
+	from := len(p.queries)
+	for span := range p.batch.Spans {
+		n := p.batch.Spans[span].Count * (heads / kvHeads)
+		for first := 0; first < n; first += vec.MaxRows {
+			for head := range kvHeads {
+				p.queries = append(p.queries, queryTile{span, head, first, min(vec.MaxRows, n-first)})
+			}
+		}
+	}
+	p.heads, p.kvHeads, p.attends = heads, kvHeads, list{from, len(p.queries)}
+	return p.attends
+}
+
+// scratch is the working memory of one worker.
+type scratch struct {
+	row               []float32 // one row of activations
+	outputs, outputs2 []float32 // blocks of products
+	queries, mixed    []float32 // [vec.MaxRows][head dimension]
+	scores            [vec.MaxRows * vec.Keys]float32
+	rows              [vec.MaxRows]vec.Row
+	exact             []float64 // reference mode: a row of weights, or of scores
+}
+
+// grow makes room and returns the bytes held.
+func (s *scratch) grow(n *need) int {
+	s.row = grown(s.row, n.cols)
+	s.outputs = grown(s.outputs, n.outputs)
+	s.outputs2 = grown(s.outputs2, n.outputs)
+	s.queries = grown(s.queries, vec.MaxRows*n.headDim)
+	s.mixed = grown(s.mixed, vec.MaxRows*n.headDim)
+	s.exact = grown(s.exact, max(n.keys, n.f64Row))
+	return 4*(len(s.row)+len(s.outputs)+len(s.outputs2)+len(s.queries)+len(s.mixed)) + 8*len(s.exact)
+}
+
+// ropeStore rotates the queries and keys of some rows and stores keys and
+// values.
+func (w *worker) ropeStore(p *pass, s *step, task int) {
+	for row := task * s.chunk; row < min((task+1)*s.chunk, p.batch.Rows); row++ {
+		span := p.spanOf(row)
+		position := span.Start + row - span.Row
+		angles := position * s.rope.Pairs
+		cos, sin := s.rope.Cos[angles:][:s.rope.Pairs], s.rope.Sin[angles:][:s.rope.Pairs]
+		dim := s.cache.spec.HeadDim
+		keys := s.src.row(row)[:s.src.cols]
+		w.be.ops.Rotate(s.dst.row(row)[:s.dst.cols], dim, cos, sin, s.rope.Neox)
+		w.be.ops.Rotate(keys, dim, cos, sin, s.rope.Neox)
+		page, slot := span.Pages[position/compute.PageTokens], position%compute.PageTokens
+		for head := range s.cache.spec.KVHeads {
+			column := s.cache.keys(s.layer, page, head)
+			for d, v := range keys[head*dim:][:dim] {
+				column[d*compute.PageTokens+slot] = v
+			}
+			copy(s.cache.values(s.layer, page, head)[slot*dim:], s.src2.row(row)[head*dim:][:dim])
+		}
+	}
+}
+
+// spanOf returns the span of a row.
+func (p *pass) spanOf(row int) *compute.Span {
+	low, high := 0, len(p.batch.Spans)-1
+	for low < high {
+		middle := (low + high + 1) / 2
+		if p.batch.Spans[middle].Row <= row {
+			low = middle
+		} else {
+			high = middle - 1
+		}
+	}
+	return &p.batch.Spans[low]
+}
+
+// attend computes a tile of query rows over all pages that any of them sees.
+func (w *worker) attend(p *pass, s *step, task int) {
+	if w.be.reference {
+		w.referenceAttend(p, s, task)
+		return
+	}
+	tile := p.queries[s.queries.from+task]
+	span := &p.batch.Spans[tile.span]
+	dim, group := s.cache.spec.HeadDim, s.heads/s.cache.spec.KVHeads
+	rows := w.scratch.rows[:tile.count]
+	queries, mixed := w.scratch.queries[:tile.count*dim], w.scratch.mixed[:tile.count*dim]
+	clear(mixed)
+	for r := range rows {
+		rows[r].Reset()
+		copy(queries[r*dim:(r+1)*dim], tile.of(s.src, span, r, group, dim))
+	}
+	first := firstKey(span.Start+tile.first/group, s.window)
+	last := span.Start + (tile.first+tile.count-1)/group
+	for page := first / vec.Keys; page <= last/vec.Keys; page++ {
+		for r := range rows {
+			position := span.Start + (tile.first+r)/group
+			rows[r].First = int32(firstKey(position, s.window) - page*vec.Keys)
+			rows[r].Last = int32(position - page*vec.Keys)
+		}
+		scores := w.scratch.scores[:]
+		w.be.ops.Score(scores, queries, s.cache.keys(s.layer, span.Pages[page], tile.head), len(rows), dim)
+		w.be.ops.Softmax(scores, rows, s.scale, s.softCap)
+		w.be.ops.Values(mixed, scores, s.cache.values(s.layer, span.Pages[page], tile.head), rows, dim)
+	}
+	for r := range rows {
+		w.be.ops.Finish(tile.of(s.dst, span, r, group, dim), mixed[r*dim:(r+1)*dim], &rows[r])
+	}
+}
+
+// of returns the part of b that belongs to query row r of the tile.
+func (t queryTile) of(b *buffer, span *compute.Span, r, group, dim int) []float32 {
+	i := t.first + r
+	return b.row(span.Row + i/group)[(t.head*group+i%group)*dim:][:dim]
+}
+
+// firstKey returns the first position that a query sees.
+func firstKey(position, window int) int {
+	if window == 0 {
+		return 0
+	}
+	return max(0, position-window+1)
+}

@@ -1,0 +1,33 @@
+// Package cpu computes on the processor: weights stay packed and are multiplied
+// packed (quant.CPU), everything between is package vec.
+//
+// # Class
+//
+// All instruction sets and all numbers of threads give the same bits, "cpu/v1".
+// They are fixed by the kernels of the weight formats (package p16), by package
+// vec, and by what is written here:
+//
+//   - A norm is (x·s)·gain with s = 1/√(SumSq/n + eps). Its result, and the
+//     input of LinearAdd, is taken in the form the weight's kernel wants: int8
+//     blocks or float32.
+//   - LinearAdd and the activation of NormGateUp work on the rounded results of
+//     the products.
+//   - Attention goes over pages of 64 keys at absolute positions ascending, from
+//     the page of the first key seen to that of the query's own position.
+//     Keys and values are float32, read back from the cache, a row's own too.
+//
+// A row with a sum of squares that is not finite is listed in NotFinite and
+// counts as zeros from that norm on.
+//
+// # Threads
+//
+// A pass is a list of steps; a step is a number of independent tasks. A gang of
+// workers, each with its own operating system thread, takes tasks from the step's
+// counter, and meets at a barrier after each step: it spins a bounded time, then
+// parks. Between passes the gang is parked.
+//
+// # Reference mode
+//
+// With Config.Reference weights are decoded exactly, activations stay as they
+// are and sums run in float64: the oracle of the goldens, and slow.
+package cpu

@@ -1,0 +1,199 @@
+package cpu
+
+import (
+	"math"
+
+	"github.com/shoal-llm/shoal/pkg/compute"
+	"github.com/shoal-llm/shoal/pkg/quant"
+)
+
+// productTask is one weight of a step of products. Its tasks are blocks of
+// groups by runs of tiles.
+type productTask struct {
+	weight, up *weight // up is set in productGate only
+	dst        *buffer
+	first      int // task number of its first task
+	groups     int // of a block
+	blocks     int
+	tiles      int // of a run
+}
+
+const (
+	// blockBytes is about how many bytes of weights a task goes over: few
+	// enough to stay in a core's cache from tile to tile, and a small part of a
+	// millisecond, during which a kernel cannot be preempted.
+	blockBytes = 128 << 10
+	// tasksPerWorker is how many tasks a worker should find in a step, so that
+	// a slow core does not keep the others waiting.
+	tasksPerWorker = 4
+)
+
+// schedule cuts the products of a step into tasks.
+func (p *pass) schedule(s *step) {
+	products := p.products[s.products.from:s.products.to]
+	var groups int
+	for i := range products {
+		groups += products[i].weight.groups
+	}
+	wanted := tasksPerWorker * p.be.info.Threads
+	fair := max(1, groups/wanted)
+	for i := range products {
+		t := &products[i]
+		w := t.weight
+		size := w.groupBytes
+		if t.up != nil {
+			size += t.up.groupBytes
+		}
+		t.groups = min(fair, w.groups)
+		if size > 0 {
+			t.groups = min(t.groups, max(1, blockBytes/size))
+		}
+		t.blocks = (w.groups + t.groups - 1) / t.groups
+		t.tiles = s.tiles.len()
+		if t.blocks < wanted {
+			t.tiles = max(1, t.tiles*t.blocks/wanted)
+		}
+		if p.be.reference {
+			t.tiles = s.tiles.len() // a row of weights is decoded once
+		}
+		t.first = s.tasks
+		s.tasks += t.blocks * ((s.tiles.len() + t.tiles - 1) / t.tiles)
+		if s.kind != product {
+			p.need.outputs = max(p.need.outputs, quant.TileTokens[0]*quant.Lanes*t.groups)
+		}
+	}
+}
+
+// product runs a block of one weight over a run of tiles.
+func (w *worker) product(p *pass, s *step, task int) {
+	products := p.products[s.products.from:s.products.to]
+	i := len(products) - 1
+	for task < products[i].first {
+		i--
+	}
+	t := &products[i]
+	task -= t.first
+	group := task % t.blocks * t.groups
+	groups := min(t.groups, t.weight.groups-group)
+	tiles := p.tiles[s.tiles.from:s.tiles.to]
+	from := task / t.blocks * t.tiles
+	tiles = tiles[from:min(from+t.tiles, len(tiles))]
+	if w.be.reference {
+		w.referenceProduct(p, s, t, group, groups)
+		return
+	}
+	rows := p.stepRows(s)
+	for _, tile := range tiles {
+		switch s.kind {
+		case product:
+			w.multiply(t.weight, tile, t.dst.data[tile.row*t.dst.stride+group*quant.Lanes:], group, groups, t.dst.stride)
+		case productAdd:
+			w.multiplyAdd(t, tile, group, groups, rows)
+		case productGate:
+			w.multiplyGate(s, t, tile, group, groups, rows)
+		}
+	}
+}
+
+// stepRows returns the number of rows that a step of products computes.
+func (p *pass) stepRows(s *step) int {
+	if s.tiles == p.rows {
+		return p.batch.Rows
+	}
+	return p.padded(s.tiles) // of a head: rows beyond the last are not read
+}
+
+// multiply computes groups groups of m for one tile of activations.
+func (w *worker) multiply(m *weight, tile rowTile, out []float32, group, groups, ldo int) {
+	shared := w.gang.tiles.float32
+	if m.cpu.Act == quant.ActInt8 {
+		shared = w.gang.tiles.int8
+	}
+	m.multiply(m.group(group, groups), shared[m.cpu.Act.ActBytes(tile.row, m.cols):], out, m.cols, groups, ldo, tile.width)
+}
+
+// multiplyAdd adds the product to the rows of dst.
+func (w *worker) multiplyAdd(t *productTask, tile rowTile, group, groups, rows int) {
+	n := groups * quant.Lanes
+	out := w.scratch.outputs
+	w.multiply(t.weight, tile, out, group, groups, n)
+	for i := range min(tile.width, rows-tile.row) {
+		w.be.ops.Add(t.dst.row(tile.row + i)[group*quant.Lanes:][:n], out[i*n:][:n])
+	}
+}
+
+// multiplyGate joins the two products of a gated layer.
+func (w *worker) multiplyGate(s *step, t *productTask, tile rowTile, group, groups, rows int) {
+	n := groups * quant.Lanes
+	gate, up := w.scratch.outputs, w.scratch.outputs2
+	w.multiply(t.weight, tile, gate, group, groups, n)
+	w.multiply(t.up, tile, up, group, groups, n)
+	activate := w.be.ops.SiLUMul
+	if s.act == compute.GELUTanh {
+		activate = w.be.ops.GELUMul
+	}
+	for i := range min(tile.width, rows-tile.row) {
+		activate(t.dst.row(tile.row + i)[group*quant.Lanes:][:n], gate[i*n:][:n], up[i*n:][:n])
+	}
+}
+
+// tile fills rows of the shared tiles, normalised or as they are.
+func (w *worker) tile(p *pass, s *step, task int) {
+	rows := p.padded(s.tiles)
+	for i := task * s.chunk; i < min((task+1)*s.chunk, rows); i++ {
+		row := i
+		if s.rows.len() > 0 {
+			row = -1
+			if i < s.rows.len() {
+				row = int(p.ints[s.rows.from+i])
+			}
+		}
+		if row >= p.batch.Rows {
+			row = -1 // fills up a tile
+		}
+		if w.be.reference {
+			w.referenceTile(p, s, i, row)
+			continue
+		}
+		x := w.scratch.row[:s.src.stride]
+		switch {
+		case row < 0:
+			clear(x)
+		case s.kind == normRows:
+			w.norm(p, s, x, row)
+		default:
+			x = s.src.row(row)
+		}
+		w.store(p, s, x[:s.src.cols], i)
+	}
+}
+
+// norm writes the normalised row to x. A row with a sum of squares that is not
+// finite is marked and counts as zero.
+func (w *worker) norm(p *pass, s *step, x []float32, row int) {
+	src := s.src.row(row)
+	sum := w.be.ops.SumSq(src)
+	if math.Float32bits(sum)>>23&0xFF == 0xFF {
+		p.bad[row] = true
+		clear(x)
+		return
+	}
+	mean := sum / float32(s.src.cols)
+	w.be.ops.Norm(x, src, s.gain.data, 1/float32(math.Sqrt(float64(mean+s.eps))))
+}
+
+// store puts a row into the tiles of the forms that are wanted.
+func (w *worker) store(p *pass, s *step, x []float32, i int) {
+	tiles := p.tiles[s.tiles.from:s.tiles.to]
+	at := min(i/quant.TileTokens[0], len(tiles)-1)
+	for tiles[at].row+tiles[at].width <= i {
+		at++
+	}
+	t := tiles[at]
+	if s.forms.int8 {
+		w.be.ops.Quantize(w.gang.tiles.int8[quant.ActInt8.ActBytes(t.row, len(x)):], x, t.width, i-t.row)
+	}
+	if s.forms.float32 {
+		w.be.ops.Tile(w.gang.tiles.float32[quant.ActF32.ActBytes(t.row, len(x)):], x, t.width, i-t.row)
+	}
+}

@@ -1,0 +1,151 @@
+package cpu
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/shoal-llm/shoal/pkg/compute"
+	"github.com/shoal-llm/shoal/pkg/quant"
+)
+
+// pass records the operations of a batch as steps. Its slices keep their room
+// from pass to pass, so recording allocates nothing once it has seen the largest.
+type pass struct {
+	be    *Backend
+	batch *compute.Batch
+	tag   uint64
+	reads []compute.Read
+
+	clears []step // run before steps
+	steps  []step
+
+	ints     []int32
+	bytes    []byte
+	tiles    []rowTile
+	products []productTask
+	queries  []queryTile
+
+	rows     list // the batch's rows as tiles
+	heads    int  // geometry that queries was made for
+	kvHeads  int
+	attends  list
+	need     need
+	bad      []bool // rows with a sum of squares that is not finite
+}
+
+var _ compute.Pass = (*pass)(nil)
+
+// Begin starts a pass. It panics when MaxPasses are unfinished or the spans do
+// not cover the rows.
+func (b *Backend) Begin(batch *compute.Batch) compute.Pass {
+	select {
+	case p := <-b.free:
+		p.begin(batch)
+		return p
+	default:
+		panic(fmt.Sprintf("cpu: more than %d unfinished passes", compute.MaxPasses))
+	}
+}
+
+func (p *pass) begin(batch *compute.Batch) {
+	row := 0
+	for _, s := range batch.Spans {
+		if s.Row != row || s.Count <= 0 || s.Start < 0 || len(s.Pages)*compute.PageTokens < s.Start+s.Count {
+			panic(fmt.Sprintf("cpu: span at row %d of %d rows from position %d with %d pages", s.Row, s.Count, s.Start, len(s.Pages)))
+		}
+		row += s.Count
+	}
+	if row != batch.Rows || row == 0 {
+		panic(fmt.Sprintf("cpu: spans of %d rows in a batch of %d", row, batch.Rows))
+	}
+	*p = pass{
+		be: p.be, batch: batch, reads: p.reads[:0],
+		clears: p.clears[:0], steps: p.steps[:0],
+		ints: p.ints[:0], bytes: p.bytes[:0], tiles: p.tiles[:0], products: p.products[:0], queries: p.queries[:0],
+		bad: p.bad,
+	}
+	p.bad = grown(p.bad, batch.Rows)
+	clear(p.bad)
+	p.rows = p.cut(batch.Rows)
+}
+
+// rowTile is rows that are multiplied together: width tokens from row on. The
+// last ones may stand for no row.
+type rowTile struct{ row, width int }
+
+// cut appends the tiles of n rows and notes the room they need.
+func (p *pass) cut(n int) list {
+	from := len(p.tiles)
+	row := 0
+	for row < n {
+		width := tileWidth(n-row, p.be.level)
+		p.tiles = append(p.tiles, rowTile{row, width})
+		row += width
+	}
+	p.need.rows = max(p.need.rows, row)
+	return list{from, len(p.tiles)}
+}
+
+// tileWidth returns the width of the tile that comes next when n rows are left.
+// Vector kernels are bound by the weights they read, so they rather pad a tile
+// than read weights again; portable ones are bound by arithmetic.
+func tileWidth(n int, level quant.Level) int {
+	width := quant.TileTokens[0]
+	for _, w := range quant.TileTokens {
+		if level == quant.Portable && w <= n {
+			return w
+		}
+		if w >= n {
+			width = w
+		}
+	}
+	return width
+}
+
+// padded returns the number of rows that tiles hold.
+func (p *pass) padded(tiles list) int {
+	last := p.tiles[tiles.to-1]
+	return last.row + last.width
+}
+
+// add appends a step.
+func (p *pass) add(s step) { p.steps = append(p.steps, s) }
+
+// Submit hands the pass to the gang.
+func (p *pass) Submit(tag uint64, reads ...compute.Read) {
+	for _, r := range reads {
+		b := r.Src.(*buffer)
+		if r.Rows < 0 || r.Rows > b.rows || len(r.Dst) > r.Rows*b.cols {
+			panic(fmt.Sprintf("cpu: read of %d values, %d rows of a buffer of %d rows of %d", len(r.Dst), r.Rows, b.rows, b.cols))
+		}
+	}
+	p.tag = tag
+	p.reads = append(p.reads, reads...)
+	p.steps = append(p.steps, p.clears...)
+	slices.Reverse(p.steps[:len(p.steps)-len(p.clears)])
+	slices.Reverse(p.steps[len(p.steps)-len(p.clears):])
+	slices.Reverse(p.steps)
+	p.be.queue <- p
+}
+
+// read copies what was asked for, without padding.
+func (p *pass) read() {
+	for _, r := range p.reads {
+		b := r.Src.(*buffer)
+		dst := r.Dst
+		for i := 0; len(dst) > 0; i++ {
+			dst = dst[copy(dst, b.row(i)[:b.cols]):]
+		}
+	}
+}
+
+// notFinite returns the rows marked, or nil.
+func (p *pass) notFinite() []int32 {
+	var rows []int32
+	for i, bad := range p.bad[:p.batch.Rows] {
+		if bad {
+			rows = append(rows, int32(i))
+		}
+	}
+	return rows
+}

@@ -1,0 +1,233 @@
+package cpu
+
+import (
+	"fmt"
+
+	"github.com/shoal-llm/shoal/pkg/compute"
+	"github.com/shoal-llm/shoal/pkg/quant"
+)
+
+// must panics with a message when the shapes of an operation do not agree.
+func must(ok bool, format string, args ...any) {
+	if !ok {
+		panic("cpu: " + fmt.Sprintf(format, args...))
+	}
+}
+
+// holds panics unless b has room for rows rows of cols.
+func holds(op string, b *buffer, rows, cols int) {
+	if b.cols != cols || b.rows < rows {
+		panic(fmt.Sprintf("cpu: %s: a buffer of %d rows of %d for %d of %d", op, b.rows, b.cols, rows, cols))
+	}
+}
+
+// ClearPages zeroes pages in all layers before the other steps.
+func (p *pass) ClearPages(c compute.Cache, pages []int32) {
+	if len(pages) == 0 {
+		return
+	}
+	cache := c.(*cache)
+	for _, page := range pages {
+		if page < 0 || int(page) >= cache.spec.Pages {
+			panic(fmt.Sprintf("cpu: clear page %d of %d", page, cache.spec.Pages))
+		}
+	}
+	from := len(p.ints)
+	p.ints = append(p.ints, pages...)
+	p.clears = append(p.clears, step{kind: clearPages, cache: cache, pages: list{from, len(p.ints)}, tasks: cache.spec.Layers * len(pages)})
+}
+
+// Write copies rows at once; dst gets them when the pass runs.
+func (p *pass) Write(dst compute.Buffer, rows []byte) {
+	b := dst.(*buffer)
+	holds("write", b, p.batch.Rows, b.cols)
+	if len(rows) != 4*p.batch.Rows*b.cols {
+		panic(fmt.Sprintf("cpu: write: %d bytes for %d rows of %d", len(rows), p.batch.Rows, b.cols))
+	}
+	from := len(p.bytes)
+	p.bytes = append(p.bytes, rows...)
+	p.add(step{kind: writeRow, dst: b, bytes: list{from, len(p.bytes)}, tasks: p.batch.Rows})
+}
+
+// Embed looks rows up in the bytes that a tied head multiplies.
+func (p *pass) Embed(dst compute.Buffer, table compute.Weight, ids []int32) {
+	b, w := dst.(*buffer), table.(*weight)
+	holds("embed", b, p.batch.Rows, w.cols)
+	if len(ids) != p.batch.Rows {
+		panic(fmt.Sprintf("cpu: embed: %d ids for %d rows", len(ids), p.batch.Rows))
+	}
+	for _, id := range ids {
+		if id < 0 || int(id) >= w.rows {
+			panic(fmt.Sprintf("cpu: embed: id %d of %d", id, w.rows))
+		}
+	}
+	from := len(p.ints)
+	p.ints = append(p.ints, ids...)
+	p.add(step{kind: embedRow, dst: b, weight: w, rows: list{from, len(p.ints)}, tasks: len(ids)})
+}
+
+// NormLinear normalises and quantises once, and multiplies all weights in one
+// step.
+func (p *pass) NormLinear(dst []compute.Buffer, x compute.Buffer, gain compute.Vector, eps float32, ws []compute.Weight) {
+	if len(dst) != len(ws) {
+		panic(fmt.Sprintf("cpu: norm linear: %d buffers for %d weights", len(dst), len(ws)))
+	}
+	norm := p.norm(x, gain, eps, p.rows)
+	multiply := step{kind: product, tiles: p.rows, products: list{from: len(p.products)}}
+	for i, m := range ws {
+		p.mul(&norm, &multiply, dst[i].(*buffer), m.(*weight))
+	}
+	p.addProduct(norm, multiply)
+}
+
+// LinearAdd adds the product where it is stored.
+func (p *pass) LinearAdd(x compute.Buffer, m compute.Weight, y compute.Buffer) {
+	src, w := y.(*buffer), m.(*weight)
+	holds("linear add", src, p.batch.Rows, w.cols)
+	tile := step{kind: tileRows, src: src, tiles: p.rows}
+	multiply := step{kind: productAdd, tiles: p.rows, products: list{from: len(p.products)}}
+	p.mul(&tile, &multiply, x.(*buffer), w)
+	p.addProduct(tile, multiply)
+}
+
+// NormGateUp applies the activation to each block of the two products.
+func (p *pass) NormGateUp(dst, x compute.Buffer, gain compute.Vector, eps float32, gate, up compute.Weight, act compute.Activation) {
+	g, u := gate.(*weight), up.(*weight)
+	must(g.rows == u.rows && g.cols == u.cols, "norm gate up: a gate of %d × %d with %d × %d", g.rows, g.cols, u.rows, u.cols)
+	must(act == compute.SiLU || act == compute.GELUTanh, "norm gate up: activation %d", act)
+	norm := p.norm(x, gain, eps, p.rows)
+	multiply := step{kind: productGate, act: act, tiles: p.rows, products: list{from: len(p.products)}}
+	p.mul(&norm, &multiply, dst.(*buffer), g)
+	p.products[len(p.products)-1].up = u
+	norm.forms.add(u)
+	p.addProduct(norm, multiply)
+}
+
+// Head is a norm and a product of some rows.
+func (p *pass) Head(dst, x compute.Buffer, rows []int32, gain compute.Vector, eps float32, m compute.Weight) {
+	if len(rows) == 0 {
+		return
+	}
+	for _, row := range rows {
+		if row < 0 || int(row) >= p.batch.Rows {
+			panic(fmt.Sprintf("cpu: head: row %d of %d", row, p.batch.Rows))
+		}
+	}
+	tiles := p.cut(len(rows))
+	norm := p.norm(x, gain, eps, tiles)
+	norm.rows.from = len(p.ints)
+	p.ints = append(p.ints, rows...)
+	norm.rows.to = len(p.ints)
+	multiply := step{kind: product, tiles: tiles, products: list{from: len(p.products)}}
+	p.mul(&norm, &multiply, dst.(*buffer), m.(*weight))
+	p.addProduct(norm, multiply)
+}
+
+// norm returns the step that normalises x into tiles.
+func (p *pass) norm(x compute.Buffer, gain compute.Vector, eps float32, tiles list) step {
+	src, g := x.(*buffer), gain.(*vector)
+	holds("norm", src, p.batch.Rows, g.n)
+	return step{kind: normRows, src: src, gain: g, eps: eps, tiles: tiles}
+}
+
+// mul adds dst = w·tiles to a step of products.
+func (p *pass) mul(tile, multiply *step, dst *buffer, w *weight) {
+	must(w.cols == tile.src.cols, "product: a weight of %d × %d with rows of %d", w.rows, w.cols, tile.src.cols)
+	n := p.batch.Rows
+	if tile.rows.len() > 0 {
+		n = tile.rows.len()
+	}
+	holds("product", dst, n, w.rows)
+	tile.forms.add(w)
+	p.products = append(p.products, productTask{weight: w, dst: dst})
+	multiply.products.to = len(p.products)
+}
+
+// addProduct appends a step that fills tiles and one that multiplies them.
+func (p *pass) addProduct(tile, multiply step) {
+	if multiply.products.len() == 0 {
+		return
+	}
+	rows := p.padded(tile.tiles)
+	cols := tile.src.cols
+	tile.chunk = p.chunk(rows, quant.TileTokens[0])
+	tile.tasks = (rows + tile.chunk - 1) / tile.chunk
+	p.need.cols = max(p.need.cols, tile.src.stride)
+	if p.be.reference {
+		p.need.f64Tiles = max(p.need.f64Tiles, rows*cols)
+		p.need.f64Row = max(p.need.f64Row, 2*cols)
+	}
+	if tile.forms.int8 {
+		p.need.int8Tiles = max(p.need.int8Tiles, quant.ActInt8.ActBytes(rows, cols))
+	}
+	if tile.forms.float32 {
+		p.need.f32Tiles = max(p.need.f32Tiles, quant.ActF32.ActBytes(rows, cols))
+	}
+	p.schedule(&multiply)
+	p.add(tile)
+	p.add(multiply)
+}
+
+// chunk returns how many of n rows a task takes: most when there is work for
+// all workers, else one.
+func (p *pass) chunk(n, most int) int {
+	if n >= 2*most*p.be.info.Threads {
+		return most
+	}
+	return 1
+}
+
+// RopeStore rotates k in its buffer too.
+func (p *pass) RopeStore(q, k, v compute.Buffer, rope *compute.Rope, c compute.Cache, layer int) {
+	queries, keys, vals, cache := q.(*buffer), k.(*buffer), v.(*buffer), c.(*cache)
+	spec := cache.spec
+	holds("rope keys", keys, p.batch.Rows, spec.KVHeads*spec.HeadDim)
+	holds("rope values", vals, p.batch.Rows, spec.KVHeads*spec.HeadDim)
+	holds("rope queries", queries, p.batch.Rows, queries.cols)
+	must(queries.cols%spec.HeadDim == 0, "rope: queries of %d in heads of %d", queries.cols, spec.HeadDim)
+	must(2*rope.Pairs <= spec.HeadDim && len(rope.Cos) == rope.Pairs*rope.Positions && len(rope.Sin) == len(rope.Cos),
+		"rope: %d pairs and %d angles for heads of %d", rope.Pairs, len(rope.Cos), spec.HeadDim)
+	p.checkPages(cache, layer)
+	for _, s := range p.batch.Spans {
+		if s.Start+s.Count > rope.Positions {
+			panic(fmt.Sprintf("cpu: rope: position %d of %d", s.Start+s.Count-1, rope.Positions))
+		}
+	}
+	chunk := p.chunk(p.batch.Rows, 16) // 16 positions are a cache line of keys
+	p.add(step{
+		kind: ropeStore, dst: queries, src: keys, src2: vals, rope: rope, cache: cache, layer: layer,
+		chunk: chunk, tasks: (p.batch.Rows + chunk - 1) / chunk,
+	})
+}
+
+// checkPages panics unless layer and the pages that hold the batch are in c.
+func (p *pass) checkPages(c *cache, layer int) {
+	must(layer >= 0 && layer < c.spec.Layers, "layer %d of %d", layer, c.spec.Layers)
+	for _, s := range p.batch.Spans {
+		for _, page := range s.Pages[:(s.Start+s.Count+compute.PageTokens-1)/compute.PageTokens] {
+			if page < 0 || int(page) >= c.spec.Pages {
+				panic(fmt.Sprintf("cpu: page %d of %d", page, c.spec.Pages))
+			}
+		}
+	}
+}
+
+// Attend makes one task per tile of query rows that share keys.
+func (p *pass) Attend(dst, q compute.Buffer, c compute.Cache, layer int, a compute.Attention) {
+	out, queries, cache := dst.(*buffer), q.(*buffer), c.(*cache)
+	spec := cache.spec
+	holds("attend", queries, p.batch.Rows, a.Heads*spec.HeadDim)
+	holds("attend", out, p.batch.Rows, a.Heads*spec.HeadDim)
+	must(a.Heads > 0 && a.Heads%spec.KVHeads == 0, "attend: %d heads share %d", a.Heads, spec.KVHeads)
+	must(a.Window >= 0 && a.SoftCap >= 0, "attend: window %d, soft cap %g", a.Window, a.SoftCap)
+	p.checkPages(cache, layer)
+	tiles := p.queryTiles(a.Heads, spec.KVHeads)
+	p.need.headDim = max(p.need.headDim, spec.HeadDim)
+	for _, span := range p.batch.Spans {
+		p.need.keys = max(p.need.keys, span.Start+span.Count)
+	}
+	p.add(step{
+		kind: attend, dst: out, src: queries, cache: cache, layer: layer, heads: a.Heads,
+		scale: a.Scale, softCap: a.SoftCap, window: a.Window, queries: tiles, tasks: tiles.len(),
+	})
+}

@@ -1,0 +1,138 @@
+package cpu
+
+import (
+	"encoding/binary"
+	"math"
+
+	"github.com/shoal-llm/shoal/pkg/compute"
+	"github.com/shoal-llm/shoal/pkg/quant"
+)
+
+// kind says what the tasks of a step do.
+type kind uint8
+
+const (
+	clearPages kind = iota // a page of a layer
+	writeRow               // a row off the wire
+	embedRow               // a row of the table
+	normRows               // rows to tiles, normalised
+	tileRows               // rows to tiles as they are
+	product                // dst = w·tiles
+	productAdd             // dst += w·tiles
+	productGate            // dst = act(gate·tiles)∘(up·tiles)
+	ropeStore              // rows: rotate, store in the cache
+	attend                 // a tile of query rows that share keys
+)
+
+// step is tasks that may run at the same time. All steps of a pass are records
+// in one slice that is used again and again, so a step holds what any kind needs.
+type step struct {
+	kind  kind
+	act   compute.Activation
+	heads int   // attend: query heads of a row
+	layer int   // ropeStore, attend
+	tasks int   // number of tasks
+	taken int64 // tasks taken so far, atomic
+	chunk int   // rows of a task, where tasks are rows
+
+	eps, scale, softCap float32
+	window              int
+
+	dst, src, src2 *buffer
+	gain           *vector
+	weight         *weight
+	cache          *cache
+	rope           *compute.Rope
+
+	rows     list // of pass.ints: row i of the step is this row of src; empty is i
+	tiles    list // of pass.tiles: widths of activation tiles
+	products list // of pass.products
+	queries  list // of pass.queries
+	pages    list // of pass.ints: clearPages
+	bytes    list // of pass.bytes: writeRow
+	forms    forms
+}
+
+// list is a part of one of the pass's slices.
+type list struct{ from, to int }
+
+func (l list) len() int { return l.to - l.from }
+
+// forms says in which forms activations are wanted.
+type forms struct{ int8, float32 bool }
+
+func (f *forms) add(w *weight) {
+	if w.cpu != nil && w.cpu.Act == quant.ActInt8 {
+		f.int8 = true
+	} else {
+		f.float32 = true
+	}
+}
+
+// do runs one task.
+func (w *worker) do(p *pass, s *step, task int) {
+	switch s.kind {
+	case clearPages:
+		pages := p.ints[s.pages.from:s.pages.to]
+		clear(s.cache.at(task/len(pages), pages[task%len(pages)]))
+	case writeRow:
+		row := s.dst.row(task)
+		readFloats(row[:s.dst.cols], p.bytes[s.bytes.from+4*s.dst.cols*task:])
+		clear(row[s.dst.cols:])
+	case embedRow:
+		row := s.dst.row(task)
+		s.weight.decodeRow(row, int(p.ints[s.rows.from+task]))
+		clear(row[s.dst.cols:])
+	case normRows, tileRows:
+		w.tile(p, s, task)
+	case product, productAdd, productGate:
+		w.product(p, s, task)
+	case ropeStore:
+		w.ropeStore(p, s, task)
+	case attend:
+		w.attend(p, s, task)
+	}
+}
+
+// readFloats reads little-endian values.
+func readFloats(dst []float32, src []byte) {
+	src = src[:4*len(dst)]
+	for i := range dst {
+		dst[i] = math.Float32frombits(binary.LittleEndian.Uint32(src[4*i:]))
+	}
+}
+
+// need is the working memory that a pass asks for.
+type need struct {
+	rows      int // of a padded batch
+	cols      int // of the widest row that is tiled
+	int8Tiles int // bytes
+	f32Tiles  int // bytes
+	f64Tiles  int // values: reference mode
+	f64Row    int // values of decoded weights: reference mode
+	outputs   int // values of a block of products
+	headDim   int
+	keys      int // positions: reference mode
+}
+
+// tiles is the activations of the products to come, shared by all workers.
+type tiles struct {
+	int8, float32 []byte
+	float64       []float64
+}
+
+// grow makes room and returns the bytes held.
+func (t *tiles) grow(n *need) int {
+	t.int8 = grown(t.int8, n.int8Tiles)
+	t.float32 = grown(t.float32, n.f32Tiles)
+	t.float64 = grown(t.float64, n.f64Tiles)
+	return len(t.int8) + len(t.float32) + 8*len(t.float64)
+}
+
+// grown returns s, or a longer slice if it has fewer than n values.
+func grown[T any](s []T, n int) []T {
+	if len(s) >= n {
+		return s
+	}
+	return make([]T, n)
+}

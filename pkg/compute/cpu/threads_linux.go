@@ -1,0 +1,35 @@
+package cpu
+
+import (
+	"os"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxProcessors bounds the processor numbers looked at.
+const maxProcessors = 1024
+
+// availableThreads returns the number of physical cores that the process may
+// use: never more workers than free cores, or the barriers collapse.
+func availableThreads() int {
+	n := runtime.GOMAXPROCS(0)
+	var set unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &set); err == nil {
+		var allowed []int
+		for i := range maxProcessors {
+			if set.IsSet(i) {
+				allowed = append(allowed, i)
+			}
+		}
+		n = min(n, physicalCores(os.DirFS("/"), allowed))
+	}
+	if cores := cgroupCores(os.DirFS("/")); cores != 0 {
+		n = min(n, cores)
+	}
+	return max(1, n)
+}
+
+func cgroupMemory() uint64 { return cgroupBytes(os.DirFS("/")) }
+
+func brand() string { return brandOf(os.DirFS("/")) }

@@ -1,0 +1,10 @@
+//go:build !linux
+
+package cpu
+
+import "runtime"
+
+// availableThreads returns the number of processors that the process may use.
+func availableThreads() int { return max(1, min(runtime.NumCPU(), runtime.GOMAXPROCS(0))) }
+
+func brand() string { return "" }

@@ -1,0 +1,25 @@
+package llama_test
+
+import (
+	"testing"
+
+	"github.com/shoal-llm/shoal/pkg/model/modeltest"
+	"github.com/shoal-llm/shoal/pkg/quant"
+	"github.com/shoal-llm/shoal/pkg/quant/p16"
+)
+
+func TestFixtureGoldens(t *testing.T) {
+	for _, c := range modeltest.Cases(t) {
+		t.Run(c.Name, func(t *testing.T) { modeltest.Goldens(t, c) })
+	}
+}
+
+func TestFixtureInvariance(t *testing.T) {
+	levels := []quant.Level{quant.Portable}
+	for l := quant.AVX2; l <= p16.Best(); l++ {
+		levels = append(levels, l)
+	}
+	for _, c := range modeltest.Cases(t) {
+		t.Run(c.Name, func(t *testing.T) { modeltest.Invariance(t, c, levels) })
+	}
+}

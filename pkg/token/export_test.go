@@ -1,0 +1,17 @@
+package token
+
+// RankOf and IDOf let tests state the merging rule by its definition.
+
+func (v *Vocab) RankOf(left, right string) (int, bool) {
+	m, ok := v.merges[pair{v.IDOf(left), v.IDOf(right)}]
+	return int(m.rank), ok
+}
+
+func (v *Vocab) IDOf(text string) int32 {
+	for id, b := range v.bytes {
+		if string(b) == text && v.types[id] == Normal {
+			return int32(id)
+		}
+	}
+	return None
+}

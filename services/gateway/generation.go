@@ -1,0 +1,210 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"sync"
+
+	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
+)
+
+// generateFunc asks for one answer. The sequence ends with exactly one terminal
+// event (complete, stopped or error) unless the caller leaves it, which stops
+// the generation; so does the end of ctx, whose cause names the reason.
+type generateFunc func(ctx context.Context, g *pb.Generation) iter.Seq[*pb.Event]
+
+// Causes that end the context of a generation.
+var (
+	errClient = errors.New("the client went away")
+	errDrain  = errors.New("the gateway is shutting down")
+)
+
+// stopReason names the cause as Stop and Stopped do.
+func stopReason(ctx context.Context) string {
+	switch err := context.Cause(ctx); {
+	case errors.Is(err, errDrain):
+		return "drain"
+	case errors.Is(err, context.DeadlineExceeded):
+		return "deadline"
+	}
+	return "client"
+}
+
+// generate implements generateFunc over the relay. The reader's pace is the
+// generation's: credit is granted for tokens that were consumed.
+func (r *relay) generate(ctx context.Context, g *pb.Generation) iter.Seq[*pb.Event] {
+	return func(yield func(*pb.Event) bool) {
+		number, box, l, err := r.register(ctx)
+		if err != nil {
+			yield(failure(ctx, err))
+			return
+		}
+		defer l.remove(number)
+		l.post(
+			&pb.Upward{Number: number, Message: &pb.Upward_Start{Start: g}},
+			credit(number, window),
+		)
+		s := &subscription{number: number, box: box, link: l, granted: window}
+		defer s.stop(ctx) // also when the reader leaves early
+		s.read(ctx, yield)
+	}
+}
+
+// failure is the terminal of a generation that never started.
+func failure(ctx context.Context, err error) *pb.Event {
+	var p *problem
+	if errors.As(err, &p) {
+		return p.event()
+	}
+	return stopped(ctx, 0)
+}
+
+func stopped(ctx context.Context, tokens uint64) *pb.Event {
+	return &pb.Event{Event: &pb.Event_Stopped{Stopped: &pb.Stopped{
+		Reason: stopReason(ctx),
+		Usage:  &pb.Usage{CompletionTokens: uint32(tokens)},
+	}}}
+}
+
+func credit(number, seq uint64) *pb.Upward {
+	return &pb.Upward{Number: number, Message: &pb.Upward_Credit{Credit: &pb.Credit{Seq: seq}}}
+}
+
+// subscription is the reading end of one generation.
+type subscription struct {
+	number  uint64
+	box     *mailbox
+	link    *link
+	granted uint64 // credit up to this token
+	seq     uint64 // of the last token
+	over    bool   // the coordinator knows that the generation has ended
+}
+
+// read yields events up to the terminal or until the reader leaves.
+func (s *subscription) read(ctx context.Context, yield func(*pb.Event) bool) {
+	for {
+		e, err := s.box.take(ctx)
+		if err != nil {
+			s.stop(ctx) // before the reader, who may be slow, hears of it
+			yield(stopped(ctx, s.seq))
+			return
+		}
+		if p := s.check(e); p != nil {
+			s.stop(ctx)
+			yield(p.event())
+			return
+		}
+		if terminal(e) {
+			s.over = true
+			yield(e)
+			return
+		}
+		if !yield(e) {
+			return
+		}
+		s.grant()
+	}
+}
+
+// stop tells the coordinator to end the generation, unless it has.
+func (s *subscription) stop(ctx context.Context) {
+	if s.over {
+		return
+	}
+	s.over = true
+	s.link.post(&pb.Upward{Number: s.number, Message: &pb.Upward_Stop{Stop: &pb.Stop{Reason: stopReason(ctx)}}})
+}
+
+// check holds the coordinator to law 2: sequence numbers grow by one.
+func (s *subscription) check(e *pb.Event) *problem {
+	t := e.GetToken()
+	if t == nil {
+		return nil
+	}
+	if t.GetSeq() != s.seq+1 {
+		return &problem{code: codeInternal, message: fmt.Sprintf("Token %d arrived where token %d was due.", t.GetSeq(), s.seq+1)}
+	}
+	s.seq++
+	return nil
+}
+
+// grant renews the credit when half of the window is used.
+func (s *subscription) grant() {
+	if s.granted-s.seq <= window/2 {
+		s.granted = s.seq + window
+		s.link.post(credit(s.number, s.granted))
+	}
+}
+
+// mailbox is the bounded queue between the stream and one reader. Progress that
+// was not read yet is replaced by newer progress.
+type mailbox struct {
+	ready chan struct{} // holds a token while events may wait
+
+	mu     sync.Mutex // guards following
+	events []*pb.Event
+	ended  bool
+}
+
+func newMailbox() *mailbox { return &mailbox{ready: make(chan struct{}, 1)} }
+
+// put queues an event. A coordinator that sends beyond its credit loses the
+// generation, never our memory.
+func (b *mailbox) put(e *pb.Event) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.ended {
+		return
+	}
+	n := len(b.events)
+	switch {
+	case e.GetProgress() != nil && n > 0 && b.events[n-1].GetProgress() != nil:
+		b.events[n-1] = e
+	case terminal(e):
+		b.ended = true
+		b.events = append(b.events, e)
+	case n >= window+spareEvents:
+		b.ended = true
+		b.events = append(b.events, (&problem{code: codeInternal, message: "The coordinator sent more than it was allowed to."}).event())
+	default:
+		b.events = append(b.events, e)
+	}
+	b.wake()
+}
+
+func (b *mailbox) wake() {
+	select {
+	case b.ready <- struct{}{}:
+	default:
+	}
+}
+
+// take waits for the next event. The end of ctx wins over waiting events.
+func (b *mailbox) take(ctx context.Context) (*pb.Event, error) {
+	for {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if e := b.pop(); e != nil {
+			return e, nil
+		}
+		select {
+		case <-ctx.Done():
+		case <-b.ready:
+		}
+	}
+}
+
+func (b *mailbox) pop() *pb.Event {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.events) == 0 {
+		return nil
+	}
+	e := b.events[0]
+	b.events[0] = nil
+	b.events = b.events[1:]
+	return e
+}

@@ -1,0 +1,203 @@
+package gateway
+
+import (
+	"fmt"
+
+	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
+	"github.com/shoal-llm/shoal/pkg/sample"
+	"github.com/shoal-llm/shoal/services/gateway/strictjson"
+)
+
+// The plain protocol of /streaming: one request, then one frame per committed
+// token and one terminal frame, all JSON text.
+
+// Defaults of the plain protocol.
+const (
+	plainMaxTokens   = 500
+	plainTemperature = 0.7
+)
+
+// plainToken is sent once per committed token. Token may be empty while a
+// character or a stop string is incomplete.
+type plainToken struct {
+	Type  string `json:"type"`
+	Token string `json:"token"`
+	Seq   uint64 `json:"seq"`
+}
+
+// plainComplete ends an answer that reached its end.
+type plainComplete struct {
+	Type         string       `json:"type"`
+	Text         string       `json:"text"`
+	FinishReason string       `json:"finishReason"`
+	Usage        plainUsage   `json:"usage"`
+	Timings      plainTimings `json:"timings"`
+	Model        string       `json:"model"`
+	Precision    string       `json:"precision"`
+	RequestID    string       `json:"requestId"`
+}
+
+type plainUsage struct {
+	PromptTokens     uint32 `json:"promptTokens"`
+	CompletionTokens uint32 `json:"completionTokens"`
+}
+
+// plainTimings are milliseconds at the coordinator: waiting, to the first
+// token, and from the first token to the last.
+type plainTimings struct {
+	QueueMs         float64 `json:"queueMs"`
+	PromptMs        float64 `json:"promptMs"`
+	PredictedMs     float64 `json:"predictedMs"`
+	TokensPerSecond float64 `json:"tokensPerSecond"`
+}
+
+// plainStopped ends an answer that the server had to end.
+type plainStopped struct {
+	Type      string `json:"type"`
+	Reason    string `json:"reason"`
+	RequestID string `json:"requestId"`
+}
+
+// plainError ends an answer that failed, or refuses a request.
+type plainError struct {
+	Type      string `json:"type"`
+	Code      string `json:"code"`
+	Message   string `json:"message"`
+	Param     string `json:"param,omitempty"`
+	Retryable bool   `json:"retryable"`
+	RequestID string `json:"requestId"`
+}
+
+func (p *problem) plain(requestID string) plainError {
+	return plainError{"error", p.code, p.message, p.param, p.retryable, requestID}
+}
+
+// parsePlain reads a request of the plain protocol. The error is one that
+// problemOf understands; it names the member that is wrong.
+func parsePlain(data []byte, messages int) (*pb.Generation, error) {
+	r, err := parseObject(data)
+	if err != nil {
+		return nil, err
+	}
+	g := &pb.Generation{Sampling: plainSampling(r), MaxTokensClamp: true}
+	plainInput(r, g, messages)
+	g.Model = plainModel(r)
+	g.Precision = plainPrecision(r)
+	g.Stop = r.Strings("stop", maxStops, maxStopBytes)
+	g.Sampling.Seed, g.SeedSet = r.Bits("seed")
+	if err := r.Err(); err != nil {
+		return nil, err
+	}
+	return g, nil
+}
+
+// plainInput reads what to answer: a prompt, which is one user turn unless raw
+// asks to continue it as it is, or a conversation.
+func plainInput(r *strictjson.Reader, g *pb.Generation, messages int) {
+	prompt, hasPrompt := r.String("prompt", maxText)
+	system, hasSystem := r.String("system", maxText)
+	raw, _ := r.Bool("raw")
+	switch {
+	case hasPrompt && r.Has("messages"):
+		r.Fail("messages", "cannot be given together with prompt")
+	case !hasPrompt && !r.Has("messages"):
+		r.Fail("prompt", "is missing")
+	case raw && !hasPrompt:
+		r.Fail("raw", "needs a prompt")
+	case raw && hasSystem:
+		r.Fail("system", "has no place in a raw prompt")
+	case raw:
+		g.Input = &pb.Generation_Raw{Raw: prompt}
+	case hasPrompt && !hasSystem:
+		g.Input = &pb.Generation_Prompt{Prompt: prompt}
+	default:
+		chat := &pb.Chat{Messages: []*pb.Message{{Role: "user", Content: prompt}}}
+		if !hasPrompt {
+			chat = readMessages(r, "messages", messages)
+		}
+		if hasSystem && chat != nil {
+			turn := &pb.Message{Role: "system", Content: system}
+			chat.Messages = append([]*pb.Message{turn}, chat.Messages...)
+		}
+		g.Input = &pb.Generation_Chat{Chat: chat}
+	}
+	if hasPrompt && prompt == "" && raw {
+		r.Fail("prompt", "must not be empty")
+	}
+}
+
+func plainSampling(r *strictjson.Reader) *pb.Sampling {
+	s := &pb.Sampling{MaxTokens: plainMaxTokens, Temperature: plainTemperature}
+	if n, ok := r.Int("maxTokens", 1, maxTokens); ok {
+		s.MaxTokens = int32(n)
+	}
+	if t, ok := r.Float("temperature", 0, sample.MaxTemperature); ok {
+		s.Temperature = float32(t)
+	}
+	s.TopP = fraction(r, "topP")
+	topK, _ := r.Int("topK", 0, maxTopK)
+	s.TopK = int32(topK)
+	minP, _ := r.Float("minP", 0, 1)
+	s.MinP = float32(minP)
+	s.RepetitionPenalty = repetition(r, "repetitionPenalty")
+	presence, _ := r.Float("presencePenalty", -maxPenalty, maxPenalty)
+	frequency, _ := r.Float("frequencyPenalty", -maxPenalty, maxPenalty)
+	s.PresencePenalty, s.FrequencyPenalty = float32(presence), float32(frequency)
+	return s
+}
+
+// repetition reads a factor; 0 would divide by nothing.
+func repetition(r *strictjson.Reader, member string) float32 {
+	x, ok := r.Float(member, 0, maxRepeat)
+	if ok && float32(x) == 0 {
+		r.Fail(member, fmt.Sprintf("must be above 0 and at most %d", maxRepeat))
+	}
+	return float32(x)
+}
+
+// plainModel reads the model under either of its names.
+func plainModel(r *strictjson.Reader) string {
+	name, path := readModel(r, "model"), readModel(r, "modelPath")
+	if name != "" && path != "" && name != path {
+		r.Fail("modelPath", "names another model than model does")
+	}
+	return orDefault(name, path)
+}
+
+// plainPrecision reads the precision class under either of its names. Which
+// classes are served is the coordinator's to say.
+func plainPrecision(r *strictjson.Reader) string {
+	direct := precision(r, "precision")
+	config := r.Object("config")
+	if config == nil {
+		return direct
+	}
+	nested := precision(config, "quantization")
+	if direct != "" && nested != "" && direct != nested {
+		config.Fail("quantization", "asks for another precision than precision does")
+	}
+	config.Close()
+	return orDefault(direct, nested)
+}
+
+// precision reads "int4" or 4, which mean the same; 16 is "fp16".
+func precision(r *strictjson.Reader, member string) string {
+	if r.Kind(member) != strictjson.Number {
+		name, ok := r.String(member, maxShortText)
+		if ok && name == "" {
+			r.Fail(member, "must not be an empty string")
+		}
+		return name
+	}
+	bits, ok := r.Int(member, 2, 16)
+	switch {
+	case !ok:
+		return ""
+	case bits == 16:
+		return "fp16"
+	case bits == 2 || bits == 3 || bits == 4 || bits == 8:
+		return fmt.Sprintf("int%d", bits)
+	}
+	r.Fail(member, "must be 2, 3, 4, 8 or 16 bits")
+	return ""
+}
