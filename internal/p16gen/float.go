@@ -64,9 +64,9 @@ func (f Float) generate(l level, T int) {
 // sideBySide returns how many groups a tile takes at once.
 func (f Float) sideBySide(l level, T int) int {
 	switch {
-	case T == 1:
+	case T == 1 || T == 4 && l == avx512:
 		return 4
-	case T == 4 && l == avx512:
+	case l == avx512:
 		return 2
 	}
 	return 1
@@ -87,8 +87,11 @@ func (f Float) strides(groupBytes reg.GPVirtual, groups int) []reg.GPVirtual {
 // passes walks groups groups once for each pass.
 func (f Float) passes(k *kernel, label string, groups int, strides []reg.GPVirtual) {
 	tokens := 4
-	if k.level == avx512 {
+	switch {
+	case k.level == avx512:
 		tokens = 12
+	case k.T == 12:
+		tokens = 6
 	}
 	for i, cells := range passes(k.level, k.T, tokens, 2, groups) {
 		f.pass(k, fmt.Sprint(label, "pass", i), cells, strides)
@@ -127,6 +130,9 @@ func (f Float) weights(k *kernel, cells []Cell, strides []reg.GPVirtual) map[pla
 		src := Mem{Base: k.wp, Disp: f.Value * k.bytes / 4 * c.Half}
 		if c.Group > 0 {
 			src.Index, src.Scale = strides[c.Group], 1
+		}
+		if k.T == 1 && c.Half == 0 {
+			prefetch(src, f.Value*quant.Lanes)
 		}
 		loaded[p] = k.vec()
 		f.Widen(src, loaded[p])

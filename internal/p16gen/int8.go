@@ -140,6 +140,9 @@ func (f Int8) pass(k *kernel, label string, cells []Cell, dot func(*Block)) {
 		MOVQ(U32(uint32(f.Super)), inner)
 		Label(label + "block")
 	}
+	if k.T == 1 {
+		prefetch(Mem{Base: k.wp}, f.Block)
+	}
 	b := &Block{Cells: cells, Sum: k.vecs(len(cells)), w: k.wp, a: k.ap, T: k.T}
 	dot(b)
 	if k.level == avx512 {

@@ -120,6 +120,18 @@ func (k *kernel) store(cells []Cell, acc []reg.VecVirtual) {
 	}
 }
 
+// ahead is how far, in bytes, a single token's walk through the weights asks for
+// them: about what one core receives in the time that memory takes to answer.
+const ahead = 2048
+
+// prefetch asks for the bytes that lie ahead of the bytes bytes at src. Past the
+// end of the weights it does nothing: prefetches do not fault.
+func prefetch(src Mem, bytes int) {
+	for at := 0; at < bytes; at += 64 {
+		PREFETCHT0(src.Offset(ahead + at))
+	}
+}
+
 // down counts a register down and jumps while it is not zero.
 func down(count reg.GPVirtual, label string) {
 	DECQ(count)

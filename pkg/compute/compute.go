@@ -98,7 +98,8 @@ type Completion struct {
 	NotFinite []int32
 }
 
-// Batch says which rows a pass computes.
+// Batch says which rows a pass computes. A batch without rows is a pass that
+// keeps its place in the order and may clear pages.
 type Batch struct {
 	Rows  int
 	Spans []Span // in order of rows; their counts sum to Rows

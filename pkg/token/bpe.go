@@ -1,5 +1,7 @@
 package token
 
+import "slices"
+
 // shortWord is the longest word, in bytes, that is merged by looking through all
 // its pairs again and again.
 const shortWord = 24
@@ -62,7 +64,8 @@ func (e *encoder) mergeShort() {
 // pairs a heap. An entry of the heap is stale once one of its symbols changed.
 func (e *encoder) mergeLong() {
 	n := len(e.ids)
-	e.prev, e.next, e.queue = e.prev[:0], e.next[:0], e.queue[:0]
+	e.prev, e.next = slices.Grow(e.prev[:0], n), slices.Grow(e.next[:0], n)
+	e.queue = slices.Grow(e.queue[:0], n)
 	for i := range n {
 		e.prev = append(e.prev, int32(i-1))
 		e.next = append(e.next, int32(i+1))

@@ -35,11 +35,13 @@ func parseObject(data []byte) (*strictjson.Reader, error) {
 	return strictjson.Read(v)
 }
 
-// readModel reads a model's name. A name that cannot be one is simply not
-// found, like any other.
-func readModel(r *strictjson.Reader, member string) string {
-	name, _ := r.String(member, maxModelName)
-	return name
+// checkModel refuses a name that no model can have as one that is not found,
+// like any other.
+func checkModel(name, param string) error {
+	if len(name) > maxModelName {
+		return noSuchModel(name, param)
+	}
+	return nil
 }
 
 // noSuchModel is the answer to a name that no model has.

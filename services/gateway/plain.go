@@ -3,8 +3,8 @@ package gateway
 import (
 	"fmt"
 
-	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
 	"github.com/shoal-llm/shoal/pkg/sample"
+	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
 	"github.com/shoal-llm/shoal/services/gateway/strictjson"
 )
 
@@ -88,6 +88,9 @@ func parsePlain(data []byte, messages int) (*pb.Generation, error) {
 	if err := r.Err(); err != nil {
 		return nil, err
 	}
+	if err := checkModel(g.Model, "model"); err != nil {
+		return nil, err
+	}
 	return g, nil
 }
 
@@ -157,7 +160,8 @@ func repetition(r *strictjson.Reader, member string) float32 {
 
 // plainModel reads the model under either of its names.
 func plainModel(r *strictjson.Reader) string {
-	name, path := readModel(r, "model"), readModel(r, "modelPath")
+	name, _ := r.String("model", maxText)
+	path, _ := r.String("modelPath", maxText)
 	if name != "" && path != "" && name != path {
 		r.Fail("modelPath", "names another model than model does")
 	}

@@ -36,6 +36,7 @@ const (
 	codeDeadline        = "deadline_exceeded"
 	codeNumeric         = "numeric_error"
 	codeQueueFull       = "queue_full"
+	codeStopped         = "stopped"
 	typeInvalid         = "invalid_request_error"
 	typeAuthentication  = "authentication_error"
 	typeRateLimit       = "rate_limit_error"

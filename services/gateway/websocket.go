@@ -57,7 +57,7 @@ func (g *Gateway) streaming(w http.ResponseWriter, r *http.Request) {
 	}
 	defer conn.CloseNow()
 	conn.SetReadLimit(g.config.Limits.SocketFrame)
-	s := &socket{conn: conn, gateway: g, request: requestOf(r.Context())}
+	s := &socket{conn: conn, gateway: g}
 	s.active.Store(time.Now().UnixNano())
 	s.serve(r.Context())
 }
@@ -68,7 +68,6 @@ var errSockets = &problem{code: codeRateLimit, retryable: true, message: "This g
 type socket struct {
 	conn    *websocket.Conn
 	gateway *Gateway
-	request request
 	active  atomic.Int64 // Unix nanoseconds of the last message either way
 
 	mu      sync.Mutex // guards running; held while a terminal frame is written
@@ -100,39 +99,53 @@ func (s *socket) serve(ctx context.Context) {
 
 // handle begins one generation, or refuses the request and keeps the socket.
 func (s *socket) handle(ctx context.Context, work *sync.WaitGroup, data []byte) {
-	req := s.request.another()
 	gen, err := parsePlain(data, s.gateway.config.Limits.Messages)
-	if err != nil {
-		s.write(ctx, problemOf(err).plain(req.id))
-		return
+	ctx, req := s.gateway.begin(ctx, "websocket", gen)
+	if err == nil {
+		err = s.begin()
 	}
-	if !s.begin() {
-		busy := &problem{code: codeBusy, retryable: true, message: "An answer is being written on this socket; wait for its end, or open another socket."}
-		s.write(ctx, busy.plain(req.id))
+	if err != nil {
+		s.write(ctx, req.refuse(problemOf(err)).plain(req.id))
+		req.end()
 		return
 	}
 	work.Go(func() { s.answer(ctx, req, gen) })
 }
 
-func (s *socket) begin() bool {
+var (
+	errBusy     = &problem{code: codeBusy, retryable: true, message: "An answer is being written on this socket; wait for its end, or open another socket."}
+	errDraining = &problem{code: codeDraining, retryable: true, message: "This gateway is shutting down."}
+)
+
+// begin claims the socket for one generation.
+func (s *socket) begin() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	free := !s.running
+	switch {
+	case s.running:
+		return errBusy
+	case s.gateway.isDraining():
+		return errDraining
+	}
 	s.running = true
-	return free
+	return nil
 }
 
 // finish writes the terminal frame. The next request may start the moment the
 // client sees it, and not before.
 func (s *socket) finish(ctx context.Context, frame any) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.running = false
 	s.write(ctx, frame)
+	s.mu.Unlock()
+	if s.gateway.isDraining() {
+		s.conn.Close(websocket.StatusGoingAway, drainText)
+	}
 }
 
 // answer runs one generation and writes its frames.
-func (s *socket) answer(ctx context.Context, req request, gen *pb.Generation) {
+func (s *socket) answer(ctx context.Context, req *request, gen *pb.Generation) {
+	defer req.end()
 	// A drain ends the answer, not the socket: the client hears of it.
 	genCtx, cancel := s.gateway.untilDrained(ctx)
 	defer cancel()
@@ -232,20 +245,16 @@ func (s *socket) busy() bool {
 	return s.running
 }
 
-// closeOnDrain ends the socket of a gateway that shuts down: at once when it is
-// idle, else after its answer has ended.
+// closeOnDrain closes an idle socket of a gateway that shuts down. One that is
+// answering is closed by finish.
 func (s *socket) closeOnDrain(ctx context.Context) {
 	select {
 	case <-ctx.Done():
-		return
 	case <-s.gateway.draining:
-	}
-	for s.busy() {
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(10 * time.Millisecond):
+		if !s.busy() {
+			s.conn.Close(websocket.StatusGoingAway, drainText)
 		}
 	}
-	s.conn.Close(websocket.StatusGoingAway, "the gateway is shutting down")
 }
+
+const drainText = "the gateway is shutting down"

@@ -56,10 +56,12 @@ func (w *worker) serve() {
 // run runs a pass on all workers and returns its completion.
 func (g *gang) run(p *pass) compute.Completion {
 	start := time.Now()
-	g.prepare(p)
-	g.pass = p
-	g.barrier.wait(maxSpins)
-	g.workers[0].run(p)
+	if len(p.clears)+len(p.steps) > 0 { // else nobody would wait for the others to leave p
+		g.prepare(p)
+		g.pass = p
+		g.barrier.wait(maxSpins)
+		g.workers[0].run(p)
+	}
 	p.read()
 	return compute.Completion{Tag: p.tag, Elapsed: time.Since(start), NotFinite: p.notFinite()}
 }
@@ -83,8 +85,14 @@ func (g *gang) stop() {
 
 // run takes tasks of each step until the pass is done.
 func (w *worker) run(p *pass) {
-	for i := range p.steps {
-		s := &p.steps[i]
+	clears, steps := p.clears, p.steps // after the last barrier p may be recorded anew
+	w.runSteps(p, clears)
+	w.runSteps(p, steps)
+}
+
+func (w *worker) runSteps(p *pass, steps []step) {
+	for i := range steps {
+		s := &steps[i]
 		for {
 			task := int(atomic.AddInt64(&s.taken, 1)) - 1
 			if task >= s.tasks {

@@ -1,9 +1,6 @@
 package cpu
 
 import (
-	"fmt"
-	"slices"
-
 	"github.com/shoal-llm/shoal/pkg/compute"
 	"github.com/shoal-llm/shoal/pkg/quant"
 )
@@ -25,12 +22,12 @@ type pass struct {
 	products []productTask
 	queries  []queryTile
 
-	rows     list // the batch's rows as tiles
-	heads    int  // geometry that queries was made for
-	kvHeads  int
-	attends  list
-	need     need
-	bad      []bool // rows with a sum of squares that is not finite
+	rows    list // the batch's rows as tiles
+	heads   int  // geometry that queries was made for
+	kvHeads int
+	attends list
+	need    need
+	bad     []bool // rows with a sum of squares that is not finite
 }
 
 var _ compute.Pass = (*pass)(nil)
@@ -43,7 +40,7 @@ func (b *Backend) Begin(batch *compute.Batch) compute.Pass {
 		p.begin(batch)
 		return p
 	default:
-		panic(fmt.Sprintf("cpu: more than %d unfinished passes", compute.MaxPasses))
+		panic("cpu: Begin while MaxPasses passes are unfinished")
 	}
 }
 
@@ -51,12 +48,12 @@ func (p *pass) begin(batch *compute.Batch) {
 	row := 0
 	for _, s := range batch.Spans {
 		if s.Row != row || s.Count <= 0 || s.Start < 0 || len(s.Pages)*compute.PageTokens < s.Start+s.Count {
-			panic(fmt.Sprintf("cpu: span at row %d of %d rows from position %d with %d pages", s.Row, s.Count, s.Start, len(s.Pages)))
+			fail("span at row %d of %d rows from position %d with %d pages", s.Row, s.Count, s.Start, len(s.Pages))
 		}
 		row += s.Count
 	}
-	if row != batch.Rows || row == 0 {
-		panic(fmt.Sprintf("cpu: spans of %d rows in a batch of %d", row, batch.Rows))
+	if row != batch.Rows {
+		fail("spans of %d rows in a batch of %d", row, batch.Rows)
 	}
 	*p = pass{
 		be: p.be, batch: batch, reads: p.reads[:0],
@@ -116,15 +113,11 @@ func (p *pass) Submit(tag uint64, reads ...compute.Read) {
 	for _, r := range reads {
 		b := r.Src.(*buffer)
 		if r.Rows < 0 || r.Rows > b.rows || len(r.Dst) > r.Rows*b.cols {
-			panic(fmt.Sprintf("cpu: read of %d values, %d rows of a buffer of %d rows of %d", len(r.Dst), r.Rows, b.rows, b.cols))
+			fail("read of %d values, %d rows of a buffer of %d rows of %d", len(r.Dst), r.Rows, b.rows, b.cols)
 		}
 	}
 	p.tag = tag
 	p.reads = append(p.reads, reads...)
-	p.steps = append(p.steps, p.clears...)
-	slices.Reverse(p.steps[:len(p.steps)-len(p.clears)])
-	slices.Reverse(p.steps[len(p.steps)-len(p.clears):])
-	slices.Reverse(p.steps)
 	p.be.queue <- p
 }
 

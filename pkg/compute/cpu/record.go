@@ -7,17 +7,13 @@ import (
 	"github.com/shoal-llm/shoal/pkg/quant"
 )
 
-// must panics with a message when the shapes of an operation do not agree.
-func must(ok bool, format string, args ...any) {
-	if !ok {
-		panic("cpu: " + fmt.Sprintf(format, args...))
-	}
-}
+// fail panics: the shapes of an operation do not agree.
+func fail(format string, args ...any) { panic("cpu: " + fmt.Sprintf(format, args...)) }
 
 // holds panics unless b has room for rows rows of cols.
 func holds(op string, b *buffer, rows, cols int) {
 	if b.cols != cols || b.rows < rows {
-		panic(fmt.Sprintf("cpu: %s: a buffer of %d rows of %d for %d of %d", op, b.rows, b.cols, rows, cols))
+		fail("%s: a buffer of %d rows of %d for %d of %d", op, b.rows, b.cols, rows, cols)
 	}
 }
 
@@ -29,7 +25,7 @@ func (p *pass) ClearPages(c compute.Cache, pages []int32) {
 	cache := c.(*cache)
 	for _, page := range pages {
 		if page < 0 || int(page) >= cache.spec.Pages {
-			panic(fmt.Sprintf("cpu: clear page %d of %d", page, cache.spec.Pages))
+			fail("clear page %d of %d", page, cache.spec.Pages)
 		}
 	}
 	from := len(p.ints)
@@ -42,7 +38,7 @@ func (p *pass) Write(dst compute.Buffer, rows []byte) {
 	b := dst.(*buffer)
 	holds("write", b, p.batch.Rows, b.cols)
 	if len(rows) != 4*p.batch.Rows*b.cols {
-		panic(fmt.Sprintf("cpu: write: %d bytes for %d rows of %d", len(rows), p.batch.Rows, b.cols))
+		fail("write: %d bytes for %d rows of %d", len(rows), p.batch.Rows, b.cols)
 	}
 	from := len(p.bytes)
 	p.bytes = append(p.bytes, rows...)
@@ -54,11 +50,11 @@ func (p *pass) Embed(dst compute.Buffer, table compute.Weight, ids []int32) {
 	b, w := dst.(*buffer), table.(*weight)
 	holds("embed", b, p.batch.Rows, w.cols)
 	if len(ids) != p.batch.Rows {
-		panic(fmt.Sprintf("cpu: embed: %d ids for %d rows", len(ids), p.batch.Rows))
+		fail("embed: %d ids for %d rows", len(ids), p.batch.Rows)
 	}
 	for _, id := range ids {
 		if id < 0 || int(id) >= w.rows {
-			panic(fmt.Sprintf("cpu: embed: id %d of %d", id, w.rows))
+			fail("embed: id %d of %d", id, w.rows)
 		}
 	}
 	from := len(p.ints)
@@ -70,7 +66,7 @@ func (p *pass) Embed(dst compute.Buffer, table compute.Weight, ids []int32) {
 // step.
 func (p *pass) NormLinear(dst []compute.Buffer, x compute.Buffer, gain compute.Vector, eps float32, ws []compute.Weight) {
 	if len(dst) != len(ws) {
-		panic(fmt.Sprintf("cpu: norm linear: %d buffers for %d weights", len(dst), len(ws)))
+		fail("norm linear: %d buffers for %d weights", len(dst), len(ws))
 	}
 	norm := p.norm(x, gain, eps, p.rows)
 	multiply := step{kind: product, tiles: p.rows, products: list{from: len(p.products)}}
@@ -93,8 +89,9 @@ func (p *pass) LinearAdd(x compute.Buffer, m compute.Weight, y compute.Buffer) {
 // NormGateUp applies the activation to each block of the two products.
 func (p *pass) NormGateUp(dst, x compute.Buffer, gain compute.Vector, eps float32, gate, up compute.Weight, act compute.Activation) {
 	g, u := gate.(*weight), up.(*weight)
-	must(g.rows == u.rows && g.cols == u.cols, "norm gate up: a gate of %d × %d with %d × %d", g.rows, g.cols, u.rows, u.cols)
-	must(act == compute.SiLU || act == compute.GELUTanh, "norm gate up: activation %d", act)
+	if g.rows != u.rows || g.cols != u.cols || act > compute.GELUTanh {
+		fail("norm gate up: a gate of %d × %d with %d × %d, activation %d", g.rows, g.cols, u.rows, u.cols, act)
+	}
 	norm := p.norm(x, gain, eps, p.rows)
 	multiply := step{kind: productGate, act: act, tiles: p.rows, products: list{from: len(p.products)}}
 	p.mul(&norm, &multiply, dst.(*buffer), g)
@@ -110,7 +107,7 @@ func (p *pass) Head(dst, x compute.Buffer, rows []int32, gain compute.Vector, ep
 	}
 	for _, row := range rows {
 		if row < 0 || int(row) >= p.batch.Rows {
-			panic(fmt.Sprintf("cpu: head: row %d of %d", row, p.batch.Rows))
+			fail("head: row %d of %d", row, p.batch.Rows)
 		}
 	}
 	tiles := p.cut(len(rows))
@@ -132,7 +129,9 @@ func (p *pass) norm(x compute.Buffer, gain compute.Vector, eps float32, tiles li
 
 // mul adds dst = w·tiles to a step of products.
 func (p *pass) mul(tile, multiply *step, dst *buffer, w *weight) {
-	must(w.cols == tile.src.cols, "product: a weight of %d × %d with rows of %d", w.rows, w.cols, tile.src.cols)
+	if w.cols != tile.src.cols {
+		fail("product: a weight of %d × %d with rows of %d", w.rows, w.cols, tile.src.cols)
+	}
 	n := p.batch.Rows
 	if tile.rows.len() > 0 {
 		n = tile.rows.len()
@@ -184,13 +183,13 @@ func (p *pass) RopeStore(q, k, v compute.Buffer, rope *compute.Rope, c compute.C
 	holds("rope keys", keys, p.batch.Rows, spec.KVHeads*spec.HeadDim)
 	holds("rope values", vals, p.batch.Rows, spec.KVHeads*spec.HeadDim)
 	holds("rope queries", queries, p.batch.Rows, queries.cols)
-	must(queries.cols%spec.HeadDim == 0, "rope: queries of %d in heads of %d", queries.cols, spec.HeadDim)
-	must(2*rope.Pairs <= spec.HeadDim && len(rope.Cos) == rope.Pairs*rope.Positions && len(rope.Sin) == len(rope.Cos),
-		"rope: %d pairs and %d angles for heads of %d", rope.Pairs, len(rope.Cos), spec.HeadDim)
+	if queries.cols%spec.HeadDim != 0 || 2*rope.Pairs > spec.HeadDim || len(rope.Cos) != rope.Pairs*rope.Positions || len(rope.Sin) != len(rope.Cos) {
+		fail("rope: %d pairs and %d angles for queries of %d in heads of %d", rope.Pairs, len(rope.Cos), queries.cols, spec.HeadDim)
+	}
 	p.checkPages(cache, layer)
 	for _, s := range p.batch.Spans {
 		if s.Start+s.Count > rope.Positions {
-			panic(fmt.Sprintf("cpu: rope: position %d of %d", s.Start+s.Count-1, rope.Positions))
+			fail("rope: position %d of %d", s.Start+s.Count-1, rope.Positions)
 		}
 	}
 	chunk := p.chunk(p.batch.Rows, 16) // 16 positions are a cache line of keys
@@ -202,11 +201,13 @@ func (p *pass) RopeStore(q, k, v compute.Buffer, rope *compute.Rope, c compute.C
 
 // checkPages panics unless layer and the pages that hold the batch are in c.
 func (p *pass) checkPages(c *cache, layer int) {
-	must(layer >= 0 && layer < c.spec.Layers, "layer %d of %d", layer, c.spec.Layers)
+	if layer < 0 || layer >= c.spec.Layers {
+		fail("layer %d of %d", layer, c.spec.Layers)
+	}
 	for _, s := range p.batch.Spans {
 		for _, page := range s.Pages[:(s.Start+s.Count+compute.PageTokens-1)/compute.PageTokens] {
 			if page < 0 || int(page) >= c.spec.Pages {
-				panic(fmt.Sprintf("cpu: page %d of %d", page, c.spec.Pages))
+				fail("page %d of %d", page, c.spec.Pages)
 			}
 		}
 	}
@@ -218,8 +219,9 @@ func (p *pass) Attend(dst, q compute.Buffer, c compute.Cache, layer int, a compu
 	spec := cache.spec
 	holds("attend", queries, p.batch.Rows, a.Heads*spec.HeadDim)
 	holds("attend", out, p.batch.Rows, a.Heads*spec.HeadDim)
-	must(a.Heads > 0 && a.Heads%spec.KVHeads == 0, "attend: %d heads share %d", a.Heads, spec.KVHeads)
-	must(a.Window >= 0 && a.SoftCap >= 0, "attend: window %d, soft cap %g", a.Window, a.SoftCap)
+	if a.Heads <= 0 || a.Heads%spec.KVHeads != 0 || a.Window < 0 || a.SoftCap < 0 {
+		fail("attend: %d heads share %d, window %d, soft cap %g", a.Heads, spec.KVHeads, a.Window, a.SoftCap)
+	}
 	p.checkPages(cache, layer)
 	tiles := p.queryTiles(a.Heads, spec.KVHeads)
 	p.need.headDim = max(p.need.headDim, spec.HeadDim)

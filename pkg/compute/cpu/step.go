@@ -12,16 +12,16 @@ import (
 type kind uint8
 
 const (
-	clearPages kind = iota // a page of a layer
-	writeRow               // a row off the wire
-	embedRow               // a row of the table
-	normRows               // rows to tiles, normalised
-	tileRows               // rows to tiles as they are
-	product                // dst = w·tiles
-	productAdd             // dst += w·tiles
-	productGate            // dst = act(gate·tiles)∘(up·tiles)
-	ropeStore              // rows: rotate, store in the cache
-	attend                 // a tile of query rows that share keys
+	clearPages  kind = iota // a page of a layer
+	writeRow                // a row off the wire
+	embedRow                // a row of the table
+	normRows                // rows to tiles, normalised
+	tileRows                // rows to tiles as they are
+	product                 // dst = w·tiles
+	productAdd              // dst += w·tiles
+	productGate             // dst = act(gate·tiles)∘(up·tiles)
+	ropeStore               // rows: rotate, store in the cache
+	attend                  // a tile of query rows that share keys
 )
 
 // step is tasks that may run at the same time. All steps of a pass are records

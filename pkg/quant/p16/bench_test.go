@@ -39,8 +39,10 @@ func benchmarkMatMul(b *testing.B, f quant.Format, level quant.Level, rows, cols
 	tile := make([]byte, f.CPU.Act.ActBytes(T, cols))
 	out := make([]float32, T*rows)
 	kernel := f.CPU.MatMul(level)
-	for i := range w {
-		w[i] = byte(i) & 0x3b // small scales
+	for _, bytes := range [][]byte{w, tile} {
+		for i := range bytes {
+			bytes[i] = byte(i) & 0x3b // small values in every form
+		}
 	}
 	for b.Loop() {
 		kernel(w, tile, out, cols, groups, rows, T)
@@ -49,4 +51,46 @@ func benchmarkMatMul(b *testing.B, f quant.Format, level quant.Level, rows, cols
 	b.ReportMetric(float64(len(w))/ns, "GB/s")
 	b.ReportMetric(2*float64(rows*cols*T)/ns, "GOP/s")
 	b.ReportMetric(0, "ns/op")
+}
+
+// BenchmarkPack times the repacking of a file's rows (GB/s of the file).
+func BenchmarkPack(b *testing.B) {
+	const rows, cols = 576, 1536
+	for _, f := range formats.All() {
+		b.Run(f.Name, func(b *testing.B) {
+			src := make([]byte, rows*cols/f.BlockElems*f.BlockBytes)
+			dst := make([]byte, p16.Groups(rows)*f.CPU.GroupBytes(cols))
+			b.SetBytes(int64(len(src)))
+			for b.Loop() {
+				f.CPU.Pack(dst, src, rows, cols)
+			}
+		})
+	}
+}
+
+// BenchmarkDecodeRow times the look-up of one embedding row.
+func BenchmarkDecodeRow(b *testing.B) {
+	const cols = 1536
+	for _, f := range formats.All() {
+		b.Run(f.Name, func(b *testing.B) {
+			group := make([]byte, f.CPU.GroupBytes(cols))
+			dst := make([]float32, cols)
+			for b.Loop() {
+				f.CPU.DecodeRow(dst, group, 5, cols)
+			}
+		})
+	}
+}
+
+// BenchmarkQuantizeTile times the portable rounding of one row.
+func BenchmarkQuantizeTile(b *testing.B) {
+	x := make([]float32, 1536)
+	for i := range x {
+		x[i] = float32(i%37) - 18
+	}
+	tile := make([]byte, quant.ActInt8.ActBytes(12, len(x)))
+	b.SetBytes(int64(4 * len(x)))
+	for b.Loop() {
+		p16.QuantizeTile(tile, x, 12, 3)
+	}
 }

@@ -1,6 +1,10 @@
 package p16
 
-import "math"
+import (
+	"math"
+
+	"github.com/shoal-llm/shoal/pkg/quant"
+)
 
 // Bit patterns of binary64 that decide how a sum is narrowed to binary32.
 const (
@@ -19,15 +23,28 @@ const (
 func FMA32(a, b, c float32) float32 {
 	p := float64(a) * float64(b)
 	s := p + float64(c)
-	if math.Float64bits(s)&dropped != half && (s >= minNormal || s <= -minNormal || s == 0) {
+	if math.Float64bits(s)&dropped != half && math.Abs(s) >= minNormal {
 		return float32(s)
 	}
 	return roundToOdd(p, float64(c), s)
 }
 
+// fmaLanes is acc[r] = FMA32(w[r], x, acc[r]), with the usual case in the loop.
+func fmaLanes(acc, w *[quant.Lanes]float32, x float32) {
+	x64 := float64(x)
+	for r := range acc {
+		s := float64(w[r])*x64 + float64(acc[r])
+		if math.Float64bits(s)&dropped != half && math.Abs(s) >= minNormal {
+			acc[r] = float32(s)
+		} else {
+			acc[r] = FMA32(w[r], x, acc[r])
+		}
+	}
+}
+
 // roundToOdd narrows p + c to float32 given s, the sum rounded to float64.
 func roundToOdd(p, c, s float64) float32 {
-	if math.IsNaN(s) || math.IsInf(s, 0) {
+	if s == 0 || math.IsNaN(s) || math.IsInf(s, 0) {
 		return float32(s)
 	}
 	t := s - p

@@ -117,9 +117,7 @@ func (f Float) group(group, tile []byte, cols, T int) (acc [maxTokens][quant.Lan
 		f.Column(&column, group, c)
 		for t := range T {
 			x := math.Float32frombits(binary.LittleEndian.Uint32(tile[4*(c*T+t):]))
-			for r, w := range column {
-				acc[t][r] = FMA32(w, x, acc[t][r])
-			}
+			fmaLanes(&acc[t], &column, x)
 		}
 	}
 	return acc

@@ -2090,7 +2090,7 @@ pass1:
 	RET
 
 // func avx2T1(w *byte, tile *byte, out *float32, n int, groups int, ldo int)
-// Requires: AVX, AVX2, F16C, FMA3, SSE2
+// Requires: AVX, AVX2, F16C, FMA3, MMX+, SSE2
 TEXT ·avx2T1(SB), NOSPLIT|NOFRAME, $0-48
 	MOVQ         w+0(FP), AX
 	MOVQ         tile+8(FP), BX
@@ -2113,6 +2113,11 @@ group:
 	MOVQ  DI, DX
 
 pass0:
+	PREFETCHT0   2048(AX)
+	PREFETCHT0   2112(AX)
+	PREFETCHT0   2176(AX)
+	PREFETCHT0   2240(AX)
+	PREFETCHT0   2304(AX)
 	VMOVDQU      (AX), Y6
 	VPSRLW       $0x04, Y6, Y7
 	VPAND        Y0, Y6, Y6
@@ -2745,7 +2750,7 @@ pass0:
 	RET
 
 // func avx512T1(w *byte, tile *byte, out *float32, n int, groups int, ldo int)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512BW, AVX512F, AVX512VNNI, MMX+
 TEXT ·avx512T1(SB), NOSPLIT|NOFRAME, $0-48
 	MOVQ         w+0(FP), AX
 	MOVQ         tile+8(FP), BX
@@ -2763,6 +2768,11 @@ group:
 	MOVQ   DI, DX
 
 pass0:
+	PREFETCHT0       2048(AX)
+	PREFETCHT0       2112(AX)
+	PREFETCHT0       2176(AX)
+	PREFETCHT0       2240(AX)
+	PREFETCHT0       2304(AX)
 	VPXORD           Z2, Z2, Z2
 	VPXORD           Z3, Z3, Z3
 	VPXORD           Z4, Z4, Z4

@@ -67,30 +67,36 @@ func lay(group, row []byte, r int) {
 	}
 }
 
-// values returns the 32 values of block i of a super-block, offset by 32.
+// values returns the 32 values of block i of a super-block, offset by 32. It
+// and the two functions below it work on 8 or 4 bytes at a time.
 func values(super []byte, i int) (q [quant.Block]byte) {
-	low := super[i/4*64+i%2*32:]
-	high := super[highAt+i/4*32:]
+	low := super[i/4*64+i%2*32:][:quant.Block]
+	high := super[highAt+i/4*32:][:quant.Block]
 	nibble, pair := uint(i%4/2*4), uint(i%4*2)
-	for j := range q {
-		q[j] = low[j]>>nibble&15 | high[j]>>pair&3<<4
+	for j := 0; j < quant.Block; j += 8 {
+		l := binary.LittleEndian.Uint64(low[j:]) >> nibble & 0x0f0f0f0f0f0f0f0f
+		h := binary.LittleEndian.Uint64(high[j:]) >> pair & 0x0303030303030303
+		binary.LittleEndian.PutUint64(q[j:], l|h<<4)
 	}
 	return q
 }
 
 func layNibbles(block []byte, q *[quant.Block]byte, r int) {
 	var nibbles [16]byte
-	for i := range nibbles {
-		nibbles[i] = q[i]&15 | q[i+16]<<4
+	for i := 0; i < len(nibbles); i += 8 {
+		low := binary.LittleEndian.Uint64(q[i:]) & 0x0f0f0f0f0f0f0f0f
+		high := binary.LittleEndian.Uint64(q[i+16:]) & 0x0f0f0f0f0f0f0f0f
+		binary.LittleEndian.PutUint64(nibbles[i:], low|high<<4)
 	}
 	p16.LayBytes(block, nibbles[:], r)
 }
 
 func layPairs(high []byte, q *[quant.Block]byte, r int) {
+	at := func(c int) uint32 { return binary.LittleEndian.Uint32(q[c:]) >> 4 & 0x03030303 }
 	var pairs [8]byte
-	for i := range pairs {
-		c := i/4*8 + i%4
-		pairs[i] = q[c+4]>>4 | q[c+20]>>4<<2 | q[c]>>4<<4 | q[c+16]>>4<<6
+	for i := 0; i < len(pairs); i += 4 {
+		c := 2 * i
+		binary.LittleEndian.PutUint32(pairs[i:], at(c+4)|at(c+20)<<2|at(c)<<4|at(c+16)<<6)
 	}
 	p16.LayBytes(high, pairs[:], r)
 }

@@ -2918,7 +2918,7 @@ pass1block:
 	RET
 
 // func avx2T1(w *byte, tile *byte, out *float32, n int, groups int, ldo int)
-// Requires: AVX, AVX2, F16C, FMA3, SSE2
+// Requires: AVX, AVX2, F16C, FMA3, MMX+, SSE2
 TEXT ·avx2T1(SB), NOSPLIT|NOFRAME, $0-48
 	MOVQ         w+0(FP), AX
 	MOVQ         tile+8(FP), BX
@@ -2946,6 +2946,13 @@ pass0:
 	MOVQ $0x00000008, R9
 
 pass0block:
+	PREFETCHT0   2048(AX)
+	PREFETCHT0   2112(AX)
+	PREFETCHT0   2176(AX)
+	PREFETCHT0   2240(AX)
+	PREFETCHT0   2304(AX)
+	PREFETCHT0   2368(AX)
+	PREFETCHT0   2432(AX)
 	VPMOVSXBW    384(AX), Y5
 	VPXOR        Y6, Y6, Y6
 	VPSUBW       Y5, Y6, Y5
@@ -4053,7 +4060,7 @@ pass0block:
 	RET
 
 // func avx512T1(w *byte, tile *byte, out *float32, n int, groups int, ldo int)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512BW, AVX512F, AVX512VNNI, MMX+
 TEXT ·avx512T1(SB), NOSPLIT|NOFRAME, $0-48
 	MOVQ         w+0(FP), AX
 	MOVQ         tile+8(FP), BX
@@ -4078,6 +4085,13 @@ pass0:
 	MOVQ $0x00000008, R9
 
 pass0block:
+	PREFETCHT0    2048(AX)
+	PREFETCHT0    2112(AX)
+	PREFETCHT0    2176(AX)
+	PREFETCHT0    2240(AX)
+	PREFETCHT0    2304(AX)
+	PREFETCHT0    2368(AX)
+	PREFETCHT0    2432(AX)
 	VPXORD        Z3, Z3, Z3
 	VPXORD        Z4, Z4, Z4
 	VPXORD        Z5, Z5, Z5

@@ -5,7 +5,6 @@ package main
 
 import (
 	. "github.com/mmcloughlin/avo/build"
-	. "github.com/mmcloughlin/avo/operand"
 
 	"github.com/shoal-llm/shoal/internal/p16gen"
 )
@@ -23,10 +22,11 @@ func main() {
 // dot512 multiplies the weights with their offset of 128 and begins with
 // −128·Σq.
 func dot512() func(*p16gen.Block) {
+	offset := p16gen.Constant512(0xff80ff80) // −128, −128
 	return func(b *p16gen.Block) {
 		for i, sum := range b.Sum {
-			VPBROADCASTD(b.Start(i), sum)
-			VPSLLD(Imm(4), sum, sum)
+			p16gen.Zero512(sum)
+			VPDPWSSD_BCST(b.Sums(i), offset, sum)
 		}
 		dots := p16gen.NewDots512(b, 4)
 		for g := range 8 {

@@ -88,7 +88,7 @@ func cost(m Model, w Wishes, p model.Part, pages int) uint64 {
 		n += m.EmbedBytes
 	}
 	if p.Head {
-		n += m.HeadBytes + uint64(w.Slots)*m.Logits
+		n += m.HeadBytes + uint64(w.Rows)*m.Logits
 	}
 	if p.Embed && p.Head {
 		n -= m.TiedBytes

@@ -9,6 +9,7 @@
 package strictjson
 
 import (
+	"bytes"
 	"fmt"
 	"strconv"
 	"unicode/utf8"
@@ -170,6 +171,9 @@ func (p *parser) word(w string) bool {
 
 func (p *parser) nested(read func() (Value, error)) (Value, error) {
 	if p.depth++; p.depth > p.limits.Depth {
+		if cut := bytes.IndexAny(p.path, ".["); cut >= 0 {
+			p.path = p.path[:cut] // the member that holds it all says enough
+		}
 		return Value{}, p.fail(fmt.Sprintf("is nested more than %d levels deep", p.limits.Depth))
 	}
 	v, err := read()

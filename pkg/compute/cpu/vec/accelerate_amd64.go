@@ -1,0 +1,69 @@
+package vec
+
+import (
+	"unsafe"
+
+	"github.com/shoal-llm/shoal/pkg/quant"
+)
+
+//go:generate go run asm.go asm_rows.go asm_tiles.go asm_pages.go asm_softmax.go -out kernels_amd64.s -stubs kernels_amd64.go -pkg vec
+
+// The kernels find the fields of a Row at these offsets; the build fails if they
+// move.
+var (
+	_ [80]struct{} = [unsafe.Sizeof(Row{})]struct{}{}
+	_ [4]struct{}  = [unsafe.Offsetof(Row{}.Scale)]struct{}{}
+	_ [8]struct{}  = [unsafe.Offsetof(Row{}.First)]struct{}{}
+	_ [12]struct{} = [unsafe.Offsetof(Row{}.Last)]struct{}{}
+	_ [16]struct{} = [unsafe.Offsetof(Row{}.Sum)]struct{}{}
+)
+
+// kernelsOf returns the kernels of a level, nil if there are none.
+func kernelsOf(level quant.Level) *kernels {
+	switch level {
+	case quant.AVX2:
+		return &avx2
+	case quant.AVX512:
+		return &avx512
+	}
+	return nil
+}
+
+var avx2 = kernels{
+	sumSq:        avx2SumSq,
+	norm:         avx2Norm,
+	add:          avx2Add,
+	exp:          avx2Exp,
+	silu:         avx2SiLU,
+	gelu:         avx2GELU,
+	finish:       avx2Finish,
+	quantize:     avx2Quantize,
+	tile:         avx2Tile,
+	rotateHalves: avx2RotateHalves,
+	rotatePairs:  avx2RotatePairs,
+	score:        []func(s, q, keys *float32, dim int){avx2Score1, avx2Score2, avx2Score3},
+	values:       []func(o, e, values, rows *float32, dim int){avx2Values1, avx2Values2, avx2Values3},
+	softmax:      avx2Softmax,
+}
+
+// AVX-512 has kernels of its own where wider registers pay.
+var avx512 = kernels{
+	sumSq:        avx512SumSq,
+	norm:         avx512Norm,
+	add:          avx512Add,
+	exp:          avx512Exp,
+	silu:         avx512SiLU,
+	gelu:         avx512GELU,
+	finish:       avx2Finish,
+	quantize:     avx2Quantize,
+	tile:         avx2Tile,
+	rotateHalves: avx2RotateHalves,
+	rotatePairs:  avx2RotatePairs,
+	score: []func(s, q, keys *float32, dim int){
+		avx512Score1, avx512Score2, avx512Score3, avx512Score4, avx512Score5, avx512Score6,
+	},
+	values: []func(o, e, values, rows *float32, dim int){
+		avx512Values1, avx512Values2, avx512Values3, avx512Values4, avx512Values5, avx512Values6,
+	},
+	softmax: avx512Softmax,
+}

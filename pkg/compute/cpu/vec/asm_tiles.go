@@ -1,0 +1,258 @@
+//go:build ignore
+
+package main
+
+import (
+	. "github.com/mmcloughlin/avo/build"
+	. "github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/reg"
+)
+
+// tiles generates the kernels that serve both levels: those that move data more
+// than they compute.
+func tiles() {
+	quantize()
+	tile()
+	rotateHalves()
+	rotatePairs()
+	finish()
+}
+
+// quantize writes quant.ActInt8.
+func quantize() {
+	l := avx2
+	l.open("Quantize", "func(tile *byte, x *float32, blocks, T, t int)", "quantises blocks of 32 values as token t of T")
+	values, x, blocks := argument("tile"), argument("x"), argument("blocks")
+	T, t := argument("T"), argument("t")
+	numbers, stride := GP64(), GP64()
+	SHLQ(Imm(2), T) // from here on the bytes of a number of each token
+	LEAQ(Mem{Base: values, Index: T, Scale: 8}, numbers)
+	LEAQ(Mem{Base: numbers, Index: t, Scale: 4}, numbers)
+	SHLQ(Imm(5), t)
+	ADDQ(t, values)
+	LEAQ(Mem{Base: T, Index: T, Scale: 2}, stride)
+	SHLQ(Imm(2), stride)
+	Label("block")
+	v := l.vecs(4)
+	for i := range v {
+		VMOVUPS(at(x, i*l.bytes), v[i])
+	}
+	d, inverse := blockScale(v)
+	sums := blockValues(v, inverse, values)
+	blockNumbers(d, sums, numbers, T)
+	ADDQ(U32(128), x)
+	ADDQ(stride, values)
+	ADDQ(stride, numbers)
+	down(blocks, "block")
+	done()
+}
+
+// blockScale returns the scale of a block, and its inverse in all lanes. The
+// magnitudes are compared as integers, where a NaN is the largest.
+func blockScale(v []reg.VecVirtual) (d, inverse reg.VecVirtual) {
+	most, a := YMM(), YMM()
+	magnitude := number(1<<31 - 1)
+	VPAND(magnitude, v[0], most)
+	for _, x := range v[1:] {
+		VPAND(magnitude, x, a)
+		VPMAXSD(a, most, most)
+	}
+	m, t := XMM(), XMM()
+	VEXTRACTI128(Imm(1), most, t)
+	VPMAXSD(t, most.AsX(), m)
+	VPSHUFD(Imm(0b01_00_11_10), m, t)
+	VPMAXSD(t, m, m)
+	VPSHUFD(Imm(0b10_11_00_01), m, t)
+	VPMAXSD(t, m, m)
+	tiny, inv := XMM(), XMM()
+	d, inverse = XMM(), YMM()
+	const lessThan = 0x11
+	VCMPSS(Imm(lessThan), avx2.constant(1e-30), m, tiny)
+	VMULSS(avx2.constant(1.0/127.0), m, d)
+	VMOVSS(avx2.constant(1), inv)
+	VDIVSS(d, inv, inv)
+	VANDNPS(d, tiny, d)
+	VANDNPS(inv, tiny, inv)
+	VBROADCASTSS(inv, inverse)
+	return d, inverse
+}
+
+// blockValues rounds and stores the values of a block, and returns their sums:
+// of the first 16 in all lanes of the low half, of the others in the high half.
+func blockValues(v []reg.VecVirtual, inverse reg.VecVirtual, dst reg.GPVirtual) reg.VecVirtual {
+	for _, x := range v {
+		VMULPS(inverse, x, x)
+		VCVTPS2DQ(x, x)
+	}
+	// Packing works on 128-bit halves: the low one gets values 0..3, 8..11,
+	// 16..19 and 24..27; the permutation puts groups of 4 in order.
+	VPACKSSDW(v[1], v[0], v[0])
+	VPACKSSDW(v[3], v[2], v[2])
+	VPACKSSWB(v[2], v[0], v[0])
+	order, ones, sums := YMM(), YMM(), YMM()
+	VPMOVZXBD(table.Offset(orderTable), order)
+	VPERMD(v[0], order, v[0])
+	VMOVDQU(v[0], at(dst, 0))
+	VMOVDQU(number(0x01010101), ones)
+	VPMADDUBSW(v[0], ones, sums)
+	VPMADDWD(number(0x00010001), sums, sums)
+	VPHADDD(sums, sums, sums)
+	VPHADDD(sums, sums, sums)
+	return sums
+}
+
+// blockNumbers stores what follows from the scale and the sums of a block: d,
+// d·Σq, −8·Σq and the sums as int16, each stride bytes from the one before.
+func blockNumbers(d, sums reg.VecVirtual, dst, stride reg.GPVirtual) {
+	high, total, t := XMM(), XMM(), XMM()
+	VEXTRACTI128(Imm(1), sums, high)
+	VPADDD(high, sums.AsX(), total)
+	VMOVSS(d, at(dst, 0))
+	VCVTDQ2PS(total, t)
+	VMULSS(t, d, t)
+	VMOVSS(t, Mem{Base: dst, Index: stride, Scale: 1})
+	zero := XMM()
+	VPXOR(zero, zero, zero)
+	VPSLLD(Imm(3), total, total)
+	VPSUBD(total, zero, total)
+	VMOVD(total, Mem{Base: dst, Index: stride, Scale: 2})
+	VPSLLD(Imm(16), high, high)
+	VPBLENDW(Imm(0b10), high, sums.AsX(), high)
+	last := GP64()
+	LEAQ(Mem{Base: dst, Index: stride, Scale: 1}, last)
+	VMOVD(high, Mem{Base: last, Index: stride, Scale: 2})
+}
+
+// tile scatters values; the stores are the limit, so that plain registers do.
+func tile() {
+	avx2.open("Tile", "func(dst *byte, x *float32, n, stride int)", "writes value i at byte i·stride of dst")
+	dst, x, n, stride := argument("dst"), argument("x"), argument("n"), argument("stride")
+	stride3 := GP64()
+	LEAQ(Mem{Base: stride, Index: stride, Scale: 2}, stride3)
+	Label("four")
+	CMPQ(n, Imm(4))
+	JLT(LabelRef("one"))
+	places := []Mem{{Base: dst}, {Base: dst, Index: stride, Scale: 1}, {Base: dst, Index: stride, Scale: 2}, {Base: dst, Index: stride3, Scale: 1}}
+	for i, place := range places {
+		v := GP32()
+		MOVL(at(x, 4*i), v)
+		MOVL(v, place)
+	}
+	LEAQ(Mem{Base: dst, Index: stride, Scale: 4}, dst)
+	ADDQ(Imm(16), x)
+	SUBQ(Imm(4), n)
+	JMP(LabelRef("four"))
+	Label("one")
+	TESTQ(n, n)
+	JZ(LabelRef("end"))
+	v := GP32()
+	MOVL(at(x, 0), v)
+	MOVL(v, at(dst, 0))
+	ADDQ(stride, dst)
+	ADDQ(Imm(4), x)
+	down(n, "one")
+	Label("end")
+	RET()
+}
+
+// turn is the state of a rotation: heads heads of dim bytes at x.
+type turn struct{ x, cos, sin, heads, dim, pairs reg.GPVirtual }
+
+func openTurn(name, doc string) turn {
+	avx2.open(name, "func(x, cos, sin *float32, heads, dim, pairs int)", doc)
+	t := turn{argument("x"), argument("cos"), argument("sin"), argument("heads"), argument("dim"), argument("pairs")}
+	SHLQ(Imm(2), t.dim)
+	return t
+}
+
+// eachHead walks all heads for the same few pairs, then moves on to the next
+// ones: their angles are loaded once. load prepares the angles, body turns a head.
+func (t turn) eachHead(pairs, bytes int, load func(), body func(head reg.GPVirtual)) {
+	head, count := GP64(), GP64()
+	Label("pairs")
+	load()
+	MOVQ(t.x, head)
+	MOVQ(t.heads, count)
+	Label("head")
+	body(head)
+	ADDQ(t.dim, head)
+	down(count, "head")
+	ADDQ(Imm(uint64(bytes)), t.x)
+	ADDQ(Imm(uint64(4*pairs)), t.cos)
+	ADDQ(Imm(uint64(4*pairs)), t.sin)
+	SUBQ(Imm(uint64(pairs)), t.pairs)
+	JNZ(LabelRef("pairs"))
+	done()
+}
+
+func rotateHalves() {
+	t := openTurn("RotateHalves", "turns pairs (i, i+pairs) of each head, a multiple of 8,")
+	far := GP64()
+	MOVQ(t.pairs, far)
+	SHLQ(Imm(2), far)
+	cos, sin := YMM(), YMM()
+	load := func() {
+		VMOVUPS(at(t.cos, 0), cos)
+		VMOVUPS(at(t.sin, 0), sin)
+	}
+	t.eachHead(8, 32, load, func(head reg.GPVirtual) {
+		other := Mem{Base: head, Index: far, Scale: 1}
+		a, b, x, y := YMM(), YMM(), YMM(), YMM()
+		VMOVUPS(at(head, 0), a)
+		VMOVUPS(other, b)
+		VMULPS(b, sin, x)
+		VMULPS(a, sin, y)
+		VFMSUB231PS(cos, a, x) // a·cos − (b·sin)
+		VFMADD231PS(cos, b, y) // b·cos + (a·sin)
+		VMOVUPS(x, at(head, 0))
+		VMOVUPS(y, other)
+	})
+}
+
+func rotatePairs() {
+	t := openTurn("RotatePairs", "turns pairs (2i, 2i+1) of each head, a multiple of 4,")
+	cos, sin := YMM(), YMM()
+	load := func() { // each angle twice
+		VPMOVZXDQ(at(t.cos, 0), cos)
+		VPMOVZXDQ(at(t.sin, 0), sin)
+		VMOVSLDUP(cos, cos)
+		VMOVSLDUP(sin, sin)
+	}
+	t.eachHead(4, 32, load, func(head reg.GPVirtual) {
+		v, other := YMM(), YMM()
+		VMOVUPS(at(head, 0), v)
+		VPERMILPS(Imm(0b10_11_00_01), v, other)
+		VMULPS(sin, other, other)
+		VFMADDSUB231PS(cos, v, other) // even values minus, odd ones plus
+		VMOVUPS(other, at(head, 0))
+	})
+}
+
+func finish() {
+	l := avx2
+	l.open("Finish", "func(dst, o, row *float32, n int)", "divides n outputs, a multiple of 8, by the sum of a row")
+	dst, o, row, n := argument("dst"), argument("o"), argument("row"), argument("n")
+	sum := l.vecs(l.parts())
+	for i, v := range sum {
+		VMOVUPS(at(row, rowSum+i*l.bytes), v)
+	}
+	total := l.joinHalves(sum, VADDPS)
+	inverse, zero, wide := XMM(), YMM(), YMM()
+	VMOVSS(l.constant(1), inverse)
+	VDIVSS(total, inverse, inverse)
+	VBROADCASTSS(inverse, wide)
+	VPXOR(zero, zero, zero)
+	Label("loop")
+	TESTQ(n, n)
+	JZ(LabelRef("end"))
+	v := YMM()
+	VMULPS(at(o, 0), wide, v)
+	VADDPS(zero, v, v)
+	VMOVUPS(v, at(dst, 0))
+	ADDQ(Imm(32), o)
+	ADDQ(Imm(32), dst)
+	SUBQ(Imm(8), n)
+	JMP(LabelRef("loop"))
+	Label("end")
+	done()
+}

@@ -1,0 +1,258 @@
+package compute
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash"
+	"math"
+
+	"github.com/shoal-llm/shoal/pkg/quant"
+)
+
+// SelfTest returns the fingerprint of a device: the SHA-256 of the output bits
+// of fixed operations on fixed inputs, with weights in each of the formats (all
+// that the build has; formats that the device cannot load count as that). Two
+// devices compute the same answers only if their fingerprints agree.
+//
+// It runs passes and waits for them, so it must be the only user of be. What it
+// makes, about 10 MiB, stays until be is closed.
+func SelfTest(be Backend, formats []quant.Format) ([32]byte, error) {
+	t := &selfTest{be: be, sum: sha256.New()}
+	for _, f := range formats {
+		if err := t.layer(f); err != nil {
+			return [32]byte{}, fmt.Errorf("self-test with %s: %w", f.Name, err)
+		}
+	}
+	for _, dim := range []int{32, 64, 128} {
+		if err := t.attention(dim); err != nil {
+			return [32]byte{}, fmt.Errorf("self-test of attention over %d dimensions: %w", dim, err)
+		}
+	}
+	return [32]byte(t.sum.Sum(nil)), nil
+}
+
+// The shape of the self-test's layer. Widths are whole blocks of every format.
+const (
+	testVocab   = 80
+	testHidden  = 256
+	testFF      = 512
+	testDim     = 64
+	testHeads   = testHidden / testDim
+	testKVHeads = 2
+	testKV      = testKVHeads * testDim
+	testPages   = 4
+)
+
+// testBatches are the batches of the self-test, one after the other: chunks that
+// cross pages and tiles, and single tokens, of several sessions.
+func testBatches() []Batch {
+	a, b := []int32{2, 0}, []int32{3}
+	return []Batch{
+		{Rows: 75, Spans: []Span{{0, 0, 70, a}, {70, 0, 5, b}}},
+		{Rows: 2, Spans: []Span{{0, 70, 1, a}, {1, 5, 1, b}}},
+		{Rows: 1, Spans: []Span{{0, 71, 1, a}}},
+	}
+}
+
+type selfTest struct {
+	be  Backend
+	sum hash.Hash
+	rng uint64
+	err error
+}
+
+// next is SplitMix64 (Steele, Lea and Flood).
+func (t *selfTest) next() uint64 {
+	t.rng += 0x9E3779B97F4A7C15
+	z := t.rng
+	z = (z ^ z>>30) * 0xBF58476D1CE4E5B9
+	z = (z ^ z>>27) * 0x94D049BB133111EB
+	return z ^ z>>31
+}
+
+// floats returns n values between −size and size, in steps of size/1024.
+func (t *selfTest) floats(n int, size float32) []float32 {
+	out := make([]float32, n)
+	for i := range out {
+		out[i] = float32(int(t.next()%2049)-1024) / 1024 * size
+	}
+	return out
+}
+
+// littleEndian returns the values in little-endian order.
+func littleEndian(v []float32) []byte {
+	out := make([]byte, 0, 4*len(v))
+	for _, x := range v {
+		out = binary.LittleEndian.AppendUint32(out, math.Float32bits(x))
+	}
+	return out
+}
+
+// blocks returns random blocks of a format with values of moderate size.
+func (t *selfTest) blocks(f quant.Format) [][]byte {
+	values := make([]float32, f.BlockElems)
+	var out [][]byte
+	for len(out) < 32 {
+		block := make([]byte, f.BlockBytes)
+		for i := range block {
+			block[i] = byte(t.next())
+		}
+		f.Decode(values, block)
+		var largest float32
+		for _, v := range values {
+			largest = max(largest, float32(math.Abs(float64(v)))) // a NaN stays
+		}
+		if largest > 0x1p-12 && largest < 0.25 {
+			out = append(out, block)
+		}
+	}
+	return out
+}
+
+// matrix loads rows × cols weights made of blocks.
+func (t *selfTest) matrix(f quant.Format, blocks [][]byte, rows, cols int) Weight {
+	if t.err != nil {
+		return nil
+	}
+	var data []byte
+	for range rows * cols / f.BlockElems {
+		data = append(data, blocks[t.next()%uint64(len(blocks))]...)
+	}
+	w, err := t.be.Load(Matrix{Name: "self-test", Format: f, Rows: rows, Cols: cols, Data: data})
+	t.err = err
+	return w
+}
+
+func (t *selfTest) buffer(rows, cols int) Buffer {
+	if t.err != nil {
+		return nil
+	}
+	b, err := t.be.NewBuffer(rows, cols)
+	t.err = err
+	return b
+}
+
+func (t *selfTest) vector(n int) Vector {
+	if t.err != nil {
+		return nil
+	}
+	v, err := t.be.LoadVector(t.floats(n, 2))
+	t.err = err
+	return v
+}
+
+func (t *selfTest) cache(spec CacheSpec) Cache {
+	if t.err != nil {
+		return nil
+	}
+	c, err := t.be.NewCache(spec)
+	t.err = err
+	return c
+}
+
+// finish submits a pass, waits for it and hashes the first rows of the buffers.
+func (t *selfTest) finish(p Pass, rows int, buffers ...Buffer) error {
+	var reads []Read
+	for _, b := range buffers {
+		reads = append(reads, Read{Src: b, Rows: rows, Dst: make([]float32, rows*b.Cols())})
+	}
+	p.Submit(0, reads...)
+	c, ok := <-t.be.Completions()
+	if !ok {
+		return errors.New("the device is closed")
+	}
+	if c.Err != nil {
+		return c.Err
+	}
+	if len(c.NotFinite) != 0 {
+		return fmt.Errorf("rows %v are not finite", c.NotFinite)
+	}
+	for _, r := range reads {
+		t.sum.Write(littleEndian(r.Dst))
+	}
+	return nil
+}
+
+// layer runs a whole layer, embedding and head with weights of one format.
+func (t *selfTest) layer(f quant.Format) error {
+	t.rng = uint64(f.GGML)
+	blocks := t.blocks(f)
+	table := t.matrix(f, blocks, testVocab, testHidden)
+	if t.err != nil {
+		t.err = nil
+		fmt.Fprintf(t.sum, "no %s", f.Name)
+		return nil
+	}
+	wq, wk, wv := t.matrix(f, blocks, testHidden, testHidden), t.matrix(f, blocks, testKV, testHidden), t.matrix(f, blocks, testKV, testHidden)
+	wo, down := t.matrix(f, blocks, testHidden, testHidden), t.matrix(f, blocks, testHidden, testFF)
+	gate, up := t.matrix(f, blocks, testFF, testHidden), t.matrix(f, blocks, testFF, testHidden)
+	gain := t.vector(testHidden)
+	rows := testBatches()[0].Rows
+	x, q, k, v := t.buffer(rows, testHidden), t.buffer(rows, testHidden), t.buffer(rows, testKV), t.buffer(rows, testKV)
+	ff, logits := t.buffer(rows, testFF), t.buffer(rows, testVocab)
+	cache := t.cache(CacheSpec{Layers: 1, Pages: testPages, KVHeads: testKVHeads, HeadDim: testDim})
+	if t.err != nil {
+		return t.err
+	}
+	rope := NewRope(testDim, testDim, 80, 10000, nil, false)
+	for i, batch := range testBatches() {
+		p := t.be.Begin(&batch)
+		if i == 0 {
+			p.ClearPages(cache, []int32{0, 1, 2, 3})
+		}
+		ids := make([]int32, batch.Rows)
+		for j := range ids {
+			ids[j] = int32(t.next() % testVocab)
+		}
+		p.Embed(x, table, ids)
+		p.NormLinear([]Buffer{q, k, v}, x, gain, 1e-5, []Weight{wq, wk, wv})
+		p.RopeStore(q, k, v, rope, cache, 0)
+		p.Attend(q, q, cache, 0, Attention{Heads: testHeads, Scale: 0.125})
+		p.LinearAdd(x, wo, q)
+		p.NormGateUp(ff, x, gain, 1e-5, gate, up, Activation(i%2))
+		p.LinearAdd(x, down, ff)
+		p.Head(logits, x, []int32{int32(batch.Rows) - 1}, gain, 1e-6, table)
+		if err := t.finish(p, 1, logits); err != nil {
+			return err
+		}
+		p = t.be.Begin(&batch)
+		if err := t.finish(p, batch.Rows, x, q, k, ff); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// attention runs rope and attention alone, in their variants.
+func (t *selfTest) attention(dim int) error {
+	t.rng = uint64(dim)
+	const heads, kvHeads = 6, 2
+	rows := testBatches()[0].Rows
+	q, k, v := t.buffer(rows, heads*dim), t.buffer(rows, kvHeads*dim), t.buffer(rows, kvHeads*dim)
+	cache := t.cache(CacheSpec{Layers: 3, Pages: testPages, KVHeads: kvHeads, HeadDim: dim})
+	if t.err != nil {
+		return t.err
+	}
+	rope := NewRope(dim, dim/2, 80, 10000, nil, true)
+	variants := []Attention{
+		{Heads: heads, Scale: 0.125},
+		{Heads: heads, Scale: 0.125, Window: 7},
+		{Heads: heads, Scale: 0.125, SoftCap: 5},
+	}
+	for _, batch := range testBatches() {
+		for layer, a := range variants {
+			p := t.be.Begin(&batch)
+			p.Write(q, littleEndian(t.floats(batch.Rows*heads*dim, 3)))
+			p.Write(k, littleEndian(t.floats(batch.Rows*kvHeads*dim, 3)))
+			p.Write(v, littleEndian(t.floats(batch.Rows*kvHeads*dim, 3)))
+			p.RopeStore(q, k, v, rope, cache, layer)
+			p.Attend(q, q, cache, layer, a)
+			if err := t.finish(p, batch.Rows, q); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,258 @@
+package coordinator
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/shoal-llm/shoal/internal/telemetry"
+	"github.com/shoal-llm/shoal/pkg/frame"
+	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
+	"github.com/shoal-llm/shoal/services/coordinator/generation"
+	"github.com/shoal-llm/shoal/services/coordinator/plan"
+)
+
+// maxID is the longest id of a generation, in bytes.
+const maxID = 128
+
+var errSlowDriver = errors.New("the driver does not keep up")
+
+// waiting are the sessions without a slot: those whose prompt is being made, and
+// a first-in, first-out queue of those whose prompt is ready.
+type waiting struct {
+	preparing map[*session]bool
+	queue     []*session
+	tokens    int // prompts of the queue
+}
+
+func (w *waiting) len() int { return len(w.preparing) + len(w.queue) }
+
+// each calls f for every session; f may remove it.
+func (w *waiting) each(f func(*session)) {
+	for s := range w.preparing {
+		f(s)
+	}
+	for _, s := range slices.Clone(w.queue) {
+		f(s)
+	}
+}
+
+func (w *waiting) remove(s *session) {
+	delete(w.preparing, s)
+	if i := slices.Index(w.queue, s); i >= 0 {
+		w.queue = slices.Delete(w.queue, i, i+1)
+		w.tokens -= len(s.ready.prompt)
+	}
+}
+
+// ids are those that the pipeline computes before it samples.
+func (p *prepared) ids() []int32 { return slices.Concat(p.prompt, p.committed) }
+
+// begin takes a request in, or says why not.
+func (o *owner) begin(r *relay, number uint64, g *pb.Generation) {
+	s := &session{relay: r, number: number, request: g, began: time.Now(), id: "gen-" + rand.Text()}
+	if ms := g.GetDeadlineMs(); ms != 0 {
+		s.deadline = time.UnixMilli(ms)
+	}
+	r.sessions[number] = s
+	o.phase(s, telemetry.SpanQueue, o.c.deps.Telemetry.RequestWaiting)
+	if p := o.refusal(g); p != nil {
+		o.fail(s, p)
+		return
+	}
+	if !s.deadline.IsZero() && !s.began.Before(s.deadline) {
+		o.stop(s, generation.ReasonTimeout)
+		return
+	}
+	s.positions = o.pipe.plan.Context
+	select {
+	case o.c.jobs <- s:
+	default:
+		o.fail(s, later(codeRateLimit, "Too many requests arrive at once."))
+		return
+	}
+	o.waiting.preparing[s] = true
+}
+
+// refusal says why a request cannot be taken in; nil says that it can.
+func (o *owner) refusal(g *pb.Generation) *problem {
+	m := &o.c.deps.Model
+	if name := g.GetModel(); name != "" && name != m.Name && !slices.Contains(o.c.cfg.Aliases, name) {
+		return &problem{Code: codeNotFound, Param: "model", Message: fmt.Sprintf("There is no model %s; served is %q.", shorten(name), m.Name)}
+	}
+	if code, text := o.reason(); code != "" {
+		return later(code, "No answer is possible at the moment: %s.", text)
+	}
+	if n := o.waiting.len(); n >= o.c.cfg.MaxWaiting {
+		return later(codeRateLimit, "%d requests are waiting already.", n)
+	}
+	return nil
+}
+
+// shorten quotes a client's text for a message.
+func shorten(text string) string {
+	const most = 64
+	if len(text) > most {
+		return fmt.Sprintf("%q…", text[:most])
+	}
+	return fmt.Sprintf("%q", text)
+}
+
+// promptReady says that a worker has made a session's prompt.
+type promptReady struct {
+	s   *session
+	p   *prepared
+	err error
+}
+
+func (e promptReady) apply(o *owner) {
+	s := e.s
+	delete(o.waiting.preparing, s)
+	if s.done {
+		return
+	}
+	var p *problem
+	switch {
+	case errors.As(e.err, &p):
+		o.fail(s, p)
+		return
+	case e.err != nil:
+		o.fail(s, later(generation.CodeInternal, "The prompt could not be made: %v.", e.err))
+		return
+	}
+	s.ready = e.p
+	if n := len(s.ready.prompt); len(o.waiting.queue) > 0 && o.waiting.tokens+n > o.c.cfg.MaxWaitingTokens {
+		o.fail(s, later(codeRateLimit, "Prompts of %d tokens are waiting already.", o.waiting.tokens))
+		return
+	}
+	o.waiting.queue = append(o.waiting.queue, s)
+	o.waiting.tokens += len(s.ready.prompt)
+	o.admit()
+}
+
+// admit gives slots to the sessions at the head of the queue, in order, and
+// tells the others their place.
+func (o *owner) admit() {
+	for len(o.waiting.queue) > 0 {
+		s := o.waiting.queue[0]
+		if !o.placeable(s) {
+			break
+		}
+		o.waiting.remove(s)
+		o.place(s)
+	}
+	for i, s := range o.waiting.queue {
+		if s.announced != i+1 {
+			s.announced = i + 1
+			o.progress(s, "queued", int64(i), int64(len(o.waiting.queue)))
+		}
+	}
+}
+
+// placeable reports whether there is a slot and KV pages for the prompt and the
+// longest answer.
+func (o *owner) placeable(s *session) bool {
+	if o.pipe == nil || !o.pipe.ready {
+		return false
+	}
+	if s.ready.fits(o.pipe.plan.Context) != nil {
+		return true // it is refused where it would be placed
+	}
+	return s.ready.pages() <= o.free && slices.ContainsFunc(o.slots, func(s slot) bool { return s.attempt == 0 })
+}
+
+// pages are those of the prompt and the longest answer.
+func (p *prepared) pages() int { return plan.PagesFor(len(p.prompt) + int(p.spec.MaxTokens)) }
+
+// fits checks a prompt again, against a plan that may have come after it was
+// made.
+func (p *prepared) fits(context int) *problem {
+	if n := len(p.prompt) + int(p.spec.MaxTokens); n > context {
+		return &problem{Code: codeTooLong, Param: "messages",
+			Message: fmt.Sprintf("Prompt and answer may take %d tokens; the context has %d now.", n, context), Retryable: true}
+	}
+	return nil
+}
+
+// place starts a session: everything its answer is a function of is fixed here.
+func (o *owner) place(s *session) {
+	p := s.ready
+	if err := p.fits(o.pipe.plan.Context); err != nil {
+		o.fail(s, err)
+		return
+	}
+	s.placed = time.Now()
+	if !s.request.GetSeedSet() {
+		p.spec.Seed = drawSeed()
+	}
+	if r := s.request.GetResumption(); r != nil {
+		if r.GetId() != "" {
+			s.id = r.GetId()
+		}
+		if f := r.GetFingerprint(); f != "" && f != o.fingerprint {
+			p.notes = append(p.notes, "the answer continues on another numerics class: later tokens may differ from an undisturbed run")
+		}
+	}
+	s.machine = generation.New(generation.Config{
+		Prompt: len(p.prompt), Committed: p.committed, MaxTokens: int(p.spec.MaxTokens), Stops: s.request.GetStop(),
+		Deadline: s.deadline, Detokenizer: o.c.deps.Model.Text.Detokenizer(),
+	})
+	o.accept(s)
+	actions := s.machine.Start()
+	if !s.machine.Done() {
+		o.take(s)
+		o.submit(s)
+		o.phase(s, telemetry.SpanPrefill, o.c.deps.Telemetry.RequestStarted)
+		actions = s.machine.Step(generation.Credit{Seq: s.credit})
+	}
+	o.act(s, actions)
+}
+
+// take reserves a slot and pages. The attempt is never used again.
+func (o *owner) take(s *session) {
+	at := slices.IndexFunc(o.slots, func(s slot) bool { return s.attempt == 0 })
+	o.attempts++
+	s.place, s.attempt = frame.Slot(at), o.attempts
+	o.slots[at] = slot{attempt: s.attempt, pages: s.ready.pages()}
+	o.free -= s.ready.pages()
+	o.running[s.attempt] = s
+}
+
+func (o *owner) accept(s *session) {
+	p := s.ready
+	a := &pb.Accepted{
+		Id: s.id, Model: o.c.deps.Model.Name, PromptIds: p.prompt, Seed: p.spec.Seed, Fingerprint: o.fingerprint,
+		Precision: o.c.deps.Model.Precision, MaxTokens: uint32(p.spec.MaxTokens), Notes: p.notes,
+	}
+	for _, st := range o.pipe.plan.Stages {
+		a.Route = append(a.Route, st.String())
+	}
+	o.send(s, &pb.Event{Event: &pb.Event_Accepted{Accepted: a}})
+}
+
+// drawSeed returns a seed that JSON readers keep exactly: below 2^53.
+func drawSeed() uint64 {
+	var b [8]byte
+	rand.Read(b[:]) // never fails
+	return binary.LittleEndian.Uint64(b[:]) >> 11
+}
+
+// fingerprint names everything that fixes the bits of answers besides the
+// request: the model's file, its precision, the numerics class of every layer,
+// and the program's version. Within one class it does not matter where the
+// layers are cut.
+func fingerprint(m *Model, p *plan.Plan, version string) string {
+	h := sha256.New()
+	fmt.Fprintf(h, "%x\n%s\n%s\n", m.Digest, m.Precision, version)
+	for i, s := range p.Stages {
+		if i == 0 || s.Class != p.Stages[i-1].Class || string(s.Fingerprint) != string(p.Stages[i-1].Fingerprint) {
+			fmt.Fprintf(h, "%d %s %x\n", s.Part.First, s.Class, s.Fingerprint)
+		}
+	}
+	return "fp-" + hex.EncodeToString(h.Sum(nil)[:8])
+}

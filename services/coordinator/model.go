@@ -1,0 +1,132 @@
+package coordinator
+
+import (
+	"errors"
+	"time"
+
+	"github.com/shoal-llm/shoal/internal/library"
+	"github.com/shoal-llm/shoal/pkg/model"
+	"github.com/shoal-llm/shoal/pkg/template"
+	"github.com/shoal-llm/shoal/pkg/token"
+	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
+	"github.com/shoal-llm/shoal/services/coordinator/generation"
+	"github.com/shoal-llm/shoal/services/coordinator/plan"
+)
+
+// Message is one turn of a conversation.
+type Message = template.Message
+
+// Text turns conversations into ids and ids into text. Its methods may be called
+// from any goroutine.
+type Text interface {
+	// Chat returns the prompt of a conversation. What messages say never
+	// becomes a control token.
+	Chat(messages []Message) ([]int32, error)
+	// Raw returns the ids of a text that is continued as it is.
+	Raw(text string) ([]int32, error)
+	// Token returns the text of one id, for reports.
+	Token(id int32) string
+	// Detokenizer returns a detokenizer at the start of an answer.
+	Detokenizer() generation.Detokenizer
+}
+
+// Model is the model that a coordinator serves. It is not changed.
+type Model struct {
+	Name         string
+	Path         string // of its file, as the coordinator resolved it; empty when it is embedded
+	Architecture string
+	Precision    string
+	TensorTypes  map[string]int
+	Size         int64
+	Digest       [32]byte
+	Hidden       int
+	Vocab        int
+	Created      time.Time
+
+	Facts   plan.Model
+	StopIDs []int32 // ids that end an answer
+	Text    Text
+}
+
+// rowBuffers is how many rows of the residual stream's width a step needs in
+// buffers for one row, generously.
+const rowBuffers = 24
+
+// NewModel describes an open model file, with its vocabulary and its chat
+// template, which may be nil.
+func NewModel(m *library.Model, vocab *token.Vocab, chat *template.Template) Model {
+	s := m.Spec
+	facts := plan.Model{
+		Name: m.Name, Context: s.Context, KVPage: s.KVBytes(1),
+		RowScratch: uint64(s.Hidden) * rowBuffers * 4, Logits: uint64(s.Vocab) * 4,
+	}
+	var layers uint64
+	for i := range s.Layers {
+		n := m.Bytes(model.Part{First: i, End: i + 1})
+		facts.LayerBytes = append(facts.LayerBytes, n)
+		layers += n
+	}
+	last := s.Layers - 1
+	facts.EmbedBytes = m.Bytes(model.Part{First: 0, End: 1, Embed: true}) - facts.LayerBytes[0]
+	facts.HeadBytes = m.Bytes(model.Part{First: last, End: s.Layers, Head: true}) - facts.LayerBytes[last]
+	facts.TiedBytes = facts.EmbedBytes + facts.HeadBytes + layers - m.Bytes(model.Whole(s))
+	return Model{
+		Name: m.Name, Path: m.Path, Architecture: s.Arch, Precision: m.Precision, TensorTypes: m.TensorTypes,
+		Size: m.Size, Digest: m.Digest, Hidden: s.Hidden, Vocab: s.Vocab, Created: time.Now(),
+		Facts: facts, StopIDs: vocab.End(), Text: text{vocab, chat},
+	}
+}
+
+// text is a vocabulary with a template.
+type text struct {
+	vocab *token.Vocab
+	chat  *template.Template
+}
+
+var errNoTemplate = errors.New("the model has no chat template: send raw text")
+
+// Chat renders the template and encodes what it wrote apart from what users
+// wrote.
+func (t text) Chat(messages []Message) ([]int32, error) {
+	if t.chat == nil {
+		return nil, errNoTemplate
+	}
+	in := template.Input{Messages: messages, AddGenerationPrompt: true, Now: time.Now()}
+	if id := t.vocab.BOS(); id != token.None {
+		in.BOS = t.vocab.Text(id)
+	}
+	if id := t.vocab.EOS(); id != token.None {
+		in.EOS = t.vocab.Text(id)
+	}
+	segments, err := t.chat.Render(in)
+	if err != nil {
+		return nil, err
+	}
+	return t.withBOS(t.vocab.EncodeSegments(segments)), nil
+}
+
+// Raw encodes a text without control tokens.
+func (t text) Raw(text string) ([]int32, error) { return t.withBOS(t.vocab.Encode(text)), nil }
+
+// withBOS puts the beginning of a text before ids, where the vocabulary asks for
+// it and the template has not.
+func (t text) withBOS(ids []int32) []int32 {
+	if !t.vocab.AddBOS() || len(ids) > 0 && ids[0] == t.vocab.BOS() {
+		return ids
+	}
+	return append([]int32{t.vocab.BOS()}, ids...)
+}
+
+// Token returns what stands in the vocabulary.
+func (t text) Token(id int32) string { return t.vocab.Text(id) }
+
+// Detokenizer returns a detokenizer at the start of an answer.
+func (t text) Detokenizer() generation.Detokenizer { return t.vocab.NewDetokenizer() }
+
+// proto names the model for the shards, who find the file themselves.
+func (m *Model) proto() *pb.Model {
+	return &pb.Model{
+		Name: m.Name, Path: m.Path, Size: uint64(m.Size), Digest: m.Digest[:],
+		Layers: uint32(m.Facts.Layers()), Hidden: uint32(m.Hidden), Vocab: uint32(m.Vocab), Context: uint32(m.Facts.Context),
+	}
+}

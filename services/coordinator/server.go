@@ -1,0 +1,245 @@
+package coordinator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
+
+	"github.com/shoal-llm/shoal/internal/pki"
+	"github.com/shoal-llm/shoal/internal/wire"
+	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
+	"github.com/shoal-llm/shoal/services/coordinator/generation"
+)
+
+const (
+	maxDownward   = 1 << 16 // events waiting for one gateway
+	batchDownward = 512     // events in one message
+)
+
+// server is the gRPC edge.
+type server struct {
+	pb.UnimplementedCoordinatorServiceServer
+	c *Coordinator
+}
+
+// rules say who may call what.
+var rules = pki.Rules{
+	"/shoal.v1.CoordinatorService/Relay":   {pki.Gateway},
+	"/shoal.v1.CoordinatorService/Cluster": pki.AnyRole(),
+	"/grpc.health.v1.Health/Check":         pki.AnyRole(),
+	"/grpc.health.v1.Health/List":          pki.AnyRole(),
+	"/grpc.health.v1.Health/Watch":         pki.AnyRole(),
+}
+
+func (c *Coordinator) newServer() (*grpc.Server, error) {
+	unary, stream := pki.Authorize(rules)
+	s := grpc.NewServer(append(wire.ServerOptions(),
+		grpc.Creds(c.deps.Identity.ServerCredentials()),
+		grpc.UnaryInterceptor(unary), grpc.StreamInterceptor(stream))...)
+	pb.RegisterCoordinatorServiceServer(s, &server{c: c})
+	healthpb.RegisterHealthServer(s, health.NewServer())
+	if err := rules.Check(s.GetServiceInfo()); err != nil {
+		return nil, fmt.Errorf("coordinator: %w", err)
+	}
+	return s, nil
+}
+
+// relay is one gateway's stream, which carries all its generations. All but out
+// and stop belong to the owner.
+type relay struct {
+	node string
+	out  *mailbox[*pb.Downward]
+	stop context.CancelFunc // ends the stream; its generations with it
+
+	sessions map[uint64]*session // by the gateway's number
+	batch    []*pb.Downward      // of this step
+	closed   bool
+}
+
+// The events of relays.
+type (
+	relayOpened struct{ r *relay }
+	relayClosed struct{ r *relay }
+	upward      struct {
+		r        *relay
+		messages []*pb.Upward
+	}
+)
+
+// Relay carries generations of a gateway until the stream ends: then they are
+// halted.
+func (s *server) Relay(stream pb.CoordinatorService_RelayServer) error {
+	peer, err := pki.PeerFromContext(stream.Context())
+	if err != nil {
+		return status.Error(codes.Unauthenticated, err.Error())
+	}
+	ctx, cancel := context.WithCancelCause(stream.Context())
+	defer cancel(nil)
+	r := &relay{
+		node: peer.NodeID, out: newMailbox[*pb.Downward](maxDownward),
+		stop:     func() { cancel(errBadGateway) },
+		sessions: map[uint64]*session{},
+	}
+	s.c.post(relayOpened{r})
+	defer s.c.post(relayClosed{r})
+	go func() { cancel(s.receive(stream, r)) }()
+	for {
+		events, err := r.out.take(ctx)
+		if errors.Is(err, errRelayEnded) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if len(events) == 0 {
+			return status.Error(codes.Unavailable, "the coordinator is shutting down")
+		}
+		for part := range slices.Chunk(events, batchDownward) {
+			if err := stream.Send(&pb.RelayResponse{Messages: part}); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// errBadGateway says that a gateway reads too slowly or breaks the protocol.
+var errBadGateway = status.Error(codes.ResourceExhausted, "the stream was cut: the gateway reads too slowly or repeats itself")
+
+// errRelayEnded says that the gateway has ended its stream.
+var errRelayEnded = errors.New("the gateway has ended its stream")
+
+// receive gives the owner what a gateway sends. It ends with the stream.
+func (s *server) receive(stream pb.CoordinatorService_RelayServer, r *relay) error {
+	for {
+		m, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return errRelayEnded
+		}
+		if err != nil {
+			return err
+		}
+		s.c.post(upward{r, m.GetMessages()})
+	}
+}
+
+func (e relayOpened) apply(o *owner) {
+	o.relays[e.r] = true
+	o.log.Info("gateway connected", "node", e.r.node)
+}
+
+func (e relayClosed) apply(o *owner) {
+	e.r.closed = true
+	delete(o.relays, e.r)
+	o.log.Info("gateway disconnected", "node", e.r.node, "generations", len(e.r.sessions))
+	for _, s := range e.r.sessions {
+		o.stop(s, "client")
+	}
+}
+
+func (e upward) apply(o *owner) {
+	if e.r.closed {
+		return
+	}
+	for _, up := range e.messages {
+		s := e.r.sessions[up.GetNumber()]
+		switch m := up.GetMessage().(type) {
+		case *pb.Upward_Start:
+			if s != nil { // numbers are unique: this gateway is confused
+				e.r.stop()
+				return
+			}
+			o.begin(e.r, up.GetNumber(), m.Start)
+		case *pb.Upward_Stop:
+			if s != nil {
+				o.stop(s, stopReason(m.Stop.GetReason()))
+			}
+		case *pb.Upward_Credit:
+			if s != nil {
+				o.grant(s, m.Credit.GetSeq())
+			}
+		}
+	}
+}
+
+// stopReason keeps the reasons of the protocol.
+func stopReason(reason string) string {
+	if reason == "deadline" || reason == "drain" {
+		return reason
+	}
+	return "client"
+}
+
+// grant lets tokens up to seq leave.
+func (o *owner) grant(s *session, seq uint64) {
+	s.credit = max(s.credit, seq)
+	if s.machine != nil {
+		o.act(s, s.machine.Step(generation.Credit{Seq: seq}))
+	}
+}
+
+// clusterAsked asks for a report.
+type clusterAsked struct{ answer chan<- *pb.ClusterResponse }
+
+// Cluster says who is there, what is loaded and whether it can answer.
+func (s *server) Cluster(ctx context.Context, _ *pb.ClusterRequest) (*pb.ClusterResponse, error) {
+	answer := make(chan *pb.ClusterResponse, 1)
+	s.c.post(clusterAsked{answer})
+	select {
+	case r := <-answer:
+		return r, nil
+	case <-ctx.Done():
+		return nil, status.FromContextError(ctx.Err()).Err()
+	case <-s.c.ended:
+		return nil, status.Error(codes.Unavailable, "the coordinator is shutting down")
+	}
+}
+
+func (e clusterAsked) apply(o *owner) {
+	id := o.c.deps.Identity
+	_, why := o.reason()
+	r := &pb.ClusterResponse{
+		Cluster: id.ClusterID(), Coordinator: id.NodeID(), Epoch: o.machine.Epoch(),
+		Ready: why == "", Reason: why, Models: []*pb.ModelInfo{o.modelInfo(why)},
+		Running: uint32(len(o.running)), Waiting: uint32(o.waiting.len()),
+	}
+	for _, n := range o.nodes {
+		r.Nodes = append(r.Nodes, &pb.NodeInfo{
+			Node: n.link.node, Address: *n.link.addr.Load(), State: n.state, Reason: n.reason,
+			Devices: n.hello.GetDevices(), Version: n.hello.GetVersion(),
+		})
+	}
+	slices.SortFunc(r.Nodes, func(a, b *pb.NodeInfo) int {
+		return slices.Compare([]byte(a.Node), []byte(b.Node))
+	})
+	e.answer <- r
+}
+
+func (o *owner) modelInfo(why string) *pb.ModelInfo {
+	m := &o.c.deps.Model
+	info := &pb.ModelInfo{
+		Name: m.Name, State: "loading", Reason: why, Precision: m.Precision, Context: uint32(m.Facts.Context),
+		Layers: uint32(m.Facts.Layers()), Created: m.Created.Unix(), Architecture: m.Architecture,
+		TensorTypes: map[string]uint32{}, Aliases: o.c.cfg.Aliases,
+	}
+	for name, n := range m.TensorTypes {
+		info.TensorTypes[name] = uint32(n)
+	}
+	if p := o.machine.Plan(); p != nil {
+		info.Context = uint32(p.Context)
+		for _, s := range p.Stages {
+			info.Stages = append(info.Stages, s.String())
+		}
+	}
+	if why == "" {
+		info.State, info.Fingerprint = "ready", o.fingerprint
+	}
+	return info
+}

@@ -1,0 +1,294 @@
+package coordinator
+
+import (
+	"context"
+	"crypto/sha256"
+	"time"
+
+	"github.com/shoal-llm/shoal/internal/telemetry"
+	"github.com/shoal-llm/shoal/internal/wire"
+	"github.com/shoal-llm/shoal/pkg/frame"
+	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
+	"github.com/shoal-llm/shoal/services/coordinator/generation"
+)
+
+// closedGrace is how long a session whose slot the driver has closed may wait
+// for the result that says why: it comes by another stream.
+const closedGrace = time.Second
+
+// maxTraceparent bounds a trace context, which has 55 bytes in its version 00.
+const maxTraceparent = 128
+
+// session is one generation. The owner holds it; request and positions do not
+// change after it was made.
+type session struct {
+	relay     *relay
+	number    uint64 // the gateway's
+	request   *pb.Generation
+	positions int // the longest context it may have
+
+	id        string
+	began     time.Time // the request arrived
+	placed    time.Time // it got its slot
+	first     time.Time // its first token left
+	last      time.Time // its last token left
+	deadline  time.Time // zero is none
+	credit    uint64
+	ready     *prepared // nil until its prompt is made
+	machine   *generation.Machine
+	place     frame.Slot
+	attempt   uint32
+	orphaned  time.Time // its slot was closed under it; zero is not
+	cached    int
+	announced int // its place in the queue, as the client knows it
+	done      bool
+
+	span    telemetry.Span // of the present phase
+	spanned bool
+	count   func() // ends its part of a gauge
+}
+
+// phase ends the session's span and gauge, and begins others; an empty name
+// begins none.
+func (o *owner) phase(s *session, name string, gauge func() func()) {
+	if s.spanned {
+		s.span.End()
+		s.spanned = false
+	}
+	if name != "" {
+		parent := telemetry.Extract(context.Background(), s.request.GetTraceparent())
+		_, s.span = o.c.deps.Telemetry.Start(parent, name)
+		s.spanned = true
+	}
+	if gauge == nil && name != "" {
+		return // the gauge goes on
+	}
+	if s.count != nil {
+		s.count()
+		s.count = nil
+	}
+	if gauge != nil {
+		s.count = gauge()
+	}
+}
+
+// sampled gives a session what a step sampled for it. The owner finds it by
+// attempt, which is never used twice: what comes for others is discarded.
+func (o *owner) sampled(r *frame.Sampled) {
+	if s := o.running[r.Attempt]; s != nil && s.place == r.Slot {
+		o.act(s, s.machine.Step(generation.Sampled(*r)))
+	}
+}
+
+// act does what a generation machine asks for.
+func (o *owner) act(s *session, actions []generation.Action) {
+	for _, a := range actions {
+		switch a := a.(type) {
+		case generation.Token:
+			o.token(s, a)
+		case generation.Commit:
+			o.drive(&pb.DriveRequest{Message: &pb.DriveRequest_Commit{Commit: &pb.Commit{
+				Slot: uint32(s.place), Attempt: s.attempt, Length: a.Length,
+			}}})
+		case generation.Halt:
+			o.halt(s)
+		case generation.Complete:
+			o.end(s, &pb.Event{Event: &pb.Event_Complete{Complete: &pb.Complete{
+				FinishReason: a.FinishReason, Text: a.Text, StopString: a.StopString,
+				Usage: s.usage(), Timings: s.timings(),
+			}}})
+		case generation.Stopped:
+			o.end(s, s.stopped(a.Reason))
+		case generation.Failed:
+			p := problem(a)
+			o.end(s, p.event())
+		}
+	}
+}
+
+func (o *owner) token(s *session, t generation.Token) {
+	s.last = time.Now()
+	if s.first.IsZero() {
+		s.first = s.last
+		o.phase(s, telemetry.SpanDecode, nil)
+	}
+	o.c.deps.Telemetry.AddTokens(telemetry.Generated, 1)
+	out := &pb.Token{Seq: t.Seq, Id: t.ID, Delta: &pb.Delta{Delta: &pb.Delta_Content{Content: t.Text}}}
+	if t.LogProb != nil {
+		out.Logprob = &pb.LogProb{Logprob: t.LogProb.LogProb}
+		for _, alt := range t.LogProb.Top {
+			out.Logprob.Top = append(out.Logprob.Top, &pb.TopLogProb{
+				Id: alt.ID, Logprob: alt.LogProb, Text: o.c.deps.Model.Text.Token(alt.ID),
+			})
+		}
+	}
+	o.send(s, &pb.Event{Event: &pb.Event_Token{Token: out}})
+}
+
+// halt tells the driver that no step shall contain the session any more. A
+// session without a slot, or whose driver is gone, has nothing to halt.
+func (o *owner) halt(s *session) {
+	if s.attempt == 0 || o.pipe == nil || int(s.place) >= len(o.slots) || o.slots[s.place].attempt != s.attempt {
+		return
+	}
+	o.drive(&pb.DriveRequest{Message: &pb.DriveRequest_Halt{Halt: &pb.Halt{Slot: uint32(s.place), Attempt: s.attempt}}})
+}
+
+// drive queues a message to the driver. A driver that takes none is lost.
+func (o *owner) drive(m *pb.DriveRequest) {
+	if o.pipe == nil || o.pipe.full || o.pipe.drive.put(m) {
+		return
+	}
+	o.pipe.full = true
+	epoch := o.pipe.plan.Epoch
+	o.start(func(context.Context) { o.c.post(pipelineDown{epoch, 0, errSlowDriver}) })
+}
+
+// slotClosed frees a slot: no stage holds anything of its session.
+func (o *owner) slotClosed(at frame.Slot, attempt uint32) {
+	if int(at) >= len(o.slots) || o.slots[at].attempt != attempt || attempt == 0 {
+		return
+	}
+	o.free += o.slots[at].pages
+	o.slots[at] = slot{}
+	if s := o.running[attempt]; s != nil {
+		s.orphaned = time.Now()
+	}
+	o.admit()
+}
+
+// expire ends what has waited or run too long.
+func (o *owner) expire(now time.Time) {
+	for _, s := range o.running {
+		o.act(s, s.machine.Step(generation.Tick{Now: now}))
+		if !s.done && !s.orphaned.IsZero() && now.Sub(s.orphaned) > closedGrace && !s.machine.Finishing() {
+			o.fail(s, later(generation.CodeInternal, "The pipeline gave the answer up without saying why."))
+		}
+	}
+	o.waiting.each(func(s *session) {
+		switch {
+		case !s.deadline.IsZero() && !now.Before(s.deadline):
+			o.stop(s, generation.ReasonTimeout)
+		case now.Sub(s.began) > o.c.cfg.MaxWait:
+			o.fail(s, later(codeNoCapacity, "The request waited %v for a free place.", o.c.cfg.MaxWait))
+		}
+	})
+}
+
+// fail ends a session with an error.
+func (o *owner) fail(s *session, p *problem) {
+	switch {
+	case s.done:
+	case s.machine != nil:
+		o.act(s, s.machine.Step(generation.Fail(*p)))
+	default:
+		o.end(s, p.event())
+	}
+}
+
+// stop ends a session that somebody wants no more of.
+func (o *owner) stop(s *session, reason string) {
+	switch {
+	case s.done:
+	case s.machine != nil:
+		o.act(s, s.machine.Step(generation.Stop{Reason: reason}))
+	default:
+		o.end(s, s.stopped(reason))
+	}
+}
+
+// end sends the one terminal of a session and forgets it. Its slot stays taken
+// until the driver has closed it.
+func (o *owner) end(s *session, terminal *pb.Event) {
+	if s.done {
+		return
+	}
+	o.send(s, terminal)
+	s.done = true
+	o.phase(s, "", nil)
+	delete(s.relay.sessions, s.number)
+	delete(o.running, s.attempt)
+	o.waiting.remove(s)
+}
+
+func (s *session) stopped(reason string) *pb.Event {
+	return &pb.Event{Event: &pb.Event_Stopped{Stopped: &pb.Stopped{Reason: reason, Usage: s.usage(), Timings: s.timings()}}}
+}
+
+func (s *session) usage() *pb.Usage {
+	u := &pb.Usage{CachedTokens: uint32(s.cached)}
+	if s.ready != nil {
+		u.PromptTokens = uint32(len(s.ready.prompt))
+	}
+	if s.machine != nil {
+		u.CompletionTokens = uint32(s.machine.Committed())
+	}
+	return u
+}
+
+func (s *session) timings() *pb.Timings {
+	t := &pb.Timings{}
+	ms := func(from, to time.Time) float64 {
+		if from.IsZero() || to.IsZero() {
+			return 0
+		}
+		return float64(to.Sub(from)) / float64(time.Millisecond)
+	}
+	t.QueueMs, t.PromptMs, t.PredictedMs = ms(s.began, s.placed), ms(s.placed, s.first), ms(s.first, s.last)
+	return t
+}
+
+// submit gives a session to the driver.
+func (o *owner) submit(s *session) {
+	p := s.ready
+	open := &frame.Open{
+		Slot: s.place, Attempt: s.attempt, Session: s.id, PrefixSalt: salt(s.request.GetTenant()),
+		Sampling: p.spec, AnswerStart: int32(len(p.prompt)),
+		// No deadline goes along: it is kept here, by one clock.
+	}
+	if t := s.request.GetTraceparent(); len(t) <= maxTraceparent {
+		open.Traceparent = t
+	}
+	o.drive(&pb.DriveRequest{Message: &pb.DriveRequest_Submit{Submit: &pb.Submit{
+		Open: wire.OpenToProto(open), Tokens: p.ids(), Ahead: generation.Ahead,
+	}}})
+	o.c.deps.Telemetry.AddTokens(telemetry.Prompt, len(p.prompt))
+}
+
+// salt keeps the prefixes of tenants apart.
+func salt(tenant string) []byte {
+	if tenant == "" {
+		return nil
+	}
+	h := sha256.Sum256([]byte(tenant))
+	return h[:]
+}
+
+// progress says how far a session is, when nothing else can be said.
+func (o *owner) progress(s *session, phase string, done, total int64) {
+	o.send(s, &pb.Event{Event: &pb.Event_Progress{Progress: &pb.Progress{Phase: phase, Done: done, Total: total}}})
+}
+
+// send queues an event for the session's gateway until the end of this step.
+func (o *owner) send(s *session, e *pb.Event) {
+	if s.done || s.relay.closed {
+		return
+	}
+	if len(s.relay.batch) == 0 {
+		o.dirty = append(o.dirty, s.relay)
+	}
+	s.relay.batch = append(s.relay.batch, &pb.Downward{Number: s.number, Event: e})
+}
+
+// flush hands what was sent during a step to the gateways' streams, a step's
+// events in one piece.
+func (o *owner) flush() {
+	for _, r := range o.dirty {
+		if !r.out.put(r.batch...) {
+			o.log.Warn("gateway is too slow", "node", r.node)
+			r.stop()
+		}
+		r.batch = nil
+	}
+	o.dirty = o.dirty[:0]
+}

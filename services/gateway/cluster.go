@@ -1,0 +1,64 @@
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
+)
+
+const (
+	clusterAge     = time.Second     // how old an answer may be
+	clusterTimeout = 2 * time.Second // how long the coordinator may take
+)
+
+// cluster is what the coordinator last said about itself.
+type cluster struct {
+	coordinator pb.CoordinatorServiceClient
+	asking      chan struct{} // holds one token: one question at a time
+
+	mu   sync.Mutex // guards following
+	last *pb.ClusterResponse
+	err  error
+	at   time.Time
+}
+
+func newCluster(c pb.CoordinatorServiceClient) *cluster {
+	return &cluster{coordinator: c, asking: make(chan struct{}, 1)}
+}
+
+// state returns an answer of the coordinator that is at most clusterAge old.
+// The answer is shared: nobody changes it.
+func (c *cluster) state(ctx context.Context) (*pb.ClusterResponse, error) {
+	if last, err, fresh := c.cached(); fresh {
+		return last, err
+	}
+	select {
+	case c.asking <- struct{}{}:
+		defer func() { <-c.asking }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if last, err, fresh := c.cached(); fresh { // somebody else has asked meanwhile
+		return last, err
+	}
+	// One caller's haste must not become everybody's answer.
+	ask, cancel := context.WithTimeout(context.WithoutCancel(ctx), clusterTimeout)
+	defer cancel()
+	resp, err := c.coordinator.Cluster(ask, &pb.ClusterRequest{})
+	if err != nil {
+		err = fmt.Errorf("ask the coordinator: %w", err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.last, c.err, c.at = resp, err, time.Now()
+	return resp, err
+}
+
+func (c *cluster) cached() (last *pb.ClusterResponse, err error, fresh bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.last, c.err, !c.at.IsZero() && time.Since(c.at) < clusterAge
+}

@@ -1,0 +1,79 @@
+package gateway
+
+import (
+	"net/http"
+	"slices"
+
+	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
+)
+
+// modelList is the answer of GET /v1/models.
+type modelList struct {
+	Object string      `json:"object"`
+	Data   []modelCard `json:"data"`
+}
+
+// modelCard is a model in OpenAI's shape, with our own facts beside it.
+type modelCard struct {
+	ID      string     `json:"id"`
+	Object  string     `json:"object"`
+	Created int64      `json:"created"`
+	OwnedBy string     `json:"owned_by"`
+	Shoal   modelFacts `json:"shoal"`
+}
+
+type modelFacts struct {
+	State        string            `json:"state"` // loading, ready, failed
+	Reason       string            `json:"reason,omitempty"`
+	Precision    string            `json:"precision"`
+	Context      uint32            `json:"context"`
+	Layers       uint32            `json:"layers"`
+	Stages       []string          `json:"stages"` // "node [first..end)"
+	Fingerprint  string            `json:"fingerprint"`
+	Architecture string            `json:"architecture"`
+	TensorTypes  map[string]uint32 `json:"tensor_types"`
+	Aliases      []string          `json:"aliases"`
+}
+
+func cardOf(m *pb.ModelInfo) modelCard {
+	return modelCard{
+		ID: m.GetName(), Object: "model", Created: m.GetCreated(), OwnedBy: "shoal",
+		Shoal: modelFacts{
+			State: m.GetState(), Reason: m.GetReason(), Precision: m.GetPrecision(),
+			Context: m.GetContext(), Layers: m.GetLayers(), Stages: m.GetStages(),
+			Fingerprint: m.GetFingerprint(), Architecture: m.GetArchitecture(),
+			TensorTypes: m.GetTensorTypes(), Aliases: m.GetAliases(),
+		},
+	}
+}
+
+// models serves GET /v1/models.
+func (g *Gateway) models(w http.ResponseWriter, r *http.Request) {
+	state, err := g.cluster.state(r.Context())
+	if err != nil {
+		errNoCoordinator.write(w)
+		return
+	}
+	list := modelList{Object: "list", Data: []modelCard{}}
+	for _, m := range state.GetModels() {
+		list.Data = append(list.Data, cardOf(m))
+	}
+	writeJSON(w, http.StatusOK, list)
+}
+
+// model serves GET /v1/models/{id}; an alias finds its model.
+func (g *Gateway) model(w http.ResponseWriter, r *http.Request) {
+	state, err := g.cluster.state(r.Context())
+	if err != nil {
+		errNoCoordinator.write(w)
+		return
+	}
+	id := r.PathValue("id")
+	for _, m := range state.GetModels() {
+		if m.GetName() == id || slices.Contains(m.GetAliases(), id) {
+			writeJSON(w, http.StatusOK, cardOf(m))
+			return
+		}
+	}
+	noSuchModel(id, "model").write(w)
+}

@@ -1,0 +1,152 @@
+package gateway
+
+import (
+	"context"
+	"iter"
+	"log/slog"
+	"time"
+
+	"github.com/shoal-llm/shoal/internal/telemetry"
+	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
+)
+
+// caller is who sent a request.
+type caller struct {
+	tenant string
+	id     string // the request id it gave, or empty
+}
+
+type callerKey struct{}
+
+func withCaller(ctx context.Context, c caller) context.Context {
+	return context.WithValue(ctx, callerKey{}, c)
+}
+
+// callerOf returns whom the door let in.
+func callerOf(ctx context.Context) caller {
+	c, _ := ctx.Value(callerKey{}).(caller)
+	return c
+}
+
+const requestIDHeader = "X-Request-Id"
+
+// request is one question at a door, from its arrival to its last byte.
+type request struct {
+	id     string // the caller's own or the trace's; clients see it
+	door   string // websocket, openai, grpc
+	tenant string
+	began  time.Time
+	span   telemetry.Span
+}
+
+// begin opens a request and its span; g is nil for one that was refused. end
+// must follow.
+func (g *Gateway) begin(ctx context.Context, door string, gen *pb.Generation) (context.Context, *request) {
+	who := callerOf(ctx)
+	ctx, span := g.telemetry.StartRequest(ctx, describe(gen))
+	return ctx, &request{
+		id: orDefault(who.id, telemetry.TraceID(ctx)), door: door, tenant: who.tenant, began: time.Now(), span: span,
+	}
+}
+
+// describe says what a span may know of a generation: no text.
+func describe(gen *pb.Generation) telemetry.Request {
+	r := telemetry.Request{Op: telemetry.Chat, Model: gen.GetModel()}
+	if s := gen.GetSampling(); s != nil {
+		temperature := float64(s.GetTemperature())
+		r.MaxTokens, r.Temperature = int(s.GetMaxTokens()), &temperature
+		if p := float64(s.GetTopP()); p > 0 {
+			r.TopP = &p
+		}
+	}
+	if gen.GetSeedSet() {
+		seed := gen.GetSampling().GetSeed()
+		r.Seed = &seed
+	}
+	return r
+}
+
+func (r *request) end() { r.span.End() }
+
+// refuse notes that the request never became a generation.
+func (r *request) refuse(p *problem) *problem {
+	r.span.Fail(p.code)
+	return p
+}
+
+// run is generate, watched: it completes the generation with who asks and which
+// trace it belongs to, and writes span, metrics and one log line at the end.
+// Prompts and answers are in none of them.
+func (g *Gateway) run(ctx context.Context, req *request, gen *pb.Generation) iter.Seq[*pb.Event] {
+	return func(yield func(*pb.Event) bool) {
+		gen.Tenant = req.tenant
+		gen.Traceparent = telemetry.Inject(ctx)
+		o := &observation{request: req}
+		defer o.finish(ctx, g)
+		for e := range g.generate(ctx, gen) {
+			o.see(e)
+			if !yield(e) {
+				return
+			}
+		}
+	}
+}
+
+// observation is what one generation has shown so far.
+type observation struct {
+	request *request
+	model   string // the one that answers; a stranger's word would be a metric's label
+	session string // the coordinator's id
+	first   time.Duration
+	last    time.Duration
+	tokens  int
+	prompt  int
+	outcome string // finish reason, "stopped", or the error's code
+	failed  bool
+}
+
+func (o *observation) see(e *pb.Event) {
+	switch e := e.GetEvent().(type) {
+	case *pb.Event_Accepted:
+		o.model, o.session = e.Accepted.GetModel(), e.Accepted.GetId()
+		o.prompt = len(e.Accepted.GetPromptIds())
+	case *pb.Event_Token:
+		o.last = time.Since(o.request.began)
+		if o.tokens++; o.tokens == 1 {
+			o.first = o.last
+		}
+	case *pb.Event_Complete:
+		o.outcome = e.Complete.GetFinishReason()
+		o.prompt = int(e.Complete.GetUsage().GetPromptTokens())
+	case *pb.Event_Stopped:
+		o.outcome = codeStopped
+	case *pb.Event_Error:
+		o.outcome, o.failed = e.Error.GetCode(), true
+	}
+}
+
+func (o *observation) finish(ctx context.Context, g *Gateway) {
+	o.outcome = orDefault(o.outcome, codeStopped) // else the client has left
+	total := time.Since(o.request.began)
+	errorType := ""
+	if o.failed {
+		errorType = o.outcome
+		o.request.span.Fail(o.outcome)
+	}
+	o.request.span.Answer(o.session, o.outcome, o.prompt, o.tokens)
+	g.telemetry.ObserveRequest(telemetry.Chat, o.model, errorType, total)
+	if o.session != "" {
+		g.telemetry.ObserveUsage(telemetry.Chat, o.model, o.prompt, o.tokens)
+	}
+	if o.tokens > 0 {
+		g.telemetry.ObserveTTFT(telemetry.Chat, o.model, o.first)
+	}
+	if o.tokens > 1 {
+		g.telemetry.ObserveTPOT(telemetry.Chat, o.model, (o.last-o.first)/time.Duration(o.tokens-1))
+	}
+	g.log.LogAttrs(ctx, slog.LevelInfo, "answered",
+		slog.String("request", o.request.id), slog.String("session", o.session),
+		slog.String("door", o.request.door), slog.String("tenant", o.request.tenant), slog.String("model", o.model),
+		slog.String("outcome", o.outcome), slog.Int("prompt_tokens", o.prompt), slog.Int("tokens", o.tokens),
+		slog.Duration("first_token", o.first), slog.Duration("total", total))
+}

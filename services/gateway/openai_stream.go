@@ -1,0 +1,217 @@
+package gateway
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"iter"
+	"net/http"
+	"sync"
+	"time"
+
+	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
+)
+
+// ssePing is how often a silent stream shows that it lives.
+const ssePing = 15 * time.Second
+
+// chatStream writes one answer as server-sent events. The status is 200 only
+// once the coordinator has accepted the request; what fails later is an error
+// event, and the stream ends without [DONE].
+type chatStream struct {
+	request *chatRequest
+	head    chatHead
+	sse     *sseWriter
+	started []bool // choices whose role was sent
+	sum     tally
+}
+
+func newChatStream(w http.ResponseWriter, c *chatRequest, head chatHead, timeout time.Duration) *chatStream {
+	return &chatStream{request: c, head: head, started: make([]bool, c.choices), sse: newSSEWriter(w, timeout)}
+}
+
+func (s *chatStream) serve(ctx context.Context, events iter.Seq[choiceEvent]) {
+	ctx, cancel := context.WithCancel(ctx)
+	var work sync.WaitGroup
+	defer work.Wait()
+	defer cancel()
+	defer s.sse.close()
+	work.Go(func() { s.sse.keepAlive(ctx) })
+	for e := range events {
+		if p := endedEarly(e.Event); p != nil {
+			s.sse.fail(p)
+			return
+		}
+		if s.write(e) != nil {
+			return // the client is gone; leaving the loop stops the generation
+		}
+	}
+	if s.request.includeUsage {
+		last := s.chunk(nil)
+		last.Usage, _ = json.Marshal(s.sum.usage)
+		last.Timings = &s.sum.timings
+		if s.sse.event(last) != nil {
+			return
+		}
+	}
+	s.sse.done()
+}
+
+// write sends what an event adds to the answer.
+func (s *chatStream) write(e choiceEvent) error {
+	choice := chunkChoice{Index: e.index}
+	switch ev := e.GetEvent().(type) {
+	case *pb.Event_Accepted:
+		return s.start(e.index, ev.Accepted)
+	case *pb.Event_Token:
+		text, lp := ev.Token.GetDelta().GetContent(), logprobOf(ev.Token)
+		if text == "" && lp == nil {
+			return nil
+		}
+		choice.Delta.Content = &text
+		if lp != nil {
+			choice.Logprobs = &chatLogprobs{Content: []tokenLogprob{*lp}}
+		}
+		return s.sse.event(s.chunk(&choice))
+	case *pb.Event_Complete:
+		return s.finish(choice, ev.Complete)
+	}
+	return nil
+}
+
+// start sends the status with the first choice, and each choice's role.
+func (s *chatStream) start(index int, a *pb.Accepted) error {
+	s.head.accept(a)
+	if s.started[index] {
+		return nil
+	}
+	s.started[index] = true
+	empty := ""
+	return s.sse.event(s.chunk(&chunkChoice{Index: index, Delta: chatDelta{Role: "assistant", Content: &empty}}))
+}
+
+func (s *chatStream) finish(choice chunkChoice, c *pb.Complete) error {
+	if text := c.GetText(); text != "" {
+		held := choice
+		held.Delta.Content = &text
+		if err := s.sse.event(s.chunk(&held)); err != nil {
+			return err
+		}
+	}
+	var own tally
+	own.add(c.GetUsage(), c.GetTimings())
+	s.sum.add(c.GetUsage(), c.GetTimings())
+	reason := c.GetFinishReason()
+	choice.FinishReason = &reason
+	chunk := s.chunk(&choice)
+	chunk.Timings = &own.timings
+	return s.sse.event(chunk)
+}
+
+// chunk makes the frame around a choice; nil is the chunk without choices.
+func (s *chatStream) chunk(choice *chunkChoice) *chatChunk {
+	c := &chatChunk{
+		ID: s.head.id, Object: "chat.completion.chunk", Created: s.head.created,
+		Model: s.head.model, Fingerprint: s.head.fingerprint, Choices: []chunkChoice{},
+	}
+	if s.request.includeUsage {
+		c.Usage = json.RawMessage("null")
+	}
+	if choice != nil {
+		c.Choices = append(c.Choices, *choice)
+		if s.request.obfuscate && choice.Delta.Content != nil {
+			c.Obfuscation = padding(len(*choice.Delta.Content))
+		}
+	}
+	return c
+}
+
+// padding returns random letters that bring a text of n bytes to a multiple of
+// 32, so that the size of an encrypted chunk says little about its text.
+func padding(n int) string {
+	const unit = 32
+	return (rand.Text() + rand.Text())[:unit-n%unit]
+}
+
+// sseWriter writes events and comments. Each write has a deadline: a client that
+// reads nothing loses the stream.
+type sseWriter struct {
+	w       http.ResponseWriter
+	control *http.ResponseController
+	timeout time.Duration
+
+	mu      sync.Mutex // guards following, and writing
+	begun   bool
+	written time.Time
+}
+
+func newSSEWriter(w http.ResponseWriter, timeout time.Duration) *sseWriter {
+	return &sseWriter{w: w, control: http.NewResponseController(w), timeout: timeout}
+}
+
+// event sends one data event, and the headers before the first.
+func (s *sseWriter) event(doc any) error {
+	data, err := json.Marshal(doc)
+	if err != nil {
+		return err
+	}
+	return s.send("data: " + string(data) + "\n\n")
+}
+
+// done says that the answer is whole.
+func (s *sseWriter) done() { _ = s.send("data: [DONE]\n\n") }
+
+// close lifts the deadline, which would outlive this answer on its connection.
+func (s *sseWriter) close() { _ = s.control.SetWriteDeadline(time.Time{}) }
+
+// fail answers with a status when nothing was sent yet, else with an error event.
+func (s *sseWriter) fail(p *problem) {
+	s.mu.Lock()
+	begun := s.begun
+	s.mu.Unlock()
+	if !begun {
+		p.write(s.w)
+		return
+	}
+	_ = s.event(p.body())
+}
+
+func (s *sseWriter) send(text string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.begun {
+		s.begun = true
+		h := s.w.Header()
+		h.Set("Content-Type", "text/event-stream")
+		h.Set("Cache-Control", "no-cache")
+		h.Set("X-Accel-Buffering", "no")
+		s.w.WriteHeader(http.StatusOK)
+	}
+	s.written = time.Now()
+	if err := s.control.SetWriteDeadline(s.written.Add(s.timeout)); err != nil {
+		return err
+	}
+	if _, err := s.w.Write([]byte(text)); err != nil {
+		return err
+	}
+	return s.control.Flush()
+}
+
+// keepAlive sends a comment whenever the stream has been silent for a while.
+func (s *sseWriter) keepAlive(ctx context.Context) {
+	ticker := time.NewTicker(ssePing / 3)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		s.mu.Lock()
+		silent := s.begun && time.Since(s.written) >= ssePing
+		s.mu.Unlock()
+		if silent && s.send(": ping\n\n") != nil {
+			return // the reader of the request learns of it by its context
+		}
+	}
+}

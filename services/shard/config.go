@@ -1,0 +1,119 @@
+// Package shard offers a node's devices to a cluster: it loads the stages that
+// plans give it and runs them.
+//
+// One goroutine per device owns the device and all its stages (device.go); it
+// starts frames and finishes them, and never waits for anything but the next
+// event. Frames come from the stage before over a Push stream, or on the first
+// stage from the driver (drive.go), and go to the next stage by a hop
+// (push.go). The last stage's results go to everyone who subscribed
+// (results.go). Plans and the lease of a coordinator are in control.go.
+//
+// All stages of a pipeline in one epoch share a fate: when a stream to a
+// neighbour breaks or a stage fails, the node ends everything that belongs to
+// the pipeline, its neighbours see their streams end and do the same, and the
+// driver tells the coordinator.
+package shard
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+
+	"github.com/shoal-llm/shoal/internal/pki"
+	"github.com/shoal-llm/shoal/internal/telemetry"
+	"github.com/shoal-llm/shoal/pkg/compute"
+	"github.com/shoal-llm/shoal/pkg/engine"
+	"github.com/shoal-llm/shoal/pkg/frame"
+	"github.com/shoal-llm/shoal/pkg/model"
+)
+
+// Config says what a shard is.
+type Config struct {
+	Version   string // of the program
+	KernelSet string // the version of the kernels: nodes of one cluster have the same
+	Chunk     int    // rows of one prompt in a step; 0 is as many as a step has
+}
+
+// Validate reports the first setting that cannot work, by the name of its flag.
+func (c Config) Validate() error {
+	if c.Chunk < 0 || c.Chunk > frame.MaxRows {
+		return fmt.Errorf("--chunk %d: want 0 (a whole step) to %d", c.Chunk, frame.MaxRows)
+	}
+	return nil
+}
+
+// Deps are what a shard works with.
+type Deps struct {
+	Identity  *pki.Identity
+	Listener  net.Listener // for other nodes; Run closes it
+	Devices   []Device     // at least one; the shard is their one user
+	Open      func(name string) (*Model, error)
+	Load      Loader               // nil is engine.Open
+	Telemetry *telemetry.Telemetry // nil forgets everything
+	Log       *slog.Logger
+}
+
+// Device is something to compute on.
+type Device struct {
+	Backend     compute.Backend // closed by its maker, after Run
+	Fingerprint [32]byte        // of its self-test
+}
+
+// Model is an open model file, as far as a shard needs it.
+type Model struct {
+	Arch   model.Arch
+	Spec   model.Spec
+	Source model.Source
+	Digest [32]byte                  // SHA-256 of metadata and tensor table
+	Bytes  func(p model.Part) uint64 // of the tensors of a part
+	Close  func() error              // called once all stages are loaded
+}
+
+// Engine is a part of a model on a device. Its methods are called by the
+// goroutine that owns the device. A *engine.Stage is one.
+type Engine interface {
+	// Start applies a frame and submits its pass under tag. The frame belongs
+	// to the engine until Finish.
+	Start(tag uint64, f *frame.Frame) error
+	// Finish takes the completion of the oldest started frame. The output is
+	// valid until compute.MaxPasses frames later.
+	Finish(c compute.Completion) (engine.Output, error)
+	// Close frees what the engine holds. Nothing is started any more.
+	Close()
+}
+
+// Loader loads a part of a model onto a device. It runs on the goroutine that
+// owns the device.
+type Loader func(be compute.Backend, arch model.Arch, src model.Source, spec model.Spec, cfg engine.Config) (Engine, error)
+
+// loadEngine is the Loader of real models.
+func loadEngine(be compute.Backend, arch model.Arch, src model.Source, spec model.Spec, cfg engine.Config) (Engine, error) {
+	s, err := engine.Open(be, arch, src, spec, cfg)
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func (d *Deps) check() error {
+	switch {
+	case d.Identity == nil:
+		return errors.New("shard: no identity")
+	case d.Listener == nil:
+		return errors.New("shard: no listener")
+	case len(d.Devices) == 0:
+		return errors.New("shard: no device")
+	case d.Open == nil:
+		return errors.New("shard: no models")
+	case d.Log == nil:
+		return errors.New("shard: no log")
+	}
+	if d.Load == nil {
+		d.Load = loadEngine
+	}
+	if d.Telemetry == nil {
+		d.Telemetry = telemetry.Nop()
+	}
+	return nil
+}

@@ -1,0 +1,143 @@
+package driver
+
+import (
+	"slices"
+
+	"github.com/shoal-llm/shoal/pkg/frame"
+	"github.com/shoal-llm/shoal/pkg/kv"
+)
+
+// session is one generation in its slot.
+type session struct {
+	open      *frame.Open
+	lane      int
+	ids       []int32 // prompt and sampled ids: one per known position
+	prompt    int     // how many of ids were submitted
+	committed int
+	ahead     int
+	sent      int  // positions that steps have carried
+	awaiting  bool // a step that asks for its next id is in flight
+	opened    bool // a step has carried its Open
+	ended     bool
+	reason    Reason
+	detail    string
+}
+
+// credit reports whether the session may sample one more id.
+func (s *session) credit() bool { return len(s.ids)+1-s.committed <= s.ahead }
+
+// filling reports whether rows of the prompt have not been sent.
+func (s *session) filling() bool { return s.sent < s.prompt }
+
+// decodable reports whether the session's next row can be sent.
+func (s *session) decodable() bool {
+	return !s.filling() && !s.awaiting && s.credit()
+}
+
+// starved reports whether the session would be in the next step if there were
+// pages.
+func (s *session) starved() bool { return s.filling() || s.decodable() }
+
+// closed is the notice of the session's end.
+func (s *session) closed() Closed {
+	return Closed{Slot: s.open.Slot, Attempt: s.open.Attempt, Reason: s.reason, Detail: s.detail}
+}
+
+// pagesOf returns the pages that n positions take.
+func pagesOf(n int) int { return (n + kv.PageTokens - 1) / kv.PageTokens }
+
+func (e Submit) apply(m *Machine, _ *Output) error {
+	o := e.Open
+	switch {
+	case o == nil:
+		return refused("no session")
+	case int(o.Slot) >= len(m.slots):
+		return refused("slot %d of %d", o.Slot, len(m.slots))
+	case m.slots[o.Slot] != nil:
+		return refused("slot %d is taken", o.Slot)
+	case len(e.Tokens) == 0:
+		return refused("a prompt without ids")
+	case len(e.Tokens) > m.cfg.Context:
+		return refused("a prompt of %d ids, context of %d", len(e.Tokens), m.cfg.Context)
+	case e.Ahead < 1:
+		return refused("%d ids ahead of the commits", e.Ahead)
+	case len(o.History) > 0:
+		return refused("history is not submitted: it is chosen with a prefix")
+	case o.Weight != 0 && o.Weight != 1:
+		return refused("weight %v: all sessions have the same share", o.Weight)
+	}
+	s := &session{
+		open: o, lane: m.emptiestLane(), ahead: e.Ahead,
+		ids: slices.Clone(e.Tokens), prompt: len(e.Tokens), committed: len(e.Tokens),
+	}
+	m.lanes[s.lane].members++
+	m.slots[o.Slot] = s
+	m.sessions = append(m.sessions, s)
+	m.expire()
+	return nil
+}
+
+func (m *Machine) emptiestLane() int {
+	best := 0
+	for i := range m.lanes {
+		if m.lanes[i].members < m.lanes[best].members {
+			best = i
+		}
+	}
+	return best
+}
+
+// live returns the session of an attempt unless it has ended. Messages about
+// ended sessions cross with the news of their end and are nothing special.
+func (m *Machine) live(slot frame.Slot, attempt uint32) *session {
+	if int(slot) >= len(m.slots) {
+		return nil
+	}
+	s := m.slots[slot]
+	if s == nil || s.ended || s.open.Attempt != attempt {
+		return nil
+	}
+	return s
+}
+
+func (e Commit) apply(m *Machine, _ *Output) error {
+	if s := m.live(e.Slot, e.Attempt); s != nil {
+		s.committed = max(s.committed, e.Length)
+	}
+	return nil
+}
+
+func (e Halt) apply(m *Machine, _ *Output) error {
+	if s := m.live(e.Slot, e.Attempt); s != nil {
+		m.end(s, ReasonHalted, "")
+	}
+	return nil
+}
+
+func (e Tick) apply(m *Machine, _ *Output) error {
+	m.now = max(m.now, e.NowMS)
+	m.expire()
+	return nil
+}
+
+// expire ends the sessions whose deadline has passed.
+func (m *Machine) expire() {
+	for _, s := range slices.Clone(m.sessions) {
+		if d := s.open.DeadlineMS; d != 0 && d <= m.now {
+			m.end(s, ReasonDeadline, "")
+		}
+	}
+}
+
+// end takes a live session out of all further steps. Its Close goes with the
+// next one.
+func (m *Machine) end(s *session, why Reason, detail string) {
+	s.ended, s.reason, s.detail = true, why, detail
+	i := slices.Index(m.sessions, s)
+	m.sessions = slices.Delete(m.sessions, i, i+1)
+	if m.nextFill > i {
+		m.nextFill-- // the turn stays with whom it was
+	}
+	m.lanes[s.lane].members--
+	m.ending = append(m.ending, s)
+}

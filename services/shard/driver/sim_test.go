@@ -1,0 +1,331 @@
+package driver
+
+import (
+	"fmt"
+	"hash/fnv"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/shoal-llm/shoal/pkg/frame"
+	"github.com/shoal-llm/shoal/pkg/kv"
+)
+
+// next is the simulated model: the id that follows ids, a function of them and
+// of the seed alone.
+func next(seed uint64, ids []int32) int32 {
+	h := fnv.New64a()
+	fmt.Fprint(h, seed, ids)
+	return int32(h.Sum64() % 50)
+}
+
+// stopID ends a session.
+const stopID = 7
+
+func finish(id int32, answer, most int) frame.Finish {
+	switch {
+	case id == stopID:
+		return frame.FinishStop
+	case answer == most:
+		return frame.FinishLength
+	}
+	return frame.FinishNone
+}
+
+// alone is the answer of a session that has the pipeline for itself.
+func alone(seed uint64, prompt []int32, most, context int) []int32 {
+	ids := slices.Clone(prompt)
+	for len(ids) <= context {
+		id := next(seed, ids)
+		ids = append(ids, id)
+		if finish(id, len(ids)-len(prompt), most) != frame.FinishNone {
+			break
+		}
+	}
+	return ids[len(prompt):]
+}
+
+// stage is a simulated one: it keeps the log, and the ids of each slot.
+type stage struct {
+	log  *kv.Log
+	open map[frame.Slot]*frame.Open
+	ids  map[frame.Slot][]int32
+}
+
+func newStage(cfg Config) *stage {
+	return &stage{
+		log:  kv.NewLog(kv.Config{Epoch: cfg.Epoch, Pipeline: cfg.Pipeline, Pages: cfg.Pages, Slots: cfg.Slots, Rows: cfg.Rows, Context: cfg.Context}),
+		open: map[frame.Slot]*frame.Open{}, ids: map[frame.Slot][]int32{},
+	}
+}
+
+func (s *stage) apply(f *frame.Frame) (*frame.Result, error) {
+	step, err := s.log.Apply(f)
+	if err != nil {
+		return nil, err
+	}
+	for _, slot := range step.Closed {
+		delete(s.open, slot)
+		delete(s.ids, slot)
+	}
+	for _, o := range step.Opened {
+		s.open[o.Slot] = o
+	}
+	r := &frame.Result{Epoch: f.Epoch, Pipeline: f.Pipeline, Step: f.Step}
+	for i := range f.Spans {
+		sp := &f.Spans[i]
+		s.ids[sp.Slot] = append(s.ids[sp.Slot], sp.Tokens...)
+		if sp.Output == frame.OutputSample {
+			r.Sampled = append(r.Sampled, s.sample(sp.Slot))
+		}
+	}
+	return r, nil
+}
+
+func (s *stage) sample(slot frame.Slot) frame.Sampled {
+	o, ids := s.open[slot], s.ids[slot]
+	id := next(o.Sampling.Seed, ids)
+	return frame.Sampled{
+		Slot: slot, Attempt: o.Attempt, Position: int32(len(ids)), IDs: []int32{id},
+		Finish: finish(id, len(ids)+1-int(o.AnswerStart), int(o.Sampling.MaxTokens)),
+	}
+}
+
+// client is one session as the coordinator sees it.
+type client struct {
+	slot    frame.Slot
+	attempt uint32
+	seed    uint64
+	prompt  []int32
+	most    int
+	haltAt  int // halted once it has this many ids; -1 is never
+	got     []int32
+	halted  bool
+	closed  bool
+	reason  Reason
+	done    int // of the prompt
+}
+
+// world is a driver, a pipeline and a coordinator, advanced in any order.
+type world struct {
+	t       *rapid.T
+	cfg     Config
+	ahead   int
+	rng     *rand.Rand
+	m       *Machine
+	stages  []*stage
+	hops    [][]*frame.Frame // hops[i] waits before stage i
+	results []*frame.Result  // to the driver
+	copies  []*frame.Result  // to the coordinator
+	waiting []*client
+	bySlot  []*client
+	all     []*client
+}
+
+func (w *world) do(ev Event) {
+	w.t.Helper()
+	out, err := w.m.Step(ev)
+	if err != nil {
+		w.t.Fatalf("%T: %v", ev, err)
+	}
+	for _, f := range out.Send {
+		w.checkFrame(f)
+		w.hops[0] = append(w.hops[0], f)
+	}
+	for _, p := range out.Prefilled {
+		c := w.bySlot[p.Slot]
+		if p.Done <= c.done || p.Done > p.Total || p.Total != len(c.prompt) {
+			w.t.Fatalf("prefilled %+v after %d", p, c.done)
+		}
+		c.done = p.Done
+	}
+	for _, cl := range out.Closed {
+		c := w.bySlot[cl.Slot]
+		if c == nil || c.attempt != cl.Attempt || c.closed {
+			w.t.Fatalf("closed %+v, client %+v", cl, c)
+		}
+		c.closed, c.reason = true, cl.Reason
+		w.bySlot[cl.Slot] = nil
+	}
+	if w.m.InFlight() > w.cfg.InFlight {
+		w.t.Fatalf("%d steps in flight", w.m.InFlight())
+	}
+}
+
+// checkFrame holds what may be in a step: no halted session, decode rows of one
+// lane, of which none is in flight.
+func (w *world) checkFrame(f *frame.Frame) {
+	lane := -1
+	for i := range f.Spans {
+		sp := &f.Spans[i]
+		c := w.bySlot[sp.Slot]
+		if c == nil || c.halted {
+			w.t.Fatalf("step %d has a row of slot %d, which is stopped", f.Step, sp.Slot)
+		}
+		s := w.m.slots[sp.Slot]
+		if int(sp.Start) < len(c.prompt) {
+			continue
+		}
+		if lane >= 0 && s.lane != lane {
+			w.t.Fatalf("step %d has decode rows of two lanes", f.Step)
+		}
+		lane = s.lane
+		if over := int(sp.Start) + 2 - s.committed; over > w.ahead {
+			w.t.Fatalf("step %d samples %d ids ahead", f.Step, over)
+		}
+	}
+	for i := range w.m.flight {
+		if lane >= 0 && w.m.flight[i].step != f.Step && w.m.flight[i].lane == lane {
+			w.t.Fatalf("lane %d has decode rows in steps %d and %d", lane, w.m.flight[i].step, f.Step)
+		}
+	}
+}
+
+// advance does one random thing that can be done; false when there is none.
+func (w *world) advance() bool {
+	var can []func()
+	for i := range w.hops {
+		if len(w.hops[i]) > 0 {
+			can = append(can, func() { w.stage(i) })
+		}
+	}
+	if len(w.results) > 0 {
+		can = append(can, func() {
+			r := w.results[0]
+			w.results = w.results[1:]
+			w.do(Returned{r})
+		})
+	}
+	if len(w.copies) > 0 {
+		can = append(can, w.commit)
+	}
+	for slot, c := range w.bySlot {
+		if c == nil && len(w.waiting) > 0 {
+			can = append(can, func() { w.submit(frame.Slot(slot)) })
+			break
+		}
+	}
+	if len(can) == 0 {
+		return false
+	}
+	can[w.rng.IntN(len(can))]()
+	return true
+}
+
+func (w *world) stage(i int) {
+	f := w.hops[i][0]
+	w.hops[i] = w.hops[i][1:]
+	r, err := w.stages[i].apply(f)
+	if err != nil {
+		w.t.Fatalf("stage %d: %v", i, err)
+	}
+	if i+1 < len(w.hops) {
+		w.hops[i+1] = append(w.hops[i+1], f)
+		return
+	}
+	w.results, w.copies = append(w.results, r), append(w.copies, r)
+}
+
+// commit is the coordinator's part of a result.
+func (w *world) commit() {
+	r := w.copies[0]
+	w.copies = w.copies[1:]
+	for _, s := range r.Sampled {
+		// The news that a slot is free may overtake the copy of its last result.
+		c := w.all[s.Attempt-1]
+		if c.halted {
+			continue
+		}
+		c.got = append(c.got, s.IDs...)
+		w.do(Commit{Slot: s.Slot, Attempt: s.Attempt, Length: len(c.prompt) + len(c.got)})
+		w.maybeHalt(c)
+	}
+}
+
+func (w *world) maybeHalt(c *client) {
+	if len(c.got) == c.haltAt && w.bySlot[c.slot] == c {
+		c.halted = true
+		w.do(Halt{Slot: c.slot, Attempt: c.attempt})
+	}
+}
+
+func (w *world) submit(slot frame.Slot) {
+	c := w.waiting[0]
+	w.waiting = w.waiting[1:]
+	c.slot = slot
+	w.bySlot[slot] = c
+	o := &frame.Open{Slot: slot, Attempt: c.attempt, AnswerStart: int32(len(c.prompt))}
+	o.Sampling.Seed, o.Sampling.MaxTokens = c.seed, int32(c.most)
+	w.do(Submit{Open: o, Tokens: c.prompt, Ahead: w.ahead})
+	w.maybeHalt(c)
+}
+
+func drawWorld(t *rapid.T) *world {
+	stages := rapid.IntRange(1, 4).Draw(t, "stages")
+	cfg := Config{
+		Epoch: 5, Pipeline: 2, Context: 160,
+		Pages:    rapid.SampledFrom([]int{64, 3, 5, 8}).Draw(t, "pages"),
+		Slots:    rapid.IntRange(1, 6).Draw(t, "slots"),
+		Rows:     rapid.IntRange(1, 80).Draw(t, "rows"),
+		Chunk:    rapid.IntRange(1, 80).Draw(t, "chunk"),
+		Lanes:    rapid.IntRange(1, 3).Draw(t, "lanes"),
+		InFlight: rapid.IntRange(1, stages+2).Draw(t, "in flight"),
+	}
+	m, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{
+		t: t, cfg: cfg, m: m, ahead: rapid.IntRange(1, 8).Draw(t, "ahead"),
+		rng:  rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0)),
+		hops: make([][]*frame.Frame, stages), bySlot: make([]*client, cfg.Slots),
+	}
+	for range stages {
+		w.stages = append(w.stages, newStage(cfg))
+	}
+	for i := range rapid.IntRange(1, 12).Draw(t, "sessions") {
+		prompt := make([]int32, 1+w.rng.IntN(150))
+		for j := range prompt {
+			prompt[j] = int32(w.rng.IntN(50))
+		}
+		c := &client{attempt: uint32(i + 1), seed: w.rng.Uint64(), prompt: prompt, most: 1 + w.rng.IntN(30), haltAt: -1}
+		if w.rng.IntN(3) == 0 {
+			c.haltAt = w.rng.IntN(5)
+		}
+		w.waiting, w.all = append(w.waiting, c), append(w.all, c)
+	}
+	return w
+}
+
+// TestSessionsAsIfAlone runs sessions over a simulated pipeline whose parts
+// advance in any order. Each gets the ids it would get alone; a stopped one is
+// in no further step; everything is free in the end.
+func TestSessionsAsIfAlone(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := drawWorld(t)
+		for w.advance() {
+		}
+		for i, c := range w.all {
+			want := alone(c.seed, c.prompt, c.most, w.cfg.Context)
+			if !c.closed {
+				t.Fatalf("session %d never closed", i)
+			}
+			if c.halted || c.reason == ReasonFailed && w.cfg.Pages < pagesOf(w.cfg.Context)*w.cfg.Slots {
+				want = want[:min(len(want), len(c.got))]
+			}
+			if !slices.Equal(c.got, want) {
+				t.Fatalf("session %d got %v, alone %v (closed: %s)", i, c.got, want, c.reason)
+			}
+			if !c.halted && c.reason != ReasonFailed && c.done != len(c.prompt) {
+				t.Fatalf("session %d: prompt done up to %d of %d", i, c.done, len(c.prompt))
+			}
+		}
+		for i, s := range w.stages {
+			if s.log.Free() != w.cfg.Pages || w.m.free != w.cfg.Pages {
+				t.Fatalf("stage %d has %d pages free, driver %d", i, s.log.Free(), w.m.free)
+			}
+		}
+	})
+}

@@ -1,0 +1,73 @@
+package shard
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/shoal-llm/shoal/internal/wire"
+	"github.com/shoal-llm/shoal/pkg/frame"
+	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
+)
+
+const (
+	maxPipelines = 64
+	maxLanes     = 1 << 10
+	maxPages     = 1 << 24
+)
+
+// checkPlan refuses a plan, whole, whose pipelines do not cover the model once
+// and in order, or that no shard could carry out.
+func checkPlan(p *pb.Plan) error {
+	switch {
+	case p.GetModel().GetName() == "":
+		return errors.New("a plan without a model")
+	case len(p.Model.Digest) != 32:
+		return fmt.Errorf("digest of %d bytes", len(p.Model.Digest))
+	case len(p.Pipelines) == 0 || len(p.Pipelines) > maxPipelines:
+		return fmt.Errorf("%d pipelines", len(p.Pipelines))
+	}
+	seen := map[uint32]bool{}
+	for _, pl := range p.Pipelines {
+		if seen[pl.GetId()] {
+			return fmt.Errorf("pipeline %d is there twice", pl.GetId())
+		}
+		seen[pl.GetId()] = true
+		if err := checkPipeline(pl, p.Model); err != nil {
+			return fmt.Errorf("pipeline %d: %w", pl.GetId(), err)
+		}
+	}
+	return nil
+}
+
+func checkPipeline(pl *pb.Pipeline, m *pb.Model) error {
+	for _, f := range []struct {
+		name  string
+		value uint32
+		most  uint32
+	}{
+		{"stages", uint32(len(pl.GetStages())), wire.MaxStages}, {"pages", pl.GetPages(), maxPages},
+		{"slots", pl.GetSlots(), frame.MaxSlots}, {"rows", pl.GetRows(), frame.MaxRows},
+		{"lanes", pl.GetLanes(), maxLanes}, {"positions of context", pl.GetContext(), wire.MaxPositions},
+	} {
+		if f.value < 1 || f.value > f.most {
+			return fmt.Errorf("%d %s, want 1 to %d", f.value, f.name, f.most)
+		}
+	}
+	next := uint32(0)
+	for i, st := range pl.Stages {
+		if st.GetFirst() != next {
+			return fmt.Errorf("stage %d begins with layer %d, expected %d", i, st.GetFirst(), next)
+		}
+		if err := partOf(st).Check(int(m.Layers)); err != nil {
+			return fmt.Errorf("stage %d: %w", i, err)
+		}
+		if st.Node == "" || st.Address == "" {
+			return fmt.Errorf("stage %d is nowhere", i)
+		}
+		next = st.End
+	}
+	if next != m.Layers {
+		return fmt.Errorf("layers from %d on are missing", next)
+	}
+	return nil
+}

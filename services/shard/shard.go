@@ -1,0 +1,72 @@
+package shard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+)
+
+// drainTimeout is what streams get for their last messages when a shard ends.
+const drainTimeout = 500 * time.Millisecond
+
+// Shard is the worker role of a node.
+type Shard struct {
+	cfg     Config
+	deps    Deps
+	devices []*device
+	control *control
+	plans   chan *assignment // for the loader; capacity 1, the newest wins
+}
+
+// New returns a shard that does nothing before Run.
+func New(cfg Config, deps Deps) (*Shard, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if err := deps.check(); err != nil {
+		return nil, err
+	}
+	s := &Shard{cfg: cfg, deps: deps, control: newControl(), plans: make(chan *assignment, 1)}
+	for i, d := range deps.Devices {
+		s.devices = append(s.devices, newDevice(i, d, deps.Telemetry))
+	}
+	return s, nil
+}
+
+// Run serves until ctx ends. Then all pipelines end and everything that was
+// started has returned. It is called once.
+func (s *Shard) Run(ctx context.Context) error {
+	server, err := s.newServer()
+	if err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	for _, d := range s.devices {
+		group.Go(func() error { return d.run(ctx) })
+	}
+	group.Go(func() error { return s.loadAll(ctx) })
+	group.Go(func() error {
+		if err := server.Serve(s.deps.Listener); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+			return fmt.Errorf("serve %s: %w", s.deps.Listener.Addr(), err)
+		}
+		return nil
+	})
+	group.Go(func() error {
+		<-ctx.Done()
+		s.control.end(errors.New("the shard is stopping"))
+		stopServer(server)
+		return nil
+	})
+	return group.Wait()
+}
+
+// stopServer lets streams end by themselves, for a moment.
+func stopServer(server *grpc.Server) {
+	forced := time.AfterFunc(drainTimeout, server.Stop)
+	defer forced.Stop()
+	server.GracefulStop()
+}
