@@ -191,7 +191,7 @@ func TestLostShardEndsEveryAnswerOnceAndIsReplaced(t *testing.T) {
 			kill(r.shards["b"])
 			for _, a := range answers {
 				e := a.finish().GetError()
-				if e.GetCode() != "shard_lost" || !e.GetRetryable() || !strings.Contains(e.GetMessage(), "node b (stage 1") && name == "silent" {
+				if e.GetCode() != "shard_lost" || !e.GetRetryable() || !strings.Contains(e.GetMessage(), "node b (stage 1") {
 					t.Errorf("%v", a.terminal)
 				}
 			}

@@ -48,13 +48,29 @@ type Model struct {
 	Text    Text
 }
 
-// rowBuffers is how many rows of the residual stream's width a step needs in
-// buffers for one row, generously.
-const rowBuffers = 24
+// rowBuffers is how many times the width of the residual stream a step needs in
+// buffers for each of its rows, generously.
+const rowBuffers = 12
 
-// NewModel describes an open model file, with its vocabulary and its chat
-// template, which may be nil.
-func NewModel(m *library.Model, vocab *token.Vocab, chat *template.Template) Model {
+// NewModel describes an open model file.
+func NewModel(m *library.Model) (Model, error) {
+	vocab, err := m.Vocab()
+	if err != nil {
+		return Model{}, err
+	}
+	chat, err := m.Template()
+	if err != nil {
+		return Model{}, err
+	}
+	return Model{
+		Name: m.Name, Path: m.Path, Architecture: m.Spec.Arch, Precision: m.Precision, TensorTypes: m.TensorTypes,
+		Size: m.Size, Digest: m.Digest, Hidden: m.Spec.Hidden, Vocab: m.Spec.Vocab, Created: time.Now(),
+		Facts: factsOf(m), StopIDs: vocab.End(), Text: text{vocab, chat},
+	}, nil
+}
+
+// factsOf measures the parts of a model.
+func factsOf(m *library.Model) plan.Model {
 	s := m.Spec
 	facts := plan.Model{
 		Name: m.Name, Context: s.Context, KVPage: s.KVBytes(1),
@@ -70,11 +86,7 @@ func NewModel(m *library.Model, vocab *token.Vocab, chat *template.Template) Mod
 	facts.EmbedBytes = m.Bytes(model.Part{First: 0, End: 1, Embed: true}) - facts.LayerBytes[0]
 	facts.HeadBytes = m.Bytes(model.Part{First: last, End: s.Layers, Head: true}) - facts.LayerBytes[last]
 	facts.TiedBytes = facts.EmbedBytes + facts.HeadBytes + layers - m.Bytes(model.Whole(s))
-	return Model{
-		Name: m.Name, Path: m.Path, Architecture: s.Arch, Precision: m.Precision, TensorTypes: m.TensorTypes,
-		Size: m.Size, Digest: m.Digest, Hidden: s.Hidden, Vocab: s.Vocab, Created: time.Now(),
-		Facts: facts, StopIDs: vocab.End(), Text: text{vocab, chat},
-	}
+	return facts
 }
 
 // text is a vocabulary with a template.

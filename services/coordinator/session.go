@@ -3,6 +3,7 @@ package coordinator
 import (
 	"context"
 	"crypto/sha256"
+	"strings"
 	"time"
 
 	"github.com/shoal-llm/shoal/internal/telemetry"
@@ -39,6 +40,7 @@ type session struct {
 	place     frame.Slot
 	attempt   uint32
 	orphaned  time.Time // its slot was closed under it; zero is not
+	why       string    // the driver's reason for that
 	cached    int
 	announced int // its place in the queue, as the client knows it
 	done      bool
@@ -145,7 +147,8 @@ func (o *owner) drive(m *pb.DriveRequest) {
 }
 
 // slotClosed frees a slot: no stage holds anything of its session.
-func (o *owner) slotClosed(at frame.Slot, attempt uint32) {
+func (o *owner) slotClosed(c *pb.Closed) {
+	at, attempt := c.GetSlot(), c.GetAttempt()
 	if int(at) >= len(o.slots) || o.slots[at].attempt != attempt || attempt == 0 {
 		return
 	}
@@ -153,6 +156,10 @@ func (o *owner) slotClosed(at frame.Slot, attempt uint32) {
 	o.slots[at] = slot{}
 	if s := o.running[attempt]; s != nil {
 		s.orphaned = time.Now()
+		s.why = strings.TrimSuffix(c.GetReason()+": "+c.GetDetail(), ": ")
+		if c.GetReason() == "refused" { // no result will tell
+			o.fail(s, later(generation.CodeInternal, "The pipeline refused the request: %s.", c.GetDetail()))
+		}
 	}
 	o.admit()
 }
@@ -162,7 +169,7 @@ func (o *owner) expire(now time.Time) {
 	for _, s := range o.running {
 		o.act(s, s.machine.Step(generation.Tick{Now: now}))
 		if !s.done && !s.orphaned.IsZero() && now.Sub(s.orphaned) > closedGrace && !s.machine.Finishing() {
-			o.fail(s, later(generation.CodeInternal, "The pipeline gave the answer up without saying why."))
+			o.fail(s, later(generation.CodeInternal, "The pipeline gave the answer up (%s).", s.why))
 		}
 	}
 	o.waiting.each(func(s *session) {

@@ -10,7 +10,6 @@ import (
 
 	"github.com/shoal-llm/shoal/internal/cluster"
 	"github.com/shoal-llm/shoal/internal/pki"
-	"github.com/shoal-llm/shoal/pkg/frame"
 	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
 	"github.com/shoal-llm/shoal/services/coordinator/plan"
 )
@@ -321,7 +320,7 @@ func (e driven) apply(o *owner) {
 			o.progress(s, "prefill", int64(m.Prefilled.GetDone()), int64(m.Prefilled.GetTotal()))
 		}
 	case *pb.DriveResponse_Closed:
-		o.slotClosed(frame.Slot(m.Closed.GetSlot()), m.Closed.GetAttempt())
+		o.slotClosed(m.Closed)
 	case *pb.DriveResponse_Faulted:
 		o.step(plan.Faulted{Epoch: e.epoch, Stage: int(m.Faulted.GetStage()), Reason: m.Faulted.GetReason()})
 	}

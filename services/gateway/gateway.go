@@ -47,6 +47,7 @@ type Gateway struct {
 	sockets   turnstile
 	draining  chan struct{} // closed when no new request may begin
 	drained   chan struct{} // closed when what still runs must end
+	cut       chan struct{} // closed when sockets that did not say goodbye are cut
 
 	http     *http.Server
 	grpc     *grpc.Server
@@ -74,6 +75,7 @@ func New(config Config, deps Deps) (*Gateway, error) {
 		sockets:   turnstile{limit: int64(config.Limits.Sockets)},
 		draining:  make(chan struct{}),
 		drained:   make(chan struct{}),
+		cut:       make(chan struct{}),
 	}
 	if g.log == nil {
 		g.log = slog.New(slog.DiscardHandler)
@@ -176,7 +178,7 @@ func ignore(err, expected error) error {
 }
 
 // drainGrace is how long clients have to read their last event.
-const drainGrace = 2 * time.Second
+const drainGrace = time.Second
 
 // drain ends serving: refuse, wait, stop, close.
 func (g *Gateway) drain() {
@@ -199,7 +201,12 @@ func (g *Gateway) drain() {
 		g.grpc.GracefulStop()
 		return nil
 	})
-	group.Go(func() error { g.sockets.empty(ctx); return nil })
+	group.Go(func() error {
+		g.sockets.empty(ctx)
+		close(g.cut)
+		g.sockets.empty(context.Background()) // cut sockets end at once
+		return nil
+	})
 	_ = group.Wait() // what did not end in time was closed
 }
 
@@ -214,11 +221,16 @@ func (g *Gateway) isDraining() bool {
 
 // untilDrained returns a context that also ends when the drain time is over.
 func (g *Gateway) untilDrained(ctx context.Context) (context.Context, context.CancelFunc) {
+	return until(ctx, g.drained, errDrain)
+}
+
+// until returns a context that also ends, with that cause, when done is closed.
+func until(ctx context.Context, done <-chan struct{}, cause error) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	go func() {
 		select {
-		case <-g.drained:
-			cancel(errDrain)
+		case <-done:
+			cancel(cause)
 		case <-ctx.Done():
 		}
 	}()

@@ -97,7 +97,8 @@ func (s *subscription) read(ctx context.Context, yield func(*pb.Event) bool) {
 			return
 		}
 		if terminal(e) {
-			s.over = true
+			s.over = !s.box.overrun() // else the end is ours, and news to the coordinator
+			s.stop(ctx)
 			yield(e)
 			return
 		}
@@ -146,6 +147,7 @@ type mailbox struct {
 	mu     sync.Mutex // guards following
 	events []*pb.Event
 	ended  bool
+	over   bool // ended because it was full
 }
 
 func newMailbox() *mailbox { return &mailbox{ready: make(chan struct{}, 1)} }
@@ -166,12 +168,18 @@ func (b *mailbox) put(e *pb.Event) {
 		b.ended = true
 		b.events = append(b.events, e)
 	case n >= window+spareEvents:
-		b.ended = true
+		b.ended, b.over = true, true
 		b.events = append(b.events, (&problem{code: codeInternal, message: "The coordinator sent more than it was allowed to."}).event())
 	default:
 		b.events = append(b.events, e)
 	}
 	b.wake()
+}
+
+func (b *mailbox) overrun() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.over
 }
 
 func (b *mailbox) wake() {

@@ -63,15 +63,21 @@ func (g *Gateway) authenticate(ctx context.Context, method string) (context.Cont
 	if values := md.Get("traceparent"); len(values) == 1 {
 		ctx = telemetry.Extract(ctx, values[0])
 	}
-	var key string
-	if values := md.Get("authorization"); len(values) == 1 {
-		key, _ = strings.CutPrefix(values[0], "Bearer ")
-	}
-	tenant, refused := g.access.tenantOf(key)
+	tenant, refused := g.access.tenantOf(grpcKey(md))
 	if refused != nil && !strings.HasPrefix(method, openMethods) {
 		return nil, status.Error(codes.Unauthenticated, "an API key is needed: send it as the metadata \"authorization: Bearer KEY\"")
 	}
 	return withCaller(ctx, caller{tenant: tenant}), nil
+}
+
+// grpcKey finds the key in "authorization: Bearer KEY".
+func grpcKey(md metadata.MD) string {
+	if values := md.Get("authorization"); len(values) == 1 {
+		if key, ok := strings.CutPrefix(values[0], "Bearer "); ok {
+			return key
+		}
+	}
+	return ""
 }
 
 func (g *Gateway) keyedUnary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {

@@ -77,10 +77,10 @@ type socket struct {
 // serve reads requests until the socket closes, which stops the answer that is
 // running: one goroutine reads, one answers, one pings.
 func (s *socket) serve(ctx context.Context) {
-	ctx, cancel := context.WithCancelCause(ctx)
+	ctx, cancel := until(ctx, s.gateway.cut, errDrain) // the end of ctx closes the connection
 	var work sync.WaitGroup
 	defer work.Wait()
-	defer cancel(errClient)
+	defer cancel()
 	work.Go(func() { s.keepAlive(ctx) })
 	work.Go(func() { s.closeOnDrain(ctx) })
 	for {

@@ -497,12 +497,29 @@ func TestDrain(t *testing.T) {
 	running.wantClose(websocket.StatusGoingAway)
 }
 
+// A client that never says goodbye does not keep the gateway from ending.
+func TestDrainCutsSilentSockets(t *testing.T) {
+	f := serve(t)
+	f.dial(t, nil) // and never reads
+	f.stop()
+	select {
+	case err := <-f.done:
+		f.done <- err
+	case <-time.After(patience):
+		t.Fatal("Run does not return")
+	}
+	if n := f.sockets.inside.Load(); n != 0 {
+		t.Errorf("%d sockets are left", n)
+	}
+}
+
 func TestLogHasNoPrompt(t *testing.T) {
 	f := serve(t)
 	f.fake.set(func(g *fakeGeneration) { g.answer("the", "butler", "did", "it") })
 	p := f.dial(t, nil)
 	p.send(`{"prompt":"xyzzy plugh"}`)
 	_, _, last := p.answer()
+	p.conn.Close(websocket.StatusNormalClosure, "")
 	f.stop()
 	if err := <-f.done; err != nil {
 		t.Error(err)

@@ -43,6 +43,7 @@ type pipeline struct {
 	epoch  uint64
 	plan   *pb.Pipeline
 	model  string
+	vocab  int
 	fuse   *fuse
 	stages map[int]*stage // by place in the pipeline
 	// results is there on the node of the last stage.
@@ -58,7 +59,8 @@ func (p *pipeline) last() int { return len(p.plan.Stages) - 1 }
 func (s *Shard) newPipeline(plan *pb.Plan, pl *pb.Pipeline) (*pipeline, error) {
 	p := &pipeline{
 		epoch: plan.Epoch, plan: pl, model: plan.GetModel().GetName(),
-		fuse: newFuse(), stages: map[int]*stage{},
+		vocab: int(plan.GetModel().GetVocab()),
+		fuse:  newFuse(), stages: map[int]*stage{},
 	}
 	for i, st := range pl.Stages {
 		if st.Node != s.deps.Identity.NodeID() {

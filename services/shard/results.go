@@ -121,8 +121,3 @@ func sendRest(p *pipeline, sub *subscription, stream pb.ShardService_ResultsServ
 		}
 	}
 }
-
-// ended is what streams of an ended pipeline are told.
-func ended(p *pipeline) error {
-	return status.Errorf(codes.Unavailable, "pipeline %d of epoch %d ended at stage %d: %v", p.plan.Id, p.epoch, p.fuse.at, p.fuse.err)
-}

@@ -22,9 +22,10 @@ type stage struct {
 	dev   *device
 	label string // for telemetry
 
-	fed atomic.Bool  // somebody feeds it
-	in  chan arrival // frames to compute; the one feeder waits when it is full
-	out *outbox      // frames for the next stage; nil on the last
+	ready atomic.Bool  // it is loaded
+	fed   atomic.Bool  // somebody feeds it
+	in    chan arrival // frames to compute; the one feeder waits when it is full
+	out   *outbox      // frames for the next stage; nil on the last
 
 	// Of the goroutine that owns the device:
 	engine  Engine

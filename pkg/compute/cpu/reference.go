@@ -25,7 +25,7 @@ func (w *worker) referenceTile(p *pass, s *step, i, row int) {
 	if s.kind != normRows {
 		return
 	}
-	if math.IsNaN(sum) || math.IsInf(sum, 0) {
+	if sum = float64(float32(sum)); math.IsNaN(sum) || math.IsInf(sum, 0) {
 		p.bad[row] = true
 		clear(out)
 		return

@@ -14,7 +14,8 @@ type Config struct {
 	Coordinator uint8 // number of this coordinator: the low bits of its epochs
 }
 
-// retryFailed is how long a node that could not load its stage is left out.
+// retryFailed is how long a node that could not load its stage, or refused a
+// plan, is left out, whether it stays connected or not.
 const retryFailed = 10 * time.Second
 
 // Phase says how far the cluster is.
@@ -45,7 +46,7 @@ type (
 		Stage int
 		Err   string
 	}
-	// Refused says that a node refused a plan and has seen Epoch.
+	// Refused says that a node refused the lease or a plan and has seen Epoch.
 	Refused struct {
 		Node   string
 		Epoch  uint64
@@ -163,7 +164,6 @@ func (m *Machine) joined(e Joined) []Action {
 		actions = m.drop(fmt.Sprintf("node %s started again", e.Node.ID))
 	}
 	m.nodes[e.Node.ID] = e.Node
-	delete(m.failed, e.Node.ID)
 	if m.phase != Waiting { // a running plan is not disturbed
 		return actions
 	}
@@ -179,13 +179,12 @@ func (m *Machine) lost(e Lost) []Action {
 		return nil
 	}
 	delete(m.nodes, e.Node)
-	delete(m.failed, e.Node)
 	m.forming = m.forming || len(m.nodes) == 0
 	if m.plan == nil {
-		if m.planAt.IsZero() || len(m.nodes) == 0 {
-			return m.try()
+		if m.forming && !m.planAt.IsZero() && len(m.nodes) > 0 {
+			return nil // others may be joining still
 		}
-		return nil
+		return m.try()
 	}
 	stage := m.plan.OfNode(e.Node)
 	if stage < 0 {
@@ -214,20 +213,28 @@ func (m *Machine) stageLoaded(e Loaded) []Action {
 
 func (m *Machine) refused(e Refused) []Action {
 	m.seen = max(m.seen, e.Epoch)
-	if m.plan == nil || m.plan.OfNode(e.Node) < 0 || m.seen <= m.plan.Epoch {
+	concerned := m.plan != nil && m.plan.OfNode(e.Node) >= 0
+	if concerned && m.seen > m.plan.Epoch {
+		// This coordinator is new to the cluster: all nodes will refuse, and come
+		// again. So the next plan forms like the first.
+		actions := m.drop(fmt.Sprintf("node %s refused the plan: %s", e.Node, e.Reason))
+		m.forming, m.planAt = true, m.now.Add(m.cfg.Wishes.Settle)
+		return append(actions, m.wait("node "+e.Node+" has seen a newer plan: making another")...)
+	}
+	reason := fmt.Sprintf("node %s refused: %s", e.Node, e.Reason)
+	m.failed[e.Node] = failure{reason, m.now.Add(retryFailed)}
+	if !concerned {
 		return nil
 	}
-	actions := m.drop(fmt.Sprintf("node %s refused the plan: %s", e.Node, e.Reason))
-	m.planAt = m.now.Add(m.cfg.Wishes.Settle) // another coordinator may be at work: no race for epochs
-	return append(actions, m.wait("node "+e.Node+" has seen a newer plan: making another")...)
+	return append(m.drop(reason), m.try()...)
 }
 
 func (m *Machine) tick() []Action {
 	again := false
 	for id, f := range m.failed {
-		if m.phase == Waiting && !m.now.Before(f.until) {
+		if !m.now.Before(f.until) {
 			delete(m.failed, id)
-			again = true
+			again = again || m.phase == Waiting && m.planAt.IsZero()
 		}
 	}
 	if again || !m.planAt.IsZero() && !m.now.Before(m.planAt) {
@@ -288,7 +295,9 @@ func (m *Machine) missing(n int) string {
 // withFailures adds why nodes are left out.
 func (m *Machine) withFailures(reason string) string {
 	for _, id := range slices.Sorted(maps.Keys(m.failed)) {
-		reason += "; " + m.failed[id].reason
+		if _, here := m.nodes[id]; here {
+			reason += "; " + m.failed[id].reason
+		}
 	}
 	return reason
 }

@@ -199,3 +199,27 @@ func refused(format string, args ...any) error {
 func fault(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", ErrFault, fmt.Sprintf(format, args...))
 }
+
+// Sessions returns how many sessions have been in a step and how many wait for
+// their first.
+func (m *Machine) Sessions() (running, waiting int) {
+	for _, s := range m.sessions {
+		if s.opened {
+			running++
+		} else {
+			waiting++
+		}
+	}
+	return running, waiting
+}
+
+// Deadline returns the earliest deadline of a session, in Unix milliseconds, and
+// whether there is one. A Tick is due then.
+func (m *Machine) Deadline() (ms int64, ok bool) {
+	for _, s := range m.sessions {
+		if d := s.open.DeadlineMS; d != 0 && (!ok || d < ms) {
+			ms, ok = d, true
+		}
+	}
+	return ms, ok
+}

@@ -6,7 +6,7 @@ import (
 	"github.com/shoal-llm/shoal/pkg/quant"
 )
 
-//go:generate go run asm.go asm_rows.go asm_tiles.go asm_pages.go asm_softmax.go -out kernels_amd64.s -stubs kernels_amd64.go -pkg vec
+//go:generate go run asm.go asm_rows.go asm_tiles.go asm_pages.go asm_softmax.go asm_quantize.go -out kernels_amd64.s -stubs kernels_amd64.go -pkg vec
 
 // The kernels find the fields of a Row at these offsets; the build fails if they
 // move.

@@ -137,7 +137,7 @@ func (l level) joinHalves(v []reg.VecVirtual, op func(...Op)) reg.VecVirtual {
 const (
 	indexTable = 0                     // int32 0 to 63
 	tailTable  = indexTable + 4*keys   // 16 × −1, 16 × 0
-	orderTable = tailTable + 4*2*lanes // uint8 0 4 1 5 2 6 3 7, padded
+	orderTable = tailTable + 4*2*lanes // int32 0 4 1 5 2 6 3 7
 	firstFree  = orderTable + 32       // numbers, 32 bytes each
 	spacing    = 32
 )
@@ -154,7 +154,9 @@ func layTables() {
 	for i := range 2 * lanes {
 		DATA(tailTable+4*i, U32(uint32(int32(i/lanes-1))))
 	}
-	DATA(orderTable, U64(0x0703060205010400))
+	for i := range 8 {
+		DATA(orderTable+4*i, U32(uint32(i/2+i%2*4)))
+	}
 }
 
 // number returns a place in memory that holds the bits eight times.

@@ -218,12 +218,19 @@ func (l level) exponential() *exponential {
 // apply replaces x by e to its power. Of two equal or unordered operands,
 // VMAXPS and VMINPS take the first one here: x, so a NaN stays.
 func (e *exponential) apply(x reg.VecVirtual) {
+	VMINPS(x, e.l.register(e.most), x)
+	e.applyNegative(x)
+}
+
+// applyNegative is apply for x that are not above the upper bound.
+func (e *exponential) applyNegative(x reg.VecVirtual) {
 	n, p, exponent := e.l.vec(), e.l.vec(), e.l.vec()
 	VMAXPS(x, e.l.register(e.least), x)
-	VMINPS(x, e.l.register(e.most), x)
 	VMULPS(e.log2e, x, n)
 	VADDPS(e.round, n, n)
-	VPSLLD(Imm(23), n, exponent)
+	if e.l == avx2 {
+		VPSLLD(Imm(23), n, exponent)
+	}
 	VSUBPS(e.round, n, n)
 	VFMADD231PS(e.high, n, x)
 	VFMADD231PS(e.low, n, x)
@@ -231,6 +238,10 @@ func (e *exponential) apply(x reg.VecVirtual) {
 	for _, c := range e.polynomial[1:] {
 		VFMADD213PS(c, x, p)
 	}
-	VPADDD(e.bias, exponent, exponent)
-	VMULPS(exponent, p, x)
+	if e.l == avx2 {
+		VPADDD(e.bias, exponent, exponent)
+		VMULPS(exponent, p, x)
+	} else {
+		VSCALEFPS(n, p, x) // p·2ⁿ
+	}
 }

@@ -28,30 +28,46 @@ type soft struct {
 	exp        *exponential
 }
 
-// softmax generates the online softmax of a page. Scaled and masked scores go
-// through memory between finding the largest and raising them to powers.
+// softmax generates the online softmax of a page in two walks over the rows, so
+// that no row's powers wait for its own largest score alone. Scaled and masked
+// scores go from the first to the second through memory.
 func (l level) softmax() {
 	l.open("Softmax", "func(s, rows *float32, n int, scale, softCap float32)", "makes weights of the scores of n rows")
 	f := soft{level: l, s: argument("s"), row: argument("rows"), scale: l.spread("scale"), cap: l.spread("softCap")}
 	n, capped := argument("n"), GP32()
 	VMOVD(f.cap.AsX(), capped)
 	f.hidden, f.two, f.exp = l.constant(-1e30), l.constant(2), l.exponential()
-	largest := l.vec()
-	Label("row")
-	VBROADCASTSS(at(f.row, rowMax), largest)
-	TESTL(U32(1<<31-1), capped)
-	JNZ(LabelRef("capped"))
-	f.scores(largest, func(reg.VecVirtual) {})
-	Label("scored")
-	f.join(largest)
-	f.weights(largest)
+	f.eachRow("row", n, func() {
+		largest := l.vecs(l.parts())
+		for _, v := range largest {
+			VBROADCASTSS(at(f.row, rowMax), v)
+		}
+		TESTL(U32(1<<31-1), capped)
+		JNZ(LabelRef("capped"))
+		f.scores(largest, func(reg.VecVirtual) {})
+		JMP(LabelRef("scored"))
+		Label("capped")
+		f.scores(largest, f.softCap)
+		Label("scored")
+		f.join(largest)
+	})
+	f.eachRow("weights", n, f.weights)
+	done()
+}
+
+// eachRow runs body with s and row at each row, and leaves them as they were.
+func (f *soft) eachRow(label string, n reg.GPVirtual, body func()) {
+	first, firstRow, count := GP64(), GP64(), GP64()
+	MOVQ(f.s, first)
+	MOVQ(f.row, firstRow)
+	MOVQ(n, count)
+	Label(label)
+	body()
 	ADDQ(U32(keysBytes), f.s)
 	ADDQ(U32(rowBytes), f.row)
-	down(n, "row")
-	done()
-	Label("capped")
-	f.scores(largest, f.softCap)
-	JMP(LabelRef("scored"))
+	down(count, label)
+	MOVQ(first, f.s)
+	MOVQ(firstRow, f.row)
 }
 
 // softCap replaces x by cap·(1 − 2/(exp(2x/cap) + 1)).
@@ -68,7 +84,7 @@ func (f *soft) softCap(x reg.VecVirtual) {
 // scores leaves the scaled scores in memory and the largest one of each lane in
 // largest. Of two equal or unordered operands VMAXPS takes the first one here:
 // the largest so far.
-func (f *soft) scores(largest reg.VecVirtual, limit func(x reg.VecVirtual)) {
+func (f *soft) scores(largest []reg.VecVirtual, limit func(x reg.VecVirtual)) {
 	seen := f.sight()
 	for i := range keys / f.width() {
 		x := f.vec()
@@ -76,23 +92,24 @@ func (f *soft) scores(largest reg.VecVirtual, limit func(x reg.VecVirtual)) {
 		limit(x)
 		seen.hide(i, x, f.hidden)
 		VMOVUPS(x, at(f.s, i*f.bytes))
-		VMAXPS(largest, x, largest)
+		most := largest[i%len(largest)]
+		VMAXPS(most, x, most)
 	}
 }
 
-// join spreads the largest value of all lanes. Zeros of both signs may have met;
-// then the first zero of the page is the largest, unless the row has had one
-// (which all lanes hold).
-func (f *soft) join(largest reg.VecVirtual) {
-	v := []reg.VecVirtual{largest, largest}
-	x := f.joinHalves(v, VMAXPS)
-	bits, place, sign := GP32(), GP64(), GP32()
+// join makes the largest value of all lanes the row's maximum, and leaves the
+// old one minus the new one in its scale. Zeros of both signs may have met; then
+// the first zero of the page is the largest, unless the row has had one (which
+// all lanes hold).
+func (f *soft) join(largest []reg.VecVirtual) {
+	x := f.joinHalves(largest, VMAXPS)
+	bits, place, sign, old := GP32(), GP64(), GP32(), XMM()
 	VMOVD(x, bits)
 	ADDL(bits, bits)
-	JNZ(LabelRef("spread"))
+	JNZ(LabelRef("joined"))
 	MOVL(at(f.row, rowMax), bits)
 	ADDL(bits, bits)
-	JZ(LabelRef("spread"))
+	JZ(LabelRef("joined"))
 	MOVQ(f.s, place)
 	Label("zero")
 	MOVL(at(place, 0), sign)
@@ -101,18 +118,21 @@ func (f *soft) join(largest reg.VecVirtual) {
 	ADDL(bits, bits)
 	JNZ(LabelRef("zero"))
 	VMOVD(sign, x)
-	Label("spread")
-	VBROADCASTSS(x, largest)
+	Label("joined")
+	VMOVSS(at(f.row, rowMax), old)
+	VSUBSS(x, old, old)
+	VMOVSS(old, at(f.row, rowScale))
+	VMOVSS(x, at(f.row, rowMax))
 }
 
-// weights updates the row's state and leaves the weights in memory.
-func (f *soft) weights(largest reg.VecVirtual) {
-	scale := f.vec()
-	VBROADCASTSS(at(f.row, rowMax), scale)
-	VSUBPS(largest, scale, scale)
-	f.exp.apply(scale)
+// weights makes weights of the scores, and the scale of the difference that
+// join has left there, and updates the row's sum.
+func (f *soft) weights() {
+	largest, scale := f.vec(), f.vec()
+	VBROADCASTSS(at(f.row, rowMax), largest)
+	VBROADCASTSS(at(f.row, rowScale), scale)
+	f.exp.applyNegative(scale)
 	VMOVSS(scale.AsX(), at(f.row, rowScale))
-	VMOVSS(largest.AsX(), at(f.row, rowMax))
 	sum := f.vecs(f.parts())
 	for i, v := range sum {
 		VMOVUPS(at(f.row, rowSum+i*f.bytes), v)
@@ -122,7 +142,7 @@ func (f *soft) weights(largest reg.VecVirtual) {
 		e := f.vec()
 		VMOVUPS(at(f.s, i*f.bytes), e)
 		VSUBPS(largest, e, e)
-		f.exp.apply(e)
+		f.exp.applyNegative(e)
 		seen.clear(i, e)
 		VMOVUPS(e, at(f.s, i*f.bytes))
 		if lane := i % len(sum); i < len(sum) {

@@ -2,6 +2,7 @@ package vec
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"testing"
 
@@ -25,6 +26,10 @@ func cases(o *Ops, dim, n int) []operation {
 		p.rows[r].Last, p.rows[r].Scale = Keys-1, 1
 	}
 	s, e, out := make([]float32, n*Keys), make([]float32, n*Keys), make([]float32, n*dim)
+	cos, sin := make([]float32, 32), make([]float32, 32)
+	for i := range cos {
+		cos[i], sin[i] = float32(math.Cos(float64(i))), float32(math.Sin(float64(i)))
+	}
 	page := fmt.Sprintf("/dim=%d/rows=%d", dim, n)
 	tile := make([]byte, quant.ActF32.ActBytes(12, 576))
 	flops := 2 * n * dim * Keys
@@ -38,8 +43,8 @@ func cases(o *Ops, dim, n int) []operation {
 		{"Quantize/576/T=1", 0, func() { o.Quantize(tile, x[:576], 1, 0) }},
 		{"Quantize/576/T=12", 0, func() { o.Quantize(tile, x[:576], 12, 5) }},
 		{"Tile/576/T=12", 0, func() { o.Tile(tile, x[:576], 12, 5) }},
-		{"Rotate/neox/9x64", 0, func() { o.Rotate(dst[:576], 64, x[:32], y[:32], true) }},
-		{"Rotate/pairs/9x64", 0, func() { o.Rotate(dst[:576], 64, x[:32], y[:32], false) }},
+		{"Rotate/neox/9x64", 0, func() { o.Rotate(x[:576], 64, cos, sin, true) }},
+		{"Rotate/pairs/9x64", 0, func() { o.Rotate(x[:576], 64, cos, sin, false) }},
 		{"Score" + page, flops, func() { o.Score(s, p.q, p.keys, n, dim) }},
 		{"Softmax" + page, 0, func() { copy(e, s); o.Softmax(e, p.rows, 0.125, 0) }},
 		{"Values" + page, flops, func() { o.Values(out, e, p.values, p.rows, dim) }},

@@ -98,7 +98,14 @@ DATA numbers<>+368(SB)/4, $0x00000000
 DATA numbers<>+372(SB)/4, $0x00000000
 DATA numbers<>+376(SB)/4, $0x00000000
 DATA numbers<>+380(SB)/4, $0x00000000
-DATA numbers<>+384(SB)/8, $0x0703060205010400
+DATA numbers<>+384(SB)/4, $0x00000000
+DATA numbers<>+388(SB)/4, $0x00000004
+DATA numbers<>+392(SB)/4, $0x00000001
+DATA numbers<>+396(SB)/4, $0x00000005
+DATA numbers<>+400(SB)/4, $0x00000002
+DATA numbers<>+404(SB)/4, $0x00000006
+DATA numbers<>+408(SB)/4, $0x00000003
+DATA numbers<>+412(SB)/4, $0x00000007
 DATA numbers<>+416(SB)/4, $0xc2ae0000
 DATA numbers<>+420(SB)/4, $0xc2ae0000
 DATA numbers<>+424(SB)/4, $0xc2ae0000
@@ -259,23 +266,55 @@ DATA numbers<>+1040(SB)/4, $0x3c010204
 DATA numbers<>+1044(SB)/4, $0x3c010204
 DATA numbers<>+1048(SB)/4, $0x3c010204
 DATA numbers<>+1052(SB)/4, $0x3c010204
-DATA numbers<>+1056(SB)/4, $0x01010101
-DATA numbers<>+1060(SB)/4, $0x01010101
-DATA numbers<>+1064(SB)/4, $0x01010101
-DATA numbers<>+1068(SB)/4, $0x01010101
-DATA numbers<>+1072(SB)/4, $0x01010101
-DATA numbers<>+1076(SB)/4, $0x01010101
-DATA numbers<>+1080(SB)/4, $0x01010101
-DATA numbers<>+1084(SB)/4, $0x01010101
-DATA numbers<>+1088(SB)/4, $0x00010001
-DATA numbers<>+1092(SB)/4, $0x00010001
-DATA numbers<>+1096(SB)/4, $0x00010001
-DATA numbers<>+1100(SB)/4, $0x00010001
-DATA numbers<>+1104(SB)/4, $0x00010001
-DATA numbers<>+1108(SB)/4, $0x00010001
-DATA numbers<>+1112(SB)/4, $0x00010001
-DATA numbers<>+1116(SB)/4, $0x00010001
-GLOBL numbers<>(SB), RODATA|NOPTR, $1120
+DATA numbers<>+1056(SB)/4, $0x00000000
+DATA numbers<>+1060(SB)/4, $0x00000000
+DATA numbers<>+1064(SB)/4, $0x00000000
+DATA numbers<>+1068(SB)/4, $0x00000000
+DATA numbers<>+1072(SB)/4, $0x00000000
+DATA numbers<>+1076(SB)/4, $0x00000000
+DATA numbers<>+1080(SB)/4, $0x00000000
+DATA numbers<>+1084(SB)/4, $0x00000000
+DATA numbers<>+1088(SB)/4, $0x01010101
+DATA numbers<>+1092(SB)/4, $0x01010101
+DATA numbers<>+1096(SB)/4, $0x01010101
+DATA numbers<>+1100(SB)/4, $0x01010101
+DATA numbers<>+1104(SB)/4, $0x01010101
+DATA numbers<>+1108(SB)/4, $0x01010101
+DATA numbers<>+1112(SB)/4, $0x01010101
+DATA numbers<>+1116(SB)/4, $0x01010101
+DATA numbers<>+1120(SB)/4, $0x00010001
+DATA numbers<>+1124(SB)/4, $0x00010001
+DATA numbers<>+1128(SB)/4, $0x00010001
+DATA numbers<>+1132(SB)/4, $0x00010001
+DATA numbers<>+1136(SB)/4, $0x00010001
+DATA numbers<>+1140(SB)/4, $0x00010001
+DATA numbers<>+1144(SB)/4, $0x00010001
+DATA numbers<>+1148(SB)/4, $0x00010001
+DATA numbers<>+1152(SB)/4, $0x00000001
+DATA numbers<>+1156(SB)/4, $0x00000001
+DATA numbers<>+1160(SB)/4, $0x00000001
+DATA numbers<>+1164(SB)/4, $0x00000001
+DATA numbers<>+1168(SB)/4, $0x00000001
+DATA numbers<>+1172(SB)/4, $0x00000001
+DATA numbers<>+1176(SB)/4, $0x00000001
+DATA numbers<>+1180(SB)/4, $0x00000001
+DATA numbers<>+1184(SB)/4, $0x00000002
+DATA numbers<>+1188(SB)/4, $0x00000002
+DATA numbers<>+1192(SB)/4, $0x00000002
+DATA numbers<>+1196(SB)/4, $0x00000002
+DATA numbers<>+1200(SB)/4, $0x00000002
+DATA numbers<>+1204(SB)/4, $0x00000002
+DATA numbers<>+1208(SB)/4, $0x00000002
+DATA numbers<>+1212(SB)/4, $0x00000002
+DATA numbers<>+1216(SB)/4, $0x00000003
+DATA numbers<>+1220(SB)/4, $0x00000003
+DATA numbers<>+1224(SB)/4, $0x00000003
+DATA numbers<>+1228(SB)/4, $0x00000003
+DATA numbers<>+1232(SB)/4, $0x00000003
+DATA numbers<>+1236(SB)/4, $0x00000003
+DATA numbers<>+1240(SB)/4, $0x00000003
+DATA numbers<>+1244(SB)/4, $0x00000003
+GLOBL numbers<>(SB), RODATA|NOPTR, $1248
 
 // func avx2SumSq(x *float32, n int) float32
 // Requires: AVX, AVX2, FMA3
@@ -386,10 +425,10 @@ loop:
 	TESTQ       DX, DX
 	JZ          end
 	VMOVUPS     (CX), Y0
-	VMOVUPS     numbers<>+416(SB), Y1
-	VMAXPS      Y0, Y1, Y0
 	VMOVUPS     numbers<>+448(SB), Y1
 	VMINPS      Y0, Y1, Y0
+	VMOVUPS     numbers<>+416(SB), Y1
+	VMAXPS      Y0, Y1, Y0
 	VMULPS      numbers<>+480(SB), Y0, Y1
 	VADDPS      numbers<>+512(SB), Y1, Y1
 	VPSLLD      $0x17, Y1, Y2
@@ -407,10 +446,10 @@ loop:
 	VMULPS      Y2, Y1, Y0
 	VMOVUPS     Y0, (AX)
 	VMOVUPS     32(CX), Y0
-	VMOVUPS     numbers<>+416(SB), Y1
-	VMAXPS      Y0, Y1, Y0
 	VMOVUPS     numbers<>+448(SB), Y1
 	VMINPS      Y0, Y1, Y0
+	VMOVUPS     numbers<>+416(SB), Y1
+	VMAXPS      Y0, Y1, Y0
 	VMULPS      numbers<>+480(SB), Y0, Y1
 	VADDPS      numbers<>+512(SB), Y1, Y1
 	VPSLLD      $0x17, Y1, Y2
@@ -449,10 +488,10 @@ loop:
 	JZ          end
 	VMOVUPS     (CX), Y0
 	VXORPS      numbers<>+800(SB), Y0, Y1
-	VMOVUPS     numbers<>+416(SB), Y2
-	VMAXPS      Y1, Y2, Y1
 	VMOVUPS     numbers<>+448(SB), Y2
 	VMINPS      Y1, Y2, Y1
+	VMOVUPS     numbers<>+416(SB), Y2
+	VMAXPS      Y1, Y2, Y1
 	VMULPS      numbers<>+480(SB), Y1, Y2
 	VADDPS      numbers<>+512(SB), Y2, Y2
 	VPSLLD      $0x17, Y2, Y3
@@ -474,10 +513,10 @@ loop:
 	VMOVUPS     Y0, (AX)
 	VMOVUPS     32(CX), Y0
 	VXORPS      numbers<>+800(SB), Y0, Y1
-	VMOVUPS     numbers<>+416(SB), Y2
-	VMAXPS      Y1, Y2, Y1
 	VMOVUPS     numbers<>+448(SB), Y2
 	VMINPS      Y1, Y2, Y1
+	VMOVUPS     numbers<>+416(SB), Y2
+	VMAXPS      Y1, Y2, Y1
 	VMULPS      numbers<>+480(SB), Y1, Y2
 	VADDPS      numbers<>+512(SB), Y2, Y2
 	VPSLLD      $0x17, Y2, Y3
@@ -524,10 +563,10 @@ loop:
 	VFMADD213PS numbers<>+832(SB), Y2, Y1
 	VMULPS      Y0, Y1, Y1
 	VXORPS      numbers<>+800(SB), Y1, Y1
-	VMOVUPS     numbers<>+416(SB), Y2
-	VMAXPS      Y1, Y2, Y1
 	VMOVUPS     numbers<>+448(SB), Y2
 	VMINPS      Y1, Y2, Y1
+	VMOVUPS     numbers<>+416(SB), Y2
+	VMAXPS      Y1, Y2, Y1
 	VMULPS      numbers<>+480(SB), Y1, Y2
 	VADDPS      numbers<>+512(SB), Y2, Y2
 	VPSLLD      $0x17, Y2, Y3
@@ -553,10 +592,10 @@ loop:
 	VFMADD213PS numbers<>+832(SB), Y2, Y1
 	VMULPS      Y0, Y1, Y1
 	VXORPS      numbers<>+800(SB), Y1, Y1
-	VMOVUPS     numbers<>+416(SB), Y2
-	VMAXPS      Y1, Y2, Y1
 	VMOVUPS     numbers<>+448(SB), Y2
 	VMINPS      Y1, Y2, Y1
+	VMOVUPS     numbers<>+416(SB), Y2
+	VMAXPS      Y1, Y2, Y1
 	VMULPS      numbers<>+480(SB), Y1, Y2
 	VADDPS      numbers<>+512(SB), Y2, Y2
 	VPSLLD      $0x17, Y2, Y3
@@ -1308,648 +1347,648 @@ TEXT ·avx2Softmax(SB), NOSPLIT|NOFRAME, $0-32
 	VBROADCASTSS softCap+28(FP), Y1
 	MOVQ         n+16(FP), DX
 	VMOVD        X1, BX
+	MOVQ         AX, SI
+	MOVQ         CX, DI
+	MOVQ         DX, R8
 
 row:
 	VBROADCASTSS (CX), Y2
+	VBROADCASTSS (CX), Y3
 	TESTL        $0x7fffffff, BX
 	JNZ          capped
-	VPBROADCASTD 8(CX), Y3
-	VPBROADCASTD 12(CX), Y4
-	VMULPS       (AX), Y0, Y5
-	VMOVUPS      numbers<>+0(SB), Y7
-	VPCMPGTD     Y7, Y3, Y6
-	VPCMPGTD     Y4, Y7, Y7
-	VPOR         Y6, Y7, Y7
-	VBLENDVPS    Y7, numbers<>+896(SB), Y5, Y5
-	VMOVUPS      Y5, (AX)
-	VMAXPS       Y2, Y5, Y2
-	VMULPS       32(AX), Y0, Y5
-	VMOVUPS      numbers<>+32(SB), Y7
-	VPCMPGTD     Y7, Y3, Y6
-	VPCMPGTD     Y4, Y7, Y7
-	VPOR         Y6, Y7, Y7
-	VBLENDVPS    Y7, numbers<>+896(SB), Y5, Y5
-	VMOVUPS      Y5, 32(AX)
-	VMAXPS       Y2, Y5, Y2
-	VMULPS       64(AX), Y0, Y5
-	VMOVUPS      numbers<>+64(SB), Y7
-	VPCMPGTD     Y7, Y3, Y6
-	VPCMPGTD     Y4, Y7, Y7
-	VPOR         Y6, Y7, Y7
-	VBLENDVPS    Y7, numbers<>+896(SB), Y5, Y5
-	VMOVUPS      Y5, 64(AX)
-	VMAXPS       Y2, Y5, Y2
-	VMULPS       96(AX), Y0, Y5
-	VMOVUPS      numbers<>+96(SB), Y7
-	VPCMPGTD     Y7, Y3, Y6
-	VPCMPGTD     Y4, Y7, Y7
-	VPOR         Y6, Y7, Y7
-	VBLENDVPS    Y7, numbers<>+896(SB), Y5, Y5
-	VMOVUPS      Y5, 96(AX)
-	VMAXPS       Y2, Y5, Y2
-	VMULPS       128(AX), Y0, Y5
-	VMOVUPS      numbers<>+128(SB), Y7
-	VPCMPGTD     Y7, Y3, Y6
-	VPCMPGTD     Y4, Y7, Y7
-	VPOR         Y6, Y7, Y7
-	VBLENDVPS    Y7, numbers<>+896(SB), Y5, Y5
-	VMOVUPS      Y5, 128(AX)
-	VMAXPS       Y2, Y5, Y2
-	VMULPS       160(AX), Y0, Y5
-	VMOVUPS      numbers<>+160(SB), Y7
-	VPCMPGTD     Y7, Y3, Y6
-	VPCMPGTD     Y4, Y7, Y7
-	VPOR         Y6, Y7, Y7
-	VBLENDVPS    Y7, numbers<>+896(SB), Y5, Y5
-	VMOVUPS      Y5, 160(AX)
-	VMAXPS       Y2, Y5, Y2
-	VMULPS       192(AX), Y0, Y5
-	VMOVUPS      numbers<>+192(SB), Y7
-	VPCMPGTD     Y7, Y3, Y6
-	VPCMPGTD     Y4, Y7, Y7
-	VPOR         Y6, Y7, Y7
-	VBLENDVPS    Y7, numbers<>+896(SB), Y5, Y5
-	VMOVUPS      Y5, 192(AX)
-	VMAXPS       Y2, Y5, Y2
-	VMULPS       224(AX), Y0, Y5
-	VMOVUPS      numbers<>+224(SB), Y6
-	VPCMPGTD     Y6, Y3, Y3
-	VPCMPGTD     Y4, Y6, Y6
-	VPOR         Y3, Y6, Y6
-	VBLENDVPS    Y6, numbers<>+896(SB), Y5, Y5
-	VMOVUPS      Y5, 224(AX)
-	VMAXPS       Y2, Y5, Y2
+	VPBROADCASTD 8(CX), Y4
+	VPBROADCASTD 12(CX), Y5
+	VMULPS       (AX), Y0, Y6
+	VMOVUPS      numbers<>+0(SB), Y8
+	VPCMPGTD     Y8, Y4, Y7
+	VPCMPGTD     Y5, Y8, Y8
+	VPOR         Y7, Y8, Y8
+	VBLENDVPS    Y8, numbers<>+896(SB), Y6, Y6
+	VMOVUPS      Y6, (AX)
+	VMAXPS       Y2, Y6, Y2
+	VMULPS       32(AX), Y0, Y6
+	VMOVUPS      numbers<>+32(SB), Y8
+	VPCMPGTD     Y8, Y4, Y7
+	VPCMPGTD     Y5, Y8, Y8
+	VPOR         Y7, Y8, Y8
+	VBLENDVPS    Y8, numbers<>+896(SB), Y6, Y6
+	VMOVUPS      Y6, 32(AX)
+	VMAXPS       Y3, Y6, Y3
+	VMULPS       64(AX), Y0, Y6
+	VMOVUPS      numbers<>+64(SB), Y8
+	VPCMPGTD     Y8, Y4, Y7
+	VPCMPGTD     Y5, Y8, Y8
+	VPOR         Y7, Y8, Y8
+	VBLENDVPS    Y8, numbers<>+896(SB), Y6, Y6
+	VMOVUPS      Y6, 64(AX)
+	VMAXPS       Y2, Y6, Y2
+	VMULPS       96(AX), Y0, Y6
+	VMOVUPS      numbers<>+96(SB), Y8
+	VPCMPGTD     Y8, Y4, Y7
+	VPCMPGTD     Y5, Y8, Y8
+	VPOR         Y7, Y8, Y8
+	VBLENDVPS    Y8, numbers<>+896(SB), Y6, Y6
+	VMOVUPS      Y6, 96(AX)
+	VMAXPS       Y3, Y6, Y3
+	VMULPS       128(AX), Y0, Y6
+	VMOVUPS      numbers<>+128(SB), Y8
+	VPCMPGTD     Y8, Y4, Y7
+	VPCMPGTD     Y5, Y8, Y8
+	VPOR         Y7, Y8, Y8
+	VBLENDVPS    Y8, numbers<>+896(SB), Y6, Y6
+	VMOVUPS      Y6, 128(AX)
+	VMAXPS       Y2, Y6, Y2
+	VMULPS       160(AX), Y0, Y6
+	VMOVUPS      numbers<>+160(SB), Y8
+	VPCMPGTD     Y8, Y4, Y7
+	VPCMPGTD     Y5, Y8, Y8
+	VPOR         Y7, Y8, Y8
+	VBLENDVPS    Y8, numbers<>+896(SB), Y6, Y6
+	VMOVUPS      Y6, 160(AX)
+	VMAXPS       Y3, Y6, Y3
+	VMULPS       192(AX), Y0, Y6
+	VMOVUPS      numbers<>+192(SB), Y8
+	VPCMPGTD     Y8, Y4, Y7
+	VPCMPGTD     Y5, Y8, Y8
+	VPOR         Y7, Y8, Y8
+	VBLENDVPS    Y8, numbers<>+896(SB), Y6, Y6
+	VMOVUPS      Y6, 192(AX)
+	VMAXPS       Y2, Y6, Y2
+	VMULPS       224(AX), Y0, Y6
+	VMOVUPS      numbers<>+224(SB), Y7
+	VPCMPGTD     Y7, Y4, Y4
+	VPCMPGTD     Y5, Y7, Y7
+	VPOR         Y4, Y7, Y7
+	VBLENDVPS    Y7, numbers<>+896(SB), Y6, Y6
+	VMOVUPS      Y6, 224(AX)
+	VMAXPS       Y3, Y6, Y3
+	JMP          scored
+
+capped:
+	VPBROADCASTD 8(CX), Y4
+	VPBROADCASTD 12(CX), Y5
+	VMULPS       (AX), Y0, Y6
+	VDIVPS       Y1, Y6, Y6
+	VADDPS       Y6, Y6, Y6
+	VMOVUPS      numbers<>+448(SB), Y7
+	VMINPS       Y6, Y7, Y6
+	VMOVUPS      numbers<>+416(SB), Y7
+	VMAXPS       Y6, Y7, Y6
+	VMULPS       numbers<>+480(SB), Y6, Y7
+	VADDPS       numbers<>+512(SB), Y7, Y7
+	VPSLLD       $0x17, Y7, Y8
+	VSUBPS       numbers<>+512(SB), Y7, Y7
+	VFMADD231PS  numbers<>+544(SB), Y7, Y6
+	VFMADD231PS  numbers<>+576(SB), Y7, Y6
+	VMOVUPS      numbers<>+640(SB), Y7
+	VFMADD213PS  numbers<>+672(SB), Y6, Y7
+	VFMADD213PS  numbers<>+704(SB), Y6, Y7
+	VFMADD213PS  numbers<>+736(SB), Y6, Y7
+	VFMADD213PS  numbers<>+768(SB), Y6, Y7
+	VFMADD213PS  numbers<>+608(SB), Y6, Y7
+	VFMADD213PS  numbers<>+608(SB), Y6, Y7
+	VPADDD       numbers<>+608(SB), Y8, Y8
+	VMULPS       Y8, Y7, Y6
+	VADDPS       numbers<>+608(SB), Y6, Y6
+	VMOVUPS      numbers<>+928(SB), Y7
+	VDIVPS       Y6, Y7, Y6
+	VMOVUPS      numbers<>+608(SB), Y7
+	VSUBPS       Y6, Y7, Y6
+	VMULPS       Y1, Y6, Y6
+	VMOVUPS      numbers<>+0(SB), Y8
+	VPCMPGTD     Y8, Y4, Y7
+	VPCMPGTD     Y5, Y8, Y8
+	VPOR         Y7, Y8, Y8
+	VBLENDVPS    Y8, numbers<>+896(SB), Y6, Y6
+	VMOVUPS      Y6, (AX)
+	VMAXPS       Y2, Y6, Y2
+	VMULPS       32(AX), Y0, Y6
+	VDIVPS       Y1, Y6, Y6
+	VADDPS       Y6, Y6, Y6
+	VMOVUPS      numbers<>+448(SB), Y7
+	VMINPS       Y6, Y7, Y6
+	VMOVUPS      numbers<>+416(SB), Y7
+	VMAXPS       Y6, Y7, Y6
+	VMULPS       numbers<>+480(SB), Y6, Y7
+	VADDPS       numbers<>+512(SB), Y7, Y7
+	VPSLLD       $0x17, Y7, Y8
+	VSUBPS       numbers<>+512(SB), Y7, Y7
+	VFMADD231PS  numbers<>+544(SB), Y7, Y6
+	VFMADD231PS  numbers<>+576(SB), Y7, Y6
+	VMOVUPS      numbers<>+640(SB), Y7
+	VFMADD213PS  numbers<>+672(SB), Y6, Y7
+	VFMADD213PS  numbers<>+704(SB), Y6, Y7
+	VFMADD213PS  numbers<>+736(SB), Y6, Y7
+	VFMADD213PS  numbers<>+768(SB), Y6, Y7
+	VFMADD213PS  numbers<>+608(SB), Y6, Y7
+	VFMADD213PS  numbers<>+608(SB), Y6, Y7
+	VPADDD       numbers<>+608(SB), Y8, Y8
+	VMULPS       Y8, Y7, Y6
+	VADDPS       numbers<>+608(SB), Y6, Y6
+	VMOVUPS      numbers<>+928(SB), Y7
+	VDIVPS       Y6, Y7, Y6
+	VMOVUPS      numbers<>+608(SB), Y7
+	VSUBPS       Y6, Y7, Y6
+	VMULPS       Y1, Y6, Y6
+	VMOVUPS      numbers<>+32(SB), Y8
+	VPCMPGTD     Y8, Y4, Y7
+	VPCMPGTD     Y5, Y8, Y8
+	VPOR         Y7, Y8, Y8
+	VBLENDVPS    Y8, numbers<>+896(SB), Y6, Y6
+	VMOVUPS      Y6, 32(AX)
+	VMAXPS       Y3, Y6, Y3
+	VMULPS       64(AX), Y0, Y6
+	VDIVPS       Y1, Y6, Y6
+	VADDPS       Y6, Y6, Y6
+	VMOVUPS      numbers<>+448(SB), Y7
+	VMINPS       Y6, Y7, Y6
+	VMOVUPS      numbers<>+416(SB), Y7
+	VMAXPS       Y6, Y7, Y6
+	VMULPS       numbers<>+480(SB), Y6, Y7
+	VADDPS       numbers<>+512(SB), Y7, Y7
+	VPSLLD       $0x17, Y7, Y8
+	VSUBPS       numbers<>+512(SB), Y7, Y7
+	VFMADD231PS  numbers<>+544(SB), Y7, Y6
+	VFMADD231PS  numbers<>+576(SB), Y7, Y6
+	VMOVUPS      numbers<>+640(SB), Y7
+	VFMADD213PS  numbers<>+672(SB), Y6, Y7
+	VFMADD213PS  numbers<>+704(SB), Y6, Y7
+	VFMADD213PS  numbers<>+736(SB), Y6, Y7
+	VFMADD213PS  numbers<>+768(SB), Y6, Y7
+	VFMADD213PS  numbers<>+608(SB), Y6, Y7
+	VFMADD213PS  numbers<>+608(SB), Y6, Y7
+	VPADDD       numbers<>+608(SB), Y8, Y8
+	VMULPS       Y8, Y7, Y6
+	VADDPS       numbers<>+608(SB), Y6, Y6
+	VMOVUPS      numbers<>+928(SB), Y7
+	VDIVPS       Y6, Y7, Y6
+	VMOVUPS      numbers<>+608(SB), Y7
+	VSUBPS       Y6, Y7, Y6
+	VMULPS       Y1, Y6, Y6
+	VMOVUPS      numbers<>+64(SB), Y8
+	VPCMPGTD     Y8, Y4, Y7
+	VPCMPGTD     Y5, Y8, Y8
+	VPOR         Y7, Y8, Y8
+	VBLENDVPS    Y8, numbers<>+896(SB), Y6, Y6
+	VMOVUPS      Y6, 64(AX)
+	VMAXPS       Y2, Y6, Y2
+	VMULPS       96(AX), Y0, Y6
+	VDIVPS       Y1, Y6, Y6
+	VADDPS       Y6, Y6, Y6
+	VMOVUPS      numbers<>+448(SB), Y7
+	VMINPS       Y6, Y7, Y6
+	VMOVUPS      numbers<>+416(SB), Y7
+	VMAXPS       Y6, Y7, Y6
+	VMULPS       numbers<>+480(SB), Y6, Y7
+	VADDPS       numbers<>+512(SB), Y7, Y7
+	VPSLLD       $0x17, Y7, Y8
+	VSUBPS       numbers<>+512(SB), Y7, Y7
+	VFMADD231PS  numbers<>+544(SB), Y7, Y6
+	VFMADD231PS  numbers<>+576(SB), Y7, Y6
+	VMOVUPS      numbers<>+640(SB), Y7
+	VFMADD213PS  numbers<>+672(SB), Y6, Y7
+	VFMADD213PS  numbers<>+704(SB), Y6, Y7
+	VFMADD213PS  numbers<>+736(SB), Y6, Y7
+	VFMADD213PS  numbers<>+768(SB), Y6, Y7
+	VFMADD213PS  numbers<>+608(SB), Y6, Y7
+	VFMADD213PS  numbers<>+608(SB), Y6, Y7
+	VPADDD       numbers<>+608(SB), Y8, Y8
+	VMULPS       Y8, Y7, Y6
+	VADDPS       numbers<>+608(SB), Y6, Y6
+	VMOVUPS      numbers<>+928(SB), Y7
+	VDIVPS       Y6, Y7, Y6
+	VMOVUPS      numbers<>+608(SB), Y7
+	VSUBPS       Y6, Y7, Y6
+	VMULPS       Y1, Y6, Y6
+	VMOVUPS      numbers<>+96(SB), Y8
+	VPCMPGTD     Y8, Y4, Y7
+	VPCMPGTD     Y5, Y8, Y8
+	VPOR         Y7, Y8, Y8
+	VBLENDVPS    Y8, numbers<>+896(SB), Y6, Y6
+	VMOVUPS      Y6, 96(AX)
+	VMAXPS       Y3, Y6, Y3
+	VMULPS       128(AX), Y0, Y6
+	VDIVPS       Y1, Y6, Y6
+	VADDPS       Y6, Y6, Y6
+	VMOVUPS      numbers<>+448(SB), Y7
+	VMINPS       Y6, Y7, Y6
+	VMOVUPS      numbers<>+416(SB), Y7
+	VMAXPS       Y6, Y7, Y6
+	VMULPS       numbers<>+480(SB), Y6, Y7
+	VADDPS       numbers<>+512(SB), Y7, Y7
+	VPSLLD       $0x17, Y7, Y8
+	VSUBPS       numbers<>+512(SB), Y7, Y7
+	VFMADD231PS  numbers<>+544(SB), Y7, Y6
+	VFMADD231PS  numbers<>+576(SB), Y7, Y6
+	VMOVUPS      numbers<>+640(SB), Y7
+	VFMADD213PS  numbers<>+672(SB), Y6, Y7
+	VFMADD213PS  numbers<>+704(SB), Y6, Y7
+	VFMADD213PS  numbers<>+736(SB), Y6, Y7
+	VFMADD213PS  numbers<>+768(SB), Y6, Y7
+	VFMADD213PS  numbers<>+608(SB), Y6, Y7
+	VFMADD213PS  numbers<>+608(SB), Y6, Y7
+	VPADDD       numbers<>+608(SB), Y8, Y8
+	VMULPS       Y8, Y7, Y6
+	VADDPS       numbers<>+608(SB), Y6, Y6
+	VMOVUPS      numbers<>+928(SB), Y7
+	VDIVPS       Y6, Y7, Y6
+	VMOVUPS      numbers<>+608(SB), Y7
+	VSUBPS       Y6, Y7, Y6
+	VMULPS       Y1, Y6, Y6
+	VMOVUPS      numbers<>+128(SB), Y8
+	VPCMPGTD     Y8, Y4, Y7
+	VPCMPGTD     Y5, Y8, Y8
+	VPOR         Y7, Y8, Y8
+	VBLENDVPS    Y8, numbers<>+896(SB), Y6, Y6
+	VMOVUPS      Y6, 128(AX)
+	VMAXPS       Y2, Y6, Y2
+	VMULPS       160(AX), Y0, Y6
+	VDIVPS       Y1, Y6, Y6
+	VADDPS       Y6, Y6, Y6
+	VMOVUPS      numbers<>+448(SB), Y7
+	VMINPS       Y6, Y7, Y6
+	VMOVUPS      numbers<>+416(SB), Y7
+	VMAXPS       Y6, Y7, Y6
+	VMULPS       numbers<>+480(SB), Y6, Y7
+	VADDPS       numbers<>+512(SB), Y7, Y7
+	VPSLLD       $0x17, Y7, Y8
+	VSUBPS       numbers<>+512(SB), Y7, Y7
+	VFMADD231PS  numbers<>+544(SB), Y7, Y6
+	VFMADD231PS  numbers<>+576(SB), Y7, Y6
+	VMOVUPS      numbers<>+640(SB), Y7
+	VFMADD213PS  numbers<>+672(SB), Y6, Y7
+	VFMADD213PS  numbers<>+704(SB), Y6, Y7
+	VFMADD213PS  numbers<>+736(SB), Y6, Y7
+	VFMADD213PS  numbers<>+768(SB), Y6, Y7
+	VFMADD213PS  numbers<>+608(SB), Y6, Y7
+	VFMADD213PS  numbers<>+608(SB), Y6, Y7
+	VPADDD       numbers<>+608(SB), Y8, Y8
+	VMULPS       Y8, Y7, Y6
+	VADDPS       numbers<>+608(SB), Y6, Y6
+	VMOVUPS      numbers<>+928(SB), Y7
+	VDIVPS       Y6, Y7, Y6
+	VMOVUPS      numbers<>+608(SB), Y7
+	VSUBPS       Y6, Y7, Y6
+	VMULPS       Y1, Y6, Y6
+	VMOVUPS      numbers<>+160(SB), Y8
+	VPCMPGTD     Y8, Y4, Y7
+	VPCMPGTD     Y5, Y8, Y8
+	VPOR         Y7, Y8, Y8
+	VBLENDVPS    Y8, numbers<>+896(SB), Y6, Y6
+	VMOVUPS      Y6, 160(AX)
+	VMAXPS       Y3, Y6, Y3
+	VMULPS       192(AX), Y0, Y6
+	VDIVPS       Y1, Y6, Y6
+	VADDPS       Y6, Y6, Y6
+	VMOVUPS      numbers<>+448(SB), Y7
+	VMINPS       Y6, Y7, Y6
+	VMOVUPS      numbers<>+416(SB), Y7
+	VMAXPS       Y6, Y7, Y6
+	VMULPS       numbers<>+480(SB), Y6, Y7
+	VADDPS       numbers<>+512(SB), Y7, Y7
+	VPSLLD       $0x17, Y7, Y8
+	VSUBPS       numbers<>+512(SB), Y7, Y7
+	VFMADD231PS  numbers<>+544(SB), Y7, Y6
+	VFMADD231PS  numbers<>+576(SB), Y7, Y6
+	VMOVUPS      numbers<>+640(SB), Y7
+	VFMADD213PS  numbers<>+672(SB), Y6, Y7
+	VFMADD213PS  numbers<>+704(SB), Y6, Y7
+	VFMADD213PS  numbers<>+736(SB), Y6, Y7
+	VFMADD213PS  numbers<>+768(SB), Y6, Y7
+	VFMADD213PS  numbers<>+608(SB), Y6, Y7
+	VFMADD213PS  numbers<>+608(SB), Y6, Y7
+	VPADDD       numbers<>+608(SB), Y8, Y8
+	VMULPS       Y8, Y7, Y6
+	VADDPS       numbers<>+608(SB), Y6, Y6
+	VMOVUPS      numbers<>+928(SB), Y7
+	VDIVPS       Y6, Y7, Y6
+	VMOVUPS      numbers<>+608(SB), Y7
+	VSUBPS       Y6, Y7, Y6
+	VMULPS       Y1, Y6, Y6
+	VMOVUPS      numbers<>+192(SB), Y8
+	VPCMPGTD     Y8, Y4, Y7
+	VPCMPGTD     Y5, Y8, Y8
+	VPOR         Y7, Y8, Y8
+	VBLENDVPS    Y8, numbers<>+896(SB), Y6, Y6
+	VMOVUPS      Y6, 192(AX)
+	VMAXPS       Y2, Y6, Y2
+	VMULPS       224(AX), Y0, Y6
+	VDIVPS       Y1, Y6, Y6
+	VADDPS       Y6, Y6, Y6
+	VMOVUPS      numbers<>+448(SB), Y7
+	VMINPS       Y6, Y7, Y6
+	VMOVUPS      numbers<>+416(SB), Y7
+	VMAXPS       Y6, Y7, Y6
+	VMULPS       numbers<>+480(SB), Y6, Y7
+	VADDPS       numbers<>+512(SB), Y7, Y7
+	VPSLLD       $0x17, Y7, Y8
+	VSUBPS       numbers<>+512(SB), Y7, Y7
+	VFMADD231PS  numbers<>+544(SB), Y7, Y6
+	VFMADD231PS  numbers<>+576(SB), Y7, Y6
+	VMOVUPS      numbers<>+640(SB), Y7
+	VFMADD213PS  numbers<>+672(SB), Y6, Y7
+	VFMADD213PS  numbers<>+704(SB), Y6, Y7
+	VFMADD213PS  numbers<>+736(SB), Y6, Y7
+	VFMADD213PS  numbers<>+768(SB), Y6, Y7
+	VFMADD213PS  numbers<>+608(SB), Y6, Y7
+	VFMADD213PS  numbers<>+608(SB), Y6, Y7
+	VPADDD       numbers<>+608(SB), Y8, Y8
+	VMULPS       Y8, Y7, Y6
+	VADDPS       numbers<>+608(SB), Y6, Y6
+	VMOVUPS      numbers<>+928(SB), Y7
+	VDIVPS       Y6, Y7, Y6
+	VMOVUPS      numbers<>+608(SB), Y7
+	VSUBPS       Y6, Y7, Y6
+	VMULPS       Y1, Y6, Y6
+	VMOVUPS      numbers<>+224(SB), Y7
+	VPCMPGTD     Y7, Y4, Y4
+	VPCMPGTD     Y5, Y7, Y7
+	VPOR         Y4, Y7, Y7
+	VBLENDVPS    Y7, numbers<>+896(SB), Y6, Y6
+	VMOVUPS      Y6, 224(AX)
+	VMAXPS       Y3, Y6, Y3
 
 scored:
-	VMAXPS       Y2, Y2, Y2
+	VMAXPS       Y3, Y2, Y2
 	VEXTRACTF128 $0x01, Y2, X3
 	VMAXPS       X3, X2, X2
 	VPERMILPS    $0x4e, X2, X3
 	VMAXPS       X3, X2, X2
 	VMOVSHDUP    X2, X3
 	VMAXPS       X3, X2, X2
-	VMOVD        X2, SI
-	ADDL         SI, SI
-	JNZ          spread
-	MOVL         (CX), SI
-	ADDL         SI, SI
-	JZ           spread
-	MOVQ         AX, DI
+	VMOVD        X2, R9
+	ADDL         R9, R9
+	JNZ          joined
+	MOVL         (CX), R9
+	ADDL         R9, R9
+	JZ           joined
+	MOVQ         AX, R10
 
 zero:
-	MOVL  (DI), R8
-	ADDQ  $0x04, DI
-	MOVL  R8, SI
-	ADDL  SI, SI
+	MOVL  (R10), R11
+	ADDQ  $0x04, R10
+	MOVL  R11, R9
+	ADDL  R9, R9
 	JNZ   zero
-	VMOVD R8, X2
+	VMOVD R11, X2
 
-spread:
-	VBROADCASTSS X2, Y2
-	VBROADCASTSS (CX), Y3
-	VSUBPS       Y2, Y3, Y3
-	VMOVUPS      numbers<>+416(SB), Y4
-	VMAXPS       Y3, Y4, Y3
-	VMOVUPS      numbers<>+448(SB), Y4
-	VMINPS       Y3, Y4, Y3
-	VMULPS       numbers<>+480(SB), Y3, Y4
-	VADDPS       numbers<>+512(SB), Y4, Y4
-	VPSLLD       $0x17, Y4, Y5
-	VSUBPS       numbers<>+512(SB), Y4, Y4
-	VFMADD231PS  numbers<>+544(SB), Y4, Y3
-	VFMADD231PS  numbers<>+576(SB), Y4, Y3
-	VMOVUPS      numbers<>+640(SB), Y4
-	VFMADD213PS  numbers<>+672(SB), Y3, Y4
-	VFMADD213PS  numbers<>+704(SB), Y3, Y4
-	VFMADD213PS  numbers<>+736(SB), Y3, Y4
-	VFMADD213PS  numbers<>+768(SB), Y3, Y4
-	VFMADD213PS  numbers<>+608(SB), Y3, Y4
-	VFMADD213PS  numbers<>+608(SB), Y3, Y4
-	VPADDD       numbers<>+608(SB), Y5, Y5
-	VMULPS       Y5, Y4, Y3
-	VMOVSS       X3, 4(CX)
-	VMOVSS       X2, (CX)
-	VMOVUPS      16(CX), Y4
-	VMOVUPS      48(CX), Y5
-	VPBROADCASTD 8(CX), Y6
-	VPBROADCASTD 12(CX), Y7
-	VMOVUPS      (AX), Y8
-	VSUBPS       Y2, Y8, Y8
-	VMOVUPS      numbers<>+416(SB), Y9
-	VMAXPS       Y8, Y9, Y8
-	VMOVUPS      numbers<>+448(SB), Y9
-	VMINPS       Y8, Y9, Y8
-	VMULPS       numbers<>+480(SB), Y8, Y9
-	VADDPS       numbers<>+512(SB), Y9, Y9
-	VPSLLD       $0x17, Y9, Y10
-	VSUBPS       numbers<>+512(SB), Y9, Y9
-	VFMADD231PS  numbers<>+544(SB), Y9, Y8
-	VFMADD231PS  numbers<>+576(SB), Y9, Y8
-	VMOVUPS      numbers<>+640(SB), Y9
-	VFMADD213PS  numbers<>+672(SB), Y8, Y9
-	VFMADD213PS  numbers<>+704(SB), Y8, Y9
-	VFMADD213PS  numbers<>+736(SB), Y8, Y9
-	VFMADD213PS  numbers<>+768(SB), Y8, Y9
-	VFMADD213PS  numbers<>+608(SB), Y8, Y9
-	VFMADD213PS  numbers<>+608(SB), Y8, Y9
-	VPADDD       numbers<>+608(SB), Y10, Y10
-	VMULPS       Y10, Y9, Y8
-	VMOVUPS      numbers<>+0(SB), Y10
-	VPCMPGTD     Y10, Y6, Y9
-	VPCMPGTD     Y7, Y10, Y10
-	VPOR         Y9, Y10, Y10
-	VANDNPS      Y8, Y10, Y8
-	VMOVUPS      Y8, (AX)
-	VFMADD213PS  Y8, Y3, Y4
-	VMOVUPS      32(AX), Y8
-	VSUBPS       Y2, Y8, Y8
-	VMOVUPS      numbers<>+416(SB), Y9
-	VMAXPS       Y8, Y9, Y8
-	VMOVUPS      numbers<>+448(SB), Y9
-	VMINPS       Y8, Y9, Y8
-	VMULPS       numbers<>+480(SB), Y8, Y9
-	VADDPS       numbers<>+512(SB), Y9, Y9
-	VPSLLD       $0x17, Y9, Y10
-	VSUBPS       numbers<>+512(SB), Y9, Y9
-	VFMADD231PS  numbers<>+544(SB), Y9, Y8
-	VFMADD231PS  numbers<>+576(SB), Y9, Y8
-	VMOVUPS      numbers<>+640(SB), Y9
-	VFMADD213PS  numbers<>+672(SB), Y8, Y9
-	VFMADD213PS  numbers<>+704(SB), Y8, Y9
-	VFMADD213PS  numbers<>+736(SB), Y8, Y9
-	VFMADD213PS  numbers<>+768(SB), Y8, Y9
-	VFMADD213PS  numbers<>+608(SB), Y8, Y9
-	VFMADD213PS  numbers<>+608(SB), Y8, Y9
-	VPADDD       numbers<>+608(SB), Y10, Y10
-	VMULPS       Y10, Y9, Y8
-	VMOVUPS      numbers<>+32(SB), Y10
-	VPCMPGTD     Y10, Y6, Y9
-	VPCMPGTD     Y7, Y10, Y10
-	VPOR         Y9, Y10, Y10
-	VANDNPS      Y8, Y10, Y8
-	VMOVUPS      Y8, 32(AX)
-	VFMADD213PS  Y8, Y3, Y5
-	VMOVUPS      64(AX), Y3
-	VSUBPS       Y2, Y3, Y3
-	VMOVUPS      numbers<>+416(SB), Y8
-	VMAXPS       Y3, Y8, Y3
-	VMOVUPS      numbers<>+448(SB), Y8
-	VMINPS       Y3, Y8, Y3
-	VMULPS       numbers<>+480(SB), Y3, Y8
-	VADDPS       numbers<>+512(SB), Y8, Y8
-	VPSLLD       $0x17, Y8, Y9
-	VSUBPS       numbers<>+512(SB), Y8, Y8
-	VFMADD231PS  numbers<>+544(SB), Y8, Y3
-	VFMADD231PS  numbers<>+576(SB), Y8, Y3
-	VMOVUPS      numbers<>+640(SB), Y8
-	VFMADD213PS  numbers<>+672(SB), Y3, Y8
-	VFMADD213PS  numbers<>+704(SB), Y3, Y8
-	VFMADD213PS  numbers<>+736(SB), Y3, Y8
-	VFMADD213PS  numbers<>+768(SB), Y3, Y8
-	VFMADD213PS  numbers<>+608(SB), Y3, Y8
-	VFMADD213PS  numbers<>+608(SB), Y3, Y8
-	VPADDD       numbers<>+608(SB), Y9, Y9
-	VMULPS       Y9, Y8, Y3
-	VMOVUPS      numbers<>+64(SB), Y9
-	VPCMPGTD     Y9, Y6, Y8
-	VPCMPGTD     Y7, Y9, Y9
-	VPOR         Y8, Y9, Y9
-	VANDNPS      Y3, Y9, Y3
-	VMOVUPS      Y3, 64(AX)
-	VADDPS       Y3, Y4, Y4
-	VMOVUPS      96(AX), Y3
-	VSUBPS       Y2, Y3, Y3
-	VMOVUPS      numbers<>+416(SB), Y8
-	VMAXPS       Y3, Y8, Y3
-	VMOVUPS      numbers<>+448(SB), Y8
-	VMINPS       Y3, Y8, Y3
-	VMULPS       numbers<>+480(SB), Y3, Y8
-	VADDPS       numbers<>+512(SB), Y8, Y8
-	VPSLLD       $0x17, Y8, Y9
-	VSUBPS       numbers<>+512(SB), Y8, Y8
-	VFMADD231PS  numbers<>+544(SB), Y8, Y3
-	VFMADD231PS  numbers<>+576(SB), Y8, Y3
-	VMOVUPS      numbers<>+640(SB), Y8
-	VFMADD213PS  numbers<>+672(SB), Y3, Y8
-	VFMADD213PS  numbers<>+704(SB), Y3, Y8
-	VFMADD213PS  numbers<>+736(SB), Y3, Y8
-	VFMADD213PS  numbers<>+768(SB), Y3, Y8
-	VFMADD213PS  numbers<>+608(SB), Y3, Y8
-	VFMADD213PS  numbers<>+608(SB), Y3, Y8
-	VPADDD       numbers<>+608(SB), Y9, Y9
-	VMULPS       Y9, Y8, Y3
-	VMOVUPS      numbers<>+96(SB), Y9
-	VPCMPGTD     Y9, Y6, Y8
-	VPCMPGTD     Y7, Y9, Y9
-	VPOR         Y8, Y9, Y9
-	VANDNPS      Y3, Y9, Y3
-	VMOVUPS      Y3, 96(AX)
-	VADDPS       Y3, Y5, Y5
-	VMOVUPS      128(AX), Y3
-	VSUBPS       Y2, Y3, Y3
-	VMOVUPS      numbers<>+416(SB), Y8
-	VMAXPS       Y3, Y8, Y3
-	VMOVUPS      numbers<>+448(SB), Y8
-	VMINPS       Y3, Y8, Y3
-	VMULPS       numbers<>+480(SB), Y3, Y8
-	VADDPS       numbers<>+512(SB), Y8, Y8
-	VPSLLD       $0x17, Y8, Y9
-	VSUBPS       numbers<>+512(SB), Y8, Y8
-	VFMADD231PS  numbers<>+544(SB), Y8, Y3
-	VFMADD231PS  numbers<>+576(SB), Y8, Y3
-	VMOVUPS      numbers<>+640(SB), Y8
-	VFMADD213PS  numbers<>+672(SB), Y3, Y8
-	VFMADD213PS  numbers<>+704(SB), Y3, Y8
-	VFMADD213PS  numbers<>+736(SB), Y3, Y8
-	VFMADD213PS  numbers<>+768(SB), Y3, Y8
-	VFMADD213PS  numbers<>+608(SB), Y3, Y8
-	VFMADD213PS  numbers<>+608(SB), Y3, Y8
-	VPADDD       numbers<>+608(SB), Y9, Y9
-	VMULPS       Y9, Y8, Y3
-	VMOVUPS      numbers<>+128(SB), Y9
-	VPCMPGTD     Y9, Y6, Y8
-	VPCMPGTD     Y7, Y9, Y9
-	VPOR         Y8, Y9, Y9
-	VANDNPS      Y3, Y9, Y3
-	VMOVUPS      Y3, 128(AX)
-	VADDPS       Y3, Y4, Y4
-	VMOVUPS      160(AX), Y3
-	VSUBPS       Y2, Y3, Y3
-	VMOVUPS      numbers<>+416(SB), Y8
-	VMAXPS       Y3, Y8, Y3
-	VMOVUPS      numbers<>+448(SB), Y8
-	VMINPS       Y3, Y8, Y3
-	VMULPS       numbers<>+480(SB), Y3, Y8
-	VADDPS       numbers<>+512(SB), Y8, Y8
-	VPSLLD       $0x17, Y8, Y9
-	VSUBPS       numbers<>+512(SB), Y8, Y8
-	VFMADD231PS  numbers<>+544(SB), Y8, Y3
-	VFMADD231PS  numbers<>+576(SB), Y8, Y3
-	VMOVUPS      numbers<>+640(SB), Y8
-	VFMADD213PS  numbers<>+672(SB), Y3, Y8
-	VFMADD213PS  numbers<>+704(SB), Y3, Y8
-	VFMADD213PS  numbers<>+736(SB), Y3, Y8
-	VFMADD213PS  numbers<>+768(SB), Y3, Y8
-	VFMADD213PS  numbers<>+608(SB), Y3, Y8
-	VFMADD213PS  numbers<>+608(SB), Y3, Y8
-	VPADDD       numbers<>+608(SB), Y9, Y9
-	VMULPS       Y9, Y8, Y3
-	VMOVUPS      numbers<>+160(SB), Y9
-	VPCMPGTD     Y9, Y6, Y8
-	VPCMPGTD     Y7, Y9, Y9
-	VPOR         Y8, Y9, Y9
-	VANDNPS      Y3, Y9, Y3
-	VMOVUPS      Y3, 160(AX)
-	VADDPS       Y3, Y5, Y5
-	VMOVUPS      192(AX), Y3
-	VSUBPS       Y2, Y3, Y3
-	VMOVUPS      numbers<>+416(SB), Y8
-	VMAXPS       Y3, Y8, Y3
-	VMOVUPS      numbers<>+448(SB), Y8
-	VMINPS       Y3, Y8, Y3
-	VMULPS       numbers<>+480(SB), Y3, Y8
-	VADDPS       numbers<>+512(SB), Y8, Y8
-	VPSLLD       $0x17, Y8, Y9
-	VSUBPS       numbers<>+512(SB), Y8, Y8
-	VFMADD231PS  numbers<>+544(SB), Y8, Y3
-	VFMADD231PS  numbers<>+576(SB), Y8, Y3
-	VMOVUPS      numbers<>+640(SB), Y8
-	VFMADD213PS  numbers<>+672(SB), Y3, Y8
-	VFMADD213PS  numbers<>+704(SB), Y3, Y8
-	VFMADD213PS  numbers<>+736(SB), Y3, Y8
-	VFMADD213PS  numbers<>+768(SB), Y3, Y8
-	VFMADD213PS  numbers<>+608(SB), Y3, Y8
-	VFMADD213PS  numbers<>+608(SB), Y3, Y8
-	VPADDD       numbers<>+608(SB), Y9, Y9
-	VMULPS       Y9, Y8, Y3
-	VMOVUPS      numbers<>+192(SB), Y9
-	VPCMPGTD     Y9, Y6, Y8
-	VPCMPGTD     Y7, Y9, Y9
-	VPOR         Y8, Y9, Y9
-	VANDNPS      Y3, Y9, Y3
-	VMOVUPS      Y3, 192(AX)
-	VADDPS       Y3, Y4, Y4
-	VMOVUPS      224(AX), Y3
-	VSUBPS       Y2, Y3, Y3
+joined:
+	VMOVSS (CX), X3
+	VSUBSS X2, X3, X3
+	VMOVSS X3, 4(CX)
+	VMOVSS X2, (CX)
+	ADDQ   $0x00000100, AX
+	ADDQ   $0x00000050, CX
+	DECQ   R8
+	JNZ    row
+	MOVQ   SI, AX
+	MOVQ   DI, CX
+	MOVQ   AX, BX
+	MOVQ   CX, SI
+
+weights:
+	VBROADCASTSS (CX), Y0
+	VBROADCASTSS 4(CX), Y1
 	VMOVUPS      numbers<>+416(SB), Y2
-	VMAXPS       Y3, Y2, Y3
-	VMOVUPS      numbers<>+448(SB), Y2
-	VMINPS       Y3, Y2, Y3
-	VMULPS       numbers<>+480(SB), Y3, Y2
+	VMAXPS       Y1, Y2, Y1
+	VMULPS       numbers<>+480(SB), Y1, Y2
 	VADDPS       numbers<>+512(SB), Y2, Y2
-	VPSLLD       $0x17, Y2, Y8
+	VPSLLD       $0x17, Y2, Y3
 	VSUBPS       numbers<>+512(SB), Y2, Y2
-	VFMADD231PS  numbers<>+544(SB), Y2, Y3
-	VFMADD231PS  numbers<>+576(SB), Y2, Y3
+	VFMADD231PS  numbers<>+544(SB), Y2, Y1
+	VFMADD231PS  numbers<>+576(SB), Y2, Y1
 	VMOVUPS      numbers<>+640(SB), Y2
-	VFMADD213PS  numbers<>+672(SB), Y3, Y2
-	VFMADD213PS  numbers<>+704(SB), Y3, Y2
-	VFMADD213PS  numbers<>+736(SB), Y3, Y2
-	VFMADD213PS  numbers<>+768(SB), Y3, Y2
-	VFMADD213PS  numbers<>+608(SB), Y3, Y2
-	VFMADD213PS  numbers<>+608(SB), Y3, Y2
+	VFMADD213PS  numbers<>+672(SB), Y1, Y2
+	VFMADD213PS  numbers<>+704(SB), Y1, Y2
+	VFMADD213PS  numbers<>+736(SB), Y1, Y2
+	VFMADD213PS  numbers<>+768(SB), Y1, Y2
+	VFMADD213PS  numbers<>+608(SB), Y1, Y2
+	VFMADD213PS  numbers<>+608(SB), Y1, Y2
+	VPADDD       numbers<>+608(SB), Y3, Y3
+	VMULPS       Y3, Y2, Y1
+	VMOVSS       X1, 4(CX)
+	VMOVUPS      16(CX), Y2
+	VMOVUPS      48(CX), Y3
+	VPBROADCASTD 8(CX), Y4
+	VPBROADCASTD 12(CX), Y5
+	VMOVUPS      (AX), Y6
+	VSUBPS       Y0, Y6, Y6
+	VMOVUPS      numbers<>+416(SB), Y7
+	VMAXPS       Y6, Y7, Y6
+	VMULPS       numbers<>+480(SB), Y6, Y7
+	VADDPS       numbers<>+512(SB), Y7, Y7
+	VPSLLD       $0x17, Y7, Y8
+	VSUBPS       numbers<>+512(SB), Y7, Y7
+	VFMADD231PS  numbers<>+544(SB), Y7, Y6
+	VFMADD231PS  numbers<>+576(SB), Y7, Y6
+	VMOVUPS      numbers<>+640(SB), Y7
+	VFMADD213PS  numbers<>+672(SB), Y6, Y7
+	VFMADD213PS  numbers<>+704(SB), Y6, Y7
+	VFMADD213PS  numbers<>+736(SB), Y6, Y7
+	VFMADD213PS  numbers<>+768(SB), Y6, Y7
+	VFMADD213PS  numbers<>+608(SB), Y6, Y7
+	VFMADD213PS  numbers<>+608(SB), Y6, Y7
 	VPADDD       numbers<>+608(SB), Y8, Y8
-	VMULPS       Y8, Y2, Y3
-	VMOVUPS      numbers<>+224(SB), Y2
-	VPCMPGTD     Y2, Y6, Y6
-	VPCMPGTD     Y7, Y2, Y2
-	VPOR         Y6, Y2, Y2
-	VANDNPS      Y3, Y2, Y3
-	VMOVUPS      Y3, 224(AX)
-	VADDPS       Y3, Y5, Y5
-	VMOVUPS      Y4, 16(CX)
-	VMOVUPS      Y5, 48(CX)
+	VMULPS       Y8, Y7, Y6
+	VMOVUPS      numbers<>+0(SB), Y8
+	VPCMPGTD     Y8, Y4, Y7
+	VPCMPGTD     Y5, Y8, Y8
+	VPOR         Y7, Y8, Y8
+	VANDNPS      Y6, Y8, Y6
+	VMOVUPS      Y6, (AX)
+	VFMADD213PS  Y6, Y1, Y2
+	VMOVUPS      32(AX), Y6
+	VSUBPS       Y0, Y6, Y6
+	VMOVUPS      numbers<>+416(SB), Y7
+	VMAXPS       Y6, Y7, Y6
+	VMULPS       numbers<>+480(SB), Y6, Y7
+	VADDPS       numbers<>+512(SB), Y7, Y7
+	VPSLLD       $0x17, Y7, Y8
+	VSUBPS       numbers<>+512(SB), Y7, Y7
+	VFMADD231PS  numbers<>+544(SB), Y7, Y6
+	VFMADD231PS  numbers<>+576(SB), Y7, Y6
+	VMOVUPS      numbers<>+640(SB), Y7
+	VFMADD213PS  numbers<>+672(SB), Y6, Y7
+	VFMADD213PS  numbers<>+704(SB), Y6, Y7
+	VFMADD213PS  numbers<>+736(SB), Y6, Y7
+	VFMADD213PS  numbers<>+768(SB), Y6, Y7
+	VFMADD213PS  numbers<>+608(SB), Y6, Y7
+	VFMADD213PS  numbers<>+608(SB), Y6, Y7
+	VPADDD       numbers<>+608(SB), Y8, Y8
+	VMULPS       Y8, Y7, Y6
+	VMOVUPS      numbers<>+32(SB), Y8
+	VPCMPGTD     Y8, Y4, Y7
+	VPCMPGTD     Y5, Y8, Y8
+	VPOR         Y7, Y8, Y8
+	VANDNPS      Y6, Y8, Y6
+	VMOVUPS      Y6, 32(AX)
+	VFMADD213PS  Y6, Y1, Y3
+	VMOVUPS      64(AX), Y1
+	VSUBPS       Y0, Y1, Y1
+	VMOVUPS      numbers<>+416(SB), Y6
+	VMAXPS       Y1, Y6, Y1
+	VMULPS       numbers<>+480(SB), Y1, Y6
+	VADDPS       numbers<>+512(SB), Y6, Y6
+	VPSLLD       $0x17, Y6, Y7
+	VSUBPS       numbers<>+512(SB), Y6, Y6
+	VFMADD231PS  numbers<>+544(SB), Y6, Y1
+	VFMADD231PS  numbers<>+576(SB), Y6, Y1
+	VMOVUPS      numbers<>+640(SB), Y6
+	VFMADD213PS  numbers<>+672(SB), Y1, Y6
+	VFMADD213PS  numbers<>+704(SB), Y1, Y6
+	VFMADD213PS  numbers<>+736(SB), Y1, Y6
+	VFMADD213PS  numbers<>+768(SB), Y1, Y6
+	VFMADD213PS  numbers<>+608(SB), Y1, Y6
+	VFMADD213PS  numbers<>+608(SB), Y1, Y6
+	VPADDD       numbers<>+608(SB), Y7, Y7
+	VMULPS       Y7, Y6, Y1
+	VMOVUPS      numbers<>+64(SB), Y7
+	VPCMPGTD     Y7, Y4, Y6
+	VPCMPGTD     Y5, Y7, Y7
+	VPOR         Y6, Y7, Y7
+	VANDNPS      Y1, Y7, Y1
+	VMOVUPS      Y1, 64(AX)
+	VADDPS       Y1, Y2, Y2
+	VMOVUPS      96(AX), Y1
+	VSUBPS       Y0, Y1, Y1
+	VMOVUPS      numbers<>+416(SB), Y6
+	VMAXPS       Y1, Y6, Y1
+	VMULPS       numbers<>+480(SB), Y1, Y6
+	VADDPS       numbers<>+512(SB), Y6, Y6
+	VPSLLD       $0x17, Y6, Y7
+	VSUBPS       numbers<>+512(SB), Y6, Y6
+	VFMADD231PS  numbers<>+544(SB), Y6, Y1
+	VFMADD231PS  numbers<>+576(SB), Y6, Y1
+	VMOVUPS      numbers<>+640(SB), Y6
+	VFMADD213PS  numbers<>+672(SB), Y1, Y6
+	VFMADD213PS  numbers<>+704(SB), Y1, Y6
+	VFMADD213PS  numbers<>+736(SB), Y1, Y6
+	VFMADD213PS  numbers<>+768(SB), Y1, Y6
+	VFMADD213PS  numbers<>+608(SB), Y1, Y6
+	VFMADD213PS  numbers<>+608(SB), Y1, Y6
+	VPADDD       numbers<>+608(SB), Y7, Y7
+	VMULPS       Y7, Y6, Y1
+	VMOVUPS      numbers<>+96(SB), Y7
+	VPCMPGTD     Y7, Y4, Y6
+	VPCMPGTD     Y5, Y7, Y7
+	VPOR         Y6, Y7, Y7
+	VANDNPS      Y1, Y7, Y1
+	VMOVUPS      Y1, 96(AX)
+	VADDPS       Y1, Y3, Y3
+	VMOVUPS      128(AX), Y1
+	VSUBPS       Y0, Y1, Y1
+	VMOVUPS      numbers<>+416(SB), Y6
+	VMAXPS       Y1, Y6, Y1
+	VMULPS       numbers<>+480(SB), Y1, Y6
+	VADDPS       numbers<>+512(SB), Y6, Y6
+	VPSLLD       $0x17, Y6, Y7
+	VSUBPS       numbers<>+512(SB), Y6, Y6
+	VFMADD231PS  numbers<>+544(SB), Y6, Y1
+	VFMADD231PS  numbers<>+576(SB), Y6, Y1
+	VMOVUPS      numbers<>+640(SB), Y6
+	VFMADD213PS  numbers<>+672(SB), Y1, Y6
+	VFMADD213PS  numbers<>+704(SB), Y1, Y6
+	VFMADD213PS  numbers<>+736(SB), Y1, Y6
+	VFMADD213PS  numbers<>+768(SB), Y1, Y6
+	VFMADD213PS  numbers<>+608(SB), Y1, Y6
+	VFMADD213PS  numbers<>+608(SB), Y1, Y6
+	VPADDD       numbers<>+608(SB), Y7, Y7
+	VMULPS       Y7, Y6, Y1
+	VMOVUPS      numbers<>+128(SB), Y7
+	VPCMPGTD     Y7, Y4, Y6
+	VPCMPGTD     Y5, Y7, Y7
+	VPOR         Y6, Y7, Y7
+	VANDNPS      Y1, Y7, Y1
+	VMOVUPS      Y1, 128(AX)
+	VADDPS       Y1, Y2, Y2
+	VMOVUPS      160(AX), Y1
+	VSUBPS       Y0, Y1, Y1
+	VMOVUPS      numbers<>+416(SB), Y6
+	VMAXPS       Y1, Y6, Y1
+	VMULPS       numbers<>+480(SB), Y1, Y6
+	VADDPS       numbers<>+512(SB), Y6, Y6
+	VPSLLD       $0x17, Y6, Y7
+	VSUBPS       numbers<>+512(SB), Y6, Y6
+	VFMADD231PS  numbers<>+544(SB), Y6, Y1
+	VFMADD231PS  numbers<>+576(SB), Y6, Y1
+	VMOVUPS      numbers<>+640(SB), Y6
+	VFMADD213PS  numbers<>+672(SB), Y1, Y6
+	VFMADD213PS  numbers<>+704(SB), Y1, Y6
+	VFMADD213PS  numbers<>+736(SB), Y1, Y6
+	VFMADD213PS  numbers<>+768(SB), Y1, Y6
+	VFMADD213PS  numbers<>+608(SB), Y1, Y6
+	VFMADD213PS  numbers<>+608(SB), Y1, Y6
+	VPADDD       numbers<>+608(SB), Y7, Y7
+	VMULPS       Y7, Y6, Y1
+	VMOVUPS      numbers<>+160(SB), Y7
+	VPCMPGTD     Y7, Y4, Y6
+	VPCMPGTD     Y5, Y7, Y7
+	VPOR         Y6, Y7, Y7
+	VANDNPS      Y1, Y7, Y1
+	VMOVUPS      Y1, 160(AX)
+	VADDPS       Y1, Y3, Y3
+	VMOVUPS      192(AX), Y1
+	VSUBPS       Y0, Y1, Y1
+	VMOVUPS      numbers<>+416(SB), Y6
+	VMAXPS       Y1, Y6, Y1
+	VMULPS       numbers<>+480(SB), Y1, Y6
+	VADDPS       numbers<>+512(SB), Y6, Y6
+	VPSLLD       $0x17, Y6, Y7
+	VSUBPS       numbers<>+512(SB), Y6, Y6
+	VFMADD231PS  numbers<>+544(SB), Y6, Y1
+	VFMADD231PS  numbers<>+576(SB), Y6, Y1
+	VMOVUPS      numbers<>+640(SB), Y6
+	VFMADD213PS  numbers<>+672(SB), Y1, Y6
+	VFMADD213PS  numbers<>+704(SB), Y1, Y6
+	VFMADD213PS  numbers<>+736(SB), Y1, Y6
+	VFMADD213PS  numbers<>+768(SB), Y1, Y6
+	VFMADD213PS  numbers<>+608(SB), Y1, Y6
+	VFMADD213PS  numbers<>+608(SB), Y1, Y6
+	VPADDD       numbers<>+608(SB), Y7, Y7
+	VMULPS       Y7, Y6, Y1
+	VMOVUPS      numbers<>+192(SB), Y7
+	VPCMPGTD     Y7, Y4, Y6
+	VPCMPGTD     Y5, Y7, Y7
+	VPOR         Y6, Y7, Y7
+	VANDNPS      Y1, Y7, Y1
+	VMOVUPS      Y1, 192(AX)
+	VADDPS       Y1, Y2, Y2
+	VMOVUPS      224(AX), Y1
+	VSUBPS       Y0, Y1, Y1
+	VMOVUPS      numbers<>+416(SB), Y0
+	VMAXPS       Y1, Y0, Y1
+	VMULPS       numbers<>+480(SB), Y1, Y0
+	VADDPS       numbers<>+512(SB), Y0, Y0
+	VPSLLD       $0x17, Y0, Y6
+	VSUBPS       numbers<>+512(SB), Y0, Y0
+	VFMADD231PS  numbers<>+544(SB), Y0, Y1
+	VFMADD231PS  numbers<>+576(SB), Y0, Y1
+	VMOVUPS      numbers<>+640(SB), Y0
+	VFMADD213PS  numbers<>+672(SB), Y1, Y0
+	VFMADD213PS  numbers<>+704(SB), Y1, Y0
+	VFMADD213PS  numbers<>+736(SB), Y1, Y0
+	VFMADD213PS  numbers<>+768(SB), Y1, Y0
+	VFMADD213PS  numbers<>+608(SB), Y1, Y0
+	VFMADD213PS  numbers<>+608(SB), Y1, Y0
+	VPADDD       numbers<>+608(SB), Y6, Y6
+	VMULPS       Y6, Y0, Y1
+	VMOVUPS      numbers<>+224(SB), Y0
+	VPCMPGTD     Y0, Y4, Y4
+	VPCMPGTD     Y5, Y0, Y0
+	VPOR         Y4, Y0, Y0
+	VANDNPS      Y1, Y0, Y1
+	VMOVUPS      Y1, 224(AX)
+	VADDPS       Y1, Y3, Y3
+	VMOVUPS      Y2, 16(CX)
+	VMOVUPS      Y3, 48(CX)
 	ADDQ         $0x00000100, AX
 	ADDQ         $0x00000050, CX
 	DECQ         DX
-	JNZ          row
+	JNZ          weights
+	MOVQ         BX, AX
+	MOVQ         SI, CX
 	VZEROUPPER
 	RET
-
-capped:
-	VPBROADCASTD 8(CX), Y3
-	VPBROADCASTD 12(CX), Y4
-	VMULPS       (AX), Y0, Y5
-	VDIVPS       Y1, Y5, Y5
-	VADDPS       Y5, Y5, Y5
-	VMOVUPS      numbers<>+416(SB), Y6
-	VMAXPS       Y5, Y6, Y5
-	VMOVUPS      numbers<>+448(SB), Y6
-	VMINPS       Y5, Y6, Y5
-	VMULPS       numbers<>+480(SB), Y5, Y6
-	VADDPS       numbers<>+512(SB), Y6, Y6
-	VPSLLD       $0x17, Y6, Y7
-	VSUBPS       numbers<>+512(SB), Y6, Y6
-	VFMADD231PS  numbers<>+544(SB), Y6, Y5
-	VFMADD231PS  numbers<>+576(SB), Y6, Y5
-	VMOVUPS      numbers<>+640(SB), Y6
-	VFMADD213PS  numbers<>+672(SB), Y5, Y6
-	VFMADD213PS  numbers<>+704(SB), Y5, Y6
-	VFMADD213PS  numbers<>+736(SB), Y5, Y6
-	VFMADD213PS  numbers<>+768(SB), Y5, Y6
-	VFMADD213PS  numbers<>+608(SB), Y5, Y6
-	VFMADD213PS  numbers<>+608(SB), Y5, Y6
-	VPADDD       numbers<>+608(SB), Y7, Y7
-	VMULPS       Y7, Y6, Y5
-	VADDPS       numbers<>+608(SB), Y5, Y5
-	VMOVUPS      numbers<>+928(SB), Y6
-	VDIVPS       Y5, Y6, Y5
-	VMOVUPS      numbers<>+608(SB), Y6
-	VSUBPS       Y5, Y6, Y5
-	VMULPS       Y1, Y5, Y5
-	VMOVUPS      numbers<>+0(SB), Y7
-	VPCMPGTD     Y7, Y3, Y6
-	VPCMPGTD     Y4, Y7, Y7
-	VPOR         Y6, Y7, Y7
-	VBLENDVPS    Y7, numbers<>+896(SB), Y5, Y5
-	VMOVUPS      Y5, (AX)
-	VMAXPS       Y2, Y5, Y2
-	VMULPS       32(AX), Y0, Y5
-	VDIVPS       Y1, Y5, Y5
-	VADDPS       Y5, Y5, Y5
-	VMOVUPS      numbers<>+416(SB), Y6
-	VMAXPS       Y5, Y6, Y5
-	VMOVUPS      numbers<>+448(SB), Y6
-	VMINPS       Y5, Y6, Y5
-	VMULPS       numbers<>+480(SB), Y5, Y6
-	VADDPS       numbers<>+512(SB), Y6, Y6
-	VPSLLD       $0x17, Y6, Y7
-	VSUBPS       numbers<>+512(SB), Y6, Y6
-	VFMADD231PS  numbers<>+544(SB), Y6, Y5
-	VFMADD231PS  numbers<>+576(SB), Y6, Y5
-	VMOVUPS      numbers<>+640(SB), Y6
-	VFMADD213PS  numbers<>+672(SB), Y5, Y6
-	VFMADD213PS  numbers<>+704(SB), Y5, Y6
-	VFMADD213PS  numbers<>+736(SB), Y5, Y6
-	VFMADD213PS  numbers<>+768(SB), Y5, Y6
-	VFMADD213PS  numbers<>+608(SB), Y5, Y6
-	VFMADD213PS  numbers<>+608(SB), Y5, Y6
-	VPADDD       numbers<>+608(SB), Y7, Y7
-	VMULPS       Y7, Y6, Y5
-	VADDPS       numbers<>+608(SB), Y5, Y5
-	VMOVUPS      numbers<>+928(SB), Y6
-	VDIVPS       Y5, Y6, Y5
-	VMOVUPS      numbers<>+608(SB), Y6
-	VSUBPS       Y5, Y6, Y5
-	VMULPS       Y1, Y5, Y5
-	VMOVUPS      numbers<>+32(SB), Y7
-	VPCMPGTD     Y7, Y3, Y6
-	VPCMPGTD     Y4, Y7, Y7
-	VPOR         Y6, Y7, Y7
-	VBLENDVPS    Y7, numbers<>+896(SB), Y5, Y5
-	VMOVUPS      Y5, 32(AX)
-	VMAXPS       Y2, Y5, Y2
-	VMULPS       64(AX), Y0, Y5
-	VDIVPS       Y1, Y5, Y5
-	VADDPS       Y5, Y5, Y5
-	VMOVUPS      numbers<>+416(SB), Y6
-	VMAXPS       Y5, Y6, Y5
-	VMOVUPS      numbers<>+448(SB), Y6
-	VMINPS       Y5, Y6, Y5
-	VMULPS       numbers<>+480(SB), Y5, Y6
-	VADDPS       numbers<>+512(SB), Y6, Y6
-	VPSLLD       $0x17, Y6, Y7
-	VSUBPS       numbers<>+512(SB), Y6, Y6
-	VFMADD231PS  numbers<>+544(SB), Y6, Y5
-	VFMADD231PS  numbers<>+576(SB), Y6, Y5
-	VMOVUPS      numbers<>+640(SB), Y6
-	VFMADD213PS  numbers<>+672(SB), Y5, Y6
-	VFMADD213PS  numbers<>+704(SB), Y5, Y6
-	VFMADD213PS  numbers<>+736(SB), Y5, Y6
-	VFMADD213PS  numbers<>+768(SB), Y5, Y6
-	VFMADD213PS  numbers<>+608(SB), Y5, Y6
-	VFMADD213PS  numbers<>+608(SB), Y5, Y6
-	VPADDD       numbers<>+608(SB), Y7, Y7
-	VMULPS       Y7, Y6, Y5
-	VADDPS       numbers<>+608(SB), Y5, Y5
-	VMOVUPS      numbers<>+928(SB), Y6
-	VDIVPS       Y5, Y6, Y5
-	VMOVUPS      numbers<>+608(SB), Y6
-	VSUBPS       Y5, Y6, Y5
-	VMULPS       Y1, Y5, Y5
-	VMOVUPS      numbers<>+64(SB), Y7
-	VPCMPGTD     Y7, Y3, Y6
-	VPCMPGTD     Y4, Y7, Y7
-	VPOR         Y6, Y7, Y7
-	VBLENDVPS    Y7, numbers<>+896(SB), Y5, Y5
-	VMOVUPS      Y5, 64(AX)
-	VMAXPS       Y2, Y5, Y2
-	VMULPS       96(AX), Y0, Y5
-	VDIVPS       Y1, Y5, Y5
-	VADDPS       Y5, Y5, Y5
-	VMOVUPS      numbers<>+416(SB), Y6
-	VMAXPS       Y5, Y6, Y5
-	VMOVUPS      numbers<>+448(SB), Y6
-	VMINPS       Y5, Y6, Y5
-	VMULPS       numbers<>+480(SB), Y5, Y6
-	VADDPS       numbers<>+512(SB), Y6, Y6
-	VPSLLD       $0x17, Y6, Y7
-	VSUBPS       numbers<>+512(SB), Y6, Y6
-	VFMADD231PS  numbers<>+544(SB), Y6, Y5
-	VFMADD231PS  numbers<>+576(SB), Y6, Y5
-	VMOVUPS      numbers<>+640(SB), Y6
-	VFMADD213PS  numbers<>+672(SB), Y5, Y6
-	VFMADD213PS  numbers<>+704(SB), Y5, Y6
-	VFMADD213PS  numbers<>+736(SB), Y5, Y6
-	VFMADD213PS  numbers<>+768(SB), Y5, Y6
-	VFMADD213PS  numbers<>+608(SB), Y5, Y6
-	VFMADD213PS  numbers<>+608(SB), Y5, Y6
-	VPADDD       numbers<>+608(SB), Y7, Y7
-	VMULPS       Y7, Y6, Y5
-	VADDPS       numbers<>+608(SB), Y5, Y5
-	VMOVUPS      numbers<>+928(SB), Y6
-	VDIVPS       Y5, Y6, Y5
-	VMOVUPS      numbers<>+608(SB), Y6
-	VSUBPS       Y5, Y6, Y5
-	VMULPS       Y1, Y5, Y5
-	VMOVUPS      numbers<>+96(SB), Y7
-	VPCMPGTD     Y7, Y3, Y6
-	VPCMPGTD     Y4, Y7, Y7
-	VPOR         Y6, Y7, Y7
-	VBLENDVPS    Y7, numbers<>+896(SB), Y5, Y5
-	VMOVUPS      Y5, 96(AX)
-	VMAXPS       Y2, Y5, Y2
-	VMULPS       128(AX), Y0, Y5
-	VDIVPS       Y1, Y5, Y5
-	VADDPS       Y5, Y5, Y5
-	VMOVUPS      numbers<>+416(SB), Y6
-	VMAXPS       Y5, Y6, Y5
-	VMOVUPS      numbers<>+448(SB), Y6
-	VMINPS       Y5, Y6, Y5
-	VMULPS       numbers<>+480(SB), Y5, Y6
-	VADDPS       numbers<>+512(SB), Y6, Y6
-	VPSLLD       $0x17, Y6, Y7
-	VSUBPS       numbers<>+512(SB), Y6, Y6
-	VFMADD231PS  numbers<>+544(SB), Y6, Y5
-	VFMADD231PS  numbers<>+576(SB), Y6, Y5
-	VMOVUPS      numbers<>+640(SB), Y6
-	VFMADD213PS  numbers<>+672(SB), Y5, Y6
-	VFMADD213PS  numbers<>+704(SB), Y5, Y6
-	VFMADD213PS  numbers<>+736(SB), Y5, Y6
-	VFMADD213PS  numbers<>+768(SB), Y5, Y6
-	VFMADD213PS  numbers<>+608(SB), Y5, Y6
-	VFMADD213PS  numbers<>+608(SB), Y5, Y6
-	VPADDD       numbers<>+608(SB), Y7, Y7
-	VMULPS       Y7, Y6, Y5
-	VADDPS       numbers<>+608(SB), Y5, Y5
-	VMOVUPS      numbers<>+928(SB), Y6
-	VDIVPS       Y5, Y6, Y5
-	VMOVUPS      numbers<>+608(SB), Y6
-	VSUBPS       Y5, Y6, Y5
-	VMULPS       Y1, Y5, Y5
-	VMOVUPS      numbers<>+128(SB), Y7
-	VPCMPGTD     Y7, Y3, Y6
-	VPCMPGTD     Y4, Y7, Y7
-	VPOR         Y6, Y7, Y7
-	VBLENDVPS    Y7, numbers<>+896(SB), Y5, Y5
-	VMOVUPS      Y5, 128(AX)
-	VMAXPS       Y2, Y5, Y2
-	VMULPS       160(AX), Y0, Y5
-	VDIVPS       Y1, Y5, Y5
-	VADDPS       Y5, Y5, Y5
-	VMOVUPS      numbers<>+416(SB), Y6
-	VMAXPS       Y5, Y6, Y5
-	VMOVUPS      numbers<>+448(SB), Y6
-	VMINPS       Y5, Y6, Y5
-	VMULPS       numbers<>+480(SB), Y5, Y6
-	VADDPS       numbers<>+512(SB), Y6, Y6
-	VPSLLD       $0x17, Y6, Y7
-	VSUBPS       numbers<>+512(SB), Y6, Y6
-	VFMADD231PS  numbers<>+544(SB), Y6, Y5
-	VFMADD231PS  numbers<>+576(SB), Y6, Y5
-	VMOVUPS      numbers<>+640(SB), Y6
-	VFMADD213PS  numbers<>+672(SB), Y5, Y6
-	VFMADD213PS  numbers<>+704(SB), Y5, Y6
-	VFMADD213PS  numbers<>+736(SB), Y5, Y6
-	VFMADD213PS  numbers<>+768(SB), Y5, Y6
-	VFMADD213PS  numbers<>+608(SB), Y5, Y6
-	VFMADD213PS  numbers<>+608(SB), Y5, Y6
-	VPADDD       numbers<>+608(SB), Y7, Y7
-	VMULPS       Y7, Y6, Y5
-	VADDPS       numbers<>+608(SB), Y5, Y5
-	VMOVUPS      numbers<>+928(SB), Y6
-	VDIVPS       Y5, Y6, Y5
-	VMOVUPS      numbers<>+608(SB), Y6
-	VSUBPS       Y5, Y6, Y5
-	VMULPS       Y1, Y5, Y5
-	VMOVUPS      numbers<>+160(SB), Y7
-	VPCMPGTD     Y7, Y3, Y6
-	VPCMPGTD     Y4, Y7, Y7
-	VPOR         Y6, Y7, Y7
-	VBLENDVPS    Y7, numbers<>+896(SB), Y5, Y5
-	VMOVUPS      Y5, 160(AX)
-	VMAXPS       Y2, Y5, Y2
-	VMULPS       192(AX), Y0, Y5
-	VDIVPS       Y1, Y5, Y5
-	VADDPS       Y5, Y5, Y5
-	VMOVUPS      numbers<>+416(SB), Y6
-	VMAXPS       Y5, Y6, Y5
-	VMOVUPS      numbers<>+448(SB), Y6
-	VMINPS       Y5, Y6, Y5
-	VMULPS       numbers<>+480(SB), Y5, Y6
-	VADDPS       numbers<>+512(SB), Y6, Y6
-	VPSLLD       $0x17, Y6, Y7
-	VSUBPS       numbers<>+512(SB), Y6, Y6
-	VFMADD231PS  numbers<>+544(SB), Y6, Y5
-	VFMADD231PS  numbers<>+576(SB), Y6, Y5
-	VMOVUPS      numbers<>+640(SB), Y6
-	VFMADD213PS  numbers<>+672(SB), Y5, Y6
-	VFMADD213PS  numbers<>+704(SB), Y5, Y6
-	VFMADD213PS  numbers<>+736(SB), Y5, Y6
-	VFMADD213PS  numbers<>+768(SB), Y5, Y6
-	VFMADD213PS  numbers<>+608(SB), Y5, Y6
-	VFMADD213PS  numbers<>+608(SB), Y5, Y6
-	VPADDD       numbers<>+608(SB), Y7, Y7
-	VMULPS       Y7, Y6, Y5
-	VADDPS       numbers<>+608(SB), Y5, Y5
-	VMOVUPS      numbers<>+928(SB), Y6
-	VDIVPS       Y5, Y6, Y5
-	VMOVUPS      numbers<>+608(SB), Y6
-	VSUBPS       Y5, Y6, Y5
-	VMULPS       Y1, Y5, Y5
-	VMOVUPS      numbers<>+192(SB), Y7
-	VPCMPGTD     Y7, Y3, Y6
-	VPCMPGTD     Y4, Y7, Y7
-	VPOR         Y6, Y7, Y7
-	VBLENDVPS    Y7, numbers<>+896(SB), Y5, Y5
-	VMOVUPS      Y5, 192(AX)
-	VMAXPS       Y2, Y5, Y2
-	VMULPS       224(AX), Y0, Y5
-	VDIVPS       Y1, Y5, Y5
-	VADDPS       Y5, Y5, Y5
-	VMOVUPS      numbers<>+416(SB), Y6
-	VMAXPS       Y5, Y6, Y5
-	VMOVUPS      numbers<>+448(SB), Y6
-	VMINPS       Y5, Y6, Y5
-	VMULPS       numbers<>+480(SB), Y5, Y6
-	VADDPS       numbers<>+512(SB), Y6, Y6
-	VPSLLD       $0x17, Y6, Y7
-	VSUBPS       numbers<>+512(SB), Y6, Y6
-	VFMADD231PS  numbers<>+544(SB), Y6, Y5
-	VFMADD231PS  numbers<>+576(SB), Y6, Y5
-	VMOVUPS      numbers<>+640(SB), Y6
-	VFMADD213PS  numbers<>+672(SB), Y5, Y6
-	VFMADD213PS  numbers<>+704(SB), Y5, Y6
-	VFMADD213PS  numbers<>+736(SB), Y5, Y6
-	VFMADD213PS  numbers<>+768(SB), Y5, Y6
-	VFMADD213PS  numbers<>+608(SB), Y5, Y6
-	VFMADD213PS  numbers<>+608(SB), Y5, Y6
-	VPADDD       numbers<>+608(SB), Y7, Y7
-	VMULPS       Y7, Y6, Y5
-	VADDPS       numbers<>+608(SB), Y5, Y5
-	VMOVUPS      numbers<>+928(SB), Y6
-	VDIVPS       Y5, Y6, Y5
-	VMOVUPS      numbers<>+608(SB), Y6
-	VSUBPS       Y5, Y6, Y5
-	VMULPS       Y1, Y5, Y5
-	VMOVUPS      numbers<>+224(SB), Y6
-	VPCMPGTD     Y6, Y3, Y3
-	VPCMPGTD     Y4, Y6, Y6
-	VPOR         Y3, Y6, Y6
-	VBLENDVPS    Y6, numbers<>+896(SB), Y5, Y5
-	VMOVUPS      Y5, 224(AX)
-	VMAXPS       Y2, Y5, Y2
-	JMP          scored
 
 // func avx512SumSq(x *float32, n int) float32
 // Requires: AVX, AVX512F, AVX512VL
@@ -2052,35 +2091,33 @@ TEXT ·avx512Exp(SB), NOSPLIT|NOFRAME, $0-24
 	VBROADCASTSS numbers<>+576(SB), Z5
 	VBROADCASTSS numbers<>+608(SB), Z6
 	VBROADCASTSS numbers<>+608(SB), Z7
-	VBROADCASTSS numbers<>+640(SB), Z8
-	VBROADCASTSS numbers<>+672(SB), Z9
-	VBROADCASTSS numbers<>+704(SB), Z10
-	VBROADCASTSS numbers<>+736(SB), Z11
-	VBROADCASTSS numbers<>+768(SB), Z12
+	VBROADCASTSS numbers<>+640(SB), Z7
+	VBROADCASTSS numbers<>+672(SB), Z8
+	VBROADCASTSS numbers<>+704(SB), Z9
+	VBROADCASTSS numbers<>+736(SB), Z10
+	VBROADCASTSS numbers<>+768(SB), Z11
 	MOVQ         blocks+16(FP), DX
 
 loop:
 	TESTQ       DX, DX
 	JZ          end
-	VMOVUPS     (CX), Z13
-	VMAXPS      Z13, Z0, Z13
-	VMINPS      Z13, Z1, Z13
-	VMULPS      Z2, Z13, Z14
-	VADDPS      Z3, Z14, Z14
-	VPSLLD      $0x17, Z14, Z15
-	VSUBPS      Z3, Z14, Z14
-	VFMADD231PS Z4, Z14, Z13
-	VFMADD231PS Z5, Z14, Z13
-	VMOVUPS     Z8, Z14
-	VFMADD213PS Z9, Z13, Z14
-	VFMADD213PS Z10, Z13, Z14
-	VFMADD213PS Z11, Z13, Z14
-	VFMADD213PS Z12, Z13, Z14
-	VFMADD213PS Z6, Z13, Z14
-	VFMADD213PS Z6, Z13, Z14
-	VPADDD      Z7, Z15, Z15
-	VMULPS      Z15, Z14, Z13
-	VMOVUPS     Z13, (AX)
+	VMOVUPS     (CX), Z12
+	VMINPS      Z12, Z1, Z12
+	VMAXPS      Z12, Z0, Z12
+	VMULPS      Z2, Z12, Z13
+	VADDPS      Z3, Z13, Z13
+	VSUBPS      Z3, Z13, Z13
+	VFMADD231PS Z4, Z13, Z12
+	VFMADD231PS Z5, Z13, Z12
+	VMOVUPS     Z7, Z14
+	VFMADD213PS Z8, Z12, Z14
+	VFMADD213PS Z9, Z12, Z14
+	VFMADD213PS Z10, Z12, Z14
+	VFMADD213PS Z11, Z12, Z14
+	VFMADD213PS Z6, Z12, Z14
+	VFMADD213PS Z6, Z12, Z14
+	VSCALEFPS   Z13, Z14, Z12
+	VMOVUPS     Z12, (AX)
 	ADDQ        $0x40, AX
 	ADDQ        $0x40, CX
 	DECQ        DX
@@ -2104,40 +2141,38 @@ TEXT ·avx512SiLU(SB), NOSPLIT|NOFRAME, $0-32
 	VBROADCASTSS numbers<>+576(SB), Z5
 	VBROADCASTSS numbers<>+608(SB), Z6
 	VBROADCASTSS numbers<>+608(SB), Z7
-	VBROADCASTSS numbers<>+640(SB), Z8
-	VBROADCASTSS numbers<>+672(SB), Z9
-	VBROADCASTSS numbers<>+704(SB), Z10
-	VBROADCASTSS numbers<>+736(SB), Z11
-	VBROADCASTSS numbers<>+768(SB), Z12
-	VBROADCASTSS numbers<>+800(SB), Z13
+	VBROADCASTSS numbers<>+640(SB), Z7
+	VBROADCASTSS numbers<>+672(SB), Z8
+	VBROADCASTSS numbers<>+704(SB), Z9
+	VBROADCASTSS numbers<>+736(SB), Z10
+	VBROADCASTSS numbers<>+768(SB), Z11
+	VBROADCASTSS numbers<>+800(SB), Z12
 	MOVQ         blocks+24(FP), BX
 
 loop:
 	TESTQ       BX, BX
 	JZ          end
-	VMOVUPS     (CX), Z14
-	VPXORD      Z13, Z14, Z15
-	VMAXPS      Z15, Z0, Z15
-	VMINPS      Z15, Z1, Z15
-	VMULPS      Z2, Z15, Z16
-	VADDPS      Z3, Z16, Z16
-	VPSLLD      $0x17, Z16, Z17
-	VSUBPS      Z3, Z16, Z16
-	VFMADD231PS Z4, Z16, Z15
-	VFMADD231PS Z5, Z16, Z15
-	VMOVUPS     Z8, Z16
-	VFMADD213PS Z9, Z15, Z16
-	VFMADD213PS Z10, Z15, Z16
-	VFMADD213PS Z11, Z15, Z16
-	VFMADD213PS Z12, Z15, Z16
-	VFMADD213PS Z6, Z15, Z16
-	VFMADD213PS Z6, Z15, Z16
-	VPADDD      Z7, Z17, Z17
-	VMULPS      Z17, Z16, Z15
-	VADDPS      Z6, Z15, Z15
-	VDIVPS      Z15, Z14, Z14
-	VMULPS      (DX), Z14, Z14
-	VMOVUPS     Z14, (AX)
+	VMOVUPS     (CX), Z13
+	VPXORD      Z12, Z13, Z14
+	VMINPS      Z14, Z1, Z14
+	VMAXPS      Z14, Z0, Z14
+	VMULPS      Z2, Z14, Z15
+	VADDPS      Z3, Z15, Z15
+	VSUBPS      Z3, Z15, Z15
+	VFMADD231PS Z4, Z15, Z14
+	VFMADD231PS Z5, Z15, Z14
+	VMOVUPS     Z7, Z16
+	VFMADD213PS Z8, Z14, Z16
+	VFMADD213PS Z9, Z14, Z16
+	VFMADD213PS Z10, Z14, Z16
+	VFMADD213PS Z11, Z14, Z16
+	VFMADD213PS Z6, Z14, Z16
+	VFMADD213PS Z6, Z14, Z16
+	VSCALEFPS   Z15, Z16, Z14
+	VADDPS      Z6, Z14, Z14
+	VDIVPS      Z14, Z13, Z13
+	VMULPS      (DX), Z13, Z13
+	VMOVUPS     Z13, (AX)
 	ADDQ        $0x40, AX
 	ADDQ        $0x40, CX
 	ADDQ        $0x40, DX
@@ -2162,46 +2197,44 @@ TEXT ·avx512GELU(SB), NOSPLIT|NOFRAME, $0-32
 	VBROADCASTSS numbers<>+576(SB), Z5
 	VBROADCASTSS numbers<>+608(SB), Z6
 	VBROADCASTSS numbers<>+608(SB), Z7
-	VBROADCASTSS numbers<>+640(SB), Z8
-	VBROADCASTSS numbers<>+672(SB), Z9
-	VBROADCASTSS numbers<>+704(SB), Z10
-	VBROADCASTSS numbers<>+736(SB), Z11
-	VBROADCASTSS numbers<>+768(SB), Z12
-	VBROADCASTSS numbers<>+800(SB), Z13
-	VBROADCASTSS numbers<>+832(SB), Z14
-	VBROADCASTSS numbers<>+864(SB), Z15
+	VBROADCASTSS numbers<>+640(SB), Z7
+	VBROADCASTSS numbers<>+672(SB), Z8
+	VBROADCASTSS numbers<>+704(SB), Z9
+	VBROADCASTSS numbers<>+736(SB), Z10
+	VBROADCASTSS numbers<>+768(SB), Z11
+	VBROADCASTSS numbers<>+800(SB), Z12
+	VBROADCASTSS numbers<>+832(SB), Z13
+	VBROADCASTSS numbers<>+864(SB), Z14
 	MOVQ         blocks+24(FP), BX
 
 loop:
 	TESTQ       BX, BX
 	JZ          end
-	VMOVUPS     (CX), Z16
-	VMULPS      Z16, Z16, Z17
-	VMOVUPS     Z15, Z18
-	VFMADD213PS Z14, Z18, Z17
-	VMULPS      Z16, Z17, Z17
-	VPXORD      Z13, Z17, Z17
-	VMAXPS      Z17, Z0, Z17
-	VMINPS      Z17, Z1, Z17
-	VMULPS      Z2, Z17, Z18
-	VADDPS      Z3, Z18, Z18
-	VPSLLD      $0x17, Z18, Z19
-	VSUBPS      Z3, Z18, Z18
-	VFMADD231PS Z4, Z18, Z17
-	VFMADD231PS Z5, Z18, Z17
-	VMOVUPS     Z8, Z18
-	VFMADD213PS Z9, Z17, Z18
-	VFMADD213PS Z10, Z17, Z18
-	VFMADD213PS Z11, Z17, Z18
-	VFMADD213PS Z12, Z17, Z18
-	VFMADD213PS Z6, Z17, Z18
-	VFMADD213PS Z6, Z17, Z18
-	VPADDD      Z7, Z19, Z19
-	VMULPS      Z19, Z18, Z17
-	VADDPS      Z6, Z17, Z17
-	VDIVPS      Z17, Z16, Z16
-	VMULPS      (DX), Z16, Z16
-	VMOVUPS     Z16, (AX)
+	VMOVUPS     (CX), Z15
+	VMULPS      Z15, Z15, Z16
+	VMOVUPS     Z14, Z17
+	VFMADD213PS Z13, Z17, Z16
+	VMULPS      Z15, Z16, Z16
+	VPXORD      Z12, Z16, Z16
+	VMINPS      Z16, Z1, Z16
+	VMAXPS      Z16, Z0, Z16
+	VMULPS      Z2, Z16, Z17
+	VADDPS      Z3, Z17, Z17
+	VSUBPS      Z3, Z17, Z17
+	VFMADD231PS Z4, Z17, Z16
+	VFMADD231PS Z5, Z17, Z16
+	VMOVUPS     Z7, Z18
+	VFMADD213PS Z8, Z16, Z18
+	VFMADD213PS Z9, Z16, Z18
+	VFMADD213PS Z10, Z16, Z18
+	VFMADD213PS Z11, Z16, Z18
+	VFMADD213PS Z6, Z16, Z18
+	VFMADD213PS Z6, Z16, Z18
+	VSCALEFPS   Z17, Z18, Z16
+	VADDPS      Z6, Z16, Z16
+	VDIVPS      Z16, Z15, Z15
+	VMULPS      (DX), Z15, Z15
+	VMOVUPS     Z15, (AX)
 	ADDQ        $0x40, AX
 	ADDQ        $0x40, CX
 	ADDQ        $0x40, DX
@@ -4044,410 +4077,585 @@ TEXT ·avx512Softmax(SB), NOSPLIT|NOFRAME, $0-32
 	VBROADCASTSS numbers<>+576(SB), Z9
 	VBROADCASTSS numbers<>+608(SB), Z10
 	VBROADCASTSS numbers<>+608(SB), Z11
-	VBROADCASTSS numbers<>+640(SB), Z12
-	VBROADCASTSS numbers<>+672(SB), Z13
-	VBROADCASTSS numbers<>+704(SB), Z14
-	VBROADCASTSS numbers<>+736(SB), Z15
-	VBROADCASTSS numbers<>+768(SB), Z16
+	VBROADCASTSS numbers<>+640(SB), Z11
+	VBROADCASTSS numbers<>+672(SB), Z12
+	VBROADCASTSS numbers<>+704(SB), Z13
+	VBROADCASTSS numbers<>+736(SB), Z14
+	VBROADCASTSS numbers<>+768(SB), Z15
+	MOVQ         AX, SI
+	MOVQ         CX, DI
+	MOVQ         DX, R8
 
 row:
-	VBROADCASTSS (CX), Z17
+	VBROADCASTSS (CX), Z16
 	TESTL        $0x7fffffff, BX
 	JNZ          capped
-	VPBROADCASTD 8(CX), Z18
-	VPBROADCASTD 12(CX), Z19
-	VMULPS       (AX), Z0, Z20
-	VMOVUPS      numbers<>+0(SB), Z21
-	VPCMPD       $0x02, Z21, Z18, K1
-	VPCMPD       $0x02, Z19, Z21, K1, K1
-	VBLENDMPS    Z20, Z2, K1, Z20
-	VMOVUPS      Z20, (AX)
-	VMAXPS       Z17, Z20, Z17
-	VMULPS       64(AX), Z0, Z20
-	VMOVUPS      numbers<>+64(SB), Z21
-	VPCMPD       $0x02, Z21, Z18, K1
-	VPCMPD       $0x02, Z19, Z21, K1, K1
-	VBLENDMPS    Z20, Z2, K1, Z20
-	VMOVUPS      Z20, 64(AX)
-	VMAXPS       Z17, Z20, Z17
-	VMULPS       128(AX), Z0, Z20
-	VMOVUPS      numbers<>+128(SB), Z21
-	VPCMPD       $0x02, Z21, Z18, K1
-	VPCMPD       $0x02, Z19, Z21, K1, K1
-	VBLENDMPS    Z20, Z2, K1, Z20
-	VMOVUPS      Z20, 128(AX)
-	VMAXPS       Z17, Z20, Z17
-	VMULPS       192(AX), Z0, Z20
-	VMOVUPS      numbers<>+192(SB), Z21
-	VPCMPD       $0x02, Z21, Z18, K1
-	VPCMPD       $0x02, Z19, Z21, K1, K1
-	VBLENDMPS    Z20, Z2, K1, Z20
-	VMOVUPS      Z20, 192(AX)
-	VMAXPS       Z17, Z20, Z17
+	VPBROADCASTD 8(CX), Z17
+	VPBROADCASTD 12(CX), Z18
+	VMULPS       (AX), Z0, Z19
+	VMOVUPS      numbers<>+0(SB), Z20
+	VPCMPD       $0x02, Z20, Z17, K1
+	VPCMPD       $0x02, Z18, Z20, K1, K1
+	VBLENDMPS    Z19, Z2, K1, Z19
+	VMOVUPS      Z19, (AX)
+	VMAXPS       Z16, Z19, Z16
+	VMULPS       64(AX), Z0, Z19
+	VMOVUPS      numbers<>+64(SB), Z20
+	VPCMPD       $0x02, Z20, Z17, K1
+	VPCMPD       $0x02, Z18, Z20, K1, K1
+	VBLENDMPS    Z19, Z2, K1, Z19
+	VMOVUPS      Z19, 64(AX)
+	VMAXPS       Z16, Z19, Z16
+	VMULPS       128(AX), Z0, Z19
+	VMOVUPS      numbers<>+128(SB), Z20
+	VPCMPD       $0x02, Z20, Z17, K1
+	VPCMPD       $0x02, Z18, Z20, K1, K1
+	VBLENDMPS    Z19, Z2, K1, Z19
+	VMOVUPS      Z19, 128(AX)
+	VMAXPS       Z16, Z19, Z16
+	VMULPS       192(AX), Z0, Z19
+	VMOVUPS      numbers<>+192(SB), Z20
+	VPCMPD       $0x02, Z20, Z17, K1
+	VPCMPD       $0x02, Z18, Z20, K1, K1
+	VBLENDMPS    Z19, Z2, K1, Z19
+	VMOVUPS      Z19, 192(AX)
+	VMAXPS       Z16, Z19, Z16
+	JMP          scored
+
+capped:
+	VPBROADCASTD 8(CX), Z17
+	VPBROADCASTD 12(CX), Z18
+	VMULPS       (AX), Z0, Z19
+	VDIVPS       Z1, Z19, Z19
+	VADDPS       Z19, Z19, Z19
+	VMINPS       Z19, Z5, Z19
+	VMAXPS       Z19, Z4, Z19
+	VMULPS       Z6, Z19, Z20
+	VADDPS       Z7, Z20, Z20
+	VSUBPS       Z7, Z20, Z20
+	VFMADD231PS  Z8, Z20, Z19
+	VFMADD231PS  Z9, Z20, Z19
+	VMOVUPS      Z11, Z21
+	VFMADD213PS  Z12, Z19, Z21
+	VFMADD213PS  Z13, Z19, Z21
+	VFMADD213PS  Z14, Z19, Z21
+	VFMADD213PS  Z15, Z19, Z21
+	VFMADD213PS  Z10, Z19, Z21
+	VFMADD213PS  Z10, Z19, Z21
+	VSCALEFPS    Z20, Z21, Z19
+	VADDPS       Z10, Z19, Z19
+	VDIVPS       Z19, Z3, Z19
+	VSUBPS       Z19, Z10, Z19
+	VMULPS       Z1, Z19, Z19
+	VMOVUPS      numbers<>+0(SB), Z20
+	VPCMPD       $0x02, Z20, Z17, K1
+	VPCMPD       $0x02, Z18, Z20, K1, K1
+	VBLENDMPS    Z19, Z2, K1, Z19
+	VMOVUPS      Z19, (AX)
+	VMAXPS       Z16, Z19, Z16
+	VMULPS       64(AX), Z0, Z19
+	VDIVPS       Z1, Z19, Z19
+	VADDPS       Z19, Z19, Z19
+	VMINPS       Z19, Z5, Z19
+	VMAXPS       Z19, Z4, Z19
+	VMULPS       Z6, Z19, Z20
+	VADDPS       Z7, Z20, Z20
+	VSUBPS       Z7, Z20, Z20
+	VFMADD231PS  Z8, Z20, Z19
+	VFMADD231PS  Z9, Z20, Z19
+	VMOVUPS      Z11, Z21
+	VFMADD213PS  Z12, Z19, Z21
+	VFMADD213PS  Z13, Z19, Z21
+	VFMADD213PS  Z14, Z19, Z21
+	VFMADD213PS  Z15, Z19, Z21
+	VFMADD213PS  Z10, Z19, Z21
+	VFMADD213PS  Z10, Z19, Z21
+	VSCALEFPS    Z20, Z21, Z19
+	VADDPS       Z10, Z19, Z19
+	VDIVPS       Z19, Z3, Z19
+	VSUBPS       Z19, Z10, Z19
+	VMULPS       Z1, Z19, Z19
+	VMOVUPS      numbers<>+64(SB), Z20
+	VPCMPD       $0x02, Z20, Z17, K1
+	VPCMPD       $0x02, Z18, Z20, K1, K1
+	VBLENDMPS    Z19, Z2, K1, Z19
+	VMOVUPS      Z19, 64(AX)
+	VMAXPS       Z16, Z19, Z16
+	VMULPS       128(AX), Z0, Z19
+	VDIVPS       Z1, Z19, Z19
+	VADDPS       Z19, Z19, Z19
+	VMINPS       Z19, Z5, Z19
+	VMAXPS       Z19, Z4, Z19
+	VMULPS       Z6, Z19, Z20
+	VADDPS       Z7, Z20, Z20
+	VSUBPS       Z7, Z20, Z20
+	VFMADD231PS  Z8, Z20, Z19
+	VFMADD231PS  Z9, Z20, Z19
+	VMOVUPS      Z11, Z21
+	VFMADD213PS  Z12, Z19, Z21
+	VFMADD213PS  Z13, Z19, Z21
+	VFMADD213PS  Z14, Z19, Z21
+	VFMADD213PS  Z15, Z19, Z21
+	VFMADD213PS  Z10, Z19, Z21
+	VFMADD213PS  Z10, Z19, Z21
+	VSCALEFPS    Z20, Z21, Z19
+	VADDPS       Z10, Z19, Z19
+	VDIVPS       Z19, Z3, Z19
+	VSUBPS       Z19, Z10, Z19
+	VMULPS       Z1, Z19, Z19
+	VMOVUPS      numbers<>+128(SB), Z20
+	VPCMPD       $0x02, Z20, Z17, K1
+	VPCMPD       $0x02, Z18, Z20, K1, K1
+	VBLENDMPS    Z19, Z2, K1, Z19
+	VMOVUPS      Z19, 128(AX)
+	VMAXPS       Z16, Z19, Z16
+	VMULPS       192(AX), Z0, Z19
+	VDIVPS       Z1, Z19, Z19
+	VADDPS       Z19, Z19, Z19
+	VMINPS       Z19, Z5, Z19
+	VMAXPS       Z19, Z4, Z19
+	VMULPS       Z6, Z19, Z20
+	VADDPS       Z7, Z20, Z20
+	VSUBPS       Z7, Z20, Z20
+	VFMADD231PS  Z8, Z20, Z19
+	VFMADD231PS  Z9, Z20, Z19
+	VMOVUPS      Z11, Z21
+	VFMADD213PS  Z12, Z19, Z21
+	VFMADD213PS  Z13, Z19, Z21
+	VFMADD213PS  Z14, Z19, Z21
+	VFMADD213PS  Z15, Z19, Z21
+	VFMADD213PS  Z10, Z19, Z21
+	VFMADD213PS  Z10, Z19, Z21
+	VSCALEFPS    Z20, Z21, Z19
+	VADDPS       Z10, Z19, Z19
+	VDIVPS       Z19, Z3, Z19
+	VSUBPS       Z19, Z10, Z19
+	VMULPS       Z1, Z19, Z19
+	VMOVUPS      numbers<>+192(SB), Z20
+	VPCMPD       $0x02, Z20, Z17, K1
+	VPCMPD       $0x02, Z18, Z20, K1, K1
+	VBLENDMPS    Z19, Z2, K1, Z19
+	VMOVUPS      Z19, 192(AX)
+	VMAXPS       Z16, Z19, Z16
 
 scored:
-	VEXTRACTF64X4 $0x01, Z17, Y18
-	VMAXPS        Y18, Y17, Y17
-	VEXTRACTF32X4 $0x01, Y17, X18
-	VMAXPS        X18, X17, X17
-	VPERMILPS     $0x4e, X17, X18
-	VMAXPS        X18, X17, X17
-	VMOVSHDUP     X17, X18
-	VMAXPS        X18, X17, X17
-	VMOVD         X17, SI
-	ADDL          SI, SI
-	JNZ           spread
-	MOVL          (CX), SI
-	ADDL          SI, SI
-	JZ            spread
-	MOVQ          AX, DI
+	VEXTRACTF64X4 $0x01, Z16, Y17
+	VMAXPS        Y17, Y16, Y16
+	VEXTRACTF32X4 $0x01, Y16, X17
+	VMAXPS        X17, X16, X16
+	VPERMILPS     $0x4e, X16, X17
+	VMAXPS        X17, X16, X16
+	VMOVSHDUP     X16, X17
+	VMAXPS        X17, X16, X16
+	VMOVD         X16, R9
+	ADDL          R9, R9
+	JNZ           joined
+	MOVL          (CX), R9
+	ADDL          R9, R9
+	JZ            joined
+	MOVQ          AX, R10
 
 zero:
-	MOVL  (DI), R8
-	ADDQ  $0x04, DI
-	MOVL  R8, SI
-	ADDL  SI, SI
+	MOVL  (R10), R11
+	ADDQ  $0x04, R10
+	MOVL  R11, R9
+	ADDL  R9, R9
 	JNZ   zero
-	VMOVD R8, X17
+	VMOVD R11, X16
 
-spread:
-	VBROADCASTSS X17, Z17
-	VBROADCASTSS (CX), Z18
-	VSUBPS       Z17, Z18, Z18
-	VMAXPS       Z18, Z4, Z18
-	VMINPS       Z18, Z5, Z18
-	VMULPS       Z6, Z18, Z19
-	VADDPS       Z7, Z19, Z19
-	VPSLLD       $0x17, Z19, Z20
-	VSUBPS       Z7, Z19, Z19
-	VFMADD231PS  Z8, Z19, Z18
-	VFMADD231PS  Z9, Z19, Z18
-	VMOVUPS      Z12, Z19
-	VFMADD213PS  Z13, Z18, Z19
-	VFMADD213PS  Z14, Z18, Z19
-	VFMADD213PS  Z15, Z18, Z19
-	VFMADD213PS  Z16, Z18, Z19
-	VFMADD213PS  Z10, Z18, Z19
-	VFMADD213PS  Z10, Z18, Z19
-	VPADDD       Z11, Z20, Z20
-	VMULPS       Z20, Z19, Z18
-	VMOVSS       X18, 4(CX)
-	VMOVSS       X17, (CX)
-	VMOVUPS      16(CX), Z19
-	VPBROADCASTD 8(CX), Z20
-	VPBROADCASTD 12(CX), Z21
-	VMOVUPS      (AX), Z22
-	VSUBPS       Z17, Z22, Z22
-	VMAXPS       Z22, Z4, Z22
-	VMINPS       Z22, Z5, Z22
-	VMULPS       Z6, Z22, Z23
-	VADDPS       Z7, Z23, Z23
-	VPSLLD       $0x17, Z23, Z24
-	VSUBPS       Z7, Z23, Z23
-	VFMADD231PS  Z8, Z23, Z22
-	VFMADD231PS  Z9, Z23, Z22
-	VMOVUPS      Z12, Z23
-	VFMADD213PS  Z13, Z22, Z23
-	VFMADD213PS  Z14, Z22, Z23
-	VFMADD213PS  Z15, Z22, Z23
-	VFMADD213PS  Z16, Z22, Z23
-	VFMADD213PS  Z10, Z22, Z23
-	VFMADD213PS  Z10, Z22, Z23
-	VPADDD       Z11, Z24, Z24
-	VMULPS       Z24, Z23, Z22
-	VMOVUPS      numbers<>+0(SB), Z23
-	VPCMPD       $0x02, Z23, Z20, K1
-	VPCMPD       $0x02, Z21, Z23, K1, K1
-	VMOVUPS.Z    Z22, K1, Z22
-	VMOVUPS      Z22, (AX)
-	VFMADD213PS  Z22, Z18, Z19
-	VMOVUPS      64(AX), Z18
-	VSUBPS       Z17, Z18, Z18
-	VMAXPS       Z18, Z4, Z18
-	VMINPS       Z18, Z5, Z18
-	VMULPS       Z6, Z18, Z22
-	VADDPS       Z7, Z22, Z22
-	VPSLLD       $0x17, Z22, Z23
-	VSUBPS       Z7, Z22, Z22
-	VFMADD231PS  Z8, Z22, Z18
-	VFMADD231PS  Z9, Z22, Z18
-	VMOVUPS      Z12, Z22
-	VFMADD213PS  Z13, Z18, Z22
-	VFMADD213PS  Z14, Z18, Z22
-	VFMADD213PS  Z15, Z18, Z22
-	VFMADD213PS  Z16, Z18, Z22
-	VFMADD213PS  Z10, Z18, Z22
-	VFMADD213PS  Z10, Z18, Z22
-	VPADDD       Z11, Z23, Z23
-	VMULPS       Z23, Z22, Z18
-	VMOVUPS      numbers<>+64(SB), Z22
-	VPCMPD       $0x02, Z22, Z20, K1
-	VPCMPD       $0x02, Z21, Z22, K1, K1
-	VMOVUPS.Z    Z18, K1, Z18
-	VMOVUPS      Z18, 64(AX)
-	VADDPS       Z18, Z19, Z19
-	VMOVUPS      128(AX), Z18
-	VSUBPS       Z17, Z18, Z18
-	VMAXPS       Z18, Z4, Z18
-	VMINPS       Z18, Z5, Z18
-	VMULPS       Z6, Z18, Z22
-	VADDPS       Z7, Z22, Z22
-	VPSLLD       $0x17, Z22, Z23
-	VSUBPS       Z7, Z22, Z22
-	VFMADD231PS  Z8, Z22, Z18
-	VFMADD231PS  Z9, Z22, Z18
-	VMOVUPS      Z12, Z22
-	VFMADD213PS  Z13, Z18, Z22
-	VFMADD213PS  Z14, Z18, Z22
-	VFMADD213PS  Z15, Z18, Z22
-	VFMADD213PS  Z16, Z18, Z22
-	VFMADD213PS  Z10, Z18, Z22
-	VFMADD213PS  Z10, Z18, Z22
-	VPADDD       Z11, Z23, Z23
-	VMULPS       Z23, Z22, Z18
-	VMOVUPS      numbers<>+128(SB), Z22
-	VPCMPD       $0x02, Z22, Z20, K1
-	VPCMPD       $0x02, Z21, Z22, K1, K1
-	VMOVUPS.Z    Z18, K1, Z18
-	VMOVUPS      Z18, 128(AX)
-	VADDPS       Z18, Z19, Z19
-	VMOVUPS      192(AX), Z18
-	VSUBPS       Z17, Z18, Z18
-	VMAXPS       Z18, Z4, Z18
-	VMINPS       Z18, Z5, Z18
-	VMULPS       Z6, Z18, Z17
+joined:
+	VMOVSS (CX), X17
+	VSUBSS X16, X17, X17
+	VMOVSS X17, 4(CX)
+	VMOVSS X16, (CX)
+	ADDQ   $0x00000100, AX
+	ADDQ   $0x00000050, CX
+	DECQ   R8
+	JNZ    row
+	MOVQ   SI, AX
+	MOVQ   DI, CX
+	MOVQ   AX, BX
+	MOVQ   CX, SI
+
+weights:
+	VBROADCASTSS (CX), Z0
+	VBROADCASTSS 4(CX), Z1
+	VMAXPS       Z1, Z4, Z1
+	VMULPS       Z6, Z1, Z2
+	VADDPS       Z7, Z2, Z2
+	VSUBPS       Z7, Z2, Z2
+	VFMADD231PS  Z8, Z2, Z1
+	VFMADD231PS  Z9, Z2, Z1
+	VMOVUPS      Z11, Z3
+	VFMADD213PS  Z12, Z1, Z3
+	VFMADD213PS  Z13, Z1, Z3
+	VFMADD213PS  Z14, Z1, Z3
+	VFMADD213PS  Z15, Z1, Z3
+	VFMADD213PS  Z10, Z1, Z3
+	VFMADD213PS  Z10, Z1, Z3
+	VSCALEFPS    Z2, Z3, Z1
+	VMOVSS       X1, 4(CX)
+	VMOVUPS      16(CX), Z2
+	VPBROADCASTD 8(CX), Z3
+	VPBROADCASTD 12(CX), Z5
+	VMOVUPS      (AX), Z16
+	VSUBPS       Z0, Z16, Z16
+	VMAXPS       Z16, Z4, Z16
+	VMULPS       Z6, Z16, Z17
 	VADDPS       Z7, Z17, Z17
-	VPSLLD       $0x17, Z17, Z22
 	VSUBPS       Z7, Z17, Z17
-	VFMADD231PS  Z8, Z17, Z18
-	VFMADD231PS  Z9, Z17, Z18
-	VMOVUPS      Z12, Z17
-	VFMADD213PS  Z13, Z18, Z17
-	VFMADD213PS  Z14, Z18, Z17
-	VFMADD213PS  Z15, Z18, Z17
-	VFMADD213PS  Z16, Z18, Z17
-	VFMADD213PS  Z10, Z18, Z17
-	VFMADD213PS  Z10, Z18, Z17
-	VPADDD       Z11, Z22, Z22
-	VMULPS       Z22, Z17, Z18
-	VMOVUPS      numbers<>+192(SB), Z17
-	VPCMPD       $0x02, Z17, Z20, K1
-	VPCMPD       $0x02, Z21, Z17, K1, K1
-	VMOVUPS.Z    Z18, K1, Z18
-	VMOVUPS      Z18, 192(AX)
-	VADDPS       Z18, Z19, Z19
-	VMOVUPS      Z19, 16(CX)
+	VFMADD231PS  Z8, Z17, Z16
+	VFMADD231PS  Z9, Z17, Z16
+	VMOVUPS      Z11, Z18
+	VFMADD213PS  Z12, Z16, Z18
+	VFMADD213PS  Z13, Z16, Z18
+	VFMADD213PS  Z14, Z16, Z18
+	VFMADD213PS  Z15, Z16, Z18
+	VFMADD213PS  Z10, Z16, Z18
+	VFMADD213PS  Z10, Z16, Z18
+	VSCALEFPS    Z17, Z18, Z16
+	VMOVUPS      numbers<>+0(SB), Z17
+	VPCMPD       $0x02, Z17, Z3, K1
+	VPCMPD       $0x02, Z5, Z17, K1, K1
+	VMOVUPS.Z    Z16, K1, Z16
+	VMOVUPS      Z16, (AX)
+	VFMADD213PS  Z16, Z1, Z2
+	VMOVUPS      64(AX), Z1
+	VSUBPS       Z0, Z1, Z1
+	VMAXPS       Z1, Z4, Z1
+	VMULPS       Z6, Z1, Z16
+	VADDPS       Z7, Z16, Z16
+	VSUBPS       Z7, Z16, Z16
+	VFMADD231PS  Z8, Z16, Z1
+	VFMADD231PS  Z9, Z16, Z1
+	VMOVUPS      Z11, Z17
+	VFMADD213PS  Z12, Z1, Z17
+	VFMADD213PS  Z13, Z1, Z17
+	VFMADD213PS  Z14, Z1, Z17
+	VFMADD213PS  Z15, Z1, Z17
+	VFMADD213PS  Z10, Z1, Z17
+	VFMADD213PS  Z10, Z1, Z17
+	VSCALEFPS    Z16, Z17, Z1
+	VMOVUPS      numbers<>+64(SB), Z16
+	VPCMPD       $0x02, Z16, Z3, K1
+	VPCMPD       $0x02, Z5, Z16, K1, K1
+	VMOVUPS.Z    Z1, K1, Z1
+	VMOVUPS      Z1, 64(AX)
+	VADDPS       Z1, Z2, Z2
+	VMOVUPS      128(AX), Z1
+	VSUBPS       Z0, Z1, Z1
+	VMAXPS       Z1, Z4, Z1
+	VMULPS       Z6, Z1, Z16
+	VADDPS       Z7, Z16, Z16
+	VSUBPS       Z7, Z16, Z16
+	VFMADD231PS  Z8, Z16, Z1
+	VFMADD231PS  Z9, Z16, Z1
+	VMOVUPS      Z11, Z17
+	VFMADD213PS  Z12, Z1, Z17
+	VFMADD213PS  Z13, Z1, Z17
+	VFMADD213PS  Z14, Z1, Z17
+	VFMADD213PS  Z15, Z1, Z17
+	VFMADD213PS  Z10, Z1, Z17
+	VFMADD213PS  Z10, Z1, Z17
+	VSCALEFPS    Z16, Z17, Z1
+	VMOVUPS      numbers<>+128(SB), Z16
+	VPCMPD       $0x02, Z16, Z3, K1
+	VPCMPD       $0x02, Z5, Z16, K1, K1
+	VMOVUPS.Z    Z1, K1, Z1
+	VMOVUPS      Z1, 128(AX)
+	VADDPS       Z1, Z2, Z2
+	VMOVUPS      192(AX), Z1
+	VSUBPS       Z0, Z1, Z1
+	VMAXPS       Z1, Z4, Z1
+	VMULPS       Z6, Z1, Z0
+	VADDPS       Z7, Z0, Z0
+	VSUBPS       Z7, Z0, Z0
+	VFMADD231PS  Z8, Z0, Z1
+	VFMADD231PS  Z9, Z0, Z1
+	VMOVUPS      Z11, Z16
+	VFMADD213PS  Z12, Z1, Z16
+	VFMADD213PS  Z13, Z1, Z16
+	VFMADD213PS  Z14, Z1, Z16
+	VFMADD213PS  Z15, Z1, Z16
+	VFMADD213PS  Z10, Z1, Z16
+	VFMADD213PS  Z10, Z1, Z16
+	VSCALEFPS    Z0, Z16, Z1
+	VMOVUPS      numbers<>+192(SB), Z0
+	VPCMPD       $0x02, Z0, Z3, K1
+	VPCMPD       $0x02, Z5, Z0, K1, K1
+	VMOVUPS.Z    Z1, K1, Z1
+	VMOVUPS      Z1, 192(AX)
+	VADDPS       Z1, Z2, Z2
+	VMOVUPS      Z2, 16(CX)
 	ADDQ         $0x00000100, AX
 	ADDQ         $0x00000050, CX
 	DECQ         DX
-	JNZ          row
+	JNZ          weights
+	MOVQ         BX, AX
+	MOVQ         SI, CX
 	VZEROUPPER
 	RET
-
-capped:
-	VPBROADCASTD 8(CX), Z18
-	VPBROADCASTD 12(CX), Z19
-	VMULPS       (AX), Z0, Z20
-	VDIVPS       Z1, Z20, Z20
-	VADDPS       Z20, Z20, Z20
-	VMAXPS       Z20, Z4, Z20
-	VMINPS       Z20, Z5, Z20
-	VMULPS       Z6, Z20, Z21
-	VADDPS       Z7, Z21, Z21
-	VPSLLD       $0x17, Z21, Z22
-	VSUBPS       Z7, Z21, Z21
-	VFMADD231PS  Z8, Z21, Z20
-	VFMADD231PS  Z9, Z21, Z20
-	VMOVUPS      Z12, Z21
-	VFMADD213PS  Z13, Z20, Z21
-	VFMADD213PS  Z14, Z20, Z21
-	VFMADD213PS  Z15, Z20, Z21
-	VFMADD213PS  Z16, Z20, Z21
-	VFMADD213PS  Z10, Z20, Z21
-	VFMADD213PS  Z10, Z20, Z21
-	VPADDD       Z11, Z22, Z22
-	VMULPS       Z22, Z21, Z20
-	VADDPS       Z10, Z20, Z20
-	VDIVPS       Z20, Z3, Z20
-	VSUBPS       Z20, Z10, Z20
-	VMULPS       Z1, Z20, Z20
-	VMOVUPS      numbers<>+0(SB), Z21
-	VPCMPD       $0x02, Z21, Z18, K1
-	VPCMPD       $0x02, Z19, Z21, K1, K1
-	VBLENDMPS    Z20, Z2, K1, Z20
-	VMOVUPS      Z20, (AX)
-	VMAXPS       Z17, Z20, Z17
-	VMULPS       64(AX), Z0, Z20
-	VDIVPS       Z1, Z20, Z20
-	VADDPS       Z20, Z20, Z20
-	VMAXPS       Z20, Z4, Z20
-	VMINPS       Z20, Z5, Z20
-	VMULPS       Z6, Z20, Z21
-	VADDPS       Z7, Z21, Z21
-	VPSLLD       $0x17, Z21, Z22
-	VSUBPS       Z7, Z21, Z21
-	VFMADD231PS  Z8, Z21, Z20
-	VFMADD231PS  Z9, Z21, Z20
-	VMOVUPS      Z12, Z21
-	VFMADD213PS  Z13, Z20, Z21
-	VFMADD213PS  Z14, Z20, Z21
-	VFMADD213PS  Z15, Z20, Z21
-	VFMADD213PS  Z16, Z20, Z21
-	VFMADD213PS  Z10, Z20, Z21
-	VFMADD213PS  Z10, Z20, Z21
-	VPADDD       Z11, Z22, Z22
-	VMULPS       Z22, Z21, Z20
-	VADDPS       Z10, Z20, Z20
-	VDIVPS       Z20, Z3, Z20
-	VSUBPS       Z20, Z10, Z20
-	VMULPS       Z1, Z20, Z20
-	VMOVUPS      numbers<>+64(SB), Z21
-	VPCMPD       $0x02, Z21, Z18, K1
-	VPCMPD       $0x02, Z19, Z21, K1, K1
-	VBLENDMPS    Z20, Z2, K1, Z20
-	VMOVUPS      Z20, 64(AX)
-	VMAXPS       Z17, Z20, Z17
-	VMULPS       128(AX), Z0, Z20
-	VDIVPS       Z1, Z20, Z20
-	VADDPS       Z20, Z20, Z20
-	VMAXPS       Z20, Z4, Z20
-	VMINPS       Z20, Z5, Z20
-	VMULPS       Z6, Z20, Z21
-	VADDPS       Z7, Z21, Z21
-	VPSLLD       $0x17, Z21, Z22
-	VSUBPS       Z7, Z21, Z21
-	VFMADD231PS  Z8, Z21, Z20
-	VFMADD231PS  Z9, Z21, Z20
-	VMOVUPS      Z12, Z21
-	VFMADD213PS  Z13, Z20, Z21
-	VFMADD213PS  Z14, Z20, Z21
-	VFMADD213PS  Z15, Z20, Z21
-	VFMADD213PS  Z16, Z20, Z21
-	VFMADD213PS  Z10, Z20, Z21
-	VFMADD213PS  Z10, Z20, Z21
-	VPADDD       Z11, Z22, Z22
-	VMULPS       Z22, Z21, Z20
-	VADDPS       Z10, Z20, Z20
-	VDIVPS       Z20, Z3, Z20
-	VSUBPS       Z20, Z10, Z20
-	VMULPS       Z1, Z20, Z20
-	VMOVUPS      numbers<>+128(SB), Z21
-	VPCMPD       $0x02, Z21, Z18, K1
-	VPCMPD       $0x02, Z19, Z21, K1, K1
-	VBLENDMPS    Z20, Z2, K1, Z20
-	VMOVUPS      Z20, 128(AX)
-	VMAXPS       Z17, Z20, Z17
-	VMULPS       192(AX), Z0, Z20
-	VDIVPS       Z1, Z20, Z20
-	VADDPS       Z20, Z20, Z20
-	VMAXPS       Z20, Z4, Z20
-	VMINPS       Z20, Z5, Z20
-	VMULPS       Z6, Z20, Z21
-	VADDPS       Z7, Z21, Z21
-	VPSLLD       $0x17, Z21, Z22
-	VSUBPS       Z7, Z21, Z21
-	VFMADD231PS  Z8, Z21, Z20
-	VFMADD231PS  Z9, Z21, Z20
-	VMOVUPS      Z12, Z21
-	VFMADD213PS  Z13, Z20, Z21
-	VFMADD213PS  Z14, Z20, Z21
-	VFMADD213PS  Z15, Z20, Z21
-	VFMADD213PS  Z16, Z20, Z21
-	VFMADD213PS  Z10, Z20, Z21
-	VFMADD213PS  Z10, Z20, Z21
-	VPADDD       Z11, Z22, Z22
-	VMULPS       Z22, Z21, Z20
-	VADDPS       Z10, Z20, Z20
-	VDIVPS       Z20, Z3, Z20
-	VSUBPS       Z20, Z10, Z20
-	VMULPS       Z1, Z20, Z20
-	VMOVUPS      numbers<>+192(SB), Z21
-	VPCMPD       $0x02, Z21, Z18, K1
-	VPCMPD       $0x02, Z19, Z21, K1, K1
-	VBLENDMPS    Z20, Z2, K1, Z20
-	VMOVUPS      Z20, 192(AX)
-	VMAXPS       Z17, Z20, Z17
-	JMP          scored
 
 // func avx2Quantize(tile *byte, x *float32, blocks int, T int, t int)
 // Requires: AVX, AVX2
 TEXT ·avx2Quantize(SB), NOSPLIT|NOFRAME, $0-40
-	MOVQ tile+0(FP), AX
-	MOVQ x+8(FP), CX
-	MOVQ blocks+16(FP), DX
-	MOVQ T+24(FP), BX
+	MOVQ x+8(FP), AX
+	MOVQ tile+0(FP), CX
+	MOVQ T+24(FP), DX
+	MOVQ blocks+16(FP), DI
 	MOVQ t+32(FP), SI
-	SHLQ $0x02, BX
-	LEAQ (AX)(BX*8), DI
-	LEAQ (DI)(SI*4), DI
+	SHLQ $0x02, DX
+	LEAQ (CX)(DX*8), BX
+	LEAQ (BX)(SI*4), BX
 	SHLQ $0x05, SI
-	ADDQ SI, AX
-	LEAQ (BX)(BX*2), SI
+	ADDQ SI, CX
+	LEAQ (DX)(DX*2), SI
 	SHLQ $0x02, SI
 
-block:
-	VMOVUPS      (CX), Y0
-	VMOVUPS      32(CX), Y1
-	VMOVUPS      64(CX), Y2
-	VMOVUPS      96(CX), Y3
-	VPAND        numbers<>+960(SB), Y0, Y4
-	VPAND        numbers<>+960(SB), Y1, Y5
-	VPMAXSD      Y5, Y4, Y4
-	VPAND        numbers<>+960(SB), Y2, Y5
-	VPMAXSD      Y5, Y4, Y4
-	VPAND        numbers<>+960(SB), Y3, Y5
-	VPMAXSD      Y5, Y4, Y4
-	VEXTRACTI128 $0x01, Y4, X5
-	VPMAXSD      X5, X4, X4
-	VPSHUFD      $0x4e, X4, X5
-	VPMAXSD      X5, X4, X4
-	VPSHUFD      $0xb1, X4, X5
-	VPMAXSD      X5, X4, X4
-	VCMPSS       $0x11, numbers<>+992(SB), X4, X5
-	VMULSS       numbers<>+1024(SB), X4, X6
-	VMOVSS       numbers<>+608(SB), X4
-	VDIVSS       X6, X4, X4
-	VANDNPS      X6, X5, X6
-	VANDNPS      X4, X5, X4
-	VBROADCASTSS X4, Y4
-	VMULPS       Y4, Y0, Y0
-	VCVTPS2DQ    Y0, Y0
-	VMULPS       Y4, Y1, Y1
+blocks4:
+	CMPQ         DI, $0x04
+	JLT          afterblocks4
+	VMOVDQU      numbers<>+960(SB), Y1
+	VPAND        (AX), Y1, Y0
+	VPAND        32(AX), Y1, Y2
+	VPMAXSD      Y2, Y0, Y0
+	VPAND        64(AX), Y1, Y2
+	VPMAXSD      Y2, Y0, Y0
+	VPAND        96(AX), Y1, Y2
+	VPMAXSD      Y2, Y0, Y0
+	VMOVDQU      numbers<>+960(SB), Y2
+	VPAND        128(AX), Y2, Y1
+	VPAND        160(AX), Y2, Y3
+	VPMAXSD      Y3, Y1, Y1
+	VPAND        192(AX), Y2, Y3
+	VPMAXSD      Y3, Y1, Y1
+	VPAND        224(AX), Y2, Y3
+	VPMAXSD      Y3, Y1, Y1
+	VMOVDQU      numbers<>+960(SB), Y3
+	VPAND        256(AX), Y3, Y2
+	VPAND        288(AX), Y3, Y4
+	VPMAXSD      Y4, Y2, Y2
+	VPAND        320(AX), Y3, Y4
+	VPMAXSD      Y4, Y2, Y2
+	VPAND        352(AX), Y3, Y4
+	VPMAXSD      Y4, Y2, Y2
+	VMOVDQU      numbers<>+960(SB), Y4
+	VPAND        384(AX), Y4, Y3
+	VPAND        416(AX), Y4, Y5
+	VPMAXSD      Y5, Y3, Y3
+	VPAND        448(AX), Y4, Y5
+	VPMAXSD      Y5, Y3, Y3
+	VPAND        480(AX), Y4, Y5
+	VPMAXSD      Y5, Y3, Y3
+	VPUNPCKLDQ   Y1, Y0, Y4
+	VPUNPCKHDQ   Y1, Y0, Y0
+	VPMAXSD      Y4, Y0, Y0
+	VPUNPCKLDQ   Y3, Y2, Y1
+	VPUNPCKHDQ   Y3, Y2, Y2
+	VPMAXSD      Y1, Y2, Y2
+	VPUNPCKLQDQ  Y2, Y0, Y1
+	VPUNPCKHQDQ  Y2, Y0, Y0
+	VPMAXSD      Y1, Y0, Y0
+	VEXTRACTI128 $0x01, Y0, X1
+	VPMAXSD      X0, X1, X1
+	VCMPPS       $0x11, numbers<>+992(SB), X1, X0
+	VMULPS       numbers<>+1024(SB), X1, X4
+	VMOVUPS      numbers<>+608(SB), X6
+	VDIVPS       X4, X6, X6
+	VANDNPS      X4, X0, X4
+	VANDNPS      X6, X0, X6
+	VMOVDQU      numbers<>+1056(SB), Y0
+	VPERMPS      Y6, Y0, Y0
+	VMULPS       (AX), Y0, Y1
 	VCVTPS2DQ    Y1, Y1
-	VMULPS       Y4, Y2, Y2
+	VMULPS       32(AX), Y0, Y2
 	VCVTPS2DQ    Y2, Y2
-	VMULPS       Y4, Y3, Y3
+	VMULPS       64(AX), Y0, Y3
 	VCVTPS2DQ    Y3, Y3
-	VPACKSSDW    Y1, Y0, Y0
+	VMULPS       96(AX), Y0, Y0
+	VCVTPS2DQ    Y0, Y0
+	VPACKSSDW    Y2, Y1, Y1
+	VPACKSSDW    Y0, Y3, Y3
+	VPACKSSWB    Y3, Y1, Y1
+	VMOVDQU      numbers<>+384(SB), Y0
+	VPERMD       Y1, Y0, Y1
+	VMOVDQU      Y1, (CX)
+	VMOVDQU      numbers<>+1088(SB), Y0
+	VPMADDUBSW   Y1, Y0, Y0
+	VPMADDWD     numbers<>+1120(SB), Y0, Y0
+	ADDQ         SI, CX
+	VMOVDQU      numbers<>+1152(SB), Y1
+	VPERMPS      Y6, Y1, Y1
+	VMULPS       128(AX), Y1, Y2
+	VCVTPS2DQ    Y2, Y2
+	VMULPS       160(AX), Y1, Y3
+	VCVTPS2DQ    Y3, Y3
+	VMULPS       192(AX), Y1, Y5
+	VCVTPS2DQ    Y5, Y5
+	VMULPS       224(AX), Y1, Y1
+	VCVTPS2DQ    Y1, Y1
 	VPACKSSDW    Y3, Y2, Y2
-	VPACKSSWB    Y2, Y0, Y0
-	VPMOVZXBD    numbers<>+384(SB), Y1
-	VPERMD       Y0, Y1, Y0
-	VMOVDQU      Y0, (AX)
-	VMOVDQU      numbers<>+1056(SB), Y1
-	VPMADDUBSW   Y0, Y1, Y0
-	VPMADDWD     numbers<>+1088(SB), Y0, Y0
-	VPHADDD      Y0, Y0, Y0
-	VPHADDD      Y0, Y0, Y0
+	VPACKSSDW    Y1, Y5, Y5
+	VPACKSSWB    Y5, Y2, Y2
+	VMOVDQU      numbers<>+384(SB), Y1
+	VPERMD       Y2, Y1, Y2
+	VMOVDQU      Y2, (CX)
+	VMOVDQU      numbers<>+1088(SB), Y1
+	VPMADDUBSW   Y2, Y1, Y1
+	VPMADDWD     numbers<>+1120(SB), Y1, Y1
+	ADDQ         SI, CX
+	VMOVDQU      numbers<>+1184(SB), Y2
+	VPERMPS      Y6, Y2, Y2
+	VMULPS       256(AX), Y2, Y3
+	VCVTPS2DQ    Y3, Y3
+	VMULPS       288(AX), Y2, Y5
+	VCVTPS2DQ    Y5, Y5
+	VMULPS       320(AX), Y2, Y7
+	VCVTPS2DQ    Y7, Y7
+	VMULPS       352(AX), Y2, Y2
+	VCVTPS2DQ    Y2, Y2
+	VPACKSSDW    Y5, Y3, Y3
+	VPACKSSDW    Y2, Y7, Y7
+	VPACKSSWB    Y7, Y3, Y3
+	VMOVDQU      numbers<>+384(SB), Y2
+	VPERMD       Y3, Y2, Y3
+	VMOVDQU      Y3, (CX)
+	VMOVDQU      numbers<>+1088(SB), Y2
+	VPMADDUBSW   Y3, Y2, Y2
+	VPMADDWD     numbers<>+1120(SB), Y2, Y2
+	ADDQ         SI, CX
+	VMOVDQU      numbers<>+1216(SB), Y3
+	VPERMPS      Y6, Y3, Y3
+	VMULPS       384(AX), Y3, Y5
+	VCVTPS2DQ    Y5, Y5
+	VMULPS       416(AX), Y3, Y7
+	VCVTPS2DQ    Y7, Y7
+	VMULPS       448(AX), Y3, Y8
+	VCVTPS2DQ    Y8, Y8
+	VMULPS       480(AX), Y3, Y3
+	VCVTPS2DQ    Y3, Y3
+	VPACKSSDW    Y7, Y5, Y5
+	VPACKSSDW    Y3, Y8, Y8
+	VPACKSSWB    Y8, Y5, Y5
+	VMOVDQU      numbers<>+384(SB), Y3
+	VPERMD       Y5, Y3, Y5
+	VMOVDQU      Y5, (CX)
+	VMOVDQU      numbers<>+1088(SB), Y3
+	VPMADDUBSW   Y5, Y3, Y3
+	VPMADDWD     numbers<>+1120(SB), Y3, Y3
+	ADDQ         SI, CX
+	VPHADDD      Y1, Y0, Y0
+	VPHADDD      Y3, Y2, Y1
+	VPHADDD      Y1, Y0, Y0
 	VEXTRACTI128 $0x01, Y0, X1
 	VPADDD       X1, X0, X2
-	VMOVSS       X6, (DI)
 	VCVTDQ2PS    X2, X3
-	VMULSS       X3, X6, X3
-	VMOVSS       X3, (DI)(BX*1)
-	VPXOR        X3, X3, X3
+	VMULPS       X3, X4, X3
+	VPXOR        X5, X5, X5
 	VPSLLD       $0x03, X2, X2
-	VPSUBD       X2, X3, X2
-	VMOVD        X2, (DI)(BX*2)
+	VPSUBD       X2, X5, X5
 	VPSLLD       $0x10, X1, X1
-	VPBLENDW     $0x02, X1, X0, X1
-	LEAQ         (DI)(BX*1), R8
-	VMOVD        X1, (R8)(BX*2)
-	ADDQ         $0x00000080, CX
-	ADDQ         SI, AX
-	ADDQ         SI, DI
-	DECQ         DX
-	JNZ          block
+	VPBLENDW     $0xaa, X1, X0, X1
+	LEAQ         (BX)(DX*1), R8
+	VEXTRACTPS   $0x00, X4, (BX)
+	VEXTRACTPS   $0x00, X3, (R8)
+	VEXTRACTPS   $0x00, X5, (BX)(DX*2)
+	VEXTRACTPS   $0x00, X1, (R8)(DX*2)
+	ADDQ         SI, BX
+	LEAQ         (BX)(DX*1), R8
+	VEXTRACTPS   $0x01, X4, (BX)
+	VEXTRACTPS   $0x01, X3, (R8)
+	VEXTRACTPS   $0x01, X5, (BX)(DX*2)
+	VEXTRACTPS   $0x01, X1, (R8)(DX*2)
+	ADDQ         SI, BX
+	LEAQ         (BX)(DX*1), R8
+	VEXTRACTPS   $0x02, X4, (BX)
+	VEXTRACTPS   $0x02, X3, (R8)
+	VEXTRACTPS   $0x02, X5, (BX)(DX*2)
+	VEXTRACTPS   $0x02, X1, (R8)(DX*2)
+	ADDQ         SI, BX
+	LEAQ         (BX)(DX*1), R8
+	VEXTRACTPS   $0x03, X4, (BX)
+	VEXTRACTPS   $0x03, X3, (R8)
+	VEXTRACTPS   $0x03, X5, (BX)(DX*2)
+	VEXTRACTPS   $0x03, X1, (R8)(DX*2)
+	ADDQ         SI, BX
+	ADDQ         $0x00000200, AX
+	SUBQ         $0x04, DI
+	JMP          blocks4
+
+afterblocks4:
+blocks1:
+	CMPQ         DI, $0x01
+	JLT          afterblocks1
+	VMOVDQU      numbers<>+960(SB), Y1
+	VPAND        (AX), Y1, Y0
+	VPAND        32(AX), Y1, Y2
+	VPMAXSD      Y2, Y0, Y0
+	VPAND        64(AX), Y1, Y2
+	VPMAXSD      Y2, Y0, Y0
+	VPAND        96(AX), Y1, Y2
+	VPMAXSD      Y2, Y0, Y0
+	VPUNPCKLDQ   Y0, Y0, Y1
+	VPUNPCKHDQ   Y0, Y0, Y2
+	VPMAXSD      Y1, Y2, Y2
+	VPUNPCKLDQ   Y0, Y0, Y1
+	VPUNPCKHDQ   Y0, Y0, Y0
+	VPMAXSD      Y1, Y0, Y0
+	VPUNPCKLQDQ  Y0, Y2, Y1
+	VPUNPCKHQDQ  Y0, Y2, Y0
+	VPMAXSD      Y1, Y0, Y0
+	VEXTRACTI128 $0x01, Y0, X1
+	VPMAXSD      X0, X1, X1
+	VCMPPS       $0x11, numbers<>+992(SB), X1, X0
+	VMULPS       numbers<>+1024(SB), X1, X1
+	VMOVUPS      numbers<>+608(SB), X6
+	VDIVPS       X1, X6, X6
+	VANDNPS      X1, X0, X1
+	VANDNPS      X6, X0, X6
+	VMOVDQU      numbers<>+1056(SB), Y0
+	VPERMPS      Y6, Y0, Y0
+	VMULPS       (AX), Y0, Y2
+	VCVTPS2DQ    Y2, Y2
+	VMULPS       32(AX), Y0, Y3
+	VCVTPS2DQ    Y3, Y3
+	VMULPS       64(AX), Y0, Y4
+	VCVTPS2DQ    Y4, Y4
+	VMULPS       96(AX), Y0, Y0
+	VCVTPS2DQ    Y0, Y0
+	VPACKSSDW    Y3, Y2, Y2
+	VPACKSSDW    Y0, Y4, Y4
+	VPACKSSWB    Y4, Y2, Y2
+	VMOVDQU      numbers<>+384(SB), Y0
+	VPERMD       Y2, Y0, Y2
+	VMOVDQU      Y2, (CX)
+	VMOVDQU      numbers<>+1088(SB), Y0
+	VPMADDUBSW   Y2, Y0, Y0
+	VPMADDWD     numbers<>+1120(SB), Y0, Y0
+	ADDQ         SI, CX
+	VPHADDD      Y0, Y0, Y2
+	VPHADDD      Y0, Y0, Y0
+	VPHADDD      Y0, Y2, Y2
+	VEXTRACTI128 $0x01, Y2, X0
+	VPADDD       X0, X2, X3
+	VCVTDQ2PS    X3, X4
+	VMULPS       X4, X1, X4
+	VPXOR        X5, X5, X5
+	VPSLLD       $0x03, X3, X3
+	VPSUBD       X3, X5, X5
+	VPSLLD       $0x10, X0, X0
+	VPBLENDW     $0xaa, X0, X2, X0
+	LEAQ         (BX)(DX*1), R8
+	VEXTRACTPS   $0x00, X1, (BX)
+	VEXTRACTPS   $0x00, X4, (R8)
+	VEXTRACTPS   $0x00, X5, (BX)(DX*2)
+	VEXTRACTPS   $0x00, X0, (R8)(DX*2)
+	ADDQ         SI, BX
+	ADDQ         $0x00000080, AX
+	SUBQ         $0x01, DI
+	JMP          blocks1
+
+afterblocks1:
 	VZEROUPPER
 	RET
 

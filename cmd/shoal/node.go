@@ -1,0 +1,205 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/shoal-llm/shoal/internal/cluster"
+	"github.com/shoal-llm/shoal/internal/pki"
+	"github.com/shoal-llm/shoal/internal/telemetry"
+	"github.com/shoal-llm/shoal/internal/telemetry/admin"
+)
+
+// nodeOptions are the flags that all roles share.
+type nodeOptions struct {
+	id         string
+	secretFile string
+	grpcAddr   string
+	gossipAddr string
+	advertise  string
+	adminAddr  string
+	join       []string
+}
+
+func (o *nodeOptions) flags(f *pflag.FlagSet, role pki.Role) {
+	f.StringVar(&o.id, "node-id", "", "name of this node in the cluster (default HOSTNAME-"+string(role)+")")
+	f.StringVar(&o.secretFile, "cluster-secret-file", "", "file that holds the cluster secret (make one with `shoal secret`); every node needs the same")
+	f.StringVar(&o.grpcAddr, "grpc-addr", ":7700", "address for other nodes, mutual TLS always")
+	f.StringVar(&o.gossipAddr, "gossip-addr", ":7946", "address for gossip, TCP and UDP, always encrypted")
+	f.StringVar(&o.advertise, "advertise", "", "IP address that other nodes reach this one by (default the first that is not loopback)")
+	f.StringVar(&o.adminAddr, "admin-addr", admin.DefaultAddr, "address of metrics, health and profiles; keep it private")
+	f.StringSliceVar(&o.join, "join", nil, "gossip addresses of nodes to join by, HOST:PORT, comma-separated")
+}
+
+// node is what every role stands on.
+type node struct {
+	log      *slog.Logger
+	identity *pki.Identity
+	listener net.Listener // node to node gRPC
+	ip       string       // that others reach this node by
+	tel      *telemetry.Telemetry
+	stopTel  func(context.Context) error
+}
+
+// newLogger makes the logger that the flags ask for.
+func newLogger(c *cobra.Command) *slog.Logger {
+	var level slog.Level
+	name, _ := c.Flags().GetString("log-level")
+	if err := level.UnmarshalText([]byte(name)); err != nil {
+		level = slog.LevelInfo
+	}
+	format, _ := c.Flags().GetString("log-format")
+	w := c.ErrOrStderr()
+	return telemetry.Logger(w, level, format == "json" || format == "auto" && !terminal(w))
+}
+
+// terminal reports whether w is a terminal.
+func terminal(w any) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
+
+// newNode makes identity, listener and telemetry of a node.
+func newNode(ctx context.Context, log *slog.Logger, secret pki.Secret, o nodeOptions, role pki.Role) (*node, error) {
+	if o.id == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			return nil, fmt.Errorf("name this node: %w; give --node-id", err)
+		}
+		o.id = strings.ToLower(strings.SplitN(host, ".", 2)[0]) + "-" + string(role)
+	}
+	id, err := pki.New(secret, pki.Node{ID: o.id, Roles: []pki.Role{role}})
+	if err != nil {
+		return nil, fmt.Errorf("--node-id: %w", err)
+	}
+	l, err := net.Listen("tcp", o.grpcAddr)
+	if err != nil {
+		return nil, portError("--grpc-addr", o.grpcAddr, err)
+	}
+	tel, stop, err := telemetry.New(ctx, telemetry.Options{ServiceName: "shoal", Version: version, NodeID: o.id, Role: string(role)})
+	if err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	ip := o.advertise
+	if ip == "" {
+		ip = reachableIP(l.Addr())
+	}
+	return &node{log: log.With("node", o.id), identity: id, listener: l, ip: ip, tel: tel, stopTel: stop}, nil
+}
+
+// loadSecret reads the cluster secret that the flags name.
+func loadSecret(o nodeOptions) (pki.Secret, error) {
+	if o.secretFile == "" {
+		return pki.Secret{}, errors.New("--cluster-secret-file is needed: make a secret with `shoal secret FILE` and give every node the same")
+	}
+	s, err := pki.LoadSecret(o.secretFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return s, fmt.Errorf("%w; make it with `shoal secret %s`", err, o.secretFile)
+	}
+	return s, err
+}
+
+// portError says which flag chose a port that cannot be had.
+func portError(flag, addr string, err error) error {
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("%s %s is in use by another program: choose another port with %s", flag, addr, flag)
+	}
+	return fmt.Errorf("%s %s: %w", flag, addr, err)
+}
+
+// reachableIP is the address of a listener, or the machine's first address that
+// is not loopback where the listener has all.
+func reachableIP(addr net.Addr) string {
+	if tcp, ok := addr.(*net.TCPAddr); ok && !tcp.IP.IsUnspecified() {
+		return tcp.IP.String()
+	}
+	addrs, err := net.InterfaceAddrs()
+	if err == nil {
+		for _, a := range addrs {
+			if n, ok := a.(*net.IPNet); ok && n.IP.To4() != nil && !n.IP.IsLoopback() {
+				return n.IP.String()
+			}
+		}
+	}
+	return "127.0.0.1"
+}
+
+// grpcAddr is where other nodes reach this one.
+func (n *node) grpcAddr() string {
+	_, port, _ := net.SplitHostPort(n.listener.Addr().String())
+	return net.JoinHostPort(n.ip, port)
+}
+
+// gossip makes the node's membership of the cluster.
+func (n *node) gossip(o nodeOptions, devices []cluster.Device) (*cluster.Cluster, error) {
+	preset := cluster.LAN
+	if ip := net.ParseIP(n.ip); ip != nil && ip.IsLoopback() {
+		preset = cluster.Local
+	}
+	key := n.identity.Authority().GossipKey()
+	c, err := cluster.New(cluster.Config{
+		NodeID: n.identity.NodeID(), Bind: o.gossipAddr, Advertise: n.ip, Seeds: o.join,
+		ClusterID: n.identity.ClusterID(), GossipKey: key, Preset: preset,
+		Meta: cluster.Meta{
+			Roles: n.identity.Roles(), GRPCAddr: n.grpcAddr(), Fingerprint: n.identity.Fingerprint(),
+			Version: version, Devices: devices,
+		},
+	}, n.log)
+	if err != nil {
+		return nil, portError("--gossip-addr", o.gossipAddr, err)
+	}
+	return c, nil
+}
+
+// run runs parts until the context ends or one fails, then ends telemetry.
+func (n *node) run(ctx context.Context, parts ...func(context.Context) error) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for _, p := range parts {
+		group.Go(func() error { return p(ctx) })
+	}
+	err := group.Wait()
+	const flush = 2 * time.Second
+	stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), flush)
+	defer cancel()
+	if stopErr := n.stopTel(stopCtx); stopErr != nil {
+		n.log.Warn("telemetry did not end cleanly", "error", stopErr)
+	}
+	return err
+}
+
+func newSecret() *cobra.Command {
+	return &cobra.Command{
+		Use:   "secret FILE",
+		Short: "Make a cluster secret",
+		Long: `Make a cluster secret and write it to FILE, readable by its owner alone. Every
+node of a cluster needs the same secret; who holds it is trusted fully.`,
+		Args: exactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			err := pki.WriteSecret(args[0], pki.NewSecret())
+			if errors.Is(err, fs.ErrExist) {
+				return fmt.Errorf("%s exists: a cluster keeps its secret; choose another file", args[0])
+			}
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(c.OutOrStdout(), "wrote %s: copy it to every node of the cluster\n", args[0])
+			return err
+		},
+	}
+}

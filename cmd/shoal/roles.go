@@ -1,0 +1,355 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/resolver/manual"
+
+	"github.com/shoal-llm/shoal/internal/cluster"
+	"github.com/shoal-llm/shoal/internal/library"
+	"github.com/shoal-llm/shoal/internal/pki"
+	"github.com/shoal-llm/shoal/internal/telemetry/admin"
+	"github.com/shoal-llm/shoal/internal/wire"
+	"github.com/shoal-llm/shoal/pkg/compute"
+	"github.com/shoal-llm/shoal/pkg/template"
+	"github.com/shoal-llm/shoal/pkg/token"
+	"github.com/shoal-llm/shoal/services/coordinator"
+	"github.com/shoal-llm/shoal/services/gateway"
+	"github.com/shoal-llm/shoal/services/shard"
+)
+
+// kernelSet is the version of the kernels: all shards of a cluster have the same.
+const kernelSet = "1"
+
+// loadModel opens what a coordinator needs of a model.
+func loadModel(lib library.Library, name string) (coordinator.Model, *library.Model, error) {
+	m, err := lib.Open(name)
+	if err != nil {
+		return coordinator.Model{}, nil, err
+	}
+	vocab, err := m.Vocab()
+	if err == nil {
+		var chat *template.Template
+		if chat, err = m.Template(); err == nil {
+			return coordinator.NewModel(m, vocab, chat), m, nil
+		}
+	}
+	return coordinator.Model{}, nil, errors.Join(err, m.Close())
+}
+
+// renderChat turns a conversation into ids: what users wrote never becomes a
+// control token.
+func renderChat(t *template.Template, vocab *token.Vocab, messages []template.Message) ([]int32, error) {
+	in := template.Input{Messages: messages, AddGenerationPrompt: true, Now: time.Now()}
+	if id := vocab.BOS(); id != token.None {
+		in.BOS = vocab.Text(id)
+	}
+	if id := vocab.EOS(); id != token.None {
+		in.EOS = vocab.Text(id)
+	}
+	segments, err := t.Render(in)
+	if err != nil {
+		return nil, err
+	}
+	return vocab.EncodeSegments(segments), nil
+}
+
+// coordinatorOptions are the flags of a coordinator.
+type coordinatorOptions struct {
+	model   string
+	models  string
+	config  coordinator.Config
+	aliases []string
+}
+
+func (o *coordinatorOptions) flags(f *pflag.FlagSet) {
+	o.config = coordinator.Default()
+	w := &o.config.Wishes
+	f.StringVar(&o.models, "models", "", "folder of GGUF files")
+	f.StringSliceVar(&o.config.Aliases, "alias", nil, "other names that clients may call the model by")
+	f.IntVar(&w.Stages, "stages", w.Stages, "stages to split the model into; 0 is one per device")
+	f.IntVar(&w.MinShards, "min-shards", w.MinShards, "shards to wait for before the first plan")
+	f.IntVar(&w.Sessions, "sessions", w.Sessions, "answers of full context length that the KV cache must hold at once")
+	f.IntVar(&w.Context, "context", w.Context, "positions of a session; 0 is the model's own")
+	f.IntVar(&w.Rows, "rows", w.Rows, "rows of a step: decodes and prefill together")
+}
+
+func newCoordinator() *cobra.Command {
+	var o coordinatorOptions
+	var n nodeOptions
+	c := &cobra.Command{
+		Use:   "coordinator",
+		Short: "Run the coordinator: it plans, admits requests and commits tokens",
+		Example: `  shoal secret cluster.key
+  shoal coordinator --cluster-secret-file cluster.key --model tiny --min-shards 3`,
+		Args: exactArgs(0),
+		RunE: func(c *cobra.Command, _ []string) error { return runCoordinator(c, o, n) },
+	}
+	c.Flags().StringVar(&o.model, "model", library.Default, "model to serve: an embedded name, a file in --models, or a path")
+	o.flags(c.Flags())
+	n.flags(c.Flags(), pki.Coordinator)
+	return c
+}
+
+func runCoordinator(c *cobra.Command, o coordinatorOptions, opts nodeOptions) error {
+	ctx, log := c.Context(), newLogger(c)
+	secret, err := loadSecret(opts)
+	if err != nil {
+		return err
+	}
+	model, file, err := loadModel(library.Library{Dir: o.models}, o.model)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	n, err := newNode(ctx, log, secret, opts, pki.Coordinator)
+	if err != nil {
+		return err
+	}
+	members, err := n.gossip(opts, nil)
+	if err != nil {
+		return err
+	}
+	o.config.Version = version
+	co, err := coordinator.New(o.config, coordinator.Deps{
+		Identity: n.identity, Listener: n.listener, Members: members, Model: model, Telemetry: n.tel, Log: n.log,
+	})
+	if err != nil {
+		return err
+	}
+	adm, err := admin.New(opts.adminAddr, co.Ready, n.tel, n.log)
+	if err != nil {
+		return err
+	}
+	n.log.Info("coordinator started", "model", model.Name, "grpc", n.grpcAddr(), "gossip", members.Addr(), "admin", adm.Addr())
+	return n.run(ctx, members.Run, co.Run, adm.Run)
+}
+
+// shardOptions are the flags of a shard.
+type shardOptions struct {
+	models string
+	config shard.Config
+	device deviceOptions
+}
+
+func (o *shardOptions) flags(f *pflag.FlagSet) {
+	f.IntVar(&o.config.Chunk, "chunk", 0, "rows of one prompt in a step; 0 is as many as a step has")
+	o.device.flags(f)
+}
+
+func newShard() *cobra.Command {
+	var o shardOptions
+	var n nodeOptions
+	c := &cobra.Command{
+		Use:     "shard",
+		Short:   "Run a shard: it offers this machine's devices and computes layers on them",
+		Example: `  shoal shard --cluster-secret-file cluster.key --join coordinator.local:7946`,
+		Args:    exactArgs(0),
+		RunE:    func(c *cobra.Command, _ []string) error { return runShard(c, o, n) },
+	}
+	c.Flags().StringVar(&o.models, "models", "", "folder of GGUF files")
+	o.flags(c.Flags())
+	n.flags(c.Flags(), pki.Shard)
+	return c
+}
+
+func runShard(c *cobra.Command, o shardOptions, opts nodeOptions) error {
+	ctx, log := c.Context(), newLogger(c)
+	secret, err := loadSecret(opts)
+	if err != nil {
+		return err
+	}
+	n, err := newNode(ctx, log, secret, opts, pki.Shard)
+	if err != nil {
+		return err
+	}
+	be, err := openDevice(o.device, n.log)
+	if err != nil {
+		return err
+	}
+	defer be.Close()
+	members, err := n.gossip(opts, describe(be))
+	if err != nil {
+		return err
+	}
+	s, err := makeShard(n, library.Library{Dir: o.models}, o.config, be)
+	if err != nil {
+		return err
+	}
+	adm, err := admin.New(opts.adminAddr, s.Ready, n.tel, n.log)
+	if err != nil {
+		return err
+	}
+	n.log.Info("shard started", "device", be.Info().Name, "threads", be.Info().Threads, "memory", be.Info().Memory,
+		"grpc", n.grpcAddr(), "gossip", members.Addr(), "admin", adm.Addr())
+	return n.run(ctx, members.Run, s.Run, adm.Run)
+}
+
+// describe says in gossip what a shard computes on.
+func describe(be compute.Backend) []cluster.Device {
+	info := be.Info()
+	return []cluster.Device{{Backend: info.Kind, Name: info.Name, UsableBytes: info.Memory}}
+}
+
+// makeShard measures the device's fingerprint and makes the shard.
+func makeShard(n *node, lib library.Library, cfg shard.Config, be compute.Backend) (*shard.Shard, error) {
+	print, err := compute.SelfTest(be)
+	if err != nil {
+		return nil, fmt.Errorf("self-test of %s: %w", be.Info().Name, err)
+	}
+	cfg.Version, cfg.KernelSet = version, kernelSet
+	return shard.New(cfg, shard.Deps{
+		Identity: n.identity, Listener: n.listener, Telemetry: n.tel, Log: n.log,
+		Devices: []shard.Device{{Backend: be, Fingerprint: print}},
+		Open: func(name string) (*shard.Model, error) {
+			m, err := lib.Open(name)
+			if err != nil {
+				return nil, err
+			}
+			return &shard.Model{
+				Arch: m.Arch, Spec: m.Spec, Source: m.Source, Digest: m.Digest, Bytes: m.Bytes, Close: m.Close,
+			}, nil
+		},
+	})
+}
+
+// gatewayOptions are the flags of a gateway.
+type gatewayOptions struct {
+	config  gateway.Config
+	keyFile string
+	tls     string
+}
+
+func (o *gatewayOptions) flags(f *pflag.FlagSet) {
+	f.StringVar(&o.config.Listen, "listen", gateway.DefaultListen, "address of the page, WebSocket and HTTP API")
+	f.StringVar(&o.config.GRPCListen, "grpc-listen", gateway.DefaultGRPCListen, "address of the public gRPC API")
+	f.StringSliceVar(&o.config.APIKeys, "api-key", nil, "key that clients must show; needed where other machines can reach the gateway")
+	f.StringVar(&o.keyFile, "api-key-file", "", "file of such keys, one a line")
+	f.StringVar(&o.tls, "tls", "auto", "auto: TLS by the cluster's authority where other machines can reach the gateway; off: a proxy in front ends TLS")
+	f.StringSliceVar(&o.config.AllowedHosts, "allowed-host", nil, "host names that the gateway is called by, besides its addresses")
+	f.StringSliceVar(&o.config.AllowedOrigins, "allowed-origin", nil, "scheme://host[:port] of pages elsewhere that may use the gateway")
+	f.BoolVar(&o.config.Reflection, "reflection", false, "offer gRPC reflection to other machines")
+}
+
+// complete reads the key file and the TLS mode.
+func (o *gatewayOptions) complete() error {
+	switch o.tls {
+	case "auto":
+	case "off":
+		o.config.TLSOff = true
+	default:
+		return fmt.Errorf("--tls %q: want auto or off", o.tls)
+	}
+	if o.keyFile == "" {
+		return nil
+	}
+	b, err := os.ReadFile(o.keyFile)
+	if err != nil {
+		return fmt.Errorf("--api-key-file: %w", err)
+	}
+	o.config.APIKeys = append(o.config.APIKeys, strings.Fields(string(b))...)
+	return nil
+}
+
+func newGateway() *cobra.Command {
+	var o gatewayOptions
+	var n nodeOptions
+	c := &cobra.Command{
+		Use:     "gateway",
+		Short:   "Run a gateway: the page, WebSocket, the OpenAI API and gRPC for clients",
+		Example: `  shoal gateway --cluster-secret-file cluster.key --join coordinator.local:7946`,
+		Args:    exactArgs(0),
+		RunE:    func(c *cobra.Command, _ []string) error { return runGateway(c, o, n) },
+	}
+	o.flags(c.Flags())
+	n.flags(c.Flags(), pki.Gateway)
+	return c
+}
+
+func runGateway(c *cobra.Command, o gatewayOptions, opts nodeOptions) error {
+	ctx, log := c.Context(), newLogger(c)
+	if err := o.complete(); err != nil {
+		return usageError{c.CommandPath(), err}
+	}
+	secret, err := loadSecret(opts)
+	if err != nil {
+		return err
+	}
+	n, err := newNode(ctx, log, secret, opts, pki.Gateway)
+	if err != nil {
+		return err
+	}
+	members, err := n.gossip(opts, nil)
+	if err != nil {
+		return err
+	}
+	found := manual.NewBuilderWithScheme("shoal")
+	conn, err := dialCoordinator(n, "shoal:///coordinator", grpc.WithResolvers(found))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	g, err := makeGateway(n, o, conn)
+	if err != nil {
+		return err
+	}
+	adm, err := admin.New(opts.adminAddr, g.Ready, n.tel, n.log)
+	if err != nil {
+		return err
+	}
+	n.log.Info("gateway started", "url", g.URL(), "grpc", g.GRPCAddr().String(), "gossip", members.Addr(), "admin", adm.Addr())
+	follow := func(ctx context.Context) error { return followCoordinators(ctx, members, found) }
+	return n.run(ctx, members.Run, g.Run, adm.Run, follow)
+}
+
+// makeGateway makes the gateway of a node that has a connection to a coordinator.
+func makeGateway(n *node, o gatewayOptions, conn grpc.ClientConnInterface) (*gateway.Gateway, error) {
+	deps := gateway.Deps{Log: n.log, Coordinator: conn, Telemetry: n.tel}
+	tlsConfig, err := n.identity.GatewayTLS(append([]string{"localhost", "127.0.0.1", n.ip}, o.config.AllowedHosts...)...)
+	if err != nil {
+		return nil, err
+	}
+	deps.TLS = tlsConfig
+	return gateway.New(o.config, deps)
+}
+
+// dialCoordinator connects to a coordinator and trusts nothing else.
+func dialCoordinator(n *node, target string, opts ...grpc.DialOption) (*grpc.ClientConn, error) {
+	opts = append(append(wire.DialOptions(), grpc.WithTransportCredentials(n.identity.ClientCredentials("", pki.Coordinator))), opts...)
+	conn, err := grpc.NewClient(target, opts...)
+	if err != nil {
+		return nil, fmt.Errorf("dial coordinator: %w", err)
+	}
+	return conn, nil
+}
+
+// followCoordinators gives the resolver the addresses of coordinators that
+// gossip knows. The handshake decides whether they are.
+func followCoordinators(ctx context.Context, members *cluster.Cluster, found *manual.Resolver) error {
+	for {
+		var state resolver.State
+		for _, m := range members.Members() {
+			for _, role := range m.Meta.Roles {
+				if _, _, err := net.SplitHostPort(m.Meta.GRPCAddr); err == nil && role == pki.Coordinator {
+					state.Addresses = append(state.Addresses, resolver.Address{Addr: m.Meta.GRPCAddr})
+				}
+			}
+		}
+		found.UpdateState(state)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-members.Changed():
+		}
+	}
+}

@@ -1,0 +1,188 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/shoal-llm/shoal/internal/library"
+	"github.com/shoal-llm/shoal/internal/pki"
+	"github.com/shoal-llm/shoal/internal/telemetry/admin"
+	"github.com/shoal-llm/shoal/pkg/compute"
+	"github.com/shoal-llm/shoal/services/coordinator"
+)
+
+// upOptions are the flags of `shoal up`.
+type upOptions struct {
+	coordinator coordinatorOptions
+	gateway     gatewayOptions
+	shard       shardOptions
+	adminAddr   string
+}
+
+func newUp() *cobra.Command {
+	var o upOptions
+	c := &cobra.Command{
+		Use:   "up [MODEL]",
+		Short: "Run everything in one process and open the page",
+		Long: `Run coordinator, shard and gateway in one process, on loopback, and serve MODEL:
+an embedded model (tiny, tiny-int4), a file in --models, or the path of a GGUF
+file. The model is split into --stages stages that talk over mutual TLS, just as
+they would between machines.`,
+		Example: `  shoal up
+  shoal up ./model.gguf --stages 4 --listen 127.0.0.1:9000`,
+		Args: rangeArgs(0, 1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if o.coordinator.model = library.Default; len(args) == 1 {
+				o.coordinator.model = args[0]
+			}
+			return o.run(c)
+		},
+	}
+	f := c.Flags()
+	o.coordinator.flags(f)
+	o.gateway.flags(f)
+	o.shard.flags(f)
+	f.StringVar(&o.adminAddr, "admin-addr", "127.0.0.1:0", "address of metrics, health and profiles; port 0 takes a free one")
+	f.Lookup("stages").DefValue = "2"
+	o.coordinator.config.Wishes.Stages = 2
+	o.coordinator.config.Wishes.Settle = 0
+	f.Lookup("grpc-listen").DefValue = "127.0.0.1:0"
+	o.gateway.config.GRPCListen = "127.0.0.1:0"
+	return c
+}
+
+// up is the parts of one process that is a whole cluster.
+type up struct {
+	out     io.Writer
+	started time.Time
+	nodes   []*node
+	parts   []func(context.Context) error
+	close   []func() error
+}
+
+func (o *upOptions) run(c *cobra.Command) (err error) {
+	u := &up{out: c.OutOrStdout(), started: time.Now()}
+	defer func() {
+		for _, f := range u.close {
+			err = errors.Join(err, f())
+		}
+	}()
+	if err := o.gateway.complete(); err != nil {
+		return usageError{c.CommandPath(), err}
+	}
+	model, file, err := loadModel(library.Library{Dir: o.coordinator.models}, o.coordinator.model)
+	if err != nil {
+		return err
+	}
+	u.close = append(u.close, file.Close)
+	return u.start(c, o, model)
+}
+
+// start makes all parts, tells where they are and runs them.
+func (u *up) start(c *cobra.Command, o *upOptions, model coordinator.Model) error {
+	ctx, secret := c.Context(), pki.NewSecret()
+	log := newLogger(c)
+	local := func(role pki.Role, seeds ...string) (*node, nodeOptions, error) {
+		opts := nodeOptions{id: string(role), grpcAddr: "127.0.0.1:0", gossipAddr: "127.0.0.1:0", join: seeds}
+		n, err := newNode(ctx, log, secret, opts, role)
+		return n, opts, err
+	}
+	cn, copts, err := local(pki.Coordinator)
+	if err != nil {
+		return err
+	}
+	gn, _, err := local(pki.Gateway)
+	if err != nil {
+		return err
+	}
+	conn, err := dialCoordinator(gn, cn.grpcAddr())
+	if err != nil {
+		return err
+	}
+	u.close = append(u.close, conn.Close)
+	g, err := makeGateway(gn, o.gateway, conn)
+	if err != nil {
+		return err
+	}
+	be, err := openDevice(o.shard.device, log)
+	if err != nil {
+		return err
+	}
+	u.close = append(u.close, be.Close)
+	members, err := cn.gossip(copts, nil)
+	if err != nil {
+		return err
+	}
+	sn, sopts, err := local(pki.Shard, members.Addr())
+	if err != nil {
+		return err
+	}
+	smembers, err := sn.gossip(sopts, describe(be))
+	if err != nil {
+		return err
+	}
+	o.coordinator.config.Version = version
+	co, err := coordinator.New(o.coordinator.config, coordinator.Deps{
+		Identity: cn.identity, Listener: cn.listener, Members: members, Model: model, Telemetry: cn.tel, Log: cn.log,
+	})
+	if err != nil {
+		return err
+	}
+	s, err := makeShard(sn, library.Library{Dir: o.coordinator.models}, o.shard.config, be)
+	if err != nil {
+		return err
+	}
+	adm, err := admin.New(o.adminAddr, g.Ready, cn.tel, log)
+	if err != nil {
+		return err
+	}
+	u.greet(model, be, g.URL(), g.GRPCAddr().String(), adm.Addr())
+	report := func(ctx context.Context) error { return u.reportReady(ctx, co) }
+	return cn.run(ctx, members.Run, co.Run, smembers.Run, s.Run, g.Run, adm.Run, report)
+}
+
+// greet prints where everything is, before the model is loaded.
+func (u *up) greet(model coordinator.Model, be compute.Backend, url, grpcAddr, adminAddr string) {
+	info := be.Info()
+	fmt.Fprintf(u.out, "  ✓ model %-10s %d layers · %s · %s\n", model.Name, model.Facts.Layers(), model.Precision, bytesText(uint64(model.Size)))
+	fmt.Fprintf(u.out, "  ✓ device %-9s %s · %d threads · %s usable\n", info.Kind, info.Name, info.Threads, bytesText(info.Memory))
+	fmt.Fprintf(u.out, "  ➜ Chat   %s\n  ➜ API    %s/v1   (no key needed on this machine)\n", url, url)
+	fmt.Fprintf(u.out, "  ➜ gRPC   %s   ➜ Admin  http://%s/metrics\n", grpcAddr, adminAddr)
+	fmt.Fprintln(u.out, "  Ctrl-C stops")
+}
+
+// reportReady prints once that the model can answer, and how it is split.
+func (u *up) reportReady(ctx context.Context, co *coordinator.Coordinator) error {
+	for {
+		ok, state := co.Ready()
+		if ok {
+			fmt.Fprintf(u.out, "  ✓ ready in %.1f s: %s\n", time.Since(u.started).Seconds(), state["pipeline"])
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// bytesText prints a size for people.
+func bytesText(n uint64) string {
+	const unit = 1024
+	v, units := float64(n), "KMGT"
+	if v < unit {
+		return fmt.Sprintf("%d B", n)
+	}
+	i := -1
+	for v >= unit && i < len(units)-1 {
+		v /= unit
+		i++
+	}
+	return fmt.Sprintf("%.1f %ciB", v, units[i])
+}

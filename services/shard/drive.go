@@ -1,0 +1,290 @@
+package shard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/shoal-llm/shoal/internal/pki"
+	"github.com/shoal-llm/shoal/internal/telemetry"
+	"github.com/shoal-llm/shoal/internal/wire"
+	"github.com/shoal-llm/shoal/pkg/frame"
+	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
+	"github.com/shoal-llm/shoal/services/shard/driver"
+)
+
+const (
+	maxRequests = 256  // from the coordinator, waiting for the driver
+	maxReplies  = 4096 // waiting for the coordinator
+)
+
+// reasonRefused is why a session ended that the driver did not take.
+const reasonRefused driver.Reason = "refused"
+
+// drive hosts the driver of a pipeline for its one Drive stream. The machine
+// belongs to the goroutine of run.
+type drive struct {
+	shard    *Shard
+	pipe     *pipeline
+	machine  *driver.Machine
+	requests chan *pb.DriveRequest
+	replies  chan *pb.DriveResponse
+	results  <-chan *frame.Result
+
+	spans map[uint64]telemetry.Span // of steps in flight
+	trace map[frame.Slot]string     // traceparents of sessions
+}
+
+// Drive carries sessions to the driver. The stream's end, on either side, is the
+// end of the pipeline in this epoch.
+func (s *server) Drive(stream pb.ShardService_DriveServer) error {
+	p, machine, err := s.attach(stream)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(stream.Context())
+	d := &drive{
+		shard: s.Shard, pipe: p, machine: machine,
+		requests: make(chan *pb.DriveRequest, maxRequests),
+		replies:  make(chan *pb.DriveResponse, maxReplies),
+		spans:    map[uint64]telemetry.Span{}, trace: map[frame.Slot]string{},
+	}
+	var running sync.WaitGroup
+	if st := p.stages[0]; st.out != nil {
+		running.Go(func() {
+			if err := s.hop(ctx, st); ctx.Err() == nil {
+				p.fuse.blow(1, fmt.Errorf("node %s lost: %w", p.plan.Stages[1].Node, err))
+			}
+		})
+	}
+	running.Go(func() { d.run(ctx) })
+	go d.receive(stream) // ends with the stream
+	err = d.reply(stream)
+	cancel()
+	running.Wait()
+	return err
+}
+
+// attach takes the first message and the machine of the pipeline it names.
+func (s *server) attach(stream pb.ShardService_DriveServer) (*pipeline, *driver.Machine, error) {
+	m, err := stream.Recv()
+	if err != nil {
+		return nil, nil, err
+	}
+	open := m.GetAttach()
+	if open == nil {
+		return nil, nil, status.Error(codes.FailedPrecondition, "the first message of a Drive stream names the pipeline")
+	}
+	p, err := s.control.find(open.Epoch, open.Pipeline)
+	if err != nil {
+		return nil, nil, err
+	}
+	if peer, err := pki.PeerFromContext(stream.Context()); err != nil || !s.control.holds(peer.NodeID) {
+		return nil, nil, status.Error(codes.PermissionDenied, "only the coordinator that holds the lease may drive")
+	}
+	if p.machine == nil {
+		return nil, nil, status.Errorf(codes.FailedPrecondition, "the first stage of pipeline %d is on node %s", open.Pipeline, p.plan.Stages[0].Node)
+	}
+	if !p.stages[0].ready.Load() {
+		return nil, nil, status.Errorf(codes.FailedPrecondition, "pipeline %d is not loaded", open.Pipeline)
+	}
+	select {
+	case machine := <-p.machine:
+		return p, machine, nil
+	default:
+		return nil, nil, status.Errorf(codes.FailedPrecondition, "pipeline %d has had its driver; a new plan makes a new one", open.Pipeline)
+	}
+}
+
+// receive gives the driver what the coordinator says.
+func (d *drive) receive(stream pb.ShardService_DriveServer) {
+	for {
+		m, err := stream.Recv()
+		if err != nil {
+			d.pipe.fuse.blow(0, fmt.Errorf("the coordinator detached: %w", streamError(err)))
+			return
+		}
+		select {
+		case d.requests <- m:
+		case <-d.pipe.fuse.done:
+			return
+		}
+	}
+}
+
+// reply tells the coordinator what the driver says, and last why the pipeline
+// ended.
+func (d *drive) reply(stream pb.ShardService_DriveServer) error {
+	fuse := d.pipe.fuse
+	for {
+		select {
+		case m := <-d.replies:
+			if err := stream.Send(m); err != nil {
+				fuse.blow(0, fmt.Errorf("the coordinator detached: %w", streamError(err)))
+			}
+		case <-fuse.done:
+			fault := &pb.Faulted{Reason: fuse.err.Error(), Stage: uint32(max(fuse.at, 0))}
+			_ = stream.Send(&pb.DriveResponse{Message: &pb.DriveResponse_Faulted{Faulted: fault}}) // the status says it too
+			return ended(d.pipe)
+		}
+	}
+}
+
+// run hosts the machine until the pipeline or ctx ends.
+func (d *drive) run(ctx context.Context) {
+	defer d.endSpans()
+	if err := d.subscribe(ctx); err != nil {
+		d.pipe.fuse.blow(d.pipe.last(), err)
+		return
+	}
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		if ms, ok := d.machine.Deadline(); ok {
+			timer.Reset(time.Until(time.UnixMilli(ms)) + time.Millisecond)
+		}
+		var err error
+		select {
+		case m := <-d.requests:
+			err = d.request(ctx, m)
+		case r := <-d.results:
+			d.endSpan(r.Step)
+			err = d.step(ctx, driver.Returned{Result: r})
+		case <-timer.C:
+			err = d.step(ctx, tick())
+		case <-d.pipe.fuse.done:
+			return
+		case <-ctx.Done():
+			return
+		}
+		if err != nil {
+			d.pipe.fuse.blow(d.pipe.last(), err)
+			return
+		}
+	}
+}
+
+func tick() driver.Tick { return driver.Tick{NowMS: time.Now().UnixMilli()} }
+
+// request turns a message into an event.
+func (d *drive) request(ctx context.Context, m *pb.DriveRequest) error {
+	switch m := m.GetMessage().(type) {
+	case *pb.DriveRequest_Submit:
+		return d.submit(ctx, m.Submit)
+	case *pb.DriveRequest_Commit:
+		c := m.Commit
+		return d.step(ctx, driver.Commit{Slot: frame.Slot(c.Slot), Attempt: c.Attempt, Length: int(c.Length)})
+	case *pb.DriveRequest_Halt:
+		return d.step(ctx, driver.Halt{Slot: frame.Slot(m.Halt.Slot), Attempt: m.Halt.Attempt})
+	}
+	return errors.New("the coordinator sent an unknown message to the driver")
+}
+
+// submit gives a session to the machine; one that cannot be taken is closed with
+// the reason, and the others go on.
+func (d *drive) submit(ctx context.Context, m *pb.Submit) error {
+	open, err := wire.OpenFromProto(m.GetOpen())
+	if err == nil {
+		err = checkVocab(m.Tokens, d.pipe.vocab)
+	}
+	if err == nil {
+		if err := d.step(ctx, tick()); err != nil {
+			return err
+		}
+		d.trace[open.Slot] = open.Traceparent
+		err = d.step(ctx, driver.Submit{Open: open, Tokens: m.Tokens, Ahead: int(m.Ahead)})
+	}
+	if err == nil || errors.Is(err, driver.ErrFault) {
+		return err
+	}
+	return d.tell(&pb.DriveResponse{Message: &pb.DriveResponse_Closed{Closed: &pb.Closed{
+		Slot: m.GetOpen().GetSlot(), Attempt: m.GetOpen().GetAttempt(),
+		Reason: string(reasonRefused), Detail: err.Error(),
+	}}})
+}
+
+func checkVocab(ids []int32, vocab int) error {
+	for i, id := range ids {
+		if id < 0 || int(id) >= vocab {
+			return fmt.Errorf("id %d at position %d, vocabulary of %d", id, i, vocab)
+		}
+	}
+	return nil
+}
+
+// step gives the machine an event and does what it says.
+func (d *drive) step(ctx context.Context, ev driver.Event) error {
+	out, err := d.machine.Step(ev)
+	if err != nil {
+		return err
+	}
+	for _, f := range out.Send {
+		d.startSpan(ctx, f)
+		if !d.pipe.stages[0].feed(&wire.Push{Frame: f}) {
+			return nil // the pipeline has ended
+		}
+	}
+	for _, p := range out.Prefilled {
+		m := &pb.Prefilled{Slot: uint32(p.Slot), Attempt: p.Attempt, Done: int32(p.Done), Total: int32(p.Total)}
+		if err := d.tell(&pb.DriveResponse{Message: &pb.DriveResponse_Prefilled{Prefilled: m}}); err != nil {
+			return err
+		}
+	}
+	for _, c := range out.Closed {
+		m := &pb.Closed{Slot: uint32(c.Slot), Attempt: c.Attempt, Reason: string(c.Reason), Detail: c.Detail}
+		if err := d.tell(&pb.DriveResponse{Message: &pb.DriveResponse_Closed{Closed: m}}); err != nil {
+			return err
+		}
+	}
+	d.shard.deps.Telemetry.SetSessions(d.machine.Sessions())
+	return nil
+}
+
+// tell queues a message for the coordinator. The driver does not wait for it.
+func (d *drive) tell(m *pb.DriveResponse) error {
+	select {
+	case d.replies <- m:
+		return nil
+	default:
+		return fmt.Errorf("the coordinator is %d messages behind", maxReplies)
+	}
+}
+
+// subscribe makes results deliver what the last stage says from now on.
+func (d *drive) subscribe(ctx context.Context) error {
+	if own := d.pipe.results; own != nil {
+		d.results = own.subscribe().results
+		return nil
+	}
+	results, err := d.shard.follow(ctx, d.pipe)
+	d.results = results
+	return err
+}
+
+func (d *drive) startSpan(ctx context.Context, f *frame.Frame) {
+	step := telemetry.Step{Pipeline: f.Pipeline, Epoch: f.Epoch, Step: f.Step, Rows: f.NumRows()}
+	for i := range f.Spans {
+		if parent := d.trace[f.Spans[i].Slot]; parent != "" {
+			step.Requests = append(step.Requests, parent)
+		}
+	}
+	_, d.spans[f.Step] = d.shard.deps.Telemetry.StartStep(ctx, step)
+}
+
+func (d *drive) endSpan(step uint64) {
+	if span, ok := d.spans[step]; ok {
+		span.End()
+		delete(d.spans, step)
+	}
+}
+
+func (d *drive) endSpans() {
+	for step := range d.spans {
+		d.endSpan(step)
+	}
+}

@@ -1,0 +1,167 @@
+package shard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/shoal-llm/shoal/pkg/compute"
+	"github.com/shoal-llm/shoal/pkg/engine"
+	"github.com/shoal-llm/shoal/pkg/model"
+	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
+)
+
+// reportEvery is how often progress of loading is told at most.
+const reportEvery = 100 * time.Millisecond
+
+// loadAll loads what plans assign, one plan after the other, until ctx ends.
+func (s *Shard) loadAll(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case a := <-s.plans:
+			s.load(ctx, a)
+		}
+	}
+}
+
+// load loads the stages of a plan and reports each. Stages of plans before are
+// given up first.
+func (s *Shard) load(ctx context.Context, a *assignment) {
+	for _, d := range s.devices {
+		if d.do(ctx, d.drop) != nil {
+			return
+		}
+	}
+	stages := a.stages()
+	if len(stages) == 0 {
+		return
+	}
+	for _, st := range stages {
+		s.control.report(st.state(pb.LoadState_LOAD_STATE_LOADING))
+	}
+	m, err := s.openModel(a.plan.Model)
+	if err != nil {
+		for _, st := range stages {
+			s.fail(st, err)
+		}
+		return
+	}
+	for _, st := range stages {
+		if err := s.loadStage(ctx, st, m); err != nil {
+			s.fail(st, err)
+		}
+	}
+	if err := m.Close(); err != nil {
+		s.deps.Log.Warn("close model", "model", a.plan.Model.Name, "err", err)
+	}
+}
+
+// stages returns this node's stages in the plan's order.
+func (a *assignment) stages() []*stage {
+	var out []*stage
+	for _, p := range a.pipelines {
+		for i := range p.plan.Stages {
+			if st := p.stages[i]; st != nil {
+				out = append(out, st)
+			}
+		}
+	}
+	return out
+}
+
+// openModel opens a model and holds it against what the plan says of it.
+func (s *Shard) openModel(want *pb.Model) (*Model, error) {
+	m, err := s.deps.Open(want.Name)
+	if err != nil {
+		return nil, fmt.Errorf("open model %s: %w", want.Name, err)
+	}
+	sp := m.Spec
+	switch {
+	case !slices.Equal(m.Digest[:], want.Digest):
+		err = fmt.Errorf("model %s on this node is another file than the coordinator's: digest %x, the plan says %x", want.Name, m.Digest[:8], want.Digest[:8])
+	case sp.Layers != int(want.Layers) || sp.Hidden != int(want.Hidden) || sp.Vocab != int(want.Vocab):
+		err = fmt.Errorf("model %s has %d layers of width %d and %d ids, the plan says %d, %d and %d",
+			want.Name, sp.Layers, sp.Hidden, sp.Vocab, want.Layers, want.Hidden, want.Vocab)
+	}
+	if err != nil {
+		return nil, errors.Join(err, m.Close())
+	}
+	return m, nil
+}
+
+// loadStage loads one stage on its device's goroutine.
+func (s *Shard) loadStage(ctx context.Context, st *stage, m *Model) error {
+	if st.pipe.fuse.blown() {
+		return st.pipe.fuse.err
+	}
+	pl, part := st.pipe.plan, partOf(st.pipe.plan.Stages[st.index])
+	total := m.Bytes(part)
+	cfg := engine.Config{
+		Epoch: st.pipe.epoch, Pipeline: pl.Id, Stage: uint32(st.index), Part: part,
+		Pages: int(pl.Pages), Slots: int(pl.Slots), Rows: int(pl.Rows), Context: int(pl.Context),
+	}
+	src := &counted{Source: m.Source, report: func(done uint64) {
+		state := st.state(pb.LoadState_LOAD_STATE_LOADING)
+		state.DoneBytes, state.TotalBytes = min(done, total), total
+		s.control.report(state)
+	}}
+	began := time.Now()
+	var loadErr error
+	var used compute.Memory
+	err := st.dev.do(ctx, func() {
+		e, err := s.deps.Load(st.dev.be, m.Arch, src, m.Spec, cfg)
+		if loadErr = err; err != nil {
+			return
+		}
+		st.dev.add(st, e)
+		used = st.dev.be.Used()
+	})
+	if err = errors.Join(err, loadErr); err != nil {
+		return err
+	}
+	st.ready.Store(true)
+	state := st.state(pb.LoadState_LOAD_STATE_READY)
+	state.DoneBytes, state.TotalBytes, state.UsedBytes = total, total, used.Total()
+	s.control.report(state)
+	s.deps.Telemetry.ObserveLoad(st.pipe.model, int64(total), time.Since(began))
+	s.deps.Telemetry.SetLayers(st.pipe.model, part.End-part.First)
+	s.deps.Log.Info("stage loaded", "epoch", st.pipe.epoch, "stage", st.index, "first", part.First, "end", part.End, "bytes", total)
+	return nil
+}
+
+// fail reports that a stage cannot be loaded.
+func (s *Shard) fail(st *stage, err error) {
+	s.deps.Log.Error("load stage", "epoch", st.pipe.epoch, "stage", st.index, "err", err)
+	state := st.state(pb.LoadState_LOAD_STATE_FAILED)
+	state.Error = err.Error()
+	s.control.report(state)
+}
+
+func (st *stage) state(l pb.LoadState) *pb.StageState {
+	return &pb.StageState{Epoch: st.pipe.epoch, Pipeline: st.pipe.plan.Id, Stage: uint32(st.index), State: l}
+}
+
+// counted is a source that tells how many bytes were asked for.
+type counted struct {
+	model.Source
+	done   uint64
+	last   time.Time
+	report func(done uint64)
+}
+
+// Tensor is that of the source.
+func (c *counted) Tensor(name string) (compute.Matrix, bool) {
+	m, ok := c.Source.Tensor(name)
+	if ok {
+		c.done += uint64(len(m.Data))
+		if now := time.Now(); now.Sub(c.last) >= reportEvery {
+			c.last = now
+			c.report(c.done)
+		}
+	}
+	return m, ok
+}
