@@ -30,7 +30,7 @@ race: ## the packages with goroutines under the race detector
 
 .PHONY: fixtures
 fixtures: ## the tests of reference data, on SHOAL_FIXTURES or the repository's copy
-	SHOAL_FIXTURES_REPORT=1 $(GO) test -count=1 -v -run '^TestFixture' ./... 2>&1 | $(GO) run ./internal/golden/report
+	$(GO) test -count=1 -json -run '^TestFixture' ./... 2>&1 | $(GO) run ./internal/golden/report
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME (30s)

@@ -8,7 +8,7 @@ import (
 )
 
 // TestNewRope rotates the reference inputs with the table.
-func TestNewRope(t *testing.T) {
+func TestFixtureRope(t *testing.T) {
 	var ops struct {
 		Cases []struct {
 			Op, Name  string

@@ -98,4 +98,3 @@ func (l *Local) advance(open *frame.Open, ids []int32, pos int32) (frame.Sampled
 	}
 	return frame.Sampled{}, n, nil
 }
-

@@ -31,7 +31,15 @@ func (m *model) clone() *model {
 	return &model{cfg: m.cfg, slots: maps.Clone(m.slots), published: maps.Clone(m.published)}
 }
 
-func key(salt []byte, ids []int32) string { return fmt.Sprint(salt, ids) }
+// key joins a salt and ids, all of which fit a byte.
+func key(salt []byte, ids []int32) string {
+	b := append(make([]byte, 0, len(ids)+2), byte(len(salt)))
+	b = append(b, salt...)
+	for _, id := range ids {
+		b = append(b, byte(id))
+	}
+	return string(b)
+}
 
 // holders says who holds each page, from scratch.
 func (m *model) holders() map[int32]int {
@@ -197,8 +205,9 @@ var salts = [][]byte{nil, []byte("b")}
 
 // corpus is every text that sessions of the test may hold: two beginnings, each
 // with two continuations, so that prefixes are shared and branch.
-func corpus() [][]int32 {
-	var out [][]int32
+func corpus() [][]int32 { return texts }
+
+var texts = func() (out [][]int32) {
 	for a := range int32(2) {
 		for b := range int32(2) {
 			ids := make([]int32, 256)
@@ -212,7 +221,7 @@ func corpus() [][]int32 {
 		}
 	}
 	return out
-}
+}()
 
 // draw makes a frame: mostly one that fits the state, sometimes not.
 type draw struct {

@@ -31,7 +31,7 @@ type fixture struct {
 	}
 }
 
-func TestProbsAgreeWithTransformers(t *testing.T) {
+func TestFixtureProbs(t *testing.T) {
 	var f fixture
 	golden.JSON(t, "sampling.json", &f)
 	if len(f.Cases) == 0 {

@@ -46,7 +46,7 @@ type referenceCases struct {
 
 // The templates of the vendors are not part of the repository; they are checked
 // where a set of reference data has them.
-func TestReferenceTemplates(t *testing.T) {
+func TestFixtureTemplates(t *testing.T) {
 	dir := filepath.Join(golden.Dir(t), "chat_templates")
 	if _, err := os.Stat(dir); err != nil {
 		t.Skip("this set of reference data has no chat_templates")

@@ -99,6 +99,8 @@ func (g *gossip) add(id, addr string) {
 // wires is what the fake shards of a test share: the way from the driver on the
 // first stage to the results of the last, and what tests look at.
 type wires struct {
+	epoch uint64 // the shards have seen it before the test
+
 	mu      sync.Mutex
 	results map[uint64]chan *pb.StepResult // by epoch
 	halted  map[uint32]bool                // by attempt
@@ -197,6 +199,11 @@ func (f *fakeShard) Control(stream pb.ShardService_ControlServer) error {
 		}
 		if !leased {
 			return fmt.Errorf("a plan before a lease")
+		}
+		if p.Epoch <= f.wires.epoch {
+			return stream.Send(&pb.ControlResponse{Message: &pb.ControlResponse_Refused{
+				Refused: &pb.Refused{Reason: "it is over", Epoch: f.wires.epoch},
+			}})
 		}
 		for i, s := range p.Pipelines[0].Stages {
 			if s.Node != f.node {

@@ -17,14 +17,13 @@ var geometries = []geometry{{4, 4, 32}, {9, 3, 64}, {8, 2, 64}, {7, 1, 64}, {4, 
 // row with float64.
 func testAttention(t *testing.T, r *rig) {
 	for _, g := range geometries {
-		for _, a := range []compute.Attention{
+		for i, a := range []compute.Attention{
 			{Scale: 0.17}, {Scale: 0.3, Window: 1}, {Scale: 0.3, Window: 70}, {Scale: 0.5, SoftCap: 8},
 		} {
 			a.Heads = g.heads
-			for _, neox := range []bool{false, true} {
-				name := fmt.Sprintf("%d heads share %d of %d, window %d, cap %g, neox %v", g.heads, g.kvHeads, g.dim, a.Window, a.SoftCap, neox)
-				testAttend(t, r, name, g, a, compute.NewRope(g.dim, g.dim/2+g.dim/4, 200, 1000, nil, neox))
-			}
+			neox := i%2 == 0
+			name := fmt.Sprintf("%d heads share %d of %d, window %d, cap %g, neox %v", g.heads, g.kvHeads, g.dim, a.Window, a.SoftCap, neox)
+			testAttend(t, r, name, g, a, compute.NewRope(g.dim, g.dim/2+g.dim/4, 200, 1000, nil, neox))
 		}
 	}
 }
@@ -40,7 +39,7 @@ func testAttend(t *testing.T, r *rig, name string, g geometry, a compute.Attenti
 	cache := r.cache(compute.CacheSpec{Layers: 2, Pages: 6, KVHeads: g.kvHeads, HeadDim: g.dim})
 	const most = 100
 	q, k, v, out := r.buffer(most, g.heads*g.dim), r.buffer(most, g.kvHeads*g.dim), r.buffer(most, g.kvHeads*g.dim), r.buffer(most, g.heads*g.dim)
-	for _, counts := range [][]int{{62, 20, 1}, {5, 1, 65}, {1, 1, 1}, {64, 0, 3}} {
+	for _, counts := range [][]int{{62, 20, 1}, {5, 0, 65}, {1, 1, 1}} {
 		batch := &compute.Batch{}
 		var rows [3][]float32
 		for i, s := range sessions {
@@ -66,8 +65,9 @@ func testAttend(t *testing.T, r *rig, name string, g geometry, a compute.Attenti
 		for i, s := range sessions {
 			for n := counts[i]; n > 0; n-- {
 				position := len(s.k) - n
+				what := fmt.Sprintf("%s: session %d position %d", name, i, position)
 				for c, want := range attended(s, position, g, a) {
-					near(t, rowName(fmt.Sprintf("%s: session %d position %d", name, i, position), row, c), got[row*g.heads*g.dim+c], want, 3e-5)
+					nearAt(t, what, row, c, got[row*g.heads*g.dim+c], want, 3e-5)
 				}
 				row++
 			}

@@ -12,7 +12,6 @@ package computetest
 
 import (
 	"encoding/binary"
-	"fmt"
 	"math"
 	"math/rand/v2"
 	"testing"
@@ -215,6 +214,14 @@ func near(t *testing.T, what string, got float32, want, bound float64) {
 	}
 }
 
+// nearAt is near for one value of a row; it makes no text unless it fails.
+func nearAt(t *testing.T, what string, row, col int, got float32, want, bound float64) {
+	t.Helper()
+	if diff := math.Abs(float64(got) - want); !(diff <= bound) {
+		t.Fatalf("%s, row %d column %d: %g, want %g ± %g", what, row, col, got, want, bound)
+	}
+}
+
 // sameBits fails unless the values are equal bit by bit.
 func sameBits(t *testing.T, what string, got, want []float32) {
 	t.Helper()
@@ -224,8 +231,4 @@ func sameBits(t *testing.T, what string, got, want []float32) {
 				got[i], math.Float32bits(got[i]), want[i], math.Float32bits(want[i]))
 		}
 	}
-}
-
-func rowName(what string, row, col int) string {
-	return fmt.Sprintf("%s, row %d column %d", what, row, col)
 }

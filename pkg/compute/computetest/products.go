@@ -56,10 +56,11 @@ func testNormLinear(t *testing.T, r *rig, batch *compute.Batch, x compute.Buffer
 	p.NormLinear(dst, x, gain, 1e-5, weights)
 	for i, w := range ws {
 		got := r.values(p, dst[i], batch.Rows)
+		what := fmt.Sprintf("norm linear, weight %d", i)
 		for row := range normed {
 			for c := range w.rows {
 				want, bound := w.dot(c, normed[row])
-				near(t, rowName(fmt.Sprintf("norm linear, weight %d", i), row, c), got[row*w.rows+c], want, bound)
+				nearAt(t, what, row, c, got[row*w.rows+c], want, bound)
 			}
 		}
 		p = r.be.Begin(batch) // nothing but the next read
@@ -79,7 +80,7 @@ func testHead(t *testing.T, r *rig, batch *compute.Batch, x compute.Buffer, gain
 	for i, row := range rows {
 		for c := range w.rows {
 			want, bound := w.dot(c, normed[row])
-			near(t, rowName("head", i, c), got[i*w.rows+c], want, bound)
+			nearAt(t, "head", i, c, got[i*w.rows+c], want, bound)
 		}
 	}
 }
@@ -90,13 +91,14 @@ func testGateUp(t *testing.T, r *rig, batch *compute.Batch, x compute.Buffer, ga
 		p := r.be.Begin(batch)
 		p.NormGateUp(dst, x, gain, 1e-5, gate.device, up.device, act)
 		got := r.values(p, dst, batch.Rows)
+		what := fmt.Sprintf("gate up, activation %d", act)
 		for row := range normed {
 			for c := range gate.rows {
 				g, gBound := gate.dot(c, normed[row])
 				u, uBound := up.dot(c, normed[row])
 				want := activation(act, g) * u
 				bound := 1.2*gBound*(math.Abs(u)+uBound) + (math.Abs(g)+gBound)*uBound + 1e-6*(1+math.Abs(want))
-				near(t, rowName(fmt.Sprintf("gate up, activation %d", act), row, c), got[row*gate.rows+c], want, bound)
+				nearAt(t, what, row, c, got[row*gate.rows+c], want, bound)
 			}
 		}
 	}
@@ -117,7 +119,7 @@ func testLinearAdd(t *testing.T, r *rig, batch *compute.Batch, x compute.Buffer,
 		for c := range w.rows {
 			sum, bound := w.dot(c, in)
 			want := sum + float64(residual[row*w.rows+c])
-			near(t, rowName("linear add", row, c), got[row*w.rows+c], want, bound+1e-6*math.Abs(want))
+			nearAt(t, "linear add", row, c, got[row*w.rows+c], want, bound+1e-6*math.Abs(want))
 		}
 	}
 }

@@ -23,3 +23,5 @@ func TestFixtureInvariance(t *testing.T) {
 		t.Run(c.Name, func(t *testing.T) { modeltest.Invariance(t, c, levels) })
 	}
 }
+
+func TestSmolLM2(t *testing.T) { modeltest.SmolLM2(t) }

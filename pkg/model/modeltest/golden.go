@@ -1,6 +1,9 @@
 package modeltest
 
 import (
+	"encoding/json"
+	"errors"
+	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
@@ -69,7 +72,25 @@ func (c Case) Open(t *testing.T) *library.Model {
 		t.Skipf("not built yet: %v", err)
 	}
 	t.Cleanup(func() { m.Close() })
+	if n := c.window(t); n > 0 {
+		t.Skipf("not built yet: a sliding window of %d positions, which the GGUF file does not tell", n)
+	}
 	return m
+}
+
+// window returns the sliding window of the case's model; 0 is none.
+func (c Case) window(t *testing.T) int {
+	b, err := os.ReadFile(filepath.Join(filepath.Dir(c.Model), "config.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0 // the quantised files come without
+	}
+	var config struct {
+		Window int `json:"sliding_window"`
+	}
+	if err := errors.Join(err, json.Unmarshal(b, &config)); err != nil {
+		t.Fatal(err)
+	}
+	return config.Window
 }
 
 // Bounds of agreement with the framework's f32 logits (README of the reference data).

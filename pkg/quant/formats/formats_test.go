@@ -1,6 +1,35 @@
 package formats
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/shoal-llm/shoal/internal/golden"
+)
+
+// TestFixtureFormats names the formats of the reference data that this build
+// does not read; the others are tested in their folders.
+func TestFixtureFormats(t *testing.T) {
+	var manifest struct {
+		Formats []struct {
+			Type string `json:"type"`
+		} `json:"formats"`
+	}
+	golden.JSON(t, "quants/manifest.json", &manifest)
+	if len(manifest.Formats) == 0 {
+		t.Fatal("the manifest lists no formats")
+	}
+	for _, f := range manifest.Formats {
+		t.Run(f.Type, func(t *testing.T) {
+			format, ok := ByName(f.Type)
+			if !ok {
+				t.Skipf("not built yet: weight format %s", f.Type)
+			}
+			if format.CPU == nil {
+				t.Errorf("%s has no CPU kernels", f.Type)
+			}
+		})
+	}
+}
 
 func TestLookups(t *testing.T) {
 	seenID, seenName := map[uint32]bool{}, map[string]bool{}

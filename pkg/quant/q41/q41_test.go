@@ -6,4 +6,4 @@ import (
 	"github.com/shoal-llm/shoal/pkg/quant/quanttest"
 )
 
-func TestFormat(t *testing.T) { quanttest.Run(t, Format) }
+func TestFixtureFormat(t *testing.T) { quanttest.Run(t, Format) }

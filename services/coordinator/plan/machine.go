@@ -98,6 +98,7 @@ type Machine struct {
 	nodes   map[string]Node
 	failed  map[string]failure // nodes left out for now
 	seen    uint64             // highest epoch that anybody has seen
+	issued  uint64             // epoch of the last plan made here
 	now     time.Time
 	planAt  time.Time // when to plan next; zero is not
 	forming bool      // wait for MinShards: true until the first plan of a set of nodes
@@ -214,7 +215,10 @@ func (m *Machine) stageLoaded(e Loaded) []Action {
 func (m *Machine) refused(e Refused) []Action {
 	m.seen = max(m.seen, e.Epoch)
 	concerned := m.plan != nil && m.plan.OfNode(e.Node) >= 0
-	if concerned && m.seen > m.plan.Epoch {
+	if e.Epoch > m.issued {
+		if !concerned {
+			return nil
+		}
 		// This coordinator is new to the cluster: all nodes will refuse, and come
 		// again. So the next plan forms like the first.
 		actions := m.drop(fmt.Sprintf("node %s refused the plan: %s", e.Node, e.Reason))
@@ -261,7 +265,7 @@ func (m *Machine) try() []Action {
 	}
 	m.forming = false
 	m.seen = (m.seen>>8+1)<<8 | uint64(m.cfg.Coordinator)
-	p.Epoch = m.seen
+	m.issued, p.Epoch = m.seen, m.seen
 	m.plan, m.loaded = p, make([]bool, len(p.Stages))
 	m.phase, m.reason = Loading, "the model is loading"
 	return []Action{Install{p}}

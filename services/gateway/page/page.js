@@ -137,7 +137,7 @@ class Answer {
     // The whole text may end with some that was held back and is in no token.
     this.waiting += frame.text.slice(this.text.length);
     this.text = frame.text;
-    this.end(frame.finishReason === 'length' ? 'reached the most tokens' : '');
+    this.end(frame.finishReason === 'length' ? 'token limit reached' : '');
     history.push({ role: 'assistant', content: this.text });
   }
 

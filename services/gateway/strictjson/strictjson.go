@@ -283,6 +283,9 @@ func join(path, name string) string {
 		}
 		name = name[:cut] + "…"
 	}
+	if name == "" {
+		name = `""`
+	}
 	if path == "" {
 		return name
 	}

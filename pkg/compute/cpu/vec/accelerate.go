@@ -96,10 +96,14 @@ func (k *kernels) finishRow(dst, o []float32, row *Row) {
 
 func (k *kernels) quantizeTile(tile []byte, x []float32, T, t int) {
 	blocks := len(x) / quant.Block
-	if blocks > 0 && uint(t) < uint(T) {
-		k.quantize(unsafe.SliceData(tile[:quant.ActInt8.ActBytes(T, blocks*quant.Block)]), unsafe.SliceData(x), blocks, T, t)
+	if blocks == 0 || t < 0 || t >= T {
+		p16.QuantizeTile(tile, x, T, t)
+		return
 	}
-	p16.QuantizeTile(tile[quant.ActInt8.ActBytes(T, blocks*quant.Block):], x[blocks*quant.Block:], T, t)
+	n := blocks * quant.Block
+	bytes := quant.ActInt8.ActBytes(T, n)
+	k.quantize(unsafe.SliceData(tile[:bytes]), unsafe.SliceData(x), blocks, T, t)
+	p16.QuantizeTile(tile[bytes:], x[n:], T, t)
 }
 
 func (k *kernels) packTile(tile []byte, x []float32, T, t int) {

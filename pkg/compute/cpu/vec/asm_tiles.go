@@ -18,10 +18,24 @@ func tiles() {
 	finish()
 }
 
-// tile scatters values; the stores are the limit, so that plain registers do.
+// tile scatters values, or copies them when they stay side by side. Scattered,
+// the stores are the limit: plain registers do.
 func tile() {
 	avx2.open("Tile", "func(dst *byte, x *float32, n, stride int)", "writes value i at byte i·stride of dst")
 	dst, x, n, stride := argument("dst"), argument("x"), argument("n"), argument("stride")
+	CMPQ(stride, Imm(4))
+	JNE(LabelRef("scatter"))
+	Label("eight")
+	CMPQ(n, Imm(8))
+	JLT(LabelRef("scatter"))
+	eight := YMM()
+	VMOVUPS(at(x, 0), eight)
+	VMOVUPS(eight, at(dst, 0))
+	ADDQ(Imm(32), x)
+	ADDQ(Imm(32), dst)
+	SUBQ(Imm(8), n)
+	JMP(LabelRef("eight"))
+	Label("scatter")
 	stride3 := GP64()
 	LEAQ(Mem{Base: stride, Index: stride, Scale: 2}, stride3)
 	Label("four")
@@ -47,7 +61,7 @@ func tile() {
 	ADDQ(Imm(4), x)
 	down(n, "one")
 	Label("end")
-	RET()
+	done()
 }
 
 // turn is the state of a rotation: heads heads of dim bytes at x.

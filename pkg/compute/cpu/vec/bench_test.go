@@ -78,3 +78,31 @@ func BenchmarkOps(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkColdPages walks pages that are in no near cache, as a decode step
+// finds them.
+func BenchmarkColdPages(b *testing.B) {
+	const dim, pages = 64, 1024 // 32 MiB
+	rng := rand.New(rand.NewPCG(1, 2))
+	keys, values := noise(rng, dim*Keys*pages, 1), noise(rng, dim*Keys*pages, 1)
+	for _, l := range levels()[1:] {
+		for _, n := range []int{1, 3, 6} {
+			b.Run(fmt.Sprintf("rows=%d/%s", n, l), func(b *testing.B) {
+				o, p := For(l), newPage(rng, n, dim)
+				s, out := make([]float32, n*Keys), make([]float32, n*dim)
+				for r := range p.rows {
+					p.rows[r].Last = Keys - 1
+				}
+				page := 0
+				for b.Loop() {
+					at := page * dim * Keys
+					o.Score(s, p.q, keys[at:], n, dim)
+					o.Softmax(s, p.rows, 0.125, 0)
+					o.Values(out, s, values[at:], p.rows, dim)
+					page = (page + 1) % pages
+				}
+				b.SetBytes(2 * 4 * dim * Keys)
+			})
+		}
+	}
+}

@@ -4660,11 +4660,26 @@ afterblocks1:
 	RET
 
 // func avx2Tile(dst *byte, x *float32, n int, stride int)
+// Requires: AVX
 TEXT ·avx2Tile(SB), NOSPLIT|NOFRAME, $0-32
 	MOVQ dst+0(FP), AX
 	MOVQ x+8(FP), CX
 	MOVQ n+16(FP), DX
 	MOVQ stride+24(FP), BX
+	CMPQ BX, $0x04
+	JNE  scatter
+
+eight:
+	CMPQ    DX, $0x08
+	JLT     scatter
+	VMOVUPS (CX), Y0
+	VMOVUPS Y0, (AX)
+	ADDQ    $0x20, CX
+	ADDQ    $0x20, AX
+	SUBQ    $0x08, DX
+	JMP     eight
+
+scatter:
 	LEAQ (BX)(BX*2), SI
 
 four:
@@ -4694,6 +4709,7 @@ one:
 	JNZ   one
 
 end:
+	VZEROUPPER
 	RET
 
 // func avx2RotateHalves(x *float32, cos *float32, sin *float32, heads int, dim int, pairs int)

@@ -1,0 +1,136 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+// silentWriter is a connection in virtual time.
+type silentWriter struct {
+	header http.Header
+	wrote  []string
+}
+
+func (w *silentWriter) Header() http.Header              { return w.header }
+func (w *silentWriter) WriteHeader(int)                  {}
+func (w *silentWriter) Flush()                           {}
+func (w *silentWriter) SetWriteDeadline(time.Time) error { return nil }
+func (w *silentWriter) Write(p []byte) (int, error) {
+	w.wrote = append(w.wrote, string(p))
+	return len(p), nil
+}
+
+// A silent stream shows every 15 seconds that it lives, and not before its
+// headers were due.
+func TestStreamPings(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &silentWriter{header: http.Header{}}
+		s := newSSEWriter(w, time.Second)
+		ctx, cancel := context.WithCancel(t.Context())
+		go s.keepAlive(ctx)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if len(w.wrote) != 0 {
+			t.Errorf("wrote %q before the answer began", w.wrote)
+		}
+		if err := s.event(1); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(ssePing + ssePing/2)
+		synctest.Wait()
+		cancel()
+		if got := strings.Join(w.wrote, ""); got != "data: 1\n\n: ping\n\n" {
+			t.Errorf("wrote %q", got)
+		}
+	})
+}
+
+// pipeListener hands out connections in memory.
+type pipeListener struct {
+	conns  chan net.Conn
+	closed chan struct{}
+}
+
+func (l *pipeListener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *pipeListener) Close() error   { close(l.closed); return nil }
+func (l *pipeListener) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 80} }
+
+func (l *pipeListener) dial(context.Context, string, string) (net.Conn, error) {
+	near, far := net.Pipe()
+	l.conns <- far
+	return near, nil
+}
+
+// inVirtualTime serves /streaming over a pipe and connects one client.
+func inVirtualTime(t *testing.T, use func(*websocket.Conn)) {
+	synctest.Test(t, func(t *testing.T) {
+		g := &Gateway{
+			config: Config{}.withDefaults(), sockets: turnstile{limit: 1},
+			draining: make(chan struct{}), drained: make(chan struct{}), cut: make(chan struct{}),
+		}
+		l := &pipeListener{make(chan net.Conn), make(chan struct{})}
+		server := &http.Server{Handler: http.HandlerFunc(g.streaming)}
+		go server.Serve(l)
+		client := &http.Client{Transport: &http.Transport{DialContext: l.dial}}
+		conn, _, err := websocket.Dial(t.Context(), "http://localhost/streaming", &websocket.DialOptions{HTTPClient: client})
+		if err != nil {
+			t.Fatal(err)
+		}
+		use(conn)
+		conn.CloseNow()
+		synctest.Wait()
+		if n := g.sockets.inside.Load(); n != 0 {
+			t.Errorf("%d sockets are left", n)
+		}
+		client.CloseIdleConnections()
+		server.Close()
+	})
+}
+
+// A client that answers pings is kept until nobody has used it for long.
+func TestIdleSocketIsClosed(t *testing.T) {
+	inVirtualTime(t, func(conn *websocket.Conn) {
+		began := time.Now()
+		_, _, err := conn.Read(t.Context()) // answers pings meanwhile
+		if websocket.CloseStatus(err) != statusIdle {
+			t.Errorf("closed with %v", err)
+		}
+		if after := time.Since(began); after < 15*time.Minute || after > 16*time.Minute {
+			t.Errorf("closed after %v", after)
+		}
+	})
+}
+
+// A client that does not answer two pings is gone.
+func TestDeadSocketIsCut(t *testing.T) {
+	inVirtualTime(t, func(conn *websocket.Conn) {
+		time.Sleep(2 * time.Minute) // reads nothing, so answers nothing
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		for {
+			_, _, err := conn.Read(ctx)
+			if errors.Is(err, context.DeadlineExceeded) {
+				t.Error("the socket is still open")
+			}
+			if err != nil {
+				return
+			}
+		}
+	})
+}

@@ -1,0 +1,553 @@
+package shard
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"github.com/shoal-llm/shoal/internal/pki"
+	"github.com/shoal-llm/shoal/internal/wire"
+	"github.com/shoal-llm/shoal/pkg/frame"
+	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
+)
+
+// generate drives sessions to their ends, and returns when all slots are free
+// again.
+func generate(t *testing.T, drive pb.ShardService_DriveClient, results pb.ShardService_ResultsClient, answers []*answer) {
+	t.Helper()
+	for slot, a := range answers {
+		if err := drive.Send(a.submit(slot)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	unfinished := len(answers)
+	for unfinished > 0 {
+		m, err := results.Recv()
+		if err != nil {
+			t.Fatalf("results: %v", err)
+		}
+		for _, s := range m.Result.Sampled {
+			a := answers[s.Slot]
+			a.got = append(a.got, s.Ids...)
+			if s.Finish != 0 {
+				unfinished--
+			}
+			if err := drive.Send(commit(int(s.Slot), len(a.prompt)+len(a.got))); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for closed := 0; closed < len(answers); {
+		m, err := drive.Recv()
+		if err != nil {
+			t.Fatalf("drive: %v", err)
+		}
+		if c := m.GetClosed(); c != nil {
+			closed++
+			if c.Reason != "finished" {
+				t.Errorf("session of slot %d closed: %v", c.Slot, c)
+			}
+		}
+	}
+}
+
+// TestSessionsOverShards: over real mTLS connections, sessions on one, two and
+// three shards, and two stages on one node, get the answers they get alone.
+func TestSessionsOverShards(t *testing.T) {
+	for name, layout := range map[string][]int{
+		"one": {0}, "two": {0, 1}, "three": {0, 1, 2}, "one node twice": {0, 0}, "there and back": {0, 1, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, slices.Max(layout)+1)
+			var nodes []*node
+			for _, i := range layout {
+				nodes = append(nodes, b.nodes[i])
+			}
+			boss := b.boss("boss")
+			p := b.plan(7, nodes...)
+			boss.install(p, b.nodes...)
+			drive, results := boss.streams(p, nodes[0], nodes[len(nodes)-1])
+			answers := newAnswers(8)
+			generate(t, drive, results, answers)
+			for i, a := range answers {
+				if want := alone(a.seed, a.prompt, a.most); !slices.Equal(a.got, want) {
+					t.Errorf("session %d got %v, alone %v", i, a.got, want)
+				}
+			}
+		})
+	}
+}
+
+// TestLostShard: whichever shard of three goes away while sessions run, the
+// coordinator hears of it on every stream it has, within two seconds.
+func TestLostShard(t *testing.T) {
+	for i := range 6 {
+		lost, how := i/2, []string{"stopped", "killed"}[i%2]
+		t.Run(fmt.Sprint("stage ", lost, " ", how), func(t *testing.T) {
+			b := newBench(t, 3)
+			boss := b.boss("boss")
+			p := b.plan(1, b.nodes...)
+			boss.install(p, b.nodes...)
+			drive, results := boss.streams(p, b.nodes[0], b.nodes[2])
+			a := &answer{prompt: []int32{1, 2, 3}, seed: 5, most: 200}
+			if err := drive.Send(a.submit(0)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := results.Recv(); err != nil {
+				t.Fatal(err)
+			}
+			began := time.Now()
+			if how == "killed" {
+				b.nodes[lost].sever()
+			} else {
+				b.nodes[lost].kill()
+			}
+			reason := faultOf(drive)
+			for {
+				if _, err := results.Recv(); err != nil {
+					break
+				}
+			}
+			if d := time.Since(began); d > 2*time.Second {
+				t.Errorf("heard after %v", d)
+			}
+			if lost > 0 && !strings.Contains(reason, "lost") {
+				t.Errorf("fault says %q", reason)
+			}
+		})
+	}
+}
+
+// faultOf receives until the stream has ended and returns why.
+func faultOf(drive pb.ShardService_DriveClient) string {
+	reason := ""
+	for {
+		m, err := drive.Recv()
+		if err != nil {
+			if reason == "" {
+				reason = status.Convert(err).Message()
+			}
+			return reason
+		}
+		if f := m.GetFaulted(); f != nil {
+			reason = f.Reason
+		}
+	}
+}
+
+// TestDeviceFailure ends the pipeline with the device's own words.
+func TestDeviceFailure(t *testing.T) {
+	b := newBench(t, 2)
+	boss := b.boss("boss")
+	p := b.plan(1, b.nodes...)
+	boss.install(p, b.nodes...)
+	drive, _ := boss.streams(p, b.nodes[0], b.nodes[1])
+	b.nodes[1].backend.fail.Store(true)
+	if err := drive.Send(newAnswers(1)[0].submit(0)); err != nil {
+		t.Fatal(err)
+	}
+	if reason := faultOf(drive); !strings.Contains(reason, "the device is gone") {
+		t.Errorf("fault says %q", reason)
+	}
+}
+
+// TestHaltAndDeadline: a stopped session and one whose time is up are closed
+// with the reason, while the device still works on them.
+func TestHaltAndDeadline(t *testing.T) {
+	b := newBench(t, 1)
+	boss := b.boss("boss")
+	p := b.plan(1, b.nodes...)
+	boss.install(p, b.nodes...)
+	drive, _ := boss.streams(p, b.nodes[0], b.nodes[0])
+	b.nodes[0].backend.hold.Store(true)
+	late := newAnswers(2)[1].submit(1)
+	late.GetSubmit().Open.DeadlineMs = time.Now().Add(20 * time.Millisecond).UnixMilli()
+	halt := &pb.DriveRequest{Message: &pb.DriveRequest_Halt{Halt: &pb.Halt{Slot: 0, Attempt: 1}}}
+	bad := newAnswers(1)[0].submit(2)
+	bad.GetSubmit().Tokens = []int32{fakeVocab}
+	for _, m := range []*pb.DriveRequest{newAnswers(1)[0].submit(0), late, bad, halt} {
+		if err := drive.Send(m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := map[uint32]string{0: "halted", 1: "deadline", 2: "refused"}
+	time.AfterFunc(100*time.Millisecond, b.nodes[0].backend.resume)
+	for len(want) > 0 {
+		m, err := drive.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c := m.GetClosed(); c != nil {
+			if want[c.Slot] != c.Reason {
+				t.Errorf("slot %d closed: %q, want %q", c.Slot, c.Reason, want[c.Slot])
+			}
+			delete(want, c.Slot)
+		}
+	}
+}
+
+func wantCode(t *testing.T, what string, err error, code codes.Code, words string) {
+	t.Helper()
+	if status.Code(err) != code || !strings.Contains(fmt.Sprint(err), words) {
+		t.Errorf("%s: %v, want %v with %q", what, err, code, words)
+	}
+}
+
+// TestWhoMayCall: no certificate, another cluster's, and the wrong role are
+// refused, and so are peers that cannot work together.
+func TestWhoMayCall(t *testing.T) {
+	b := newBench(t, 1)
+	n := b.nodes[0]
+	hello := func(id *pki.Identity) *pb.HelloRequest {
+		return &pb.HelloRequest{ProtocolMin: 1, ProtocolMax: 1, Cluster: id.ClusterID(), Node: id.NodeID()}
+	}
+
+	conn, err := grpc.NewClient("passthrough:///"+n.addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	boss := b.identity("boss", pki.Coordinator)
+	_, err = pb.NewShardServiceClient(conn).Hello(b.ctx, hello(boss))
+	wantCode(t, "plain text", err, codes.Unavailable, "")
+
+	stranger, err := pki.New(pki.NewSecret(), pki.Node{ID: "stranger", Roles: []pki.Role{pki.Coordinator}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = b.dial(stranger, n).Hello(b.ctx, hello(stranger))
+	wantCode(t, "another cluster", err, codes.Unavailable, "")
+
+	gateway := b.identity("gate", pki.Gateway)
+	_, err = b.dial(gateway, n).Hello(b.ctx, hello(gateway))
+	wantCode(t, "a gateway's hello", err, codes.PermissionDenied, "may not call")
+	peer := b.identity("peer", pki.Shard)
+	control, err := b.dial(peer, n).Control(b.ctx)
+	if err == nil {
+		_, err = control.Recv()
+	}
+	wantCode(t, "a shard's control", err, codes.PermissionDenied, "may not call")
+
+	client := b.dial(boss, n)
+	h, err := client.Hello(b.ctx, hello(boss))
+	if err != nil || h.Protocol != 1 || h.Node != n.id || h.KernelSet != "k1" || len(h.Devices) != 1 || h.Devices[0].Kind != "fake" {
+		t.Errorf("hello: %v, %v", h, err)
+	}
+	for what, c := range map[string]struct {
+		change func(*pb.HelloRequest)
+		words  string
+	}{
+		"protocol": {func(r *pb.HelloRequest) { r.ProtocolMin, r.ProtocolMax = 2, 3 }, "protocol 2 to 3"},
+		"cluster":  {func(r *pb.HelloRequest) { r.Cluster = "other" }, `cluster "other"`},
+		"name":     {func(r *pb.HelloRequest) { r.Node = "other" }, "has the certificate of"},
+	} {
+		r := hello(boss)
+		c.change(r)
+		_, err := client.Hello(b.ctx, r)
+		wantCode(t, what, err, codes.FailedPrecondition, c.words)
+	}
+}
+
+// TestPlansRefused: what a shard says to coordinators and plans it cannot obey.
+func TestPlansRefused(t *testing.T) {
+	b := newBench(t, 1)
+	n := b.nodes[0]
+	refusal := func(c pb.ShardService_ControlClient) string {
+		t.Helper()
+		for {
+			m, err := c.Recv()
+			if err != nil {
+				t.Fatalf("no refusal: %v", err)
+			}
+			if r := m.GetRefused(); r != nil {
+				return r.Reason
+			}
+		}
+	}
+	boss := b.boss("boss")
+	boss.install(b.plan(5, n), n)
+	if r := refusal(b.boss("rival").lease(n)); !strings.Contains(r, "coordinator boss holds the lease") {
+		t.Errorf("a rival hears %q", r)
+	}
+	for name, c := range map[string]struct {
+		change func(*pb.Plan)
+		words  string
+	}{
+		"lower epoch": {func(p *pb.Plan) { p.Epoch = 4 }, "epoch 4 is over"},
+		"gap":         {func(p *pb.Plan) { p.Pipelines[0].Stages[0].First = 1 }, "begins with layer 1"},
+		"short":       {func(p *pb.Plan) { p.Pipelines[0].Stages[0].End, p.Pipelines[0].Stages[0].Head = 5, false }, "layers from 5 on are missing"},
+		"too long":    {func(p *pb.Plan) { p.Pipelines[0].Stages[0].End = 7 }, "layers [0, 7) of 6"},
+		"overlap":     {func(p *pb.Plan) { p.Pipelines[0].Stages = append(p.Pipelines[0].Stages, p.Pipelines[0].Stages[0]) }, "expected 6"},
+		"twice":       {func(p *pb.Plan) { p.Pipelines = append(p.Pipelines, p.Pipelines[0]) }, "is there twice"},
+		"device":      {func(p *pb.Plan) { p.Pipelines[0].Stages[0].Device = 9 }, "device 9 of 1"},
+		"slots":       {func(p *pb.Plan) { p.Pipelines[0].Slots = 1 << 20 }, "slots"},
+		"author":      {func(p *pb.Plan) { p.Coordinator = "rival" }, `of coordinator "rival"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			boss.lease(n) // the refusal has ended the stream
+			p := b.plan(6, n)
+			c.change(p)
+			boss.send(n, p)
+			if r := refusal(boss.controls[n.id]); !strings.Contains(r, c.words) {
+				t.Errorf("refused with %q, want %q", r, c.words)
+			}
+		})
+	}
+	boss.lease(n)
+	for name, c := range map[string]struct {
+		change func(*pb.Plan)
+		words  string
+	}{
+		"no model":      {func(p *pb.Plan) { p.Model.Name = "other" }, "no such model"},
+		"another model": {func(p *pb.Plan) { p.Model.Digest[0] = 9 }, "another file than the coordinator's"},
+	} {
+		p := b.plan(boss.nextEpoch(), n)
+		c.change(p)
+		boss.send(n, p)
+		if why := boss.failure(n, p.Epoch); !strings.Contains(why, c.words) {
+			t.Errorf("%s: failed with %q, want %q", name, why, c.words)
+		}
+	}
+}
+
+var testEpoch uint64 = 100
+
+func (b *boss) nextEpoch() uint64 { testEpoch++; return testEpoch }
+
+// failure waits until a stage of the plan has failed.
+func (b *boss) failure(n *node, epoch uint64) string {
+	b.t.Helper()
+	for {
+		m, err := b.controls[n.id].Recv()
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		if st := m.GetStage(); st.GetEpoch() == epoch && st.GetState() == pb.LoadState_LOAD_STATE_FAILED {
+			return st.Error
+		}
+	}
+}
+
+// TestNewPlanEndsOld: streams of the old epoch end, and its number opens nothing
+// any more.
+func TestNewPlanEndsOld(t *testing.T) {
+	b := newBench(t, 2)
+	boss := b.boss("boss")
+	old := b.plan(1, b.nodes...)
+	boss.install(old, b.nodes...)
+	drive, _ := boss.streams(old, b.nodes[0], b.nodes[1])
+	p := b.plan(2, b.nodes...)
+	boss.install(p, b.nodes...)
+	if reason := faultOf(drive); !strings.Contains(reason, "epoch 1") && !strings.Contains(reason, "epoch 2 replaced") {
+		t.Errorf("the old driver said %q", reason)
+	}
+	results, err := b.dial(boss.identity, b.nodes[1]).Results(b.ctx, &pb.ResultsRequest{Epoch: 1, Pipeline: 4})
+	if err == nil {
+		_, err = results.Recv()
+	}
+	wantCode(t, "results of an old epoch", err, codes.FailedPrecondition, "epoch 1 is over")
+
+	answers := newAnswers(2)
+	d, r := boss.streams(p, b.nodes[0], b.nodes[1])
+	generate(t, d, r, answers)
+	if want := alone(answers[1].seed, answers[1].prompt, answers[1].most); !slices.Equal(answers[1].got, want) {
+		t.Errorf("on the new plan: %v, alone %v", answers[1].got, want)
+	}
+}
+
+// push opens a Push stream to stage 1 as the node before it.
+func push(b *bench, as *pki.Identity, n *node, epoch uint64) pb.ShardService_PushClient {
+	ctx := metadata.AppendToOutgoingContext(b.ctx, keyEpoch, fmt.Sprint(epoch), keyPipeline, "4", keyStage, "1")
+	stream, err := b.dial(as, n).Push(ctx)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return stream
+}
+
+// step makes the frame of a step for stage 1: one row of one session.
+func step(n uint64) *frame.Frame {
+	f := &frame.Frame{Epoch: 3, Pipeline: 4, Step: n, DType: frame.DTypeF32}
+	if n == 1 {
+		f.Ops = []frame.Op{{Open: &frame.Open{Attempt: 1}}}
+	}
+	f.Spans = []frame.Span{{Attempt: 1, Start: int32(n - 1), Tokens: []int32{2}}}
+	f.Rows = row(nil, 0, int32(n-1), 2)
+	return f
+}
+
+// pushBench is a bench whose stage 0 is the test itself.
+func pushBench(t *testing.T) (*bench, *pki.Identity, *boss) {
+	b := newBench(t, 1)
+	boss := b.boss("boss")
+	me := &node{id: "before", addr: "127.0.0.1:1"}
+	boss.install(b.plan(3, me, b.nodes[0]), b.nodes[0])
+	return b, b.identity("before", pki.Shard), boss
+}
+
+// TestFrameLog: a repeat is dropped, a gap asks for a replay, and nothing is
+// computed twice or skipped.
+func TestFrameLog(t *testing.T) {
+	b, me, boss := pushBench(t)
+	results, err := b.dial(boss.identity, b.nodes[0]).Results(b.ctx, &pb.ResultsRequest{Epoch: 3, Pipeline: 4})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := results.Header(); err != nil {
+		t.Fatal(err)
+	}
+	stream := push(b, me, b.nodes[0], 3)
+	send := func(steps ...uint64) {
+		for _, n := range steps {
+			if err := stream.SendMsg(&wire.Push{Frame: step(n)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	send(1, 1, 2, 1, 5, 6)
+	for {
+		m, err := stream.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.ReplayFrom != 0 {
+			if m.ReplayFrom != 3 || m.TakenStep != 2 {
+				t.Errorf("after steps 1, 2 and 5: %v", m)
+			}
+			break
+		}
+	}
+	send(3, 4, 5, 6)
+	for want := uint64(1); want <= 6; want++ {
+		m, err := results.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.Result.Step != want {
+			t.Errorf("result of step %d, expected %d", m.Result.Step, want)
+		}
+	}
+}
+
+// TestPushRefused: frames of a lower epoch, of a stranger, and with the wrong
+// activations.
+func TestPushRefused(t *testing.T) {
+	b, me, _ := pushBench(t)
+	_, err := push(b, me, b.nodes[0], 2).Recv()
+	wantCode(t, "lower epoch", err, codes.FailedPrecondition, "epoch 2 is over")
+	_, err = push(b, me, b.nodes[0], 99).Recv()
+	wantCode(t, "forged epoch", err, codes.FailedPrecondition, "epoch 99 is unknown")
+	_, err = push(b, b.identity("other", pki.Shard), b.nodes[0], 3).Recv()
+	wantCode(t, "another node", err, codes.PermissionDenied, "from node before only")
+
+	stream := push(b, me, b.nodes[0], 3)
+	f := step(1)
+	f.Rows = f.Rows[:len(f.Rows)-4]
+	if err := stream.SendMsg(&wire.Push{Frame: f}); err != nil {
+		t.Fatal(err)
+	}
+	for err = nil; err == nil; {
+		_, err = stream.Recv()
+	}
+	wantCode(t, "short activations", err, codes.InvalidArgument, "bytes of activations")
+}
+
+// TestBackPressure: while the device stands still, a stage takes what it may
+// hold and no more.
+func TestBackPressure(t *testing.T) {
+	b, me, _ := pushBench(t)
+	b.nodes[0].backend.hold.Store(true)
+	stream := push(b, me, b.nodes[0], 3)
+	for n := uint64(1); n <= 30; n++ {
+		if err := stream.SendMsg(&wire.Push{Frame: step(n)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	most := uint64(frame.MaxPending + 4) // in the queue, and on the device
+	taken := uint64(0)
+	for taken < most {
+		m, err := stream.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if taken = m.TakenStep; taken > most {
+			t.Errorf("%d frames taken", taken)
+		}
+	}
+	b.nodes[0].backend.resume()
+	for taken < 30 {
+		m, err := stream.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		taken = m.TakenStep
+	}
+}
+
+// TestKernelSets: a hop refuses a neighbour with other kernels by name.
+func TestKernelSets(t *testing.T) {
+	b := newBench(t, 1)
+	b.nodes = append(b.nodes, b.start("odd", "k2"))
+	boss := b.boss("boss")
+	p := b.plan(1, b.nodes...)
+	boss.install(p, b.nodes...)
+	drive, _ := boss.streams(p, b.nodes[0], b.nodes[1])
+	if reason := faultOf(drive); !strings.Contains(reason, `kernel set "k2"`) {
+		t.Errorf("fault says %q", reason)
+	}
+}
+
+// TestBeat: every heartbeat is answered with its number.
+func TestBeat(t *testing.T) {
+	b := newBench(t, 1)
+	ctx, cancel := context.WithCancel(b.ctx)
+	defer cancel()
+	stream, err := b.dial(b.identity("boss", pki.Coordinator), b.nodes[0]).Beat(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := uint64(1); n < 4; n++ {
+		if err := stream.Send(&pb.BeatRequest{Sequence: n}); err != nil {
+			t.Fatal(err)
+		}
+		if m, err := stream.Recv(); err != nil || m.Sequence != n {
+			t.Errorf("beat %d: %v, %v", n, m, err)
+		}
+	}
+}
+
+// TestLease: a lease keeps others away until it has run out, whoever they are.
+func TestLease(t *testing.T) {
+	now := time.Now()
+	var l lease
+	for _, c := range []struct {
+		who  string
+		at   time.Duration
+		ask  time.Duration
+		want bool
+	}{
+		{"", 0, 0, false},
+		{"a", 0, time.Hour, true}, // at most maxLease
+		{"b", maxLease - 1, 0, false},
+		{"a", maxLease - 1, 2 * time.Second, true},
+		{"b", maxLease + time.Second, 0, false},
+		{"b", maxLease + 2*time.Second, 0, true},
+		{"a", maxLease + 3*time.Second, 0, false},
+	} {
+		if got := l.grant(c.who, c.ask, now.Add(c.at)); got != c.want {
+			t.Errorf("%q asks at %v: %t, want %t", c.who, c.at, got, c.want)
+		}
+	}
+	if l.held("a", now.Add(maxLease+3*time.Second)) || !l.held("b", now.Add(maxLease+3*time.Second)) {
+		t.Error("the wrong one holds the lease")
+	}
+}
