@@ -21,6 +21,7 @@ import (
 	"github.com/shoal-llm/shoal/internal/telemetry/admin"
 	"github.com/shoal-llm/shoal/internal/wire"
 	"github.com/shoal-llm/shoal/pkg/compute"
+	"github.com/shoal-llm/shoal/pkg/quant/formats"
 	"github.com/shoal-llm/shoal/pkg/template"
 	"github.com/shoal-llm/shoal/pkg/token"
 	"github.com/shoal-llm/shoal/services/coordinator"
@@ -37,14 +38,11 @@ func loadModel(lib library.Library, name string) (coordinator.Model, *library.Mo
 	if err != nil {
 		return coordinator.Model{}, nil, err
 	}
-	vocab, err := m.Vocab()
-	if err == nil {
-		var chat *template.Template
-		if chat, err = m.Template(); err == nil {
-			return coordinator.NewModel(m, vocab, chat), m, nil
-		}
+	described, err := coordinator.NewModel(m)
+	if err != nil {
+		return coordinator.Model{}, nil, errors.Join(err, m.Close())
 	}
-	return coordinator.Model{}, nil, errors.Join(err, m.Close())
+	return described, m, nil
 }
 
 // renderChat turns a conversation into ids: what users wrote never becomes a
@@ -203,7 +201,7 @@ func describe(be compute.Backend) []cluster.Device {
 
 // makeShard measures the device's fingerprint and makes the shard.
 func makeShard(n *node, lib library.Library, cfg shard.Config, be compute.Backend) (*shard.Shard, error) {
-	print, err := compute.SelfTest(be)
+	print, err := compute.SelfTest(be, formats.All())
 	if err != nil {
 		return nil, fmt.Errorf("self-test of %s: %w", be.Info().Name, err)
 	}

@@ -25,6 +25,13 @@ func NewLocal(stages ...*Stage) *Local {
 	return &Local{stages: stages, epoch: stages[0].cfg.Epoch, pipeline: stages[0].cfg.Pipeline}
 }
 
+// Close closes the stages. Their backends stay with whoever opened them.
+func (l *Local) Close() {
+	for _, s := range l.stages {
+		s.Close()
+	}
+}
+
 // Step sends one step through all stages and returns its result, which is valid
 // until compute.MaxPasses steps later.
 func (l *Local) Step(ops []frame.Op, spans []frame.Span) (*frame.Result, error) {

@@ -57,7 +57,7 @@ func newFake() *fakeCoordinator {
 		script:  func(g *fakeGeneration) { g.answer("Hello", " ", "world") },
 		cluster: &pb.ClusterResponse{Ready: true, Models: []*pb.ModelInfo{{
 			Name: "tiny", State: "ready", Precision: "int8", Context: 2048, Layers: 8,
-			Stages: []string{"ada [0..4)", "bob [4..8)"}, Fingerprint: "f00d", Created: 1700000000, Aliases: []string{"models/llama-7b"},
+			Stages: []string{"ada/0 [0..4) embed", "bob/0 [4..8) head"}, Fingerprint: "f00d", Created: 1700000000, Aliases: []string{"models/llama-7b"},
 		}}},
 	}
 }

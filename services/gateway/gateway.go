@@ -45,9 +45,10 @@ type Gateway struct {
 	cluster   *cluster
 	generate  generateFunc
 	sockets   turnstile
-	draining  chan struct{} // closed when no new request may begin
-	drained   chan struct{} // closed when what still runs must end
-	cut       chan struct{} // closed when sockets that did not say goodbye are cut
+	known     atomic.Pointer[readiness] // by watchHealth
+	draining  chan struct{}             // closed when no new request may begin
+	drained   chan struct{}             // closed when what still runs must end
+	cut       chan struct{}             // closed when sockets that did not say goodbye are cut
 
 	http     *http.Server
 	grpc     *grpc.Server

@@ -137,6 +137,28 @@ func TestHealth(t *testing.T) {
 		}
 	}
 	f.untilReady(t)
+	f.untilKnown(t, "ready")
+	f.fake.report(&pb.ClusterResponse{Reason: "a stage is missing"})
+	f.untilKnown(t, "a stage is missing")
+	f.stop()
+	<-f.draining
+	if ok, why := f.Ready(); ok || why["gateway"] != drainText {
+		t.Errorf("ready %v, %v while draining", ok, why)
+	}
+}
+
+// untilKnown waits until Ready gives this word about the coordinator.
+func (f *front) untilKnown(t *testing.T, want string) {
+	t.Helper()
+	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		ok, why := f.Ready()
+		if why["coordinator"] == want && ok == (want == "ready") {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("ready %v, %v; want %q", ok, why, want)
+		}
+	}
 }
 
 // untilReady waits until /readyz says so.

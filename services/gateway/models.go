@@ -40,9 +40,9 @@ func cardOf(m *pb.ModelInfo) modelCard {
 		ID: m.GetName(), Object: "model", Created: m.GetCreated(), OwnedBy: "shoal",
 		Shoal: modelFacts{
 			State: m.GetState(), Reason: m.GetReason(), Precision: m.GetPrecision(),
-			Context: m.GetContext(), Layers: m.GetLayers(), Stages: m.GetStages(),
+			Context: m.GetContext(), Layers: m.GetLayers(), Stages: append([]string{}, m.GetStages()...),
 			Fingerprint: m.GetFingerprint(), Architecture: m.GetArchitecture(),
-			TensorTypes: m.GetTensorTypes(), Aliases: m.GetAliases(),
+			TensorTypes: m.GetTensorTypes(), Aliases: append([]string{}, m.GetAliases()...),
 		},
 	}
 }

@@ -130,6 +130,7 @@ func bytesOf(text string) []int {
 type tally struct {
 	usage   chatUsage
 	timings chatTimings
+	decoded uint32 // tokens after the first of their choice, which PredictedMs measures
 }
 
 func (t *tally) add(u *pb.Usage, m *pb.Timings) {
@@ -142,9 +143,11 @@ func (t *tally) add(u *pb.Usage, m *pb.Timings) {
 	t.timings.PromptPerSecond = perSecond(t.timings.PromptN, t.timings.PromptMs)
 	t.timings.PredictedN = t.usage.CompletionTokens
 	t.timings.PredictedMs = max(t.timings.PredictedMs, m.GetPredictedMs())
-	t.timings.PredictedPerSecond = perSecond(t.timings.PredictedN, t.timings.PredictedMs)
+	t.decoded += max(u.GetCompletionTokens(), 1) - 1
+	t.timings.PredictedPerSecond = perSecond(t.decoded, t.timings.PredictedMs)
 }
 
+// perSecond is a rate, 0 when no time was measured.
 func perSecond(n uint32, ms float64) float64 {
 	if ms <= 0 {
 		return 0

@@ -69,7 +69,7 @@ func TestChatWhole(t *testing.T) {
 		},
 		"timings": map[string]any{
 			"prompt_n": 3., "prompt_ms": 10., "prompt_per_second": 300.,
-			"predicted_n": 2., "predicted_ms": 100., "predicted_per_second": 20.,
+			"predicted_n": 2., "predicted_ms": 100., "predicted_per_second": 10.,
 		},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

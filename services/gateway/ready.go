@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"net/http"
+	"strings"
 	"time"
 
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
@@ -104,13 +105,32 @@ func (g *Gateway) nodes(ctx context.Context) []nodeStatus {
 	return list
 }
 
-// watchHealth keeps the gRPC health service true to readiness until ctx ends.
+// Ready reports the last known readiness without waiting, and why it is so. It
+// is at most a moment old while Run runs.
+func (g *Gateway) Ready() (ok bool, reasons map[string]string) {
+	known := g.known.Load()
+	if known == nil {
+		return false, map[string]string{"coordinator": "not asked yet"}
+	}
+	if known.Ready && !g.isDraining() {
+		return true, map[string]string{"coordinator": "ready"}
+	}
+	if g.isDraining() {
+		return false, map[string]string{"gateway": drainText}
+	}
+	return false, map[string]string{"coordinator": strings.Join(known.Reasons, "; ")}
+}
+
+// watchHealth keeps Ready and the gRPC health service true to readiness until
+// ctx ends.
 func (g *Gateway) watchHealth(ctx context.Context) error {
 	ticker := time.NewTicker(clusterAge)
 	defer ticker.Stop()
 	for {
+		now := g.readiness(ctx)
+		g.known.Store(&now)
 		status := healthpb.HealthCheckResponse_NOT_SERVING
-		if g.readiness(ctx).Ready {
+		if now.Ready {
 			status = healthpb.HealthCheckResponse_SERVING
 		}
 		g.health.SetServingStatus("", status)

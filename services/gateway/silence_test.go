@@ -78,7 +78,7 @@ func (l *pipeListener) dial(context.Context, string, string) (net.Conn, error) {
 }
 
 // inVirtualTime serves /streaming over a pipe and connects one client.
-func inVirtualTime(t *testing.T, use func(*websocket.Conn)) {
+func inVirtualTime(t *testing.T, use func(*testing.T, *websocket.Conn)) {
 	synctest.Test(t, func(t *testing.T) {
 		g := &Gateway{
 			config: Config{}.withDefaults(), sockets: turnstile{limit: 1},
@@ -92,7 +92,7 @@ func inVirtualTime(t *testing.T, use func(*websocket.Conn)) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		use(conn)
+		use(t, conn)
 		conn.CloseNow()
 		synctest.Wait()
 		if n := g.sockets.inside.Load(); n != 0 {
@@ -105,7 +105,7 @@ func inVirtualTime(t *testing.T, use func(*websocket.Conn)) {
 
 // A client that answers pings is kept until nobody has used it for long.
 func TestIdleSocketIsClosed(t *testing.T) {
-	inVirtualTime(t, func(conn *websocket.Conn) {
+	inVirtualTime(t, func(t *testing.T, conn *websocket.Conn) {
 		began := time.Now()
 		_, _, err := conn.Read(t.Context()) // answers pings meanwhile
 		if websocket.CloseStatus(err) != statusIdle {
@@ -119,7 +119,7 @@ func TestIdleSocketIsClosed(t *testing.T) {
 
 // A client that does not answer two pings is gone.
 func TestDeadSocketIsCut(t *testing.T) {
-	inVirtualTime(t, func(conn *websocket.Conn) {
+	inVirtualTime(t, func(t *testing.T, conn *websocket.Conn) {
 		time.Sleep(2 * time.Minute) // reads nothing, so answers nothing
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 		defer cancel()

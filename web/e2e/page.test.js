@@ -114,7 +114,7 @@ test('Escape stops, and a new chat is empty', async () => {
   const prompt = page.getByRole('textbox', { name: 'Your prompt' });
   await prompt.fill('Tell me a story about a small boat.');
   await prompt.press('Enter');
-  await longer(300);
+  await longer(120);
   await picture('writing');
   await page.keyboard.press('Escape');
   await busy(false);

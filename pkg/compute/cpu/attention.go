@@ -47,30 +47,30 @@ func (s *scratch) grow(n *need) int {
 	s.outputs2 = grown(s.outputs2, n.outputs)
 	s.queries = grown(s.queries, vec.MaxRows*n.headDim)
 	s.mixed = grown(s.mixed, vec.MaxRows*n.headDim)
-	s.exact = grown(s.exact, max(n.keys, n.f64Row))
+	s.exact = grown(s.exact, n.exact)
 	return 4*(len(s.row)+len(s.outputs)+len(s.outputs2)+len(s.queries)+len(s.mixed)) + 8*len(s.exact)
 }
 
-// ropeStore rotates the queries and keys of some rows and stores keys and
-// values.
+// ropeStore rotates one head of keys, and the queries that share it, of some
+// rows, and stores keys and values.
 func (w *worker) ropeStore(p *pass, s *step, task int) {
-	for row := task * s.chunk; row < min((task+1)*s.chunk, p.batch.Rows); row++ {
+	heads, dim := s.cache.spec.KVHeads, s.cache.spec.HeadDim
+	head, group := task%heads, s.dst.cols/s.src.cols
+	first := task / heads * s.chunk
+	for row := first; row < min(first+s.chunk, p.batch.Rows); row++ {
 		span := p.spanOf(row)
 		position := span.Start + row - span.Row
 		angles := position * s.rope.Pairs
 		cos, sin := s.rope.Cos[angles:][:s.rope.Pairs], s.rope.Sin[angles:][:s.rope.Pairs]
-		dim := s.cache.spec.HeadDim
-		keys := s.src.row(row)[:s.src.cols]
-		w.be.ops.Rotate(s.dst.row(row)[:s.dst.cols], dim, cos, sin, s.rope.Neox)
-		w.be.ops.Rotate(keys, dim, cos, sin, s.rope.Neox)
+		key := s.src.row(row)[head*dim:][:dim]
+		w.be.ops.Rotate(s.dst.row(row)[head*group*dim:][:group*dim], dim, cos, sin, s.rope.Neox)
+		w.be.ops.Rotate(key, dim, cos, sin, s.rope.Neox)
 		page, slot := span.Pages[position/compute.PageTokens], position%compute.PageTokens
-		for head := range s.cache.spec.KVHeads {
-			column := s.cache.keys(s.layer, page, head)
-			for d, v := range keys[head*dim:][:dim] {
-				column[d*compute.PageTokens+slot] = v
-			}
-			copy(s.cache.values(s.layer, page, head)[slot*dim:], s.src2.row(row)[head*dim:][:dim])
+		column := s.cache.keys(s.layer, page, head)[slot:]
+		for d, v := range key {
+			column[d*compute.PageTokens] = v
 		}
+		copy(s.cache.values(s.layer, page, head)[slot*dim:], s.src2.row(row)[head*dim:][:dim])
 	}
 }
 

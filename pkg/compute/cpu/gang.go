@@ -20,18 +20,20 @@ type gang struct {
 
 // worker is one thread of the gang with its working memory.
 type worker struct {
-	be      *Backend
-	gang    *gang
-	spins   int // how long to spin at the next barrier
-	scratch scratch
-	_       cacheLine
+	index    int
+	be       *Backend
+	gang     *gang
+	scratch  scratch
+	own      tiles // activations of a step that has tiles of its own for each worker
+	ownsThat *step // the step they belong to
+	_        cacheLine
 }
 
 func newGang(be *Backend, threads int) *gang {
 	g := &gang{workers: make([]*worker, threads)}
 	g.barrier.init(threads)
 	for i := range g.workers {
-		g.workers[i] = &worker{be: be, gang: g, spins: maxSpins}
+		g.workers[i] = &worker{index: i, be: be, gang: g}
 	}
 	for _, w := range g.workers[1:] {
 		g.stopped.Go(w.serve)
@@ -44,7 +46,7 @@ func (w *worker) serve() {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	for {
-		w.gang.barrier.wait(w.spins)
+		w.wait()
 		p := w.gang.pass
 		if p == nil {
 			return
@@ -59,7 +61,7 @@ func (g *gang) run(p *pass) compute.Completion {
 	if len(p.clears)+len(p.steps) > 0 { // else nobody would wait for the others to leave p
 		g.prepare(p)
 		g.pass = p
-		g.barrier.wait(maxSpins)
+		g.barrier.wait()
 		g.workers[0].run(p)
 	}
 	p.read()
@@ -69,9 +71,9 @@ func (g *gang) run(p *pass) compute.Completion {
 // prepare sees to it that working memory suffices for the pass. It allocates
 // only when a pass is larger than all before.
 func (g *gang) prepare(p *pass) {
-	bytes := g.tiles.grow(&p.need)
+	bytes := g.tiles.grow(&p.need.shared)
 	for _, w := range g.workers {
-		bytes += w.scratch.grow(&p.need)
+		bytes += w.scratch.grow(&p.need) + w.own.grow(&p.need.own)
 	}
 	g.workers[0].be.scratch.Store(uint64(bytes))
 }
@@ -79,7 +81,7 @@ func (g *gang) prepare(p *pass) {
 // stop ends all workers but the caller and waits for them.
 func (g *gang) stop() {
 	g.pass = nil
-	g.barrier.wait(maxSpins)
+	g.barrier.wait()
 	g.stopped.Wait()
 }
 
@@ -90,35 +92,33 @@ func (w *worker) run(p *pass) {
 	w.runSteps(p, steps)
 }
 
+// runSteps runs steps one after the other. The first task of a worker is the one
+// with its number, so that a small step costs no traffic between cores.
 func (w *worker) runSteps(p *pass, steps []step) {
+	w.ownsThat = nil
 	for i := range steps {
 		s := &steps[i]
-		for {
-			task := int(atomic.AddInt64(&s.taken, 1)) - 1
-			if task >= s.tasks {
-				break
-			}
+		for task := w.index; task < s.tasks; {
 			w.do(p, s, task)
+			if task = len(w.gang.workers); task < s.tasks {
+				task += int(atomic.AddInt64(&s.taken, 1)) - 1
+			}
 		}
 		w.wait()
 	}
 }
 
-// The length of a worker's spin at a barrier, in reads of the barrier's count.
-// It shrinks where spinning was in vain: another process has the core.
+// How long a worker spins at a barrier before it parks: long beside a step,
+// because a worker that parks is late at the next barrier, and then others park.
+// From yieldAfter on it offers its core, now and then, to whoever waits for one.
 const (
-	maxSpins = 1 << 15
-	minSpins = 1 << 7
+	maxSpins   = 1 << 14 // pauses of 15 to 50 ns
+	yieldAfter = 1 << 6
+	yieldEvery = 1 << 5
 )
 
 // wait waits at the barrier for all other workers.
-func (w *worker) wait() {
-	if w.gang.barrier.wait(w.spins) {
-		w.spins = min(2*w.spins, maxSpins)
-	} else {
-		w.spins = max(w.spins/2, minSpins)
-	}
-}
+func (w *worker) wait() { w.gang.barrier.wait() }
 
 // barrier lets size goroutines wait for each other, again and again.
 type barrier struct {
@@ -136,9 +136,8 @@ func (b *barrier) init(size int) {
 	b.opened.L = &b.mu
 }
 
-// wait returns when all have called it; it spins at most spins reads before it
-// parks, and reports whether that was enough.
-func (b *barrier) wait(spins int) bool {
+// wait returns when all have called it. It spins a bounded time and then parks.
+func (b *barrier) wait() {
 	round := b.round.Load()
 	if b.arrived.Add(1) == b.size {
 		b.arrived.Store(0)
@@ -148,11 +147,15 @@ func (b *barrier) wait(spins int) bool {
 			b.opened.Broadcast()
 			b.mu.Unlock()
 		}
-		return true
+		return
 	}
-	for range spins {
+	for i := range maxSpins {
 		if b.round.Load() != round {
-			return true
+			return
+		}
+		pause()
+		if i >= yieldAfter && i%yieldEvery == 0 {
+			yield()
 		}
 	}
 	b.mu.Lock()
@@ -162,5 +165,4 @@ func (b *barrier) wait(spins int) bool {
 	for b.round.Load() == round {
 		b.opened.Wait()
 	}
-	return false
 }

@@ -2,6 +2,7 @@ package cpu
 
 import (
 	"math"
+	"sync/atomic"
 
 	"github.com/shoal-llm/shoal/pkg/compute"
 	"github.com/shoal-llm/shoal/pkg/quant"
@@ -18,35 +19,43 @@ type productTask struct {
 	tiles      int // of a run
 }
 
+// bytes returns the bytes of a packed group.
+func (t *productTask) bytes() int {
+	if t.up != nil {
+		return t.weight.groupBytes + t.up.groupBytes
+	}
+	return t.weight.groupBytes
+}
+
 const (
 	// blockBytes is about how many bytes of weights a task goes over: few
 	// enough to stay in a core's cache from tile to tile, and a small part of a
 	// millisecond, during which a kernel cannot be preempted.
 	blockBytes = 128 << 10
-	// tasksPerWorker is how many tasks a worker should find in a step, so that
-	// a slow core does not keep the others waiting.
+	// tasksPerWorker is how many tasks a worker should find in a step that takes
+	// long, so that a slow core does not keep the others waiting.
 	tasksPerWorker = 4
 )
 
 // schedule cuts the products of a step into tasks.
 func (p *pass) schedule(s *step) {
 	products := p.products[s.products.from:s.products.to]
-	var groups int
+	var groups, size int
 	for i := range products {
 		groups += products[i].weight.groups
+		size += products[i].bytes() * products[i].weight.groups
 	}
-	wanted := tasksPerWorker * p.be.info.Threads
-	fair := max(1, groups/wanted)
+	wanted := p.be.info.Threads
+	if s.tiles.len() > 1 || size > blockBytes*wanted {
+		wanted *= tasksPerWorker
+	}
+	fair := (groups + wanted - 1) / wanted
 	for i := range products {
 		t := &products[i]
 		w := t.weight
-		size := w.groupBytes
-		if t.up != nil {
-			size += t.up.groupBytes
-		}
 		t.groups = min(fair, w.groups)
-		if size > 0 {
-			t.groups = min(t.groups, max(1, blockBytes/size))
+		if !p.be.reference {
+			t.groups = min(t.groups, max(1, blockBytes/t.bytes()))
 		}
 		t.blocks = (w.groups + t.groups - 1) / t.groups
 		t.tiles = s.tiles.len()
@@ -82,15 +91,16 @@ func (w *worker) product(p *pass, s *step, task int) {
 		w.referenceProduct(p, s, t, group, groups)
 		return
 	}
-	rows := p.stepRows(s)
+	x := w.activations(p, s)
 	for _, tile := range tiles {
+		rows := min(tile.width, p.stepRows(s)-tile.row)
 		switch s.kind {
 		case product:
-			w.multiply(t.weight, tile, t.dst.data[tile.row*t.dst.stride+group*quant.Lanes:], group, groups, t.dst.stride)
+			x.multiply(t.weight, tile, t.dst.data[tile.row*t.dst.stride+group*quant.Lanes:], group, groups, t.dst.stride)
 		case productAdd:
-			w.multiplyAdd(t, tile, group, groups, rows)
+			w.multiplyAdd(x, t, tile, group, groups, rows)
 		case productGate:
-			w.multiplyGate(s, t, tile, group, groups, rows)
+			w.multiplyGate(x, s.act, t, tile, group, groups, rows)
 		}
 	}
 }
@@ -103,54 +113,57 @@ func (p *pass) stepRows(s *step) int {
 	return p.padded(s.tiles) // of a head: rows beyond the last are not read
 }
 
-// multiply computes groups groups of m for one tile of activations.
-func (w *worker) multiply(m *weight, tile rowTile, out []float32, group, groups, ldo int) {
-	shared := w.gang.tiles.float32
-	if m.cpu.Act == quant.ActInt8 {
-		shared = w.gang.tiles.int8
+// activations returns the tiles that a step multiplies; a worker's own are filled
+// before its first task of the step.
+func (w *worker) activations(p *pass, s *step) *tiles {
+	if !s.own {
+		return &w.gang.tiles
 	}
-	m.multiply(m.group(group, groups), shared[m.cpu.Act.ActBytes(tile.row, m.cols):], out, m.cols, groups, ldo, tile.width)
+	if w.ownsThat != s {
+		w.tile(p, s, &w.own, 0, 1)
+		w.ownsThat = s
+	}
+	return &w.own
 }
 
-// multiplyAdd adds the product to the rows of dst.
-func (w *worker) multiplyAdd(t *productTask, tile rowTile, group, groups, rows int) {
+// multiply computes groups groups of m for one tile of activations.
+func (x *tiles) multiply(m *weight, tile rowTile, out []float32, group, groups, ldo int) {
+	form := x.float32
+	if m.cpu.Act == quant.ActInt8 {
+		form = x.int8
+	}
+	m.multiply(m.group(group, groups), form[m.cpu.Act.ActBytes(tile.row, m.cols):], out, m.cols, groups, ldo, tile.width)
+}
+
+// multiplyAdd adds the product to rows rows of dst.
+func (w *worker) multiplyAdd(x *tiles, t *productTask, tile rowTile, group, groups, rows int) {
 	n := groups * quant.Lanes
 	out := w.scratch.outputs
-	w.multiply(t.weight, tile, out, group, groups, n)
-	for i := range min(tile.width, rows-tile.row) {
+	x.multiply(t.weight, tile, out, group, groups, n)
+	for i := range rows {
 		w.be.ops.Add(t.dst.row(tile.row + i)[group*quant.Lanes:][:n], out[i*n:][:n])
 	}
 }
 
 // multiplyGate joins the two products of a gated layer.
-func (w *worker) multiplyGate(s *step, t *productTask, tile rowTile, group, groups, rows int) {
+func (w *worker) multiplyGate(x *tiles, act compute.Activation, t *productTask, tile rowTile, group, groups, rows int) {
 	n := groups * quant.Lanes
 	gate, up := w.scratch.outputs, w.scratch.outputs2
-	w.multiply(t.weight, tile, gate, group, groups, n)
-	w.multiply(t.up, tile, up, group, groups, n)
+	x.multiply(t.weight, tile, gate, group, groups, n)
+	x.multiply(t.up, tile, up, group, groups, n)
 	activate := w.be.ops.SiLUMul
-	if s.act == compute.GELUTanh {
+	if act == compute.GELUTanh {
 		activate = w.be.ops.GELUMul
 	}
-	for i := range min(tile.width, rows-tile.row) {
+	for i := range rows {
 		activate(t.dst.row(tile.row + i)[group*quant.Lanes:][:n], gate[i*n:][:n], up[i*n:][:n])
 	}
 }
 
-// tile fills rows of the shared tiles, normalised or as they are.
-func (w *worker) tile(p *pass, s *step, task int) {
-	rows := p.padded(s.tiles)
-	for i := task * s.chunk; i < min((task+1)*s.chunk, rows); i++ {
-		row := i
-		if s.rows.len() > 0 {
-			row = -1
-			if i < s.rows.len() {
-				row = int(p.ints[s.rows.from+i])
-			}
-		}
-		if row >= p.batch.Rows {
-			row = -1 // fills up a tile
-		}
+// tile fills rows from to end of out, normalised or as they are.
+func (w *worker) tile(p *pass, s *step, out *tiles, from, end int) {
+	for i := from; i < min(end, p.padded(s.tiles)); i++ {
+		row := p.sourceRow(s, i)
 		if w.be.reference {
 			w.referenceTile(p, s, i, row)
 			continue
@@ -159,13 +172,25 @@ func (w *worker) tile(p *pass, s *step, task int) {
 		switch {
 		case row < 0:
 			clear(x)
-		case s.kind == normRows:
+		case s.norm:
 			w.norm(p, s, x, row)
 		default:
 			x = s.src.row(row)
 		}
-		w.store(p, s, x[:s.src.cols], i)
+		w.store(p, s, out, x[:s.src.cols], i)
 	}
+}
+
+// sourceRow returns which row of its source row i of a step is, or −1 for one
+// that only fills up a tile.
+func (p *pass) sourceRow(s *step, i int) int {
+	switch {
+	case s.rows.len() > i:
+		return int(p.ints[s.rows.from+i])
+	case s.rows.len() > 0 || i >= p.batch.Rows:
+		return -1
+	}
+	return i
 }
 
 // norm writes the normalised row to x. A row with a sum of squares that is not
@@ -174,7 +199,7 @@ func (w *worker) norm(p *pass, s *step, x []float32, row int) {
 	src := s.src.row(row)
 	sum := w.be.ops.SumSq(src)
 	if math.Float32bits(sum)>>23&0xFF == 0xFF {
-		p.bad[row] = true
+		atomic.StoreUint32(&p.bad[row], 1)
 		clear(x)
 		return
 	}
@@ -183,7 +208,7 @@ func (w *worker) norm(p *pass, s *step, x []float32, row int) {
 }
 
 // store puts a row into the tiles of the forms that are wanted.
-func (w *worker) store(p *pass, s *step, x []float32, i int) {
+func (w *worker) store(p *pass, s *step, out *tiles, x []float32, i int) {
 	tiles := p.tiles[s.tiles.from:s.tiles.to]
 	at := min(i/quant.TileTokens[0], len(tiles)-1)
 	for tiles[at].row+tiles[at].width <= i {
@@ -191,9 +216,9 @@ func (w *worker) store(p *pass, s *step, x []float32, i int) {
 	}
 	t := tiles[at]
 	if s.forms.int8 {
-		w.be.ops.Quantize(w.gang.tiles.int8[quant.ActInt8.ActBytes(t.row, len(x)):], x, t.width, i-t.row)
+		w.be.ops.Quantize(out.int8[quant.ActInt8.ActBytes(t.row, len(x)):], x, t.width, i-t.row)
 	}
 	if s.forms.float32 {
-		w.be.ops.Tile(w.gang.tiles.float32[quant.ActF32.ActBytes(t.row, len(x)):], x, t.width, i-t.row)
+		w.be.ops.Tile(out.float32[quant.ActF32.ActBytes(t.row, len(x)):], x, t.width, i-t.row)
 	}
 }

@@ -27,7 +27,7 @@ type pass struct {
 	kvHeads int
 	attends list
 	need    need
-	bad     []bool // rows with a sum of squares that is not finite
+	bad     []uint32 // not 0 for rows with a sum of squares that is not finite, atomic
 }
 
 var _ compute.Pass = (*pass)(nil)
@@ -70,7 +70,7 @@ func (p *pass) begin(batch *compute.Batch) {
 // last ones may stand for no row.
 type rowTile struct{ row, width int }
 
-// cut appends the tiles of n rows and notes the room they need.
+// cut appends the tiles of n rows.
 func (p *pass) cut(n int) list {
 	from := len(p.tiles)
 	row := 0
@@ -79,7 +79,6 @@ func (p *pass) cut(n int) list {
 		p.tiles = append(p.tiles, rowTile{row, width})
 		row += width
 	}
-	p.need.rows = max(p.need.rows, row)
 	return list{from, len(p.tiles)}
 }
 
@@ -136,7 +135,7 @@ func (p *pass) read() {
 func (p *pass) notFinite() []int32 {
 	var rows []int32
 	for i, bad := range p.bad[:p.batch.Rows] {
-		if bad {
+		if bad != 0 {
 			rows = append(rows, int32(i))
 		}
 	}

@@ -124,7 +124,7 @@ func (p *pass) Head(dst, x compute.Buffer, rows []int32, gain compute.Vector, ep
 func (p *pass) norm(x compute.Buffer, gain compute.Vector, eps float32, tiles list) step {
 	src, g := x.(*buffer), gain.(*vector)
 	holds("norm", src, p.batch.Rows, g.n)
-	return step{kind: normRows, src: src, gain: g, eps: eps, tiles: tiles}
+	return step{kind: tileRows, norm: true, src: src, gain: g, eps: eps, tiles: tiles}
 }
 
 // mul adds dst = w·tiles to a step of products.
@@ -153,18 +153,30 @@ func (p *pass) addProduct(tile, multiply step) {
 	tile.tasks = (rows + tile.chunk - 1) / tile.chunk
 	p.need.cols = max(p.need.cols, tile.src.stride)
 	if p.be.reference {
-		p.need.f64Tiles = max(p.need.f64Tiles, rows*cols)
-		p.need.f64Row = max(p.need.f64Row, 2*cols)
-	}
-	if tile.forms.int8 {
-		p.need.int8Tiles = max(p.need.int8Tiles, quant.ActInt8.ActBytes(rows, cols))
-	}
-	if tile.forms.float32 {
-		p.need.f32Tiles = max(p.need.f32Tiles, quant.ActF32.ActBytes(rows, cols))
+		p.need.exact = max(p.need.exact, 2*cols)
 	}
 	p.schedule(&multiply)
+	if rows == 1 && !p.be.reference && !p.writes(multiply, tile.src) {
+		// One row is tiled sooner than workers meet at a barrier.
+		p.need.own.add(tile.forms, rows, cols, false)
+		multiply.own, multiply.norm, multiply.src, multiply.gain, multiply.eps = true, tile.norm, tile.src, tile.gain, tile.eps
+		multiply.rows, multiply.forms = tile.rows, tile.forms
+		p.add(multiply)
+		return
+	}
+	p.need.shared.add(tile.forms, rows, cols, p.be.reference)
 	p.add(tile)
 	p.add(multiply)
+}
+
+// writes reports whether a step of products writes to b.
+func (p *pass) writes(s step, b *buffer) bool {
+	for i := s.products.from; i < s.products.to; i++ {
+		if p.products[i].dst == b {
+			return true
+		}
+	}
+	return false
 }
 
 // chunk returns how many of n rows a task takes: most when there is work for
@@ -183,7 +195,7 @@ func (p *pass) RopeStore(q, k, v compute.Buffer, rope *compute.Rope, c compute.C
 	holds("rope keys", keys, p.batch.Rows, spec.KVHeads*spec.HeadDim)
 	holds("rope values", vals, p.batch.Rows, spec.KVHeads*spec.HeadDim)
 	holds("rope queries", queries, p.batch.Rows, queries.cols)
-	if queries.cols%spec.HeadDim != 0 || 2*rope.Pairs > spec.HeadDim || len(rope.Cos) != rope.Pairs*rope.Positions || len(rope.Sin) != len(rope.Cos) {
+	if queries.cols%keys.cols != 0 || 2*rope.Pairs > spec.HeadDim || len(rope.Cos) != rope.Pairs*rope.Positions || len(rope.Sin) != len(rope.Cos) {
 		fail("rope: %d pairs and %d angles for queries of %d in heads of %d", rope.Pairs, len(rope.Cos), queries.cols, spec.HeadDim)
 	}
 	p.checkPages(cache, layer)
@@ -195,7 +207,7 @@ func (p *pass) RopeStore(q, k, v compute.Buffer, rope *compute.Rope, c compute.C
 	chunk := p.chunk(p.batch.Rows, 16) // 16 positions are a cache line of keys
 	p.add(step{
 		kind: ropeStore, dst: queries, src: keys, src2: vals, rope: rope, cache: cache, layer: layer,
-		chunk: chunk, tasks: (p.batch.Rows + chunk - 1) / chunk,
+		chunk: chunk, tasks: (p.batch.Rows + chunk - 1) / chunk * spec.KVHeads,
 	})
 }
 
@@ -225,8 +237,8 @@ func (p *pass) Attend(dst, q compute.Buffer, c compute.Cache, layer int, a compu
 	p.checkPages(cache, layer)
 	tiles := p.queryTiles(a.Heads, spec.KVHeads)
 	p.need.headDim = max(p.need.headDim, spec.HeadDim)
-	for _, span := range p.batch.Spans {
-		p.need.keys = max(p.need.keys, span.Start+span.Count)
+	for _, span := range p.batch.Spans { // the scores of the reference
+		p.need.exact = max(p.need.exact, span.Start+span.Count)
 	}
 	p.add(step{
 		kind: attend, dst: out, src: queries, cache: cache, layer: layer, heads: a.Heads,

@@ -2,6 +2,7 @@ package cpu
 
 import (
 	"math"
+	"sync/atomic"
 
 	"github.com/shoal-llm/shoal/pkg/compute"
 	"github.com/shoal-llm/shoal/pkg/quant"
@@ -22,11 +23,11 @@ func (w *worker) referenceTile(p *pass, s *step, i, row int) {
 		out[c] = float64(v)
 		sum += float64(float64(v) * float64(v))
 	}
-	if s.kind != normRows {
+	if !s.norm {
 		return
 	}
 	if sum = float64(float32(sum)); math.IsNaN(sum) || math.IsInf(sum, 0) {
-		p.bad[row] = true
+		atomic.StoreUint32(&p.bad[row], 1)
 		clear(out)
 		return
 	}

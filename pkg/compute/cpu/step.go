@@ -32,7 +32,7 @@ type step struct {
 	heads int   // attend: query heads of a row
 	layer int   // ropeStore, attend
 	tasks int   // number of tasks
-	taken int64 // tasks taken so far, atomic
+	taken int64 // tasks taken so far beside each worker's first, atomic
 	chunk int   // rows of a task, where tasks are rows
 
 	eps, scale, softCap float32
@@ -51,6 +51,8 @@ type step struct {
 	pages    list // of pass.ints: clearPages
 	bytes    list // of pass.bytes: writeRow
 	forms    forms
+	own      bool // product: each worker fills tiles of its own, from what a tileRows step has
+	norm     bool // the tiles are normalised
 }
 
 // list is a part of one of the pass's slices.
@@ -83,8 +85,8 @@ func (w *worker) do(p *pass, s *step, task int) {
 		row := s.dst.row(task)
 		s.weight.decodeRow(row, int(p.ints[s.rows.from+task]))
 		clear(row[s.dst.cols:])
-	case normRows, tileRows:
-		w.tile(p, s, task)
+	case tileRows:
+		w.tile(p, s, &w.gang.tiles, task*s.chunk, (task+1)*s.chunk)
 	case product, productAdd, productGate:
 		w.product(p, s, task)
 	case ropeStore:
@@ -104,28 +106,42 @@ func readFloats(dst []float32, src []byte) {
 
 // need is the working memory that a pass asks for.
 type need struct {
-	rows      int // of a padded batch
-	cols      int // of the widest row that is tiled
-	int8Tiles int // bytes
-	f32Tiles  int // bytes
-	f64Tiles  int // values: reference mode
-	f64Row    int // values of decoded weights: reference mode
-	outputs   int // values of a block of products
-	headDim   int
-	keys      int // positions: reference mode
+	shared, own tileNeed
+	cols        int // of the widest row that is tiled
+	outputs     int // values of a block of products
+	headDim     int
+	exact       int // values: reference mode
 }
 
-// tiles is the activations of the products to come, shared by all workers.
+// tileNeed is the room for activations in each form: bytes, and values in the
+// reference's.
+type tileNeed struct{ int8, float32, float64 int }
+
+// add makes room for rows rows of cols.
+func (n *tileNeed) add(f forms, rows, cols int, reference bool) {
+	if reference {
+		n.float64 = max(n.float64, rows*cols)
+		return
+	}
+	if f.int8 {
+		n.int8 = max(n.int8, quant.ActInt8.ActBytes(rows, cols))
+	}
+	if f.float32 {
+		n.float32 = max(n.float32, quant.ActF32.ActBytes(rows, cols))
+	}
+}
+
+// tiles is the activations of the products to come.
 type tiles struct {
 	int8, float32 []byte
 	float64       []float64
 }
 
 // grow makes room and returns the bytes held.
-func (t *tiles) grow(n *need) int {
-	t.int8 = grown(t.int8, n.int8Tiles)
-	t.float32 = grown(t.float32, n.f32Tiles)
-	t.float64 = grown(t.float64, n.f64Tiles)
+func (t *tiles) grow(n *tileNeed) int {
+	t.int8 = grown(t.int8, n.int8)
+	t.float32 = grown(t.float32, n.float32)
+	t.float64 = grown(t.float64, n.float64)
 	return len(t.int8) + len(t.float32) + 8*len(t.float64)
 }
 

@@ -8,3 +8,6 @@ import "runtime"
 func availableThreads() int { return max(1, min(runtime.NumCPU(), runtime.GOMAXPROCS(0))) }
 
 func brand() string { return "" }
+
+// yield does nothing: only Linux has the call.
+func yield() {}

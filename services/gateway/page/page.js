@@ -368,10 +368,12 @@ function choices(models) {
 function route(stages) {
   $('route').hidden = stages.length === 0;
   $('stages').replaceChildren(...stages.map((stage, place) => {
-    const [, node, first, end] = /^(.*?)\s*\[(\d+)\.\.(\d+)\)$/.exec(stage) ?? [null, stage, 0, 1];
-    const item = element('li', '', node + ' ');
+    // "node/device [first..end) embed head", where only the layers are always there
+    const [, node, device, first, end] = /^(.*?)(?:\/(\d+))?\s*\[(\d+)\.\.(\d+)\)/.exec(stage) ?? [null, stage, , 0, 1];
+    const short = node.length > 12 ? node.slice(0, 8) + '…' : node;
+    const item = element('li', '', short + ' ');
     item.append(element('span', 'layers', `[${first}..${end})`));
-    item.title = `${node} computes layers ${first} to ${end - 1}`;
+    item.title = `${node}${device ? ', device ' + device : ''}: layers ${first} to ${end - 1}`;
     item.style.flexGrow = Math.max(1, end - first);
     item.style.setProperty('--place', place);
     return item;

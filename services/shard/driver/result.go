@@ -8,13 +8,16 @@ import (
 
 func (e Returned) apply(m *Machine, out *Output) error {
 	r := e.Result
+	oldest := m.step - uint64(len(m.flight)) // of those in flight
 	switch {
 	case r.Epoch != m.cfg.Epoch || r.Pipeline != m.cfg.Pipeline:
 		return fault("result of pipeline %d, epoch %d", r.Pipeline, r.Epoch)
-	case len(m.flight) == 0 || r.Step > m.flight[0].step:
-		return fault("result of step %d, expected %d", r.Step, m.step-uint64(len(m.flight)))
-	case r.Step < m.flight[0].step:
+	case r.Step < oldest:
 		return nil // a repeat
+	case r.Step >= m.step:
+		return fault("result of step %d, which was never sent", r.Step)
+	case r.Step > oldest:
+		return fault("result of step %d, expected %d", r.Step, oldest)
 	}
 	fl := m.flight[0]
 	for _, c := range fl.chunks {
