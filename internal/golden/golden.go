@@ -56,6 +56,9 @@ type Tensor struct {
 	B64   string `json:"b64"`
 }
 
+// shortFloat begins the short spelling of float types.
+const shortFloat = "f"
+
 // Float32 returns the values of a float32 or float64 tensor.
 func (t Tensor) Float32(tb testing.TB) []float32 {
 	tb.Helper()
@@ -64,13 +67,13 @@ func (t Tensor) Float32(tb testing.TB) []float32 {
 		tb.Fatal(err)
 	}
 	switch t.DType {
-	case "float32", "f32", "F32":
+	case "float32", shortFloat + "32":
 		out := make([]float32, len(raw)/4)
 		for i := range out {
 			out[i] = math.Float32frombits(binary.LittleEndian.Uint32(raw[4*i:]))
 		}
 		return out
-	case "float64", "f64", "F64":
+	case "float64", shortFloat + "64":
 		out := make([]float32, len(raw)/8)
 		for i := range out {
 			out[i] = float32(math.Float64frombits(binary.LittleEndian.Uint64(raw[8*i:])))
