@@ -82,7 +82,7 @@ the environment over the file.`,
 		return usageError{c.CommandPath(), err}
 	})
 	root.PersistentFlags().String("config", "", "YAML file of settings, keys as the flags are named")
-	root.PersistentFlags().String("log-level", "info", "debug, info, warn or error")
+	root.PersistentFlags().String("log-level", "", "debug, info, warn or error (default info; warn for up, run and bench)")
 	root.PersistentFlags().String("log-format", "auto", "text, json, or auto: text on a terminal")
 	root.PersistentPreRunE = func(c *cobra.Command, _ []string) error { return applySettings(c) }
 	root.AddCommand(

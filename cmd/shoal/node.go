@@ -55,10 +55,13 @@ type node struct {
 
 // newLogger makes the logger that the flags ask for.
 func newLogger(c *cobra.Command) *slog.Logger {
-	var level slog.Level
-	name, _ := c.Flags().GetString("log-level")
-	if err := level.UnmarshalText([]byte(name)); err != nil {
+	level := slog.LevelWarn // commands that print what matters themselves
+	switch c.Name() {
+	case "coordinator", "shard", "gateway":
 		level = slog.LevelInfo
+	}
+	if name, _ := c.Flags().GetString("log-level"); name != "" {
+		_ = level.UnmarshalText([]byte(name)) // checked with the settings
 	}
 	format, _ := c.Flags().GetString("log-format")
 	w := c.ErrOrStderr()

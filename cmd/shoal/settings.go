@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"slices"
 	"strings"
@@ -34,7 +36,7 @@ func applySettings(c *cobra.Command) error {
 	}
 	path, err := c.Flags().GetString("config")
 	if err != nil || path == "" {
-		return err
+		return errors.Join(err, checkLog(c))
 	}
 	if _, err := os.Stat(path); err != nil {
 		return fail(fmt.Errorf("--config: %w", err))
@@ -50,6 +52,18 @@ func applySettings(c *cobra.Command) error {
 	}
 	if err := setFrom(c, settings, func(flag string) string { return path + ": " + flag }); err != nil {
 		return fail(err)
+	}
+	return checkLog(c)
+}
+
+// checkLog refuses log settings that do not exist.
+func checkLog(c *cobra.Command) error {
+	var level slog.Level
+	if name, _ := c.Flags().GetString("log-level"); name != "" && level.UnmarshalText([]byte(name)) != nil {
+		return usageError{c.CommandPath(), fmt.Errorf("--log-level %q: want debug, info, warn or error", name)}
+	}
+	if format, _ := c.Flags().GetString("log-format"); format != "auto" && format != "text" && format != "json" {
+		return usageError{c.CommandPath(), fmt.Errorf("--log-format %q: want auto, text or json", format)}
 	}
 	return nil
 }

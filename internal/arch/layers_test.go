@@ -27,7 +27,7 @@ var layers = [][]string{
 var wired = map[string][]string{
 	"pkg/compute/cpu":   {"cmd/shoal"},
 	"pkg/model/archs":   {"internal/library"},
-	"pkg/quant/formats": {"internal/library", "cmd/shoal"},
+	"pkg/quant/formats": {"internal/library", "cmd/shoal", "pkg/gguf"},
 	"models/tiny":       {"internal/library"},
 }
 

@@ -26,6 +26,24 @@ const PageTokens = 64
 type Backend interface {
 	// Info describes the device and its numerics.
 	Info() Info
+	// NewArena makes a holder of device objects.
+	NewArena() Arena
+	// Begin starts to record the pass of a batch. The batch must not change
+	// until the pass has completed. At most MaxPasses may be unfinished.
+	Begin(b *Batch) Pass
+	// Completions delivers one Completion per submitted pass, in order.
+	Completions() <-chan Completion
+	// Used returns the bytes of device memory held by all arenas and by the
+	// backend itself.
+	Used() Memory
+	// Close waits for submitted passes and frees everything.
+	Close() error
+}
+
+// Arena holds the device objects of one user, a stage of a model for example:
+// they are freed together. Its methods are called by the goroutine that owns the
+// device.
+type Arena interface {
 	// Load takes a weight matrix. Data is read before Load returns and is not
 	// kept. The error names what the device cannot hold or multiply.
 	Load(m Matrix) (Weight, error)
@@ -35,15 +53,11 @@ type Backend interface {
 	NewCache(spec CacheSpec) (Cache, error)
 	// NewBuffer makes an activation buffer of up to rows rows of cols float32.
 	NewBuffer(rows, cols int) (Buffer, error)
-	// Begin starts to record the pass of a batch. The batch must not change
-	// until the pass has completed. At most MaxPasses may be unfinished.
-	Begin(b *Batch) Pass
-	// Completions delivers one Completion per submitted pass, in order.
-	Completions() <-chan Completion
-	// Used returns the bytes of device memory held by weights, caches and buffers.
+	// Used returns the bytes that the arena holds.
 	Used() Memory
-	// Close waits for submitted passes and frees everything.
-	Close() error
+	// Free frees all objects of the arena. No pass that uses them may be
+	// unfinished, and neither they nor the arena may be used again.
+	Free() error
 }
 
 // MaxPasses is the number of passes that may be submitted and not completed.
@@ -122,7 +136,7 @@ type Matrix struct {
 	Data   []byte // Rows × Format.RowBytes(Cols)
 }
 
-// Opaque device objects. They belong to the backend that made them.
+// Opaque device objects. They belong to the arena that made them.
 type (
 	Weight interface{ Shape() (rows, cols int) }
 	Vector interface{ Len() int }

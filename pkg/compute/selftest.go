@@ -16,10 +16,11 @@ import (
 // that the build has; formats that the device cannot load count as that). Two
 // devices compute the same answers only if their fingerprints agree.
 //
-// It runs passes and waits for them, so it must be the only user of be. What it
-// makes, about 10 MiB, stays until be is closed.
-func SelfTest(be Backend, formats []quant.Format) ([32]byte, error) {
-	t := &selfTest{be: be, sum: sha256.New()}
+// It runs passes and waits for them, so it must be the only user of be. It needs
+// about 10 MiB, which it gives back.
+func SelfTest(be Backend, formats []quant.Format) (print [32]byte, err error) {
+	t := &selfTest{be: be, arena: be.NewArena(), sum: sha256.New()}
+	defer func() { err = errors.Join(err, t.arena.Free()) }()
 	for _, f := range formats {
 		if err := t.layer(f); err != nil {
 			return [32]byte{}, fmt.Errorf("self-test with %s: %w", f.Name, err)
@@ -57,10 +58,11 @@ func testBatches() []Batch {
 }
 
 type selfTest struct {
-	be  Backend
-	sum hash.Hash
-	rng uint64
-	err error
+	be    Backend
+	arena Arena
+	sum   hash.Hash
+	rng   uint64
+	err   error
 }
 
 // next is SplitMix64 (Steele, Lea and Flood).
@@ -120,7 +122,7 @@ func (t *selfTest) matrix(f quant.Format, blocks [][]byte, rows, cols int) Weigh
 	for range rows * cols / f.BlockElems {
 		data = append(data, blocks[t.next()%uint64(len(blocks))]...)
 	}
-	w, err := t.be.Load(Matrix{Name: "self-test", Format: f, Rows: rows, Cols: cols, Data: data})
+	w, err := t.arena.Load(Matrix{Name: "self-test", Format: f, Rows: rows, Cols: cols, Data: data})
 	t.err = err
 	return w
 }
@@ -129,7 +131,7 @@ func (t *selfTest) buffer(rows, cols int) Buffer {
 	if t.err != nil {
 		return nil
 	}
-	b, err := t.be.NewBuffer(rows, cols)
+	b, err := t.arena.NewBuffer(rows, cols)
 	t.err = err
 	return b
 }
@@ -138,7 +140,7 @@ func (t *selfTest) vector(n int) Vector {
 	if t.err != nil {
 		return nil
 	}
-	v, err := t.be.LoadVector(t.floats(n, 2))
+	v, err := t.arena.LoadVector(t.floats(n, 2))
 	t.err = err
 	return v
 }
@@ -147,7 +149,7 @@ func (t *selfTest) cache(spec CacheSpec) Cache {
 	if t.err != nil {
 		return nil
 	}
-	c, err := t.be.NewCache(spec)
+	c, err := t.arena.NewCache(spec)
 	t.err = err
 	return c
 }

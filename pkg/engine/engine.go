@@ -44,6 +44,7 @@ type Output struct {
 // Stage runs a part of a model.
 type Stage struct {
 	be    compute.Backend
+	arena compute.Arena
 	cfg   Config
 	spec  model.Spec
 	net   model.Stage
@@ -75,14 +76,15 @@ func Open(be compute.Backend, arch model.Arch, src model.Source, spec model.Spec
 	if cfg.Context < 1 || cfg.Context > spec.Context {
 		return nil, fmt.Errorf("open stage: context of %d, the model has %d", cfg.Context, spec.Context)
 	}
-	net, err := arch.Load(be, src, spec, cfg.Part, model.Limits{
+	arena := be.NewArena()
+	net, err := arch.Load(arena, src, spec, cfg.Part, model.Limits{
 		Rows: cfg.Rows, Logits: cfg.Rows, Pages: cfg.Pages, Positions: cfg.Context,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("load layers [%d, %d): %w", cfg.Part.First, cfg.Part.End, err)
+		return nil, errors.Join(fmt.Errorf("load layers [%d, %d): %w", cfg.Part.First, cfg.Part.End, err), arena.Free())
 	}
 	return &Stage{
-		be: be, cfg: cfg, spec: spec, net: net,
+		be: be, arena: arena, cfg: cfg, spec: spec, net: net,
 		log: kv.NewLog(kv.Config{
 			Epoch: cfg.Epoch, Pipeline: cfg.Pipeline,
 			Pages: cfg.Pages, Slots: cfg.Slots, Rows: cfg.Rows, Context: cfg.Context,
@@ -225,8 +227,14 @@ func (s *Stage) next(w *work, timings []frame.Timing) *frame.Frame {
 	return &w.out
 }
 
-// Close frees nothing of its own: a stage's device objects go with the backend.
-func (s *Stage) Close() { s.sessions = nil }
+// Close frees what the stage holds on the device. No frame may be unfinished.
+func (s *Stage) Close() error {
+	s.sessions = nil
+	return s.arena.Free()
+}
+
+// Used returns what the stage holds on the device.
+func (s *Stage) Used() compute.Memory { return s.arena.Used() }
 
 // grow returns a slice of n elements, reusing b's memory where it suffices.
 func grow[T any](b []T, n int) []T {

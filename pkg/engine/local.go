@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 
@@ -26,10 +27,12 @@ func NewLocal(stages ...*Stage) *Local {
 }
 
 // Close closes the stages. Their backends stay with whoever opened them.
-func (l *Local) Close() {
+func (l *Local) Close() error {
+	var err error
 	for _, s := range l.stages {
-		s.Close()
+		err = errors.Join(err, s.Close())
 	}
+	return err
 }
 
 // Step sends one step through all stages and returns its result, which is valid

@@ -82,8 +82,8 @@ type Arch struct {
 	Parse func(src Source) (Spec, error)
 	// Tensors names the tensors that a part needs.
 	Tensors func(s Spec, p Part) []string
-	// Load loads a part onto a device.
-	Load func(be compute.Backend, src Source, s Spec, p Part, limits Limits) (Stage, error)
+	// Load loads a part onto a device. What it makes belongs to the arena.
+	Load func(arena compute.Arena, src Source, s Spec, p Part, limits Limits) (Stage, error)
 }
 
 // Limits bound the buffers of a stage.

@@ -80,7 +80,7 @@ type Engine interface {
 	// valid until compute.MaxPasses frames later.
 	Finish(c compute.Completion) (engine.Output, error)
 	// Close frees what the engine holds. Nothing is started any more.
-	Close()
+	Close() error
 }
 
 // Loader loads a part of a model onto a device. It runs on the goroutine that

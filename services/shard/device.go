@@ -3,6 +3,7 @@ package shard
 import (
 	"context"
 	"fmt"
+	"log/slog"
 
 	"github.com/shoal-llm/shoal/internal/telemetry"
 	"github.com/shoal-llm/shoal/pkg/compute"
@@ -15,6 +16,7 @@ type device struct {
 	be          compute.Backend
 	fingerprint [32]byte
 	telemetry   *telemetry.Telemetry
+	log         *slog.Logger
 
 	wake     chan struct{} // capacity 1: a stage has a frame, or room for one
 	commands chan func()   // to run on the owner
@@ -26,9 +28,9 @@ type device struct {
 	lastTag uint64
 }
 
-func newDevice(index int, d Device, t *telemetry.Telemetry) *device {
+func newDevice(index int, d Device, t *telemetry.Telemetry, log *slog.Logger) *device {
 	return &device{
-		index: index, be: d.Backend, fingerprint: d.Fingerprint, telemetry: t,
+		index: index, be: d.Backend, fingerprint: d.Fingerprint, telemetry: t, log: log,
 		wake: make(chan struct{}, 1), commands: make(chan func()),
 	}
 }
@@ -146,7 +148,9 @@ func (d *device) closeDropped() {
 			continue
 		}
 		st.empty()
-		st.engine.Close()
+		if err := st.engine.Close(); err != nil {
+			d.log.Error("a stage gave back less than it took", "epoch", st.pipe.epoch, "error", err)
+		}
 	}
 	clear(d.stages[len(kept):])
 	d.stages = kept

@@ -192,7 +192,7 @@ func (e *fakeEngine) sample(f *frame.Frame, timings []frame.Timing) *frame.Resul
 	return r
 }
 
-func (e *fakeEngine) Close() {}
+func (e *fakeEngine) Close() error { return nil }
 
 // fakeModel is a model of fakeLayers layers with one tensor each.
 func fakeModel(name string) (*Model, error) {

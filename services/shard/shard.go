@@ -32,7 +32,7 @@ func New(cfg Config, deps Deps) (*Shard, error) {
 	}
 	s := &Shard{cfg: cfg, deps: deps, control: newControl(), plans: make(chan *assignment, 1)}
 	for i, d := range deps.Devices {
-		s.devices = append(s.devices, newDevice(i, d, deps.Telemetry))
+		s.devices = append(s.devices, newDevice(i, d, deps.Telemetry, deps.Log))
 	}
 	return s, nil
 }

@@ -31,6 +31,7 @@ func Run(t *testing.T, open func(testing.TB) compute.Backend) {
 		{"write and read", testWriteRead},
 		{"refused", testRefused},
 		{"used", testUsed},
+		{"free", testFree},
 		{"in order", testOrder},
 		{"attention", testAttention},
 		{"clear pages", testClearPages},
@@ -47,10 +48,11 @@ func Run(t *testing.T, open func(testing.TB) compute.Backend) {
 
 // rig is a backend under test. Its methods fail the test on any error.
 type rig struct {
-	tb  testing.TB
-	be  compute.Backend
-	rng *rand.Rand
-	tag uint64
+	tb    testing.TB
+	be    compute.Backend
+	arena compute.Arena
+	rng   *rand.Rand
+	tag   uint64
 }
 
 func newRig(tb testing.TB, open func(testing.TB) compute.Backend) *rig {
@@ -60,7 +62,7 @@ func newRig(tb testing.TB, open func(testing.TB) compute.Backend) *rig {
 			tb.Errorf("close: %v", err)
 		}
 	})
-	return &rig{tb: tb, be: be, rng: rand.New(rand.NewPCG(1, 2))}
+	return &rig{tb: tb, be: be, arena: be.NewArena(), rng: rand.New(rand.NewPCG(1, 2))}
 }
 
 func (r *rig) check(err error) {
@@ -72,21 +74,21 @@ func (r *rig) check(err error) {
 
 func (r *rig) buffer(rows, cols int) compute.Buffer {
 	r.tb.Helper()
-	b, err := r.be.NewBuffer(rows, cols)
+	b, err := r.arena.NewBuffer(rows, cols)
 	r.check(err)
 	return b
 }
 
 func (r *rig) vector(v []float32) compute.Vector {
 	r.tb.Helper()
-	out, err := r.be.LoadVector(v)
+	out, err := r.arena.LoadVector(v)
 	r.check(err)
 	return out
 }
 
 func (r *rig) cache(spec compute.CacheSpec) compute.Cache {
 	r.tb.Helper()
-	c, err := r.be.NewCache(spec)
+	c, err := r.arena.NewCache(spec)
 	r.check(err)
 	return c
 }
@@ -161,7 +163,7 @@ func (r *rig) loadData(f quant.Format, rows, cols int, data []byte) *matrix {
 	r.tb.Helper()
 	m := &matrix{rows: rows, cols: cols, values: make([]float32, rows*cols), act: f.CPU != nil && f.CPU.Act == quant.ActInt8}
 	f.Decode(m.values, data)
-	w, err := r.be.Load(compute.Matrix{Name: "weight", Format: f, Rows: rows, Cols: cols, Data: data})
+	w, err := r.arena.Load(compute.Matrix{Name: "weight", Format: f, Rows: rows, Cols: cols, Data: data})
 	r.check(err)
 	m.device = w
 	if rows2, cols2 := w.Shape(); rows2 != rows || cols2 != cols {

@@ -44,17 +44,17 @@ func testRefused(t *testing.T, r *rig) {
 		"no rows":        {Name: "w", Format: f, Rows: 0, Cols: 8},
 		"no columns":     {Name: "w", Format: f, Rows: 2, Cols: 0},
 	} {
-		if _, err := r.be.Load(m); err == nil {
+		if _, err := r.arena.Load(m); err == nil {
 			t.Errorf("loaded a matrix with %s", name)
 		}
 	}
-	if _, err := r.be.LoadVector(nil); err == nil {
+	if _, err := r.arena.LoadVector(nil); err == nil {
 		t.Error("loaded an empty vector")
 	}
-	if _, err := r.be.NewBuffer(0, 4); err == nil {
+	if _, err := r.arena.NewBuffer(0, 4); err == nil {
 		t.Error("made a buffer of no rows")
 	}
-	if _, err := r.be.NewCache(compute.CacheSpec{Layers: 1, Pages: 0, KVHeads: 1, HeadDim: 64}); err == nil {
+	if _, err := r.arena.NewCache(compute.CacheSpec{Layers: 1, Pages: 0, KVHeads: 1, HeadDim: 64}); err == nil {
 		t.Error("made a cache of no pages")
 	}
 	if got := r.be.Used().Total(); got != 0 {
@@ -79,6 +79,36 @@ func testUsed(t *testing.T, r *rig) {
 	r.buffer(48, 256)
 	if got, size := r.be.Used().Buffers, uint64(48*256*4); got < size || got > size+size/20 {
 		t.Errorf("%d bytes held for a buffer of %d", got, size)
+	}
+}
+
+// testFree: an arena gives back all that was made in it, and nothing of others.
+func testFree(t *testing.T, r *rig) {
+	f := formats.All()[0]
+	r.load(f, 64, 256)
+	kept := r.be.Used()
+	a := r.be.NewArena()
+	if _, err := a.Load(compute.Matrix{Name: "w", Format: f, Rows: 64, Cols: f.BlockElems, Data: make([]byte, 64*f.BlockBytes)}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.LoadVector(make([]float32, 64)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.NewBuffer(8, 64); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.NewCache(compute.CacheSpec{Layers: 1, Pages: 1, KVHeads: 1, HeadDim: 64}); err != nil {
+		t.Fatal(err)
+	}
+	used := a.Used()
+	if used.Weights == 0 || used.Caches == 0 || used.Buffers == 0 || r.be.Used().Total() != kept.Total()+used.Total() {
+		t.Errorf("the arena holds %+v, the device %+v with %+v before", used, r.be.Used(), kept)
+	}
+	if err := a.Free(); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.be.Used(); got != kept {
+		t.Errorf("%+v held after Free, %+v before", got, kept)
 	}
 }
 

@@ -47,12 +47,11 @@ type Backend struct {
 	reference bool
 	log       *slog.Logger
 
-	memory    uint64         // limit, 0 for none
-	used      compute.Memory // owner's goroutine only
-	scratch   atomic.Uint64  // bytes of the gang's working memory
-	mappings  []mapping
-	free      chan *pass // passes that may be recorded
-	queue     chan *pass // submitted passes
+	memory    uint64              // limit, 0 for none
+	scratch   atomic.Uint64       // bytes of the gang's working memory
+	arenas    map[*arena]struct{} // owner's goroutine only
+	free      chan *pass          // passes that may be recorded
+	queue     chan *pass          // submitted passes
 	done      chan compute.Completion
 	gang      *gang
 	finished  sync.WaitGroup
@@ -83,6 +82,7 @@ func Open(cfg Config) (*Backend, error) {
 		log = slog.New(slog.DiscardHandler)
 	}
 	b := &Backend{
+		arenas:    map[*arena]struct{}{},
 		info:      compute.Info{Kind: "cpu", Name: processorName(), Class: class, Threads: threads, Memory: memory},
 		level:     level,
 		ops:       vec.For(level),
@@ -142,120 +142,15 @@ func (b *Backend) Level() quant.Level { return b.level }
 // by Close.
 func (b *Backend) Completions() <-chan compute.Completion { return b.done }
 
-// Used returns what is held. Buffers include the workers' own.
+// Used returns what all arenas hold. Buffers include the workers' own.
 func (b *Backend) Used() compute.Memory {
-	used := b.used
-	used.Buffers += b.scratch.Load()
+	used := compute.Memory{Buffers: b.scratch.Load()}
+	for a := range b.arenas {
+		used.Weights += a.used.Weights
+		used.Caches += a.used.Caches
+		used.Buffers += a.used.Buffers
+	}
 	return used
-}
-
-// reserve checks that n more bytes fit the device.
-func (b *Backend) reserve(n uint64) error {
-	if held := b.Used().Total(); b.memory != 0 && (n > b.memory || held > b.memory-n) {
-		return fmt.Errorf("%w: %d bytes wanted, %d of %d held", ErrMemory, n, held, b.memory)
-	}
-	return nil
-}
-
-// allocate returns n zero bytes that Close frees.
-func (b *Backend) allocate(n uint64) (mapping, error) {
-	if err := b.reserve(n); err != nil {
-		return nil, err
-	}
-	m, err := newMapping(int(n))
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrMemory, err)
-	}
-	b.mappings = append(b.mappings, m)
-	return m, nil
-}
-
-// Load packs a matrix for the kernels of its format, or copies it in reference
-// mode. The error wraps ErrFormat or ErrMemory, or says what is wrong with m.
-func (b *Backend) Load(m compute.Matrix) (compute.Weight, error) {
-	w, err := b.load(m)
-	if err != nil {
-		return nil, fmt.Errorf("load %s: %w", m.Name, err)
-	}
-	return w, nil
-}
-
-func (b *Backend) load(m compute.Matrix) (*weight, error) {
-	rowBytes, err := m.Format.RowBytes(m.Cols)
-	if err != nil {
-		return nil, err
-	}
-	if m.Rows <= 0 || len(m.Data)/rowBytes != m.Rows || len(m.Data)%rowBytes != 0 {
-		return nil, fmt.Errorf("%d bytes are not %d rows of %d bytes", len(m.Data), m.Rows, rowBytes)
-	}
-	w := &weight{rows: m.Rows, cols: m.Cols, groups: groupsOf(m.Rows), format: m.Format, rowBytes: rowBytes}
-	size := len(m.Data)
-	if !b.reference {
-		if m.Format.CPU == nil {
-			return nil, fmt.Errorf("%w %s", ErrFormat, m.Format.Name)
-		}
-		w.cpu = m.Format.CPU
-		w.multiply = w.cpu.MatMul(b.level)
-		w.groupBytes = w.cpu.GroupBytes(m.Cols)
-		size = w.groups * w.groupBytes
-	}
-	if w.data, err = b.allocate(uint64(size)); err != nil {
-		return nil, err
-	}
-	if b.reference {
-		copy(w.data, m.Data)
-	} else {
-		w.pack(m.Data, b.info.Threads)
-	}
-	b.used.Weights += uint64(size)
-	return w, nil
-}
-
-// LoadVector copies a vector.
-func (b *Backend) LoadVector(v []float32) (compute.Vector, error) {
-	if len(v) == 0 {
-		return nil, errors.New("load vector: it is empty")
-	}
-	padded := padTo(len(v), quant.Lanes)
-	if err := b.reserve(4 * uint64(padded)); err != nil {
-		return nil, fmt.Errorf("load vector: %w", err)
-	}
-	out := &vector{n: len(v), data: make([]float32, padded)}
-	copy(out.data, v)
-	b.used.Weights += 4 * uint64(padded)
-	return out, nil
-}
-
-// NewBuffer makes a buffer of up to rows rows of cols float32.
-func (b *Backend) NewBuffer(rows, cols int) (compute.Buffer, error) {
-	if rows <= 0 || cols <= 0 {
-		return nil, fmt.Errorf("new buffer: %d rows of %d", rows, cols)
-	}
-	stride := padTo(cols, quant.Lanes)
-	size := 4 * uint64(padTo(rows, quant.TileTokens[0])) * uint64(stride)
-	m, err := b.allocate(size)
-	if err != nil {
-		return nil, fmt.Errorf("new buffer: %w", err)
-	}
-	b.used.Buffers += size
-	return &buffer{rows: rows, cols: cols, stride: stride, data: m.float32s()}, nil
-}
-
-// NewCache makes the KV pages of a stage, all zero. The head dimension is a
-// multiple of 8.
-func (b *Backend) NewCache(spec compute.CacheSpec) (compute.Cache, error) {
-	if spec.Layers <= 0 || spec.Pages <= 0 || spec.KVHeads <= 0 || spec.HeadDim <= 0 || spec.HeadDim%8 != 0 {
-		return nil, fmt.Errorf("new cache: %d layers, %d pages, %d heads of %d: want positive numbers, and heads in multiples of 8",
-			spec.Layers, spec.Pages, spec.KVHeads, spec.HeadDim)
-	}
-	head := spec.HeadDim * compute.PageTokens
-	size := 2 * 4 * uint64(spec.Layers) * uint64(spec.Pages) * uint64(spec.KVHeads) * uint64(head)
-	m, err := b.allocate(size)
-	if err != nil {
-		return nil, fmt.Errorf("new cache: %w", err)
-	}
-	b.used.Caches += size
-	return &cache{spec: spec, head: head, page: 2 * spec.KVHeads * head, data: m.float32s()}, nil
 }
 
 // Close waits for submitted passes, stops the workers and frees all objects,
@@ -265,10 +160,9 @@ func (b *Backend) Close() error {
 	b.closeOnce.Do(func() {
 		close(b.queue)
 		b.finished.Wait()
-		for _, m := range b.mappings {
-			err = errors.Join(err, m.free())
+		for a := range b.arenas {
+			err = errors.Join(err, a.Free())
 		}
-		b.mappings, b.used = nil, compute.Memory{}
 	})
 	return err
 }

@@ -102,14 +102,14 @@ func newLayerPass(t *testing.T, be *Backend, rows int) *layerPass {
 		if !ok {
 			t.Fatalf("the build has no %s", format)
 		}
-		w, err := be.Load(compute.Matrix{Name: "w", Format: f, Rows: rows, Cols: cols, Data: make([]byte, rows*cols/f.BlockElems*f.BlockBytes)})
+		w, err := be.NewArena().Load(compute.Matrix{Name: "w", Format: f, Rows: rows, Cols: cols, Data: make([]byte, rows*cols/f.BlockElems*f.BlockBytes)})
 		if err != nil {
 			t.Fatal(err)
 		}
 		return w
 	}
 	buffer := func(cols int) compute.Buffer {
-		b, err := be.NewBuffer(rows, cols)
+		b, err := be.NewArena().NewBuffer(rows, cols)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -121,10 +121,10 @@ func newLayerPass(t *testing.T, be *Backend, rows int) *layerPass {
 	l.table = weight("F32", 128, 128)
 	l.rope = compute.NewRope(32, 32, 64, 10000, nil, true)
 	var err error
-	if l.gain, err = be.LoadVector(make([]float32, 128)); err != nil {
+	if l.gain, err = be.NewArena().LoadVector(make([]float32, 128)); err != nil {
 		t.Fatal(err)
 	}
-	if l.cache, err = be.NewCache(compute.CacheSpec{Layers: 1, Pages: 2, KVHeads: 2, HeadDim: 32}); err != nil {
+	if l.cache, err = be.NewArena().NewCache(compute.CacheSpec{Layers: 1, Pages: 2, KVHeads: 2, HeadDim: 32}); err != nil {
 		t.Fatal(err)
 	}
 	l.dst, l.weights = []compute.Buffer{l.q, l.k, l.v}, []compute.Weight{l.square, l.narrow, l.narrow}
@@ -259,10 +259,10 @@ func TestMemoryLimit(t *testing.T) {
 	if be.Info().Memory != 1<<20 {
 		t.Errorf("memory of %d", be.Info().Memory)
 	}
-	if _, err := be.NewBuffer(1024, 1024); !errors.Is(err, ErrMemory) {
+	if _, err := be.NewArena().NewBuffer(1024, 1024); !errors.Is(err, ErrMemory) {
 		t.Errorf("a buffer of 4 MiB in 1 MiB: %v", err)
 	}
-	if _, err := be.NewCache(compute.CacheSpec{Layers: 1 << 20, Pages: 1 << 20, KVHeads: 1 << 10, HeadDim: 128}); !errors.Is(err, ErrMemory) {
+	if _, err := be.NewArena().NewCache(compute.CacheSpec{Layers: 1 << 20, Pages: 1 << 20, KVHeads: 1 << 10, HeadDim: 128}); !errors.Is(err, ErrMemory) {
 		t.Errorf("a cache of 64 EiB in 1 MiB: %v", err)
 	}
 	if got := be.Used().Total(); got != 0 {
@@ -278,11 +278,11 @@ func TestFormatWithoutKernel(t *testing.T) {
 	}
 	f.Name, f.CPU = "Q9_9", nil
 	m := compute.Matrix{Name: "blk.0.weight", Format: f, Rows: 1, Cols: 4, Data: make([]byte, 16)}
-	_, err := open(t, Config{Threads: 1}).Load(m)
+	_, err := open(t, Config{Threads: 1}).NewArena().Load(m)
 	if !errors.Is(err, ErrFormat) || !strings.Contains(err.Error(), "Q9_9") || !strings.Contains(err.Error(), "blk.0.weight") {
 		t.Errorf("load of a format without a kernel: %v", err)
 	}
-	if _, err := open(t, Config{Threads: 1, Reference: true}).Load(m); err != nil {
+	if _, err := open(t, Config{Threads: 1, Reference: true}).NewArena().Load(m); err != nil {
 		t.Errorf("reference mode: %v", err)
 	}
 }

@@ -10,9 +10,9 @@ import (
 
 // loader loads tensors onto a device and keeps the first error.
 type loader struct {
-	be  compute.Backend
-	src model.Source
-	err error
+	arena compute.Arena
+	src   model.Source
+	err   error
 }
 
 func (l *loader) matrix(name string) compute.Weight {
@@ -24,7 +24,7 @@ func (l *loader) matrix(name string) compute.Weight {
 		l.err = fmt.Errorf("no tensor %s", name)
 		return nil
 	}
-	w, err := l.be.Load(m)
+	w, err := l.arena.Load(m)
 	if err != nil {
 		l.err = fmt.Errorf("load %s: %w", name, err)
 	}
@@ -36,7 +36,7 @@ func (l *loader) vector(name string) compute.Vector {
 	if l.err != nil {
 		return nil
 	}
-	out, err := l.be.LoadVector(v)
+	out, err := l.arena.LoadVector(v)
 	if err != nil {
 		l.err = fmt.Errorf("load %s: %w", name, err)
 	}
@@ -61,7 +61,7 @@ func (l *loader) buffer(rows, cols int) compute.Buffer {
 	if l.err != nil {
 		return nil
 	}
-	b, err := l.be.NewBuffer(rows, cols)
+	b, err := l.arena.NewBuffer(rows, cols)
 	if err != nil {
 		l.err = fmt.Errorf("allocate %d × %d activations: %w", rows, cols, err)
 	}
@@ -69,7 +69,7 @@ func (l *loader) buffer(rows, cols int) compute.Buffer {
 }
 
 // load loads a part onto a device.
-func load(be compute.Backend, src model.Source, spec model.Spec, part model.Part, lim model.Limits) (model.Stage, error) {
+func load(arena compute.Arena, src model.Source, spec model.Spec, part model.Part, lim model.Limits) (model.Stage, error) {
 	if err := part.Check(spec.Layers); err != nil {
 		return nil, err
 	}
@@ -77,7 +77,7 @@ func load(be compute.Backend, src model.Source, spec model.Spec, part model.Part
 	if err != nil {
 		return nil, err
 	}
-	l := &loader{be: be, src: src}
+	l := &loader{arena: arena, src: src}
 	s := &stage{spec: spec, part: part, eps: p.eps}
 	s.attn = compute.Attention{Heads: spec.Heads, Scale: float32(1 / math.Sqrt(float64(spec.HeadDim)))}
 	for i := part.First; i < part.End && l.err == nil; i++ {
@@ -149,7 +149,7 @@ func (s *stage) allocate(l *loader, p params, lim model.Limits) {
 	if l.err != nil {
 		return
 	}
-	cache, err := l.be.NewCache(compute.CacheSpec{
+	cache, err := l.arena.NewCache(compute.CacheSpec{
 		Layers: len(s.layers), Pages: lim.Pages, KVHeads: s.spec.KVHeads, HeadDim: s.spec.HeadDim,
 	})
 	if err != nil {
