@@ -179,6 +179,7 @@ func (c *cluster) start(t *testing.T, name string) {
 		t.Fatalf("docker-compose.yml has no service %s", name)
 	}
 	n.process = start(t, nil, n.args...)
+	n.report(t)
 }
 
 // waitHealthy waits until the health check of the compose file says so.

@@ -37,14 +37,17 @@ func start(t *testing.T, env []string, args ...string) *process {
 		defer close(p.exited)
 		_ = p.cmd.Wait() // ProcessState tells how it ended
 	}()
+	t.Cleanup(p.kill)
+	return p
+}
+
+// report shows what the process wrote if the test fails.
+func (p *process) report(t *testing.T) {
 	t.Cleanup(func() {
-		p.kill()
 		if t.Failed() {
-			t.Logf("shoal %s ended with code %d; the end of what it wrote:\n%s%s",
-				strings.Join(args, " "), p.cmd.ProcessState.ExitCode(), p.out.tail(), p.err.tail())
+			t.Logf("shoal %s; the end of what it wrote:\n%s%s", strings.Join(p.cmd.Args[1:], " "), p.out.tail(), p.err.tail())
 		}
 	})
-	return p
 }
 
 // baseEnv is the environment without settings of shoal and of telemetry.

@@ -2,6 +2,7 @@ package p16_test
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"testing"
 
 	"github.com/shoal-llm/shoal/pkg/quant"
@@ -36,14 +37,22 @@ func BenchmarkMatMul(b *testing.B) {
 func benchmarkMatMul(b *testing.B, f quant.Format, level quant.Level, rows, cols, T int) {
 	groups := p16.Groups(rows)
 	w := make([]byte, groups*f.CPU.GroupBytes(cols))
-	tile := make([]byte, f.CPU.Act.ActBytes(T, cols))
-	out := make([]float32, T*rows)
-	kernel := f.CPU.MatMul(level)
-	for _, bytes := range [][]byte{w, tile} {
-		for i := range bytes {
-			bytes[i] = byte(i) & 0x3b // small values in every form
+	for i := range w {
+		w[i] = byte(i) & 0x3b // small values in every form
+	}
+	// Ordinary activations: products below the normal range take another path
+	// through some processors.
+	rng := rand.New(rand.NewPCG(1, 2))
+	x := make([][]float32, T)
+	for t := range x {
+		x[t] = make([]float32, cols)
+		for c := range x[t] {
+			x[t][c] = float32(rng.NormFloat64())
 		}
 	}
+	tile := makeTile(f.CPU.Act, x)
+	out := make([]float32, T*rows)
+	kernel := f.CPU.MatMul(level)
 	for b.Loop() {
 		kernel(w, tile, out, cols, groups, rows, T)
 	}
