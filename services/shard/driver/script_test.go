@@ -123,6 +123,12 @@ func (s *script) event(words []string) Event {
 				e.Open.DeadlineMS = int64(s.number(value))
 			case "weight":
 				e.Open.Weight = float32(s.number(value))
+			case "grammar":
+				e.Open.Grammar = []byte(value)
+			case "adapter":
+				e.Open.Adapter = value
+			case "kv":
+				e.Open.KV.Bits = uint8(s.number(value))
 			}
 		}
 		return e

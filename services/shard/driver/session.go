@@ -65,6 +65,12 @@ func (e Submit) apply(m *Machine, _ *Output) error {
 		return refused("history is not submitted: it is chosen with a prefix")
 	case o.Weight != 0 && o.Weight != 1:
 		return refused("weight %v: all sessions have the same share", o.Weight)
+	case len(o.Grammar) > 0:
+		return refused("a grammar: answers are not constrained")
+	case o.Adapter != "":
+		return refused("adapter %q: adapters are not loaded", o.Adapter)
+	case o.KV != (frame.KVClass{}):
+		return refused("a KV cache of %d bits: only the device's own precision is kept", o.KV.Bits)
 	}
 	s := &session{
 		open: o, lane: m.emptiestLane(), ahead: e.Ahead,
