@@ -4,7 +4,7 @@
 package bandwidth
 
 import (
-	"errors"
+	"encoding/binary"
 	"fmt"
 	"runtime"
 	"sync"
@@ -15,14 +15,14 @@ import (
 )
 
 const (
-	// turn is the bytes that a kernel reads at a time.
-	turn = 512
 	// stretch is the bytes of one call of a kernel: a small part of a
 	// millisecond, during which it cannot be preempted.
 	stretch = 256 << 10
 	// streams is how many places of its part a thread reads at once. Processors
 	// differ in whether one or several keep more loads in flight.
 	streams = 4
+	// slice is the bytes read at one place before the next has its turn.
+	slice = 4 << 10
 )
 
 // Region is memory to read, in huge pages where the system has them. It is safe
@@ -30,15 +30,12 @@ const (
 type Region struct {
 	data []byte
 	free func() error
-	read func(p *byte, n int) uint64
+	read func(p []byte) uint64 // a multiple of 512 bytes
 }
 
-// New makes a region of size bytes, rounded down to whole stretches of 256 KiB
-// for each thread that reads it. It is written once, so that every page exists.
+// New makes a region of size bytes. It is written once, so that every page
+// exists. Threads read a whole number of MiB each.
 func New(size int) (*Region, error) {
-	if size < stretch {
-		return nil, fmt.Errorf("region of %d bytes: want %d or more", size, stretch)
-	}
 	data, free, err := allocate(size)
 	if err != nil {
 		return nil, fmt.Errorf("region of %d bytes: %w", size, err)
@@ -58,10 +55,7 @@ func (r *Region) Size(threads int) int { return r.part(threads) * threads }
 // part returns the bytes of one thread's part.
 func (r *Region) part(threads int) int {
 	const whole = stretch * streams
-	if n := len(r.data) / threads; n >= whole {
-		return n / whole * whole
-	}
-	return len(r.data) / threads / stretch * stretch
+	return len(r.data) / threads / whole * whole
 }
 
 // Read has threads threads read the region passes times, each its own part, and
@@ -69,7 +63,7 @@ func (r *Region) part(threads int) int {
 // four places in turn.
 func (r *Region) Read(threads, passes int) (float64, error) {
 	if threads < 1 || passes < 1 || r.part(threads) == 0 {
-		return 0, errors.New("read bandwidth: nothing to read")
+		return 0, fmt.Errorf("read bandwidth: %d passes of %d threads over %d bytes", passes, threads, len(r.data))
 	}
 	return max(r.run(threads, passes, 1), r.run(threads, passes, streams)), nil
 }
@@ -77,9 +71,6 @@ func (r *Region) Read(threads, passes int) (float64, error) {
 // run reads in one order and returns bytes a second, until the last is done.
 func (r *Region) run(threads, passes, places int) float64 {
 	part := r.part(threads)
-	if part%(stretch*places) != 0 {
-		places = 1
-	}
 	var ready, done sync.WaitGroup
 	begin := make(chan struct{})
 	ready.Add(threads)
@@ -105,27 +96,25 @@ func (r *Region) run(threads, passes, places int) float64 {
 func (r *Region) pass(part []byte, places int) {
 	piece := stretch
 	if places > 1 {
-		piece = 4 << 10
+		piece = slice
 	}
 	each := len(part) / places
 	for at := 0; at < each; at += piece {
 		for p := range places {
-			r.read(&part[p*each+at], piece)
+			r.read(part[p*each+at:][:piece])
 		}
 	}
 }
 
-// portable reads n bytes from p.
-func portable(p []byte) uint64 {
+// readWords reads p, a multiple of 32 bytes, word by word, and returns the OR of
+// all: the kernel where the processor has no better one.
+func readWords(p []byte) uint64 {
 	var a, b, c, d uint64
 	for ; len(p) >= 32; p = p[32:] {
-		a |= word(p)
-		b |= word(p[8:])
-		c |= word(p[16:])
-		d |= word(p[24:])
+		a |= binary.NativeEndian.Uint64(p)
+		b |= binary.NativeEndian.Uint64(p[8:])
+		c |= binary.NativeEndian.Uint64(p[16:])
+		d |= binary.NativeEndian.Uint64(p[24:])
 	}
 	return a | b | c | d
 }
-
-// kernelOf is used where no level has loads of its own.
-func kernelOf(quant.Level) func(p *byte, n int) uint64 { return nil }
