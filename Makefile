@@ -26,7 +26,7 @@ test: ## all tests that need nothing but Go
 
 .PHONY: race
 race: ## the packages with goroutines under the race detector
-	$(GO) test -race ./internal/... ./services/... ./pkg/kv/... ./pkg/engine/...
+	$(GO) test -race $$($(GO) list ./internal/... | grep -v systemtest) ./services/... ./pkg/kv/... ./pkg/engine/...
 
 .PHONY: fixtures
 fixtures: ## the tests of reference data, on SHOAL_FIXTURES or the repository's copy
