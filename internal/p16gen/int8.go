@@ -24,6 +24,10 @@ type Int8 struct {
 	Scales int  // offset of 16 binary16 scales, in the block or in the head
 	Min    bool // 16 binary16 minimums follow the scales
 
+	// Shared says how blocks of a super-block take part in its scales; nil: its
+	// scales are theirs.
+	Shared *Shared
+
 	Tokens512, Tokens256 int // most tokens of one pass; 0: 12 and 4
 
 	// Dot512 and Dot256 load constants and return the code of one block, which
@@ -35,6 +39,11 @@ type Int8 struct {
 type Block struct {
 	Cells []Cell
 	Sum   []reg.VecVirtual // [cell] int32 lanes, written by the format
+
+	// Factor and Mins are written by formats that have them (Shared): for each
+	// half of the lanes with AVX2, for all with AVX-512.
+	Factor [2]reg.VecVirtual // float32
+	Mins   [2]reg.VecVirtual // int16 pairs, for columns 0..15 and 16..31
 
 	w, a reg.Register
 	T    int
@@ -132,12 +141,14 @@ func (f Int8) pass(k *kernel, label string, cells []Cell, dot func(*Block)) {
 	MOVQ(k.n, k.count)
 	head := k.wp
 	inner := GP64()
+	var kept scales512
 	Label(label)
 	if f.Super > 0 {
 		head = GP64()
 		MOVQ(k.wp, head)
 		ADDQ(Imm(uint64(f.Head)), k.wp)
 		MOVQ(U32(uint32(f.Super)), inner)
+		kept = f.keep(k, Mem{Base: head, Disp: f.Scales})
 		Label(label + "block")
 	}
 	if k.T == 1 {
@@ -145,11 +156,7 @@ func (f Int8) pass(k *kernel, label string, cells []Cell, dot func(*Block)) {
 	}
 	b := &Block{Cells: cells, Sum: k.vecs(len(cells)), w: k.wp, a: k.ap, T: k.T}
 	dot(b)
-	if k.level == avx512 {
-		f.scale512(b, Mem{Base: head, Disp: f.Scales}, acc)
-	} else {
-		f.scale256(b, Mem{Base: head, Disp: f.Scales}, acc)
-	}
+	f.scale(k, b, Mem{Base: head, Disp: f.Scales}, kept, acc)
 	ADDQ(U32(uint32(f.Block)), k.wp)
 	ADDQ(U32(uint32(quant.ActInt8.ActBytes(k.T, quant.Block))), k.ap)
 	if f.Super > 0 {
@@ -157,6 +164,20 @@ func (f Int8) pass(k *kernel, label string, cells []Cell, dot func(*Block)) {
 	}
 	down(k.count, label)
 	k.store(cells, acc)
+}
+
+// scale adds the block's sums to the accumulators.
+func (f Int8) scale(k *kernel, b *Block, scales Mem, kept scales512, acc []reg.VecVirtual) {
+	switch {
+	case f.Shared != nil && k.level == avx512:
+		f.Shared.scale512(b, kept, acc)
+	case f.Shared != nil:
+		f.Shared.scale256(b, scales, acc)
+	case k.level == avx512:
+		f.scale512(b, scales, acc)
+	default:
+		f.scale256(b, scales, acc)
+	}
 }
 
 // scale512 adds the block's sums to the accumulators:

@@ -122,7 +122,7 @@ func (k *kernel) store(cells []Cell, acc []reg.VecVirtual) {
 
 // ahead is how far, in bytes, a single token's walk through the weights asks for
 // them: about what one core receives in the time that memory takes to answer.
-const ahead = 2048
+const ahead = 8192
 
 // prefetch asks for the bytes that lie ahead of the bytes bytes at src. Past the
 // end of the weights it does nothing: prefetches do not fault.

@@ -63,7 +63,7 @@ func TestAnswersOfTheCluster(t *testing.T) {
 }
 
 // checkStages wants one stage on each of nodes, and all layers once.
-func checkStages(ctx context.Context, t *testing.T, c *cluster, nodes []string) {
+func checkStages(ctx context.Context, t *testing.T, c *system, nodes []string) {
 	t.Helper()
 	var models struct {
 		Data []struct {

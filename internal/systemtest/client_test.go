@@ -18,7 +18,7 @@ import (
 // client asks a gateway.
 type client struct{ url, key string }
 
-func (c *cluster) client() client { return client{c.url, c.key} }
+func (c *system) client() client { return client{c.url, c.key} }
 
 // ask makes a request with a JSON body, or a GET without one. The caller closes
 // the answer.

@@ -64,8 +64,8 @@ type node struct {
 	public     []string // of a gateway: HTTP, gRPC
 }
 
-// cluster is the services of docker-compose.yml on loopback.
-type cluster struct {
+// system is the services of docker-compose.yml on loopback.
+type system struct {
 	secretFile string
 	key        string // for clients
 	url        string // of the gateway
@@ -80,7 +80,7 @@ var (
 )
 
 // startCluster runs all services and waits until they are healthy.
-func startCluster(ctx context.Context, t *testing.T) *cluster {
+func startCluster(ctx context.Context, t *testing.T) *system {
 	t.Helper()
 	c := prepareCluster(ctx, t)
 	for _, name := range services {
@@ -91,10 +91,10 @@ func startCluster(ctx context.Context, t *testing.T) *cluster {
 }
 
 // prepareCluster makes secrets and addresses and starts nothing.
-func prepareCluster(ctx context.Context, t *testing.T) *cluster {
+func prepareCluster(ctx context.Context, t *testing.T) *system {
 	t.Helper()
 	dir := t.TempDir()
-	c := &cluster{key: "a-key-of-this-test", secretFile: filepath.Join(dir, "cluster.key"), nodes: map[string]*node{}}
+	c := &system{key: "a-key-of-this-test", secretFile: filepath.Join(dir, "cluster.key"), nodes: map[string]*node{}}
 	if _, stderr, code := shoal(ctx, t, nil, "secret", c.secretFile); code != 0 {
 		t.Fatalf("make a secret: %s", stderr)
 	}
@@ -118,11 +118,15 @@ func prepareCluster(ctx context.Context, t *testing.T) *cluster {
 		"models":              exactly("/models", models),
 		"listen":              exactly("0.0.0.0:8080", listen),
 		"join": func(v string) (string, error) {
-			host, port, _ := strings.Cut(v, ":")
-			if gossip[host] == "" || port != "7946" {
-				return "", fmt.Errorf("%q is no service's gossip port", v)
+			seeds := strings.Split(v, ",")
+			for i, s := range seeds {
+				host, port, _ := strings.Cut(s, ":")
+				if gossip[host] == "" || port != "7946" {
+					return "", fmt.Errorf("%q is no service's gossip port", s)
+				}
+				seeds[i] = gossip[host]
 			}
-			return gossip[host], nil
+			return strings.Join(seeds, ","), nil
 		},
 	}
 	for name, s := range readCompose(t) {
@@ -172,7 +176,7 @@ func loopback(t *testing.T, name string, s composeService, places map[string]fun
 }
 
 // start runs a service, for the first time or again, on the same ports.
-func (c *cluster) start(t *testing.T, name string) {
+func (c *system) start(t *testing.T, name string) {
 	t.Helper()
 	n := c.nodes[name]
 	if n == nil {
@@ -183,7 +187,7 @@ func (c *cluster) start(t *testing.T, name string) {
 }
 
 // waitHealthy waits until the health check of the compose file says so.
-func (c *cluster) waitHealthy(ctx context.Context, t *testing.T, names ...string) {
+func (c *system) waitHealthy(ctx context.Context, t *testing.T, names ...string) {
 	t.Helper()
 	for _, name := range names {
 		eventually(ctx, t, name+" is not healthy", func() error {

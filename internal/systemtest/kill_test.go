@@ -3,6 +3,7 @@ package systemtest
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -43,6 +44,8 @@ func TestKilledShard(t *testing.T) {
 			want := solo(ctx, t, prompts[0])
 			checkKill(ctx, t, c, victim)
 			checkAnswered(ctx, t, c, "by the survivors", want)
+			c.waitHealthy(ctx, t, "coordinator", "gateway")
+			checkStages(ctx, t, c, slices.DeleteFunc(slices.Clone(shards), func(s string) bool { return s == victim }))
 			c.start(t, victim)
 			c.waitHealthy(ctx, t, services...)
 			checkAnswered(ctx, t, c, "after the restart", want)
@@ -52,7 +55,7 @@ func TestKilledShard(t *testing.T) {
 
 // checkAnswered asks until there is an answer: while the cluster plans anew,
 // requests are refused with an error that says to try again.
-func checkAnswered(ctx context.Context, t *testing.T, c *cluster, when, want string) {
+func checkAnswered(ctx context.Context, t *testing.T, c *system, when, want string) {
 	t.Helper()
 	eventually(ctx, t, "no answer "+when, func() error {
 		got, err := c.client().whole(ctx, prompts[0])
@@ -64,7 +67,7 @@ func checkAnswered(ctx context.Context, t *testing.T, c *cluster, when, want str
 }
 
 // checkKill kills a shard under two sockets and two event streams.
-func checkKill(ctx context.Context, t *testing.T, c *cluster, victim string) {
+func checkKill(ctx context.Context, t *testing.T, c *system, victim string) {
 	t.Helper()
 	clients := []func(started func()) error{}
 	for i := range 2 {
@@ -162,6 +165,7 @@ func TestKilledCoordinator(t *testing.T) {
 		t.Errorf("after %v the answer ended with %+v (%v), want an error to try again within %v", took, end, err, tellWithin)
 	}
 	c.start(t, "coordinator")
+	c.waitHealthy(ctx, t, services...)
 	checkAnswered(ctx, t, c, "of the new coordinator", want)
 	checkStages(ctx, t, c, shards)
 }

@@ -105,9 +105,10 @@ const (
 	Portable Level = iota // plain Go
 	AVX2                  // AVX2, FMA and F16C
 	AVX512                // AVX-512 F, BW, VL and VNNI
+	NEON                  // NEON with dot products (FEAT_DotProd), on arm64
 )
 
 // String returns the level's name as flags and reports spell it.
 func (l Level) String() string {
-	return [...]string{"portable", "avx2", "avx512"}[l]
+	return [...]string{"portable", "avx2", "avx512", "neon"}[l]
 }

@@ -168,7 +168,7 @@ func (e linkUp) apply(o *owner) {
 		})
 	}
 	o.lease(n)
-	o.step(plan.Joined{Node: joined})
+	o.step(plan.Joined{Node: joined, Epoch: e.hello.GetEpoch()})
 }
 
 func (e linkDown) apply(o *owner) {

@@ -10,8 +10,9 @@ import (
 )
 
 const (
-	clusterAge     = time.Second     // how old an answer may be
-	clusterTimeout = 2 * time.Second // how long the coordinator may take
+	clusterAge     = time.Second            // how old an answer may be
+	unreadyAge     = 100 * time.Millisecond // how old, while nothing can be answered
+	clusterTimeout = 2 * time.Second        // how long the coordinator may take
 )
 
 // cluster is what the coordinator last said about itself.
@@ -29,7 +30,8 @@ func newCluster(c pb.CoordinatorServiceClient) *cluster {
 	return &cluster{coordinator: c, asking: make(chan struct{}, 1)}
 }
 
-// state returns an answer of the coordinator that is at most clusterAge old.
+// state returns an answer of the coordinator that is at most clusterAge old, or
+// unreadyAge unless it says that the cluster is ready: good news is waited for.
 // The answer is shared: nobody changes it.
 func (c *cluster) state(ctx context.Context) (*pb.ClusterResponse, error) {
 	if last, err, fresh := c.cached(); fresh {
@@ -60,5 +62,9 @@ func (c *cluster) state(ctx context.Context) (*pb.ClusterResponse, error) {
 func (c *cluster) cached() (last *pb.ClusterResponse, err error, fresh bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.last, c.err, !c.at.IsZero() && time.Since(c.at) < clusterAge
+	age := unreadyAge
+	if c.err == nil && c.last.GetReady() {
+		age = clusterAge
+	}
+	return c.last, c.err, !c.at.IsZero() && time.Since(c.at) < age
 }

@@ -124,7 +124,7 @@ func (g *Gateway) Ready() (ok bool, reasons map[string]string) {
 // watchHealth keeps Ready and the gRPC health service true to readiness until
 // ctx ends.
 func (g *Gateway) watchHealth(ctx context.Context) error {
-	ticker := time.NewTicker(clusterAge)
+	ticker := time.NewTicker(unreadyAge)
 	defer ticker.Stop()
 	for {
 		now := g.readiness(ctx)

@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/shoal-llm/shoal/internal/pki"
 	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
@@ -20,6 +21,7 @@ type control struct {
 	mu        sync.Mutex
 	lease     lease                // guarded by mu
 	epoch     uint64               // guarded by mu; the highest that was accepted
+	plan      *pb.Plan             // guarded by mu; of that epoch
 	pipelines map[uint32]*pipeline // guarded by mu; of the plan in force
 	states    []*pb.StageState     // guarded by mu; replaced, never changed
 	listener  chan struct{}        // guarded by mu; capacity 1: states have changed
@@ -110,13 +112,15 @@ func (c *control) install(coordinator string, a *assignment) (news bool, refused
 		return false, c.refuse("the lease has run out")
 	case a.plan.Epoch < c.epoch:
 		return false, c.refuse(fmt.Sprintf("epoch %d is over", a.plan.Epoch))
+	case a.plan.Epoch == c.epoch && !proto.Equal(a.plan, c.plan):
+		return false, c.refuse(fmt.Sprintf("epoch %d is that of another plan", a.plan.Epoch))
 	case a.plan.Epoch == c.epoch:
 		return false, nil
 	}
 	for _, p := range c.pipelines {
 		p.fuse.blow(0, fmt.Errorf("the plan of epoch %d replaced it", a.plan.Epoch))
 	}
-	c.epoch, c.pipelines, c.states = a.plan.Epoch, map[uint32]*pipeline{}, nil
+	c.epoch, c.plan, c.pipelines, c.states = a.plan.Epoch, a.plan, map[uint32]*pipeline{}, nil
 	for _, p := range a.pipelines {
 		c.pipelines[p.plan.Id] = p
 	}

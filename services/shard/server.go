@@ -72,7 +72,7 @@ func (s *server) Hello(ctx context.Context, req *pb.HelloRequest) (*pb.HelloResp
 	}
 	h := &pb.HelloResponse{
 		Protocol: min(req.ProtocolMax, wire.ProtocolMax), Cluster: id.ClusterID(), Node: id.NodeID(),
-		Version: s.cfg.Version, KernelSet: s.cfg.KernelSet,
+		Version: s.cfg.Version, KernelSet: s.cfg.KernelSet, Epoch: s.control.highest(),
 	}
 	for _, d := range s.devices {
 		h.Devices = append(h.Devices, d.describe())

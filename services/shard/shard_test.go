@@ -282,6 +282,7 @@ func TestPlansRefused(t *testing.T) {
 		words  string
 	}{
 		"lower epoch": {func(p *pb.Plan) { p.Epoch = 4 }, "epoch 4 is over"},
+		"same epoch":  {func(p *pb.Plan) { p.Epoch, p.Pipelines[0].Slots = 5, 1 }, "epoch 5 is that of another plan"},
 		"gap":         {func(p *pb.Plan) { p.Pipelines[0].Stages[0].First = 1 }, "begins with layer 1"},
 		"short":       {func(p *pb.Plan) { p.Pipelines[0].Stages[0].End, p.Pipelines[0].Stages[0].Head = 5, false }, "layers from 5 on are missing"},
 		"too long":    {func(p *pb.Plan) { p.Pipelines[0].Stages[0].End = 7 }, "layers [0, 7) of 6"},

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -110,10 +111,10 @@ func (cfg Config) level() (quant.Level, error) {
 	if cfg.Level == nil {
 		return best, nil
 	}
-	if *cfg.Level > quant.AVX512 {
+	if *cfg.Level > quant.NEON {
 		return 0, fmt.Errorf("unknown instruction set level %d", *cfg.Level)
 	}
-	if *cfg.Level > best {
+	if !slices.Contains(p16.Levels(), *cfg.Level) {
 		return 0, fmt.Errorf("this processor has no %s: the best it has is %s", *cfg.Level, best)
 	}
 	return *cfg.Level, nil

@@ -31,7 +31,7 @@ func open(tb testing.TB, cfg Config) *Backend {
 // bits.
 func TestOneClass(t *testing.T) {
 	var want [32]byte
-	for level := quant.Portable; level <= p16.Best(); level++ {
+	for _, level := range p16.Levels() {
 		for threads := 1; threads <= 3; threads++ {
 			if level == quant.Portable && threads == 2 {
 				continue // slow

@@ -4,7 +4,6 @@ import (
 	"testing"
 
 	"github.com/shoal-llm/shoal/pkg/model/modeltest"
-	"github.com/shoal-llm/shoal/pkg/quant"
 	"github.com/shoal-llm/shoal/pkg/quant/p16"
 )
 
@@ -15,12 +14,8 @@ func TestFixtureGoldens(t *testing.T) {
 }
 
 func TestFixtureInvariance(t *testing.T) {
-	levels := []quant.Level{quant.Portable}
-	for l := quant.AVX2; l <= p16.Best(); l++ {
-		levels = append(levels, l)
-	}
 	for _, c := range modeltest.Cases(t) {
-		t.Run(c.Name, func(t *testing.T) { modeltest.Invariance(t, c, levels) })
+		t.Run(c.Name, func(t *testing.T) { modeltest.Invariance(t, c, p16.Levels()) })
 	}
 }
 

@@ -16,6 +16,8 @@ const (
 
 var portable = p16.Float{GroupBytes: groupBytes, Column: widen}
 
+//go:generate go run asm_neon.go -out kernels_arm64.s -stubs kernels_arm64.go -pkg f16
+
 var kernels = p16.Kernels{
 	Act:        quant.ActF32,
 	GroupBytes: groupBytes,
@@ -23,6 +25,7 @@ var kernels = p16.Kernels{
 	Portable:   portable.MatMul,
 	AVX2:       avx2,
 	AVX512:     avx512,
+	NEON:       neon,
 }
 
 var cpuKernels = quant.CPU{

@@ -7,8 +7,16 @@ import (
 	"github.com/shoal-llm/shoal/pkg/quant/bf16"
 	"github.com/shoal-llm/shoal/pkg/quant/f16"
 	"github.com/shoal-llm/shoal/pkg/quant/f32"
+	"github.com/shoal-llm/shoal/pkg/quant/iq4nl"
+	"github.com/shoal-llm/shoal/pkg/quant/iq4xs"
+	"github.com/shoal-llm/shoal/pkg/quant/q2k"
+	"github.com/shoal-llm/shoal/pkg/quant/q3k"
 	"github.com/shoal-llm/shoal/pkg/quant/q40"
 	"github.com/shoal-llm/shoal/pkg/quant/q41"
+	"github.com/shoal-llm/shoal/pkg/quant/q4k"
+	"github.com/shoal-llm/shoal/pkg/quant/q50"
+	"github.com/shoal-llm/shoal/pkg/quant/q51"
+	"github.com/shoal-llm/shoal/pkg/quant/q5k"
 	"github.com/shoal-llm/shoal/pkg/quant/q6k"
 	"github.com/shoal-llm/shoal/pkg/quant/q80"
 )
@@ -21,8 +29,16 @@ func All() []quant.Format {
 		f16.Format,
 		q40.Format,
 		q41.Format,
+		q50.Format,
+		q51.Format,
 		q80.Format,
+		q2k.Format,
+		q3k.Format,
+		q4k.Format,
+		q5k.Format,
 		q6k.Format,
+		iq4nl.Format,
+		iq4xs.Format,
 		bf16.Format,
 	}
 }

@@ -20,9 +20,9 @@ func BenchmarkMatMul(b *testing.B) {
 	}{{"576x1536", 576, 1536}, {"2048x2048", 2048, 2048}, {"stream", 64 << 10, 2048}}
 	for _, f := range formats.All() {
 		for _, shape := range shapes {
-			for _, level := range []quant.Level{quant.Portable, quant.AVX2, quant.AVX512} {
+			for _, level := range p16.Levels() {
 				for _, T := range quant.TileTokens {
-					if level > p16.Best() || shape.name == "stream" && (T > 1 || level == quant.Portable) {
+					if shape.name == "stream" && (T > 1 || level == quant.Portable) {
 						continue
 					}
 					b.Run(fmt.Sprintf("%s/%s/%s/T%d", f.Name, shape.name, level, T), func(b *testing.B) {

@@ -6,19 +6,25 @@ import (
 	"github.com/shoal-llm/shoal/pkg/quant"
 )
 
-// Best returns the highest level that the CPU and the operating system support.
-// Callers may use any lower one: all give the same bits.
-func Best() quant.Level {
+// Levels returns the levels that the CPU and the operating system support,
+// portable first, the fastest last. All give the same bits.
+func Levels() []quant.Level {
+	levels := []quant.Level{quant.Portable}
 	x := &cpu.X86
-	switch {
-	case x.HasAVX512F && x.HasAVX512BW && x.HasAVX512VL && x.HasAVX512VNNI && hasAVX2():
-		return quant.AVX512
-	case hasAVX2():
-		return quant.AVX2
+	if x.HasAVX2 && x.HasFMA && x.HasF16C {
+		levels = append(levels, quant.AVX2)
+		if x.HasAVX512F && x.HasAVX512BW && x.HasAVX512VL && x.HasAVX512VNNI {
+			levels = append(levels, quant.AVX512)
+		}
 	}
-	return quant.Portable
+	if cpu.ARM64.HasASIMDDP {
+		levels = append(levels, quant.NEON)
+	}
+	return levels
 }
 
-func hasAVX2() bool {
-	return cpu.X86.HasAVX2 && cpu.X86.HasFMA && cpu.X86.HasF16C
+// Best returns the last of Levels. Callers may use any other of them.
+func Best() quant.Level {
+	levels := Levels()
+	return levels[len(levels)-1]
 }

@@ -15,8 +15,10 @@
 //	f32 activations:  for columns ascending
 //	    acc = fma(w, x, acc)
 //
-// isum is the exact integer dot product of the block, and there is one acc per
-// row and token, whatever the tile width, the number of groups or the level.
+// isum is the exact integer dot product of the block, and msum that of the
+// integer minimums of its two halves with the sums of the activations there.
+// There is one acc per row and token, whatever the tile width, the number of
+// groups or the level.
 //
 // A format supplies how one lane of a block is unpacked (Int8) or how one
 // column is widened (Float), and gets portable kernels; its vector kernels are

@@ -23,6 +23,7 @@ type Kernels struct {
 	Portable   quant.MatMul
 	AVX2       Widths
 	AVX512     Widths
+	NEON       Widths
 }
 
 // MatMul returns the kernel of a level, or the portable one where the build has
@@ -34,6 +35,8 @@ func (k Kernels) MatMul(level quant.Level) quant.MatMul {
 		widths = k.AVX2
 	case quant.AVX512:
 		widths = k.AVX512
+	case quant.NEON:
+		widths = k.NEON
 	}
 	if widths[0] == nil {
 		return k.Portable

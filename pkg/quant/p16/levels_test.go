@@ -145,10 +145,7 @@ func compareLevels(t *testing.T, f quant.Format, packed []byte, x [][]float32, p
 	ldo := groups*quant.Lanes + 3
 	want := make([]float32, len(x)*ldo)
 	f.CPU.MatMul(quant.Portable)(packed, makeTile(f.CPU.Act, x), want, cols, groups, ldo, len(x))
-	for _, level := range []quant.Level{quant.Portable, quant.AVX2, quant.AVX512} {
-		if level > p16.Best() {
-			continue
-		}
+	for _, level := range p16.Levels() {
 		kernel := f.CPU.MatMul(level)
 		for _, T := range quant.TileTokens {
 			if level == quant.Portable && rows*cols > 20_000 {
@@ -183,7 +180,7 @@ func TestKernelsCheckTheirSlices(t *testing.T) {
 		w := make([]byte, f.CPU.GroupBytes(cols))
 		tile := make([]byte, f.CPU.Act.ActBytes(4, cols))
 		out := make([]float32, 4*quant.Lanes)
-		for level := range p16.Best() + 1 {
+		for _, level := range p16.Levels() {
 			kernel := f.CPU.MatMul(level)
 			kernel(w, tile, out, cols, 1, quant.Lanes, 4)
 			kernel(nil, tile, nil, cols, 0, quant.Lanes, 4)
@@ -223,7 +220,14 @@ func TestPackedSize(t *testing.T) {
 	}
 }
 
-func ExampleBest() {
-	fmt.Println(p16.Best() >= quant.Portable)
-	// Output: true
+func ExampleLevels() {
+	fmt.Println(p16.Levels()[0])
+	// Output: portable
+}
+
+func TestBestIsTheLastLevel(t *testing.T) {
+	levels := p16.Levels()
+	if got := p16.Best(); got != levels[len(levels)-1] {
+		t.Errorf("the best of %v is %v", levels, got)
+	}
 }

@@ -12,10 +12,12 @@ import (
 const maxTokens = 12
 
 // Lane is one row of one block of 32 columns, unpacked: column c weighs
-// D·W[c] + M.
+// D·W[c] + M or, with minimums of its own for each half of the columns
+// (Int8.SubMins), D·W[c] − M·Mins[c/16].
 type Lane struct {
 	W    [quant.Block]int16
 	D, M float32
+	Mins [2]int16
 }
 
 // Int8 is a format whose kernels take int8 activations.
@@ -26,6 +28,9 @@ type Int8 struct {
 	Unpack func(lane *Lane, group []byte, i, r int)
 	// Min says that the format has a minimum (Lane.M).
 	Min bool
+	// SubMins says that the halves of a block have minimums (Lane.Mins). It
+	// excludes Min.
+	SubMins bool
 }
 
 // MatMul is the portable kernel of the format, and the reference of its vector
@@ -56,6 +61,11 @@ func (f Int8) row(group, tile []byte, r, blocks, T int) (acc [maxTokens]float32)
 			if f.Min {
 				acc[t] = FMA32(lane.M, ds, acc[t])
 			}
+			if f.SubMins {
+				low, high := b.sums(t)
+				sum := int32(lane.Mins[0])*low + int32(lane.Mins[1])*high
+				acc[t] = FMA32(-float32(sum), float32(lane.M*d), acc[t])
+			}
 		}
 	}
 	return acc
@@ -73,7 +83,7 @@ func dot(w *[quant.Block]int16, q []byte) int32 {
 }
 
 // DecodeRow writes row r of a packed group: round(D·W) and, with a minimum,
-// the rounded sum with M.
+// the rounded sum with M. Formats with SubMins decode for themselves.
 func (f Int8) DecodeRow(dst []float32, group []byte, r, cols int) {
 	var lane Lane
 	for i := range cols / quant.Block {

@@ -76,6 +76,12 @@ func (b tileBlock) scale(t int) (d, ds float32) {
 	return b.f32(32*b.T + 4*t), b.f32(36*b.T + 4*t)
 }
 
+// sums returns Σq of the values 0..15 and of 16..31 of token t.
+func (b tileBlock) sums(t int) (low, high int32) {
+	both := int32(binary.LittleEndian.Uint32(b.data[44*b.T+4*t:]))
+	return int32(int16(both)), both >> 16
+}
+
 func (b tileBlock) f32(at int) float32 {
 	return math.Float32frombits(binary.LittleEndian.Uint32(b.data[at:]))
 }

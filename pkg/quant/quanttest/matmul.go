@@ -5,22 +5,12 @@ import (
 	"math/rand/v2"
 	"testing"
 
-	"golang.org/x/sys/cpu"
-
 	"github.com/shoal-llm/shoal/pkg/quant"
+	"github.com/shoal-llm/shoal/pkg/quant/p16"
 )
 
 // Levels returns the instruction set levels that this machine can run.
-func Levels() []quant.Level {
-	levels := []quant.Level{quant.Portable}
-	if cpu.X86.HasAVX2 && cpu.X86.HasFMA && cpu.X86.HasF16C {
-		levels = append(levels, quant.AVX2)
-	}
-	if cpu.X86.HasAVX512F && cpu.X86.HasAVX512BW && cpu.X86.HasAVX512VL && cpu.X86.HasAVX512VNNI {
-		levels = append(levels, quant.AVX512)
-	}
-	return levels
-}
+func Levels() []quant.Level { return p16.Levels() }
 
 // testMatMul checks the portable kernel, one row group and one token at a time,
 // against the product in float64, and every other way to compute against that.

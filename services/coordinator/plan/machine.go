@@ -36,8 +36,11 @@ type Event interface{ event() }
 
 // The events.
 type (
-	// Joined says that a node's handshake succeeded.
-	Joined struct{ Node Node }
+	// Joined says that a node's handshake succeeded, and which epoch it has seen.
+	Joined struct {
+		Node  Node
+		Epoch uint64
+	}
 	// Lost says that a node is gone.
 	Lost struct{ Node, Reason string }
 	// Loaded says that a stage of a plan is ready, or with Err that it cannot be.
@@ -160,6 +163,7 @@ func (m *Machine) Step(e Event) []Action {
 }
 
 func (m *Machine) joined(e Joined) []Action {
+	m.seen = max(m.seen, e.Epoch)
 	var actions []Action
 	if m.plan != nil && m.plan.OfNode(e.Node.ID) >= 0 { // it restarted
 		actions = m.drop(fmt.Sprintf("node %s started again", e.Node.ID))

@@ -131,7 +131,13 @@ func parseEvent(t *testing.T, m *Machine, verb, rest string) Event {
 		for i, mem := range strings.Fields(tail) {
 			n.Devices = append(n.Devices, Device{Index: i, Memory: number(t, mem), Class: "c"})
 		}
-		return Joined{n}
+		return Joined{Node: n}
+	case "seen": // a node that has seen an epoch joins
+		epoch, memory, _ := strings.Cut(tail, " ")
+		return Joined{
+			Node:  Node{ID: word, Address: word + ":7700", Devices: []Device{{Memory: number(t, memory), Class: "c"}}},
+			Epoch: number(t, epoch),
+		}
 	case "lost":
 		return Lost{word, tail}
 	case "loaded":

@@ -158,7 +158,7 @@ func drawEvent(t *rapid.T, m *Machine) Event {
 	stage := rapid.IntRange(0, 3).Draw(t, "stage")
 	switch rapid.IntRange(0, 5).Draw(t, "kind") {
 	case 0, 1:
-		return Joined{Node{ID: id, Devices: []Device{{Memory: rapid.Uint64Range(0, 9000).Draw(t, "memory")}}}}
+		return Joined{Node: Node{ID: id, Devices: []Device{{Memory: rapid.Uint64Range(0, 9000).Draw(t, "memory")}}}}
 	case 2:
 		return Lost{id, "lost"}
 	case 3:

@@ -38,7 +38,7 @@ func load(name, title string, bytes int, vec func() reg.VecVirtual, or func(Mem,
 	for i := range 512 / bytes {
 		or(Mem{Base: p, Disp: i * bytes}, v[i%registers])
 	}
-	ADDQ(Imm(512), p)
+	ADDQ(U32(512), p)
 	DECQ(n)
 	JNZ(LabelRef("turn"))
 	for _, o := range v[1:] {

@@ -10,7 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/shoal-llm/shoal/pkg/quant"
 	"github.com/shoal-llm/shoal/pkg/quant/p16"
 )
 
@@ -34,7 +33,7 @@ type Region struct {
 }
 
 // New makes a region of size bytes. It is written once, so that every page
-// exists. Threads read a whole number of MiB each.
+// exists.
 func New(size int) (*Region, error) {
 	data, free, err := allocate(size)
 	if err != nil {
@@ -49,28 +48,24 @@ func New(size int) (*Region, error) {
 // Close frees the region.
 func (r *Region) Close() error { return r.free() }
 
-// Size returns the bytes that threads threads read in a pass.
-func (r *Region) Size(threads int) int { return r.part(threads) * threads }
+// Size returns the bytes of the region.
+func (r *Region) Size() int { return len(r.data) }
 
-// part returns the bytes of one thread's part.
-func (r *Region) part(threads int) int {
+// Read has threads threads read the first size bytes of the region passes
+// times, each its own part, and returns bytes a second of the better of two
+// orders: front to back, and from four places in turn. Each part is a whole
+// number of MiB: up to a MiB of each is left out.
+func (r *Region) Read(size, threads, passes int) (float64, error) {
 	const whole = stretch * streams
-	return len(r.data) / threads / whole * whole
-}
-
-// Read has threads threads read the region passes times, each its own part, and
-// returns bytes a second of the better of two orders: front to back, and from
-// four places in turn.
-func (r *Region) Read(threads, passes int) (float64, error) {
-	if threads < 1 || passes < 1 || r.part(threads) == 0 {
-		return 0, fmt.Errorf("read bandwidth: %d passes of %d threads over %d bytes", passes, threads, len(r.data))
+	if size > len(r.data) || threads < 1 || passes < 1 || size/threads < whole {
+		return 0, fmt.Errorf("read bandwidth: %d passes of %d threads over %d bytes of %d", passes, threads, size, len(r.data))
 	}
-	return max(r.run(threads, passes, 1), r.run(threads, passes, streams)), nil
+	part := size / threads / whole * whole
+	return max(r.run(part, threads, passes, 1), r.run(part, threads, passes, streams)), nil
 }
 
 // run reads in one order and returns bytes a second, until the last is done.
-func (r *Region) run(threads, passes, places int) float64 {
-	part := r.part(threads)
+func (r *Region) run(part, threads, passes, places int) float64 {
 	var ready, done sync.WaitGroup
 	begin := make(chan struct{})
 	ready.Add(threads)

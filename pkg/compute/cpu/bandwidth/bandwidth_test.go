@@ -37,17 +37,17 @@ func TestRegion(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	for _, c := range []struct{ threads, size int }{{1, 8 << 20}, {2, 8 << 20}, {3, 6 << 20}} {
-		if got := r.Size(c.threads); got != c.size {
-			t.Errorf("%d threads read %d bytes, want %d", c.threads, got, c.size)
-		}
-		if rate, err := r.Read(c.threads, 1); err != nil || rate <= 0 {
-			t.Errorf("%d threads: %g bytes/s, %v", c.threads, rate, err)
+	if r.Size() != 8<<20 {
+		t.Errorf("size %d", r.Size())
+	}
+	for _, c := range []struct{ size, threads, passes int }{{8 << 20, 1, 1}, {8 << 20, 3, 2}, {1 << 20, 1, 1}, {5 << 20, 2, 1}} {
+		if rate, err := r.Read(c.size, c.threads, c.passes); err != nil || rate <= 0 {
+			t.Errorf("%+v: %g bytes/s, %v", c, rate, err)
 		}
 	}
-	for _, c := range []struct{ threads, passes int }{{0, 1}, {1, 0}, {9, 1}} {
-		if _, err := r.Read(c.threads, c.passes); err == nil {
-			t.Errorf("%d threads, %d passes: no error", c.threads, c.passes)
+	for _, c := range []struct{ size, threads, passes int }{{8 << 20, 0, 1}, {8 << 20, 1, 0}, {8 << 20, 9, 1}, {9 << 20, 1, 1}, {0, 1, 1}} {
+		if _, err := r.Read(c.size, c.threads, c.passes); err == nil {
+			t.Errorf("%+v: no error", c)
 		}
 	}
 	if _, err := New(0); err == nil {

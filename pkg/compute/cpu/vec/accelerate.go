@@ -7,6 +7,18 @@ import (
 	"github.com/shoal-llm/shoal/pkg/quant/p16"
 )
 
+//go:generate go run asm_neon.go asm_neon_rows.go asm_neon_tiles.go asm_neon_pages.go asm_neon_softmax.go -out kernels_arm64.s -stubs kernels_arm64.go -pkg vec
+
+// The kernels find the fields of a Row at these offsets; the build fails if they
+// move.
+var (
+	_ [80]struct{} = [unsafe.Sizeof(Row{})]struct{}{}
+	_ [4]struct{}  = [unsafe.Offsetof(Row{}.Scale)]struct{}{}
+	_ [8]struct{}  = [unsafe.Offsetof(Row{}.First)]struct{}{}
+	_ [12]struct{} = [unsafe.Offsetof(Row{}.Last)]struct{}{}
+	_ [16]struct{} = [unsafe.Offsetof(Row{}.Sum)]struct{}{}
+)
+
 // kernels are the vector kernels of one instruction set level. They check
 // nothing: the functions below, which make operations of them, see to it that
 // all memory a kernel touches belongs to the slices of the caller. Row kernels

@@ -1,22 +1,8 @@
 package vec
 
-import (
-	"unsafe"
-
-	"github.com/shoal-llm/shoal/pkg/quant"
-)
+import "github.com/shoal-llm/shoal/pkg/quant"
 
 //go:generate go run asm.go asm_rows.go asm_tiles.go asm_pages.go asm_softmax.go asm_quantize.go -out kernels_amd64.s -stubs kernels_amd64.go -pkg vec
-
-// The kernels find the fields of a Row at these offsets; the build fails if they
-// move.
-var (
-	_ [80]struct{} = [unsafe.Sizeof(Row{})]struct{}{}
-	_ [4]struct{}  = [unsafe.Offsetof(Row{}.Scale)]struct{}{}
-	_ [8]struct{}  = [unsafe.Offsetof(Row{}.First)]struct{}{}
-	_ [12]struct{} = [unsafe.Offsetof(Row{}.Last)]struct{}{}
-	_ [16]struct{} = [unsafe.Offsetof(Row{}.Sum)]struct{}{}
-)
 
 // kernelsOf returns the kernels of a level, nil if there are none.
 func kernelsOf(level quant.Level) *kernels {

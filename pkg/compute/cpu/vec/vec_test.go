@@ -11,13 +11,7 @@ import (
 )
 
 // levels returns the levels that this machine can run, portable first.
-func levels() []quant.Level {
-	var out []quant.Level
-	for l := quant.Portable; l <= p16.Best(); l++ {
-		out = append(out, l)
-	}
-	return out
-}
+func levels() []quant.Level { return p16.Levels() }
 
 var lengths = []int{16, 32, 48, 96, 256, 576, 1008, 1536}
 

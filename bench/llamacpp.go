@@ -1,0 +1,62 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// llamaCPP runs the benchmark programs of one build of llama.cpp.
+type llamaCPP struct {
+	bin string // folder of its programs
+}
+
+// bench runs llama-bench once, with its own warm-up before, on a prompt of
+// prompt tokens or on decode decoded ones, and returns tokens a second.
+func (l llamaCPP) bench(ctx context.Context, model string, threads, prompt, decode int) (float64, error) {
+	var row struct {
+		Rate float64 `json:"avg_ts"`
+	}
+	err := l.run(ctx, &row, "llama-bench", "-m", model, "-t", strconv.Itoa(threads),
+		"-p", strconv.Itoa(prompt), "-n", strconv.Itoa(decode), "-r", "1", "-o", "jsonl")
+	return row.Rate, err
+}
+
+// batched runs llama-batched-bench once and returns decoded tokens a second of
+// all streams together.
+func (l llamaCPP) batched(ctx context.Context, model string, threads, streams, prompt, decode int) (float64, error) {
+	var row struct {
+		Rate float64 `json:"speed_tg"`
+	}
+	err := l.run(ctx, &row, "llama-batched-bench", "-m", model, "-t", strconv.Itoa(threads), "-c", "4096",
+		"-npp", strconv.Itoa(prompt), "-ntg", strconv.Itoa(decode), "-npl", strconv.Itoa(streams), "--output-format", "jsonl")
+	return row.Rate, err
+}
+
+// run runs a program and reads the one JSON line it prints.
+func (l llamaCPP) run(ctx context.Context, row any, name string, args ...string) error {
+	c := exec.CommandContext(ctx, filepath.Join(l.bin, name), args...)
+	out, err := c.Output()
+	if err != nil {
+		var exit *exec.ExitError
+		if errors.As(err, &exit) {
+			lines := strings.Split(strings.TrimSpace(string(exit.Stderr)), "\n")
+			err = fmt.Errorf("%w: %s", err, lines[len(lines)-1])
+		}
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	for line := range strings.Lines(string(out)) {
+		if strings.HasPrefix(line, "{") {
+			if err := json.Unmarshal([]byte(line), row); err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			return nil
+		}
+	}
+	return fmt.Errorf("%s printed no result", name)
+}

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"time"
+)
+
+// serving is one model answered through the whole system beside the engine
+// alone, on the same prompt and number of tokens.
+type serving struct {
+	name            string
+	model           string // a path, or an embedded model
+	threads, stages int
+	answers, tokens int  // answers a round, one after the other, and tokens of each
+	speed           bool // the figure is the speed, not the work
+
+	served, alone    []float64 // µs of CPU a token, by round
+	servedRate, rate []float64 // tokens a second of decoding, by round
+}
+
+// measure starts a server and runs rounds of both.
+func (s *serving) measure(ctx context.Context, program string, rounds int) (err error) {
+	m, err := openMachine(s.model, s.threads)
+	if err != nil {
+		return err
+	}
+	defer m.close()
+	up, err := startServer(ctx, program, s.model, s.threads, s.stages)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = up.stop() }()
+	vocab, err := m.model.Vocab()
+	if err != nil {
+		return err
+	}
+	stop := vocab.End()
+	a, err := up.ask(ctx, 16, stop) // warms up and tells the length of the prompt
+	for n := 0; n < rounds && err == nil; n++ {
+		if err = s.runServed(ctx, up, stop); err == nil {
+			err = s.runAlone(m, a.prompt)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", s.name, err)
+	}
+	return nil
+}
+
+func (s *serving) runServed(ctx context.Context, up *server, stop []int32) error {
+	start, err := cpuTime(up.cmd.Process.Pid)
+	if err != nil {
+		return err
+	}
+	var rates []float64
+	for range s.answers {
+		a, err := up.ask(ctx, s.tokens, stop)
+		if err != nil {
+			return err
+		}
+		rates = append(rates, a.rate())
+	}
+	end, err := cpuTime(up.cmd.Process.Pid)
+	s.served = append(s.served, s.perToken(end-start))
+	s.servedRate = append(s.servedRate, median(rates))
+	return err
+}
+
+func (s *serving) runAlone(m *machine, prompt int) error {
+	start, err := cpuTime(os.Getpid())
+	if err != nil {
+		return err
+	}
+	var rates []float64
+	for range s.answers {
+		rate, err := m.decode(1, prompt, s.tokens-1)
+		if err != nil {
+			return err
+		}
+		rates = append(rates, rate)
+	}
+	end, err := cpuTime(os.Getpid())
+	s.alone = append(s.alone, s.perToken(end-start))
+	s.rate = append(s.rate, median(rates))
+	return err
+}
+
+// perToken returns µs a token.
+func (s *serving) perToken(d time.Duration) float64 {
+	return float64(d.Nanoseconds()) / 1e3 / float64(s.answers*s.tokens)
+}
+
+// work returns what serving a token costs beyond the engine, in µs of CPU, by
+// round.
+func (s *serving) work() []float64 {
+	v := slices.Clone(s.served)
+	for i := range v {
+		v[i] -= s.alone[i]
+	}
+	return v
+}
+
+func (s *serving) print(w io.Writer) {
+	fmt.Fprintf(w, "%-24s CPU a token: served %s µs, engine alone %s µs, service %s µs\n",
+		s.name, spread(s.served), spread(s.alone), spread(s.work()))
+	fmt.Fprintf(w, "%-24s decoding: served %s tokens/s, engine alone %s tokens/s\n", "", spread(s.servedRate), spread(s.rate))
+}

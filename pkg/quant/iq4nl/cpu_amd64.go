@@ -1,0 +1,10 @@
+package iq4nl
+
+import "github.com/shoal-llm/shoal/pkg/quant/p16"
+
+//go:generate go run asm.go -out kernels_amd64.s -stubs kernels_amd64.go -pkg iq4nl
+
+var (
+	avx2   = p16.Widths{avx2T12, avx2T8, avx2T4, avx2T1}
+	avx512 = p16.Widths{avx512T12, avx512T8, avx512T4, avx512T1}
+)

@@ -1,0 +1,9 @@
+package iq4nl
+
+import (
+	"testing"
+
+	"github.com/shoal-llm/shoal/pkg/quant/quanttest"
+)
+
+func TestFixtureFormat(t *testing.T) { quanttest.Run(t, Format) }

@@ -1,0 +1,8 @@
+//go:build !amd64
+
+package q2k
+
+import "github.com/shoal-llm/shoal/pkg/quant/p16"
+
+// The portable kernel serves every level.
+var avx2, avx512 p16.Widths

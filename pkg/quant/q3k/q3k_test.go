@@ -1,0 +1,9 @@
+package q3k
+
+import (
+	"testing"
+
+	"github.com/shoal-llm/shoal/pkg/quant/quanttest"
+)
+
+func TestFixtureFormat(t *testing.T) { quanttest.Run(t, Format) }
