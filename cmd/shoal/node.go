@@ -31,6 +31,8 @@ type nodeOptions struct {
 	advertise  string
 	adminAddr  string
 	join       []string
+
+	tel *telemetry.Telemetry // of the process; nil: the node makes its own
 }
 
 func (o *nodeOptions) flags(f *pflag.FlagSet, role pki.Role) {
@@ -95,7 +97,10 @@ func newNode(ctx context.Context, log *slog.Logger, secret pki.Secret, o nodeOpt
 	if err != nil {
 		return nil, portError("--grpc-addr", o.grpcAddr, err)
 	}
-	tel, stop, err := telemetry.New(ctx, telemetry.Options{ServiceName: "shoal", Version: version, NodeID: o.id, Role: string(role)})
+	tel, stop := o.tel, func(context.Context) error { return nil }
+	if tel == nil {
+		tel, stop, err = telemetry.New(ctx, telemetry.Options{ServiceName: "shoal", Version: version, NodeID: o.id, Role: string(role)})
+	}
 	if err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
@@ -171,19 +176,51 @@ func (n *node) gossip(o nodeOptions, devices []cluster.Device) (*cluster.Cluster
 }
 
 // run runs parts until the context ends or one fails, then ends telemetry.
-func (n *node) run(ctx context.Context, parts ...func(context.Context) error) error {
+func (n *node) run(ctx context.Context, parts ...part) error {
+	err := together(ctx, parts...)
+	endTelemetry(ctx, n.log, n.stopTel)
+	return err
+}
+
+// endTelemetry sends what is left, for a moment.
+func endTelemetry(ctx context.Context, log *slog.Logger, stop func(context.Context) error) {
+	const flush = 2 * time.Second
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), flush)
+	defer cancel()
+	if err := stop(ctx); err != nil {
+		log.Warn("telemetry did not end cleanly", "error", err)
+	}
+}
+
+// part runs until its context ends.
+type part func(context.Context) error
+
+// together runs parts until ctx ends or one fails, which ends the others.
+func together(ctx context.Context, parts ...part) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for _, p := range parts {
 		group.Go(func() error { return p(ctx) })
 	}
-	err := group.Wait()
-	const flush = 2 * time.Second
-	stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), flush)
-	defer cancel()
-	if stopErr := n.stopTel(stopCtx); stopErr != nil {
-		n.log.Warn("telemetry did not end cleanly", "error", stopErr)
+	return group.Wait()
+}
+
+// frontFirst runs front and what it needs. When ctx ends, front ends first: the
+// answers that it still gives need the others. A failure of the others ends it.
+func frontFirst(front part, others ...part) part {
+	return func(ctx context.Context) error {
+		behind, stopBehind := context.WithCancel(context.WithoutCancel(ctx))
+		defer stopBehind()
+		ctx, stopFront := context.WithCancel(ctx)
+		defer stopFront()
+		failed := make(chan error, 1)
+		go func() {
+			failed <- together(behind, others...)
+			stopFront()
+		}()
+		err := front(ctx)
+		stopBehind()
+		return errors.Join(err, <-failed)
 	}
-	return err
 }
 
 func newSecret() *cobra.Command {

@@ -101,6 +101,9 @@ func newCoordinator() *cobra.Command {
 
 func runCoordinator(c *cobra.Command, o coordinatorOptions, opts nodeOptions) error {
 	ctx, log := c.Context(), newLogger(c)
+	if err := o.config.Validate(); err != nil {
+		return usageError{c.CommandPath(), err}
+	}
 	secret, err := loadSecret(opts)
 	if err != nil {
 		return err

@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/shoal-llm/shoal/internal/cluster"
 	"github.com/shoal-llm/shoal/internal/library"
 	"github.com/shoal-llm/shoal/internal/pki"
+	"github.com/shoal-llm/shoal/internal/telemetry"
 	"github.com/shoal-llm/shoal/internal/telemetry/admin"
 	"github.com/shoal-llm/shoal/pkg/compute"
 	"github.com/shoal-llm/shoal/services/coordinator"
@@ -60,19 +63,17 @@ they would between machines.`,
 type up struct {
 	out     io.Writer
 	started time.Time
-	nodes   []*node
-	parts   []func(context.Context) error
-	close   []func() error
+	close   []func() error // last first
 }
 
 func (o *upOptions) run(c *cobra.Command) (err error) {
 	u := &up{out: c.OutOrStdout(), started: time.Now()}
 	defer func() {
-		for _, f := range u.close {
+		for _, f := range slices.Backward(u.close) {
 			err = errors.Join(err, f())
 		}
 	}()
-	if err := o.gateway.complete(); err != nil {
+	if err := errors.Join(o.gateway.complete(), o.coordinator.config.Validate()); err != nil {
 		return usageError{c.CommandPath(), err}
 	}
 	model, file, err := loadModel(library.Library{Dir: o.coordinator.models}, o.coordinator.model)
@@ -87,8 +88,13 @@ func (o *upOptions) run(c *cobra.Command) (err error) {
 func (u *up) start(c *cobra.Command, o *upOptions, model coordinator.Model) error {
 	ctx, secret := c.Context(), pki.NewSecret()
 	log := newLogger(c)
+	tel, stopTel, err := telemetry.New(ctx, telemetry.Options{ServiceName: "shoal", Version: version, NodeID: "up"})
+	if err != nil {
+		return err
+	}
+	defer endTelemetry(ctx, log, stopTel)
 	local := func(role pki.Role, seeds ...string) (*node, nodeOptions, error) {
-		opts := nodeOptions{id: string(role), grpcAddr: "127.0.0.1:0", gossipAddr: "127.0.0.1:0", join: seeds}
+		opts := nodeOptions{id: string(role), grpcAddr: "127.0.0.1:0", gossipAddr: "127.0.0.1:0", join: seeds, tel: tel}
 		n, err := newNode(ctx, log, secret, opts, role)
 		return n, opts, err
 	}
@@ -137,13 +143,22 @@ func (u *up) start(c *cobra.Command, o *upOptions, model coordinator.Model) erro
 	if err != nil {
 		return err
 	}
-	adm, err := admin.New(o.adminAddr, g.Ready, cn.tel, log)
+	adm, err := admin.New(o.adminAddr, g.Ready, tel, log)
 	if err != nil {
 		return err
 	}
 	u.greet(model, be, g.URL(), g.GRPCAddr().String(), adm.Addr())
 	report := func(ctx context.Context) error { return u.reportReady(ctx, co) }
-	return cn.run(ctx, members.Run, co.Run, smembers.Run, s.Run, g.Run, adm.Run, report)
+	return together(ctx, frontFirst(g.Run, gossip(members), co.Run, gossip(smembers), s.Run), adm.Run, report)
+}
+
+// gossip takes part until its context ends, without a good-bye: who would hear
+// it ends at the same time.
+func gossip(members *cluster.Cluster) part {
+	return func(ctx context.Context) error {
+		defer context.AfterFunc(ctx, members.Close)()
+		return members.Run(context.WithoutCancel(ctx))
+	}
 }
 
 // greet prints where everything is, before the model is loaded.

@@ -204,11 +204,6 @@ func (a *Asm) SMOV(d R, n V) {
 	a.word(0x0e022c00|uint32(n)<<5|uint32(d), "smov w%d, v%d.h[0]", int(d), n)
 }
 
-// LD1R loads 4 bytes into each lane.
-func (a *Asm) LD1R(d V, base R) {
-	a.word(0x4d40c800|uint32(base)<<5|uint32(d), "ld1r {v%d.4s}, [x%d]", d, int(base))
-}
-
 // LD2 loads 4 pairs: the first values into d, the second ones into the register
 // after it.
 func (a *Asm) LD2(d V, base R) {

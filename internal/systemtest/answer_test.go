@@ -62,44 +62,60 @@ func TestAnswersOfTheCluster(t *testing.T) {
 	})
 }
 
-// checkStages wants one stage on each of nodes, and all layers once.
+// modelState is what /v1/models says of a model.
+type modelState struct {
+	State  string   `json:"state"`
+	Layers int      `json:"layers"`
+	Stages []string `json:"stages"` // "node/device [first..end) …"
+}
+
+// checkStages wants one stage on each of nodes, and all layers once. The gateway
+// may remember the stages of a moment ago.
 func checkStages(ctx context.Context, t *testing.T, c *system, nodes []string) {
 	t.Helper()
-	var models struct {
-		Data []struct {
-			ID    string `json:"id"`
-			Shoal struct {
-				State  string   `json:"state"`
-				Layers int      `json:"layers"`
-				Stages []string `json:"stages"`
-			} `json:"shoal"`
-		} `json:"data"`
+	eventually(ctx, t, "wrong stages", func() error {
+		var models struct {
+			Data []struct {
+				ID    string     `json:"id"`
+				Shoal modelState `json:"shoal"`
+			} `json:"data"`
+		}
+		if err := c.client().read(ctx, "/v1/models", nil, &models); err != nil {
+			return err
+		}
+		if len(models.Data) != 1 || models.Data[0].ID != "tiny" {
+			return fmt.Errorf("models are %+v, want tiny", models)
+		}
+		return models.Data[0].Shoal.covers(nodes)
+	})
+}
+
+// covers is an error unless each of nodes has one stage and together they have
+// every layer once.
+func (m modelState) covers(nodes []string) error {
+	if m.State != "ready" || len(m.Stages) != len(nodes) {
+		return fmt.Errorf("the model is %s with stages %v, want ready on %v", m.State, m.Stages, nodes)
 	}
-	if err := c.client().read(ctx, "/v1/models", nil, &models); err != nil {
-		t.Fatal(err)
-	}
-	if len(models.Data) != 1 || models.Data[0].ID != "tiny" || models.Data[0].Shoal.State != "ready" {
-		t.Fatalf("models are %+v, want tiny, ready", models)
-	}
-	m, seen, layer := models.Data[0].Shoal, map[string]bool{}, 0
-	for _, s := range m.Stages { // "node/device [first..end)…"
-		name, layers, _ := strings.Cut(s, " ")
-		name, _, _ = strings.Cut(name, "/")
+	seen, layer := map[string]bool{}, 0
+	for _, s := range m.Stages {
+		place, layers, _ := strings.Cut(s, " ")
+		name, _, _ := strings.Cut(place, "/")
 		seen[name] = true
 		var first, end int
 		if _, err := fmt.Sscanf(layers, "[%d..%d)", &first, &end); err != nil || first != layer || end <= first {
-			t.Errorf("stage %q does not go on at layer %d: %v", s, layer, err)
+			return fmt.Errorf("stage %q does not go on at layer %d", s, layer)
 		}
 		layer = end
 	}
-	if layer != m.Layers || len(m.Stages) != len(nodes) {
-		t.Errorf("stages %v, want %d that have %d layers", m.Stages, len(nodes), m.Layers)
-	}
 	for _, n := range nodes {
 		if !seen[n] {
-			t.Errorf("stages %v: none on %s", m.Stages, n)
+			return fmt.Errorf("stages %v: none on %s", m.Stages, n)
 		}
 	}
+	if layer != m.Layers {
+		return fmt.Errorf("stages %v of %d layers", m.Stages, m.Layers)
+	}
+	return nil
 }
 
 func checkText(t *testing.T, want string, ask func() (string, error)) {

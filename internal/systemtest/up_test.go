@@ -2,6 +2,7 @@ package systemtest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"regexp"
@@ -98,7 +99,7 @@ func TestUpAnswers(t *testing.T) {
 // TestSignalsEndAnAnswer: while an answer is given, a signal ends the process
 // within the drain time, and the client hears of the end.
 func TestSignalsEndAnAnswer(t *testing.T) {
-	for s, want := range map[syscall.Signal]int{syscall.SIGTERM: 0, syscall.SIGINT: 130} {
+	for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
 		t.Run(s.String(), func(t *testing.T) {
 			ctx := within(t, hang+30*time.Second)
 			u := startUp(ctx, t, nil, "--listen=127.0.0.1:0")
@@ -123,16 +124,36 @@ func TestSignalsEndAnAnswer(t *testing.T) {
 				}
 				return nil
 			})
-			if end.Type != "complete" && end.Type != "stopped" {
-				t.Errorf("the answer ended with %+v, want complete or stopped", end)
+			if end.Type != "complete" || end.Usage.CompletionTokens != longTokens {
+				t.Errorf("the answer ended with %+v, want all of it: there is time to drain", end)
 			}
-			if code := u.exitCode(ctx, t); code != want {
-				t.Errorf("it ended with code %d, want %d", code, want)
+			if _, err := c.receive(ctx); websocket.CloseStatus(err) != websocket.StatusGoingAway {
+				t.Errorf("the socket ends with %v, want that the server goes away", err)
+			}
+			if code := u.exitCode(ctx, t); code != 0 {
+				t.Errorf("it ended with code %d, want 0", code)
 			}
 			if e := u.err.String(); strings.Contains(e, "panic") || strings.Contains(e, `"level":"ERROR"`) {
 				t.Errorf("it ended with noise: %s", e)
 			}
 		})
+	}
+}
+
+// TestInterruptedRun: an answer in the terminal ends by Ctrl-C with the code that
+// shells expect.
+func TestInterruptedRun(t *testing.T) {
+	ctx := within(t, hang)
+	p := start(t, nil, "run", "tiny", longPrompt, "--temperature=2", "--seed=7", "--max-tokens="+fmt.Sprint(longTokens))
+	eventually(ctx, t, "no text comes", func() error {
+		if p.out.String() != "" {
+			return nil
+		}
+		return errors.Join(errors.New("it is silent"), p.running())
+	})
+	p.signal(t, syscall.SIGINT)
+	if code := p.exitCode(ctx, t); code != 130 {
+		t.Errorf("it ended with code %d, want 130", code)
 	}
 }
 

@@ -3143,7 +3143,7 @@ pass1:
 	WORD $0x4fb21288 // fmla v8.4s, v20.4s, v18.s[1]
 	WORD $0x4fb3128c // fmla v12.4s, v20.4s, v19.s[1]
 	FMOVQ 272(R4), F20
-	WORD $0xd503201f // fmla v1.4s, v20.4s, v16.s[1]
+	WORD $0x4fb01281 // fmla v1.4s, v20.4s, v16.s[1]
 	WORD $0x4fb11285 // fmla v5.4s, v20.4s, v17.s[1]
 	WORD $0x4fb21289 // fmla v9.4s, v20.4s, v18.s[1]
 	WORD $0x4fb3128d // fmla v13.4s, v20.4s, v19.s[1]
