@@ -3,6 +3,7 @@ GO      ?= go
 BUF     := .tmp/buf/node_modules/.bin/buf
 MODELS  := .cache/models
 SMOLLM2 := $(MODELS)/smollm2.gguf
+LLAMACPP := .cache/llama.cpp
 
 .DEFAULT_GOAL := help
 
@@ -23,6 +24,22 @@ cross: ## check that shoal builds for Linux, macOS and Windows on amd64 and arm6
 .PHONY: test
 test: ## all tests that need nothing but Go
 	$(GO) test ./...
+
+# Needs QEMU's user emulation (Debian: apt-get install qemu-user). "-cpu max" has
+# the dot products of ARMv8.2, "cortex-a57" has not.
+QEMU_ARM64 ?= qemu-aarch64
+TEST_ARM64  = GOARCH=arm64 CGO_ENABLED=0 $(GO) test -exec
+
+.PHONY: test-arm64
+test-arm64: ## the arm64 kernels and the class's bits, emulated
+	$(TEST_ARM64) "$(QEMU_ARM64) -cpu max" ./pkg/quant/... ./pkg/compute/cpu/vec
+	$(TEST_ARM64) "$(QEMU_ARM64) -cpu max" -run 'TestOneClass|TestClassFingerprints' ./pkg/compute/cpu
+	$(TEST_ARM64) "$(QEMU_ARM64) -cpu max" -run TestClassHashes ./pkg/model/llama
+	$(TEST_ARM64) "$(QEMU_ARM64) -cpu cortex-a57" -run TestClassFingerprints ./pkg/compute/cpu
+
+.PHONY: test-class
+test-class: ## the class's bits in builds for old and new amd64
+	@for v in v1 v3; do GOAMD64=$$v $(GO) test -run TestClass ./pkg/compute/cpu ./pkg/model/llama || exit 1; done
 
 .PHONY: race
 race: ## the packages with goroutines under the race detector
@@ -68,6 +85,31 @@ $(SMOLLM2):
 .PHONY: bench
 bench: build model ## tokens/s of prefill 512 and decode 128, 1 and 2 stages, into docs/measurements/engine.json
 	bin/shoal bench model tiny $(SMOLLM2) --stages 1,2 --runs 5 --save docs/measurements/engine.json
+	$(MAKE) docs
+
+BENCH_MODELS := $(SMOLLM2) $(addprefix $(MODELS)/smollm2-,q4_0.gguf q8_0.gguf) \
+	$(addprefix $(MODELS)/generated-,q4_0.gguf q4_k.gguf q6_k.gguf)
+
+.PHONY: llamacpp
+llamacpp: ## llama.cpp to compare with, built once (some minutes) into .cache/llama.cpp
+	bench/llamacpp.sh $(LLAMACPP)
+
+.PHONY: bench-models
+bench-models: $(BENCH_MODELS) ## the model files of bench-cpu, into .cache/models
+.INTERMEDIATE: $(MODELS)/generated-f16.gguf
+$(MODELS)/generated-f16.gguf: | $(SMOLLM2)
+	python3 bench/generate_model.py $(SMOLLM2) $@.part && mv $@.part $@
+$(MODELS)/smollm2-%.gguf: | $(SMOLLM2) llamacpp
+	$(call quantize,$(SMOLLM2))
+$(MODELS)/generated-%.gguf: | $(MODELS)/generated-f16.gguf llamacpp
+	$(call quantize,$(MODELS)/generated-f16.gguf)
+quantize = $(LLAMACPP)/build/bin/llama-quantize --allow-requantize --pure $(1) $@.part $* >$@.log 2>&1 || { tail -5 $@.log >&2; exit 1; }; \
+	mv $@.part $@; rm $@.log
+
+.PHONY: bench-cpu
+bench-cpu: build llamacpp bench-models ## side by side with llama.cpp on a quiet machine, about 12 minutes, into docs/measurements/cpu.json
+	$(GO) build -o .cache/bench ./bench
+	.cache/bench -models $(MODELS) -llamacpp $(LLAMACPP) -shoal bin/shoal -runs 5 -save docs/measurements/cpu.json
 	$(MAKE) docs
 
 .PHONY: browser

@@ -50,7 +50,8 @@ for tool in pip cmake c++ git; do
 done
 fetch
 build build "" "-include $here/amx.h" "${bench[@]}" llama-quantize llama-perplexity ggml-rpc-server
-if c++ -march=native -dM -E -x c++ /dev/null | grep -q __AMX_INT8__; then
+macros=$(c++ -march=native -dM -E -x c++ /dev/null)
+if [[ $macros == *__AMX_INT8__* ]]; then
 	flags="-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"
 	build build-no-amx "$flags" "$flags" "${bench[@]}"
 fi

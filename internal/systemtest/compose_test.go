@@ -27,10 +27,12 @@ type composeService struct {
 	Volumes     []string `yaml:"volumes"`
 	Secrets     []string `yaml:"secrets"`
 	Environment any      `yaml:"environment"`
-	Grace       string   `yaml:"stop_grace_period"`
 	Healthcheck struct {
 		Test []string `yaml:"test"`
 	} `yaml:"healthcheck"`
+	DependsOn map[string]struct {
+		Condition string `yaml:"condition"`
+	} `yaml:"depends_on"`
 }
 
 // variable is ${NAME:-default} in a compose file.

@@ -50,9 +50,15 @@ func (p *process) report(t *testing.T) {
 	})
 }
 
-// baseEnv is the environment without settings of shoal and of telemetry.
+// oneThread gives a process one CPU worker. A whole cluster shares this machine
+// with its tests, and the workers of a device wait for each other: were they
+// more than there are cores to run them, everything would wait.
+const oneThread = "SHOAL_THREADS=1"
+
+// baseEnv is the environment without settings of shoal and of telemetry, and
+// with oneThread.
 func baseEnv() []string {
-	var env []string
+	env := []string{oneThread}
 	for _, e := range os.Environ() {
 		if !strings.HasPrefix(e, "SHOAL_") && !strings.HasPrefix(e, "OTEL_") {
 			env = append(env, e)

@@ -133,12 +133,14 @@ func (s *server) receive(stream pb.CoordinatorService_RelayServer, r *relay) err
 func (e relayOpened) apply(o *owner) {
 	o.relays[e.r] = true
 	o.log.Info("gateway connected", "node", e.r.node)
+	o.journal.note(noteGatewayJoined, e.r.node, "")
 }
 
 func (e relayClosed) apply(o *owner) {
 	e.r.closed = true
 	delete(o.relays, e.r)
 	o.log.Info("gateway disconnected", "node", e.r.node, "generations", len(e.r.sessions))
+	o.journal.note(noteGatewayLeft, e.r.node, "")
 	for _, s := range e.r.sessions {
 		o.stop(s, "client")
 	}
@@ -202,25 +204,7 @@ func (s *server) Cluster(ctx context.Context, _ *pb.ClusterRequest) (*pb.Cluster
 	}
 }
 
-func (e clusterAsked) apply(o *owner) {
-	id := o.c.deps.Identity
-	_, why := o.reason()
-	r := &pb.ClusterResponse{
-		Cluster: id.ClusterID(), Coordinator: id.NodeID(), Epoch: o.machine.Epoch(),
-		Ready: why == "", Reason: why, Models: []*pb.ModelInfo{o.modelInfo(why)},
-		Running: uint32(len(o.running)), Waiting: uint32(o.waiting.len()),
-	}
-	for _, n := range o.nodes {
-		r.Nodes = append(r.Nodes, &pb.NodeInfo{
-			Node: n.link.node, Address: *n.link.addr.Load(), State: n.state, Reason: n.reason,
-			Devices: n.hello.GetDevices(), Version: n.hello.GetVersion(),
-		})
-	}
-	slices.SortFunc(r.Nodes, func(a, b *pb.NodeInfo) int {
-		return slices.Compare([]byte(a.Node), []byte(b.Node))
-	})
-	e.answer <- r
-}
+func (e clusterAsked) apply(o *owner) { e.answer <- o.report() }
 
 func (o *owner) modelInfo(why string) *pb.ModelInfo {
 	m := &o.c.deps.Model

@@ -84,10 +84,10 @@ func (o *owner) sampled(r *frame.Sampled) {
 
 // act does what a generation machine asks for.
 func (o *owner) act(s *session, actions []generation.Action) {
-	for _, a := range actions {
+	for i, a := range actions {
 		switch a := a.(type) {
 		case generation.Token:
-			o.token(s, a)
+			o.token(s, a, completes(actions[i+1:]))
 		case generation.Commit:
 			o.drive(&pb.DriveRequest{Message: &pb.DriveRequest_Commit{Commit: &pb.Commit{
 				Slot: uint32(s.place), Attempt: s.attempt, Length: a.Length,
@@ -108,14 +108,29 @@ func (o *owner) act(s *session, actions []generation.Action) {
 	}
 }
 
-func (o *owner) token(s *session, t generation.Token) {
+// completes reports whether the answer is complete with what comes next.
+func completes(next []generation.Action) bool {
+	for _, a := range next {
+		switch a.(type) {
+		case generation.Token:
+			return false
+		case generation.Complete:
+			return true
+		}
+	}
+	return false
+}
+
+// token sends a token; last says that the answer ends with it.
+func (o *owner) token(s *session, t generation.Token, last bool) {
 	s.last = time.Now()
 	if s.first.IsZero() {
 		s.first = s.last
 		o.phase(s, telemetry.SpanDecode, nil)
 	}
 	o.c.deps.Telemetry.AddTokens(telemetry.Generated, 1)
-	out := &pb.Token{Seq: t.Seq, Id: t.ID, Delta: &pb.Delta{Delta: &pb.Delta_Content{Content: t.Text}}}
+	o.journal.totals.GeneratedTokens++
+	out := &pb.Token{Seq: t.Seq, Id: t.ID, Last: last, Delta: &pb.Delta{Delta: &pb.Delta_Content{Content: t.Text}}}
 	if t.LogProb != nil {
 		out.Logprob = &pb.LogProb{Logprob: t.LogProb.LogProb}
 		for _, alt := range t.LogProb.Top {
@@ -211,6 +226,9 @@ func (o *owner) end(s *session, terminal *pb.Event) {
 		return
 	}
 	o.send(s, terminal)
+	if terminal.GetError() != nil {
+		o.journal.totals.Failed++
+	}
 	s.done = true
 	o.phase(s, "", nil)
 	delete(s.relay.sessions, s.number)

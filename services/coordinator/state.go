@@ -48,6 +48,8 @@ type owner struct {
 
 	relays map[*relay]bool
 	dirty  []*relay // with messages to be sent after this event
+
+	journal journal
 }
 
 // slot is a place for one session on the pipeline.
@@ -161,6 +163,7 @@ func (e linkUp) apply(o *owner) {
 	}
 	n.conn, n.hello, n.state, n.reason = e.conn, e.hello, "ready", ""
 	o.log.Info("shard joined", "node", n.link.node, "devices", len(e.hello.GetDevices()), "version", e.hello.GetVersion())
+	o.journal.note(noteNodeJoined, n.link.node, "")
 	joined := plan.Node{ID: n.link.node, Address: *n.link.addr.Load()}
 	for _, d := range e.hello.GetDevices() {
 		joined.Devices = append(joined.Devices, plan.Device{
@@ -176,12 +179,13 @@ func (e linkDown) apply(o *owner) {
 	if n == nil || n.link != e.link {
 		return
 	}
-	state := "lost"
+	state, kind := "lost", noteNodeLost
 	if errors.Is(e.err, errRefused) {
-		state = "refused"
+		state, kind = "refused", noteNodeRefused
 	}
 	if n.conn != nil || n.state != state || n.reason != e.err.Error() {
 		o.log.Warn("shard "+state, "node", n.link.node, "err", e.err)
+		o.journal.note(kind, n.link.node, e.err.Error())
 	}
 	n.state, n.reason = state, e.err.Error()
 	if n.conn != nil && n.conn == e.conn {
@@ -245,6 +249,7 @@ func (o *owner) step(e plan.Event) {
 // they hold.
 func (o *owner) install(p *plan.Plan) {
 	o.log.Info("new plan", "epoch", p.Epoch, "stages", fmt.Sprint(p.Stages), "sessions", p.Sessions, "context", p.Context)
+	o.journal.note(notePlan, "", fmt.Sprint(p.Stages))
 	m := &pb.ControlRequest{Message: &pb.ControlRequest_Plan{Plan: o.planProto(p)}}
 	for _, n := range o.nodes {
 		if n.conn != nil {
@@ -254,6 +259,13 @@ func (o *owner) install(p *plan.Plan) {
 }
 
 func (o *owner) planProto(p *plan.Plan) *pb.Plan {
+	return &pb.Plan{
+		Epoch: p.Epoch, Coordinator: o.c.deps.Identity.NodeID(),
+		Model: o.c.deps.Model.proto(), Pipelines: []*pb.Pipeline{pipelineProto(p)},
+	}
+}
+
+func pipelineProto(p *plan.Plan) *pb.Pipeline {
 	out := &pb.Pipeline{
 		Id: pipelineID, Pages: uint32(p.Pages), Slots: uint32(p.Slots), Rows: uint32(p.Rows),
 		Lanes: 1, Context: uint32(p.Context),
@@ -265,10 +277,7 @@ func (o *owner) planProto(p *plan.Plan) *pb.Plan {
 			NumericsClass: s.Class, Fingerprint: s.Fingerprint,
 		})
 	}
-	return &pb.Plan{
-		Epoch: p.Epoch, Coordinator: o.c.deps.Identity.NodeID(),
-		Model: o.c.deps.Model.proto(), Pipelines: []*pb.Pipeline{out},
-	}
+	return out
 }
 
 // open starts the streams of a plan whose stages are ready.
@@ -290,6 +299,7 @@ func (e pipelineUp) apply(o *owner) {
 	}
 	o.pipe.ready = true
 	o.log.Info("ready", "epoch", e.epoch, "fingerprint", o.fingerprint)
+	o.journal.note(noteReady, "", "")
 	o.admit()
 }
 
@@ -300,6 +310,7 @@ func (e pipelineDown) apply(o *owner) {
 // drop ends the pipeline: every session on it gets its one error, at once.
 func (o *owner) drop(reason string) {
 	o.log.Warn("pipeline lost", "reason", reason, "sessions", len(o.running))
+	o.journal.note(notePipelineLost, "", reason)
 	if o.pipe != nil {
 		o.pipe.stop()
 	}

@@ -48,15 +48,16 @@ type Backend struct {
 	reference bool
 	log       *slog.Logger
 
-	memory    uint64              // limit, 0 for none
-	scratch   atomic.Uint64       // bytes of the gang's working memory
-	arenas    map[*arena]struct{} // owner's goroutine only
-	free      chan *pass          // passes that may be recorded
-	queue     chan *pass          // submitted passes
-	done      chan compute.Completion
-	gang      *gang
-	finished  sync.WaitGroup
-	closeOnce sync.Once
+	memory     uint64              // limit, 0 for none
+	scratch    atomic.Uint64       // bytes of the gang's working memory
+	arenas     map[*arena]struct{} // owner's goroutine only
+	free       chan *pass          // passes that may be recorded
+	unfinished atomic.Int32        // passes begun and not completed
+	queue      chan *pass          // submitted passes
+	done       chan compute.Completion
+	gang       *gang
+	finished   sync.WaitGroup
+	closeOnce  sync.Once
 }
 
 var _ compute.Backend = (*Backend)(nil)
@@ -90,15 +91,12 @@ func Open(cfg Config) (*Backend, error) {
 		reference: cfg.Reference,
 		log:       log,
 		memory:    memory,
-		free:      make(chan *pass, compute.MaxPasses),
+		free:      make(chan *pass, compute.MaxPasses+threads),
 		queue:     make(chan *pass, compute.MaxPasses),
 		done:      make(chan compute.Completion, compute.MaxPasses),
 	}
 	if cfg.Reference {
 		b.info.Class = referenceClass
-	}
-	for range compute.MaxPasses {
-		b.free <- &pass{be: b}
 	}
 	b.gang = newGang(b, threads)
 	b.finished.Go(b.serve)
@@ -128,7 +126,8 @@ func (b *Backend) serve() {
 	defer b.gang.stop()
 	for p := range b.queue {
 		c := b.gang.run(p)
-		b.free <- p
+		b.gang.retire(p, func(p *pass) { b.free <- p })
+		b.unfinished.Add(-1)
 		b.done <- c
 	}
 }

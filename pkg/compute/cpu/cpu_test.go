@@ -3,6 +3,7 @@ package cpu
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -241,10 +242,15 @@ func TestMismatchPanics(t *testing.T) {
 
 // TestOpenRefuses what the machine or the sizes do not allow.
 func TestOpenRefuses(t *testing.T) {
+	foreign := quant.NEON
+	if runtime.GOARCH == "arm64" {
+		foreign = quant.AVX2
+	}
 	for name, cfg := range map[string]Config{
 		"negative threads": {Threads: -1},
 		"too many threads": {Threads: maxThreads + 1},
 		"unknown level":    {Level: new(quant.Level(9))},
+		"foreign level":    {Level: &foreign},
 	} {
 		if be, err := Open(cfg); err == nil {
 			be.Close()

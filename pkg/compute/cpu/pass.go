@@ -1,6 +1,9 @@
 package cpu
 
 import (
+	"slices"
+	"sync/atomic"
+
 	"github.com/shoal-llm/shoal/pkg/compute"
 	"github.com/shoal-llm/shoal/pkg/quant"
 )
@@ -13,8 +16,11 @@ type pass struct {
 	tag   uint64
 	reads []compute.Read
 
-	clears []step // run before steps
-	steps  []step
+	clears   []step // run before steps
+	steps    []step
+	progress []progress // of each step
+	number   uint64
+	inside   atomic.Int32 // workers that may read the pass
 
 	ints     []int32
 	bytes    []byte
@@ -35,13 +41,17 @@ var _ compute.Pass = (*pass)(nil)
 // Begin starts a pass. It panics when MaxPasses are unfinished or the spans do
 // not cover the rows.
 func (b *Backend) Begin(batch *compute.Batch) compute.Pass {
-	select {
-	case p := <-b.free:
-		p.begin(batch)
-		return p
-	default:
+	if b.unfinished.Add(1) > compute.MaxPasses {
 		panic("cpu: Begin while MaxPasses passes are unfinished")
 	}
+	var p *pass
+	select {
+	case p = <-b.free:
+	default: // the first ones, and while late workers are inside others: no more than there are workers
+		p = &pass{be: b}
+	}
+	p.begin(batch)
+	return p
 }
 
 func (p *pass) begin(batch *compute.Batch) {
@@ -55,12 +65,11 @@ func (p *pass) begin(batch *compute.Batch) {
 	if row != batch.Rows {
 		fail("spans of %d rows in a batch of %d", row, batch.Rows)
 	}
-	*p = pass{
-		be: p.be, batch: batch, reads: p.reads[:0],
-		clears: p.clears[:0], steps: p.steps[:0],
-		ints: p.ints[:0], bytes: p.bytes[:0], tiles: p.tiles[:0], products: p.products[:0], queries: p.queries[:0],
-		bad: p.bad,
-	}
+	p.batch, p.tag, p.reads = batch, 0, p.reads[:0]
+	p.clears, p.steps = p.clears[:0], p.steps[:0]
+	p.ints, p.bytes, p.tiles = p.ints[:0], p.bytes[:0], p.tiles[:0]
+	p.products, p.queries = p.products[:0], p.queries[:0]
+	p.rows, p.heads, p.kvHeads, p.attends, p.need = list{}, 0, 0, list{}, need{}
 	p.bad = grown(p.bad, batch.Rows)
 	clear(p.bad)
 	p.rows = p.cut(batch.Rows)
@@ -117,6 +126,14 @@ func (p *pass) Submit(tag uint64, reads ...compute.Read) {
 	}
 	p.tag = tag
 	p.reads = append(p.reads, reads...)
+	if len(p.clears) > 0 {
+		p.steps = slices.Insert(p.steps, 0, p.clears...)
+	}
+	p.progress = grown(p.progress, len(p.steps))
+	for i := range p.steps {
+		p.progress[i].taken.Store(0)
+		p.progress[i].done.Store(0)
+	}
 	p.be.queue <- p
 }
 

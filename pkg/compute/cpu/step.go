@@ -29,11 +29,10 @@ const (
 type step struct {
 	kind  kind
 	act   compute.Activation
-	heads int   // attend: query heads of a row
-	layer int   // ropeStore, attend
-	tasks int   // number of tasks
-	taken int64 // tasks taken so far beside each worker's first, atomic
-	chunk int   // rows of a task, where tasks are rows
+	heads int // attend: query heads of a row
+	layer int // ropeStore, attend
+	tasks int // number of tasks
+	chunk int // rows of a task, where tasks are rows
 
 	eps, scale, softCap float32
 	window              int

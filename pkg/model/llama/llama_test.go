@@ -19,4 +19,9 @@ func TestFixtureInvariance(t *testing.T) {
 	}
 }
 
+// TestClassHashes holds on every processor: run it there, or under an emulator.
+func TestClassHashes(t *testing.T) {
+	modeltest.ClassHashes(t, "testdata/class.json", p16.Levels())
+}
+
 func TestSmolLM2(t *testing.T) { modeltest.SmolLM2(t) }

@@ -22,5 +22,6 @@
 //
 // A format supplies how one lane of a block is unpacked (Int8) or how one
 // column is widened (Float), and gets portable kernels; its vector kernels are
-// generated with the skeleton in internal/p16gen.
+// generated with the skeletons in internal/p16gen (amd64) and
+// internal/neongen (arm64).
 package p16

@@ -408,6 +408,9 @@ type ClusterResponse struct {
 	Nodes         []*NodeInfo            `protobuf:"bytes,7,rep,name=nodes,proto3" json:"nodes,omitempty"`
 	Running       uint32                 `protobuf:"varint,8,opt,name=running,proto3" json:"running,omitempty"` // sessions
 	Waiting       uint32                 `protobuf:"varint,9,opt,name=waiting,proto3" json:"waiting,omitempty"`
+	Pipeline      *Pipeline              `protobuf:"bytes,10,opt,name=pipeline,proto3" json:"pipeline,omitempty"` // of the plan in force; absent without one
+	Totals        *Totals                `protobuf:"bytes,11,opt,name=totals,proto3" json:"totals,omitempty"`
+	Events        []*ClusterEvent        `protobuf:"bytes,12,rep,name=events,proto3" json:"events,omitempty"` // the last few, oldest first
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -505,6 +508,173 @@ func (x *ClusterResponse) GetWaiting() uint32 {
 	return 0
 }
 
+func (x *ClusterResponse) GetPipeline() *Pipeline {
+	if x != nil {
+		return x.Pipeline
+	}
+	return nil
+}
+
+func (x *ClusterResponse) GetTotals() *Totals {
+	if x != nil {
+		return x.Totals
+	}
+	return nil
+}
+
+func (x *ClusterResponse) GetEvents() []*ClusterEvent {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+// Totals count since the coordinator started. Rates are differences of them.
+type Totals struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Requests        uint64                 `protobuf:"varint,1,opt,name=requests,proto3" json:"requests,omitempty"`                             // that arrived
+	PromptTokens    uint64                 `protobuf:"varint,2,opt,name=prompt_tokens,json=promptTokens,proto3" json:"prompt_tokens,omitempty"` // of sessions that were placed, without cached ones
+	GeneratedTokens uint64                 `protobuf:"varint,3,opt,name=generated_tokens,json=generatedTokens,proto3" json:"generated_tokens,omitempty"`
+	Failed          uint64                 `protobuf:"varint,4,opt,name=failed,proto3" json:"failed,omitempty"` // requests that ended with an error
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *Totals) Reset() {
+	*x = Totals{}
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Totals) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Totals) ProtoMessage() {}
+
+func (x *Totals) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Totals.ProtoReflect.Descriptor instead.
+func (*Totals) Descriptor() ([]byte, []int) {
+	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Totals) GetRequests() uint64 {
+	if x != nil {
+		return x.Requests
+	}
+	return 0
+}
+
+func (x *Totals) GetPromptTokens() uint64 {
+	if x != nil {
+		return x.PromptTokens
+	}
+	return 0
+}
+
+func (x *Totals) GetGeneratedTokens() uint64 {
+	if x != nil {
+		return x.GeneratedTokens
+	}
+	return 0
+}
+
+func (x *Totals) GetFailed() uint64 {
+	if x != nil {
+		return x.Failed
+	}
+	return 0
+}
+
+// ClusterEvent is something that happened to the cluster.
+type ClusterEvent struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Number        uint64                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`               // grows by one
+	TimeMs        int64                  `protobuf:"varint,2,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"` // Unix milliseconds
+	Kind          string                 `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`                    // node_joined, node_lost, node_refused, plan, ready, pipeline_lost, gateway_joined, gateway_left
+	Node          string                 `protobuf:"bytes,4,opt,name=node,proto3" json:"node,omitempty"`                    // empty unless it is about one
+	Text          string                 `protobuf:"bytes,5,opt,name=text,proto3" json:"text,omitempty"`                    // a few words for people
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClusterEvent) Reset() {
+	*x = ClusterEvent{}
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClusterEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClusterEvent) ProtoMessage() {}
+
+func (x *ClusterEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClusterEvent.ProtoReflect.Descriptor instead.
+func (*ClusterEvent) Descriptor() ([]byte, []int) {
+	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ClusterEvent) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *ClusterEvent) GetTimeMs() int64 {
+	if x != nil {
+		return x.TimeMs
+	}
+	return 0
+}
+
+func (x *ClusterEvent) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *ClusterEvent) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *ClusterEvent) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
 // NodeInfo is a node as the coordinator sees it.
 type NodeInfo struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -520,7 +690,7 @@ type NodeInfo struct {
 
 func (x *NodeInfo) Reset() {
 	*x = NodeInfo{}
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[8]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -532,7 +702,7 @@ func (x *NodeInfo) String() string {
 func (*NodeInfo) ProtoMessage() {}
 
 func (x *NodeInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[8]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -545,7 +715,7 @@ func (x *NodeInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeInfo.ProtoReflect.Descriptor instead.
 func (*NodeInfo) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{8}
+	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *NodeInfo) GetNode() string {
@@ -612,7 +782,7 @@ const file_shoal_v1_coordinator_proto_rawDesc = "" +
 	"\bDownward\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12%\n" +
 	"\x05event\x18\x02 \x01(\v2\x0f.shoal.v1.EventR\x05event\"\x10\n" +
-	"\x0eClusterRequest\"\x9c\x02\n" +
+	"\x0eClusterRequest\"\xa6\x03\n" +
 	"\x0fClusterResponse\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12 \n" +
 	"\vcoordinator\x18\x02 \x01(\tR\vcoordinator\x12\x14\n" +
@@ -622,7 +792,22 @@ const file_shoal_v1_coordinator_proto_rawDesc = "" +
 	"\x06models\x18\x06 \x03(\v2\x13.shoal.v1.ModelInfoR\x06models\x12(\n" +
 	"\x05nodes\x18\a \x03(\v2\x12.shoal.v1.NodeInfoR\x05nodes\x12\x18\n" +
 	"\arunning\x18\b \x01(\rR\arunning\x12\x18\n" +
-	"\awaiting\x18\t \x01(\rR\awaiting\"\xac\x01\n" +
+	"\awaiting\x18\t \x01(\rR\awaiting\x12.\n" +
+	"\bpipeline\x18\n" +
+	" \x01(\v2\x12.shoal.v1.PipelineR\bpipeline\x12(\n" +
+	"\x06totals\x18\v \x01(\v2\x10.shoal.v1.TotalsR\x06totals\x12.\n" +
+	"\x06events\x18\f \x03(\v2\x16.shoal.v1.ClusterEventR\x06events\"\x8c\x01\n" +
+	"\x06Totals\x12\x1a\n" +
+	"\brequests\x18\x01 \x01(\x04R\brequests\x12#\n" +
+	"\rprompt_tokens\x18\x02 \x01(\x04R\fpromptTokens\x12)\n" +
+	"\x10generated_tokens\x18\x03 \x01(\x04R\x0fgeneratedTokens\x12\x16\n" +
+	"\x06failed\x18\x04 \x01(\x04R\x06failed\"{\n" +
+	"\fClusterEvent\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x17\n" +
+	"\atime_ms\x18\x02 \x01(\x03R\x06timeMs\x12\x12\n" +
+	"\x04kind\x18\x03 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04node\x18\x04 \x01(\tR\x04node\x12\x12\n" +
+	"\x04text\x18\x05 \x01(\tR\x04text\"\xac\x01\n" +
 	"\bNodeInfo\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x14\n" +
@@ -646,7 +831,7 @@ func file_shoal_v1_coordinator_proto_rawDescGZIP() []byte {
 	return file_shoal_v1_coordinator_proto_rawDescData
 }
 
-var file_shoal_v1_coordinator_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_shoal_v1_coordinator_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_shoal_v1_coordinator_proto_goTypes = []any{
 	(*RelayRequest)(nil),    // 0: shoal.v1.RelayRequest
 	(*Upward)(nil),          // 1: shoal.v1.Upward
@@ -656,31 +841,37 @@ var file_shoal_v1_coordinator_proto_goTypes = []any{
 	(*Downward)(nil),        // 5: shoal.v1.Downward
 	(*ClusterRequest)(nil),  // 6: shoal.v1.ClusterRequest
 	(*ClusterResponse)(nil), // 7: shoal.v1.ClusterResponse
-	(*NodeInfo)(nil),        // 8: shoal.v1.NodeInfo
-	(*Generation)(nil),      // 9: shoal.v1.Generation
-	(*Event)(nil),           // 10: shoal.v1.Event
-	(*ModelInfo)(nil),       // 11: shoal.v1.ModelInfo
-	(*Device)(nil),          // 12: shoal.v1.Device
+	(*Totals)(nil),          // 8: shoal.v1.Totals
+	(*ClusterEvent)(nil),    // 9: shoal.v1.ClusterEvent
+	(*NodeInfo)(nil),        // 10: shoal.v1.NodeInfo
+	(*Generation)(nil),      // 11: shoal.v1.Generation
+	(*Event)(nil),           // 12: shoal.v1.Event
+	(*ModelInfo)(nil),       // 13: shoal.v1.ModelInfo
+	(*Pipeline)(nil),        // 14: shoal.v1.Pipeline
+	(*Device)(nil),          // 15: shoal.v1.Device
 }
 var file_shoal_v1_coordinator_proto_depIdxs = []int32{
 	1,  // 0: shoal.v1.RelayRequest.messages:type_name -> shoal.v1.Upward
-	9,  // 1: shoal.v1.Upward.start:type_name -> shoal.v1.Generation
+	11, // 1: shoal.v1.Upward.start:type_name -> shoal.v1.Generation
 	2,  // 2: shoal.v1.Upward.stop:type_name -> shoal.v1.Stop
 	3,  // 3: shoal.v1.Upward.credit:type_name -> shoal.v1.Credit
 	5,  // 4: shoal.v1.RelayResponse.messages:type_name -> shoal.v1.Downward
-	10, // 5: shoal.v1.Downward.event:type_name -> shoal.v1.Event
-	11, // 6: shoal.v1.ClusterResponse.models:type_name -> shoal.v1.ModelInfo
-	8,  // 7: shoal.v1.ClusterResponse.nodes:type_name -> shoal.v1.NodeInfo
-	12, // 8: shoal.v1.NodeInfo.devices:type_name -> shoal.v1.Device
-	0,  // 9: shoal.v1.CoordinatorService.Relay:input_type -> shoal.v1.RelayRequest
-	6,  // 10: shoal.v1.CoordinatorService.Cluster:input_type -> shoal.v1.ClusterRequest
-	4,  // 11: shoal.v1.CoordinatorService.Relay:output_type -> shoal.v1.RelayResponse
-	7,  // 12: shoal.v1.CoordinatorService.Cluster:output_type -> shoal.v1.ClusterResponse
-	11, // [11:13] is the sub-list for method output_type
-	9,  // [9:11] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	12, // 5: shoal.v1.Downward.event:type_name -> shoal.v1.Event
+	13, // 6: shoal.v1.ClusterResponse.models:type_name -> shoal.v1.ModelInfo
+	10, // 7: shoal.v1.ClusterResponse.nodes:type_name -> shoal.v1.NodeInfo
+	14, // 8: shoal.v1.ClusterResponse.pipeline:type_name -> shoal.v1.Pipeline
+	8,  // 9: shoal.v1.ClusterResponse.totals:type_name -> shoal.v1.Totals
+	9,  // 10: shoal.v1.ClusterResponse.events:type_name -> shoal.v1.ClusterEvent
+	15, // 11: shoal.v1.NodeInfo.devices:type_name -> shoal.v1.Device
+	0,  // 12: shoal.v1.CoordinatorService.Relay:input_type -> shoal.v1.RelayRequest
+	6,  // 13: shoal.v1.CoordinatorService.Cluster:input_type -> shoal.v1.ClusterRequest
+	4,  // 14: shoal.v1.CoordinatorService.Relay:output_type -> shoal.v1.RelayResponse
+	7,  // 15: shoal.v1.CoordinatorService.Cluster:output_type -> shoal.v1.ClusterResponse
+	14, // [14:16] is the sub-list for method output_type
+	12, // [12:14] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_shoal_v1_coordinator_proto_init() }
@@ -701,7 +892,7 @@ func file_shoal_v1_coordinator_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shoal_v1_coordinator_proto_rawDesc), len(file_shoal_v1_coordinator_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1093,6 +1093,7 @@ type Token struct {
 	Id            int32                  `protobuf:"varint,2,opt,name=id,proto3" json:"id,omitempty"`
 	Delta         *Delta                 `protobuf:"bytes,3,opt,name=delta,proto3" json:"delta,omitempty"`
 	Logprob       *LogProb               `protobuf:"bytes,4,opt,name=logprob,proto3" json:"logprob,omitempty"`
+	Last          bool                   `protobuf:"varint,5,opt,name=last,proto3" json:"last,omitempty"` // the answer is complete with it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1153,6 +1154,13 @@ func (x *Token) GetLogprob() *LogProb {
 		return x.Logprob
 	}
 	return nil
+}
+
+func (x *Token) GetLast() bool {
+	if x != nil {
+		return x.Last
+	}
+	return false
 }
 
 // Delta is the text a token adds; it may be empty while UTF-8 or half a stop
@@ -1748,12 +1756,13 @@ const file_shoal_v1_generate_proto_rawDesc = "" +
 	"\bProgress\x12\x14\n" +
 	"\x05phase\x18\x01 \x01(\tR\x05phase\x12\x12\n" +
 	"\x04done\x18\x02 \x01(\x03R\x04done\x12\x14\n" +
-	"\x05total\x18\x03 \x01(\x03R\x05total\"}\n" +
+	"\x05total\x18\x03 \x01(\x03R\x05total\"\x91\x01\n" +
 	"\x05Token\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\x05R\x02id\x12%\n" +
 	"\x05delta\x18\x03 \x01(\v2\x0f.shoal.v1.DeltaR\x05delta\x12+\n" +
-	"\alogprob\x18\x04 \x01(\v2\x11.shoal.v1.LogProbR\alogprob\"\x7f\n" +
+	"\alogprob\x18\x04 \x01(\v2\x11.shoal.v1.LogProbR\alogprob\x12\x12\n" +
+	"\x04last\x18\x05 \x01(\bR\x04last\"\x7f\n" +
 	"\x05Delta\x12\x1a\n" +
 	"\acontent\x18\x01 \x01(\tH\x00R\acontent\x12\x1e\n" +
 	"\treasoning\x18\x02 \x01(\tH\x00R\treasoning\x121\n" +

@@ -1,0 +1,74 @@
+package coordinator
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
+)
+
+// maxNotes is how many events a report holds.
+const maxNotes = 64
+
+// Kinds of events in reports.
+const (
+	noteNodeJoined    = "node_joined"
+	noteNodeLost      = "node_lost"
+	noteNodeRefused   = "node_refused"
+	notePlan          = "plan"
+	noteReady         = "ready"
+	notePipelineLost  = "pipeline_lost"
+	noteGatewayJoined = "gateway_joined"
+	noteGatewayLeft   = "gateway_left"
+)
+
+// journal is what the owner remembers for reports.
+type journal struct {
+	totals pb.Totals
+	number uint64
+	notes  []*pb.ClusterEvent // at most maxNotes; none is changed
+}
+
+// note remembers an event.
+func (j *journal) note(kind, node, text string) {
+	j.number++
+	if len(j.notes) == maxNotes {
+		j.notes = j.notes[1:]
+	}
+	j.notes = append(j.notes, &pb.ClusterEvent{
+		Number: j.number, TimeMs: time.Now().UnixMilli(), Kind: kind, Node: node, Text: text,
+	})
+}
+
+// totalsNow returns a copy.
+func (j *journal) totalsNow() *pb.Totals {
+	t := &j.totals
+	return &pb.Totals{
+		Requests: t.GetRequests(), PromptTokens: t.GetPromptTokens(), GeneratedTokens: t.GetGeneratedTokens(), Failed: t.GetFailed(),
+	}
+}
+
+// report says who is there, what is loaded, what happened and whether an answer
+// is possible.
+func (o *owner) report() *pb.ClusterResponse {
+	id := o.c.deps.Identity
+	_, why := o.reason()
+	r := &pb.ClusterResponse{
+		Cluster: id.ClusterID(), Coordinator: id.NodeID(), Epoch: o.machine.Epoch(),
+		Ready: why == "", Reason: why, Models: []*pb.ModelInfo{o.modelInfo(why)},
+		Running: uint32(len(o.running)), Waiting: uint32(o.waiting.len()),
+		Totals: o.journal.totalsNow(), Events: slices.Clone(o.journal.notes),
+	}
+	if p := o.machine.Plan(); p != nil {
+		r.Pipeline = pipelineProto(p)
+	}
+	for _, n := range o.nodes {
+		r.Nodes = append(r.Nodes, &pb.NodeInfo{
+			Node: n.link.node, Address: *n.link.addr.Load(), State: n.state, Reason: n.reason,
+			Devices: n.hello.GetDevices(), Version: n.hello.GetVersion(),
+		})
+	}
+	slices.SortFunc(r.Nodes, func(a, b *pb.NodeInfo) int { return strings.Compare(a.Node, b.Node) })
+	return r
+}
