@@ -112,6 +112,10 @@ bench-cpu: build llamacpp bench-models ## side by side with llama.cpp on a quiet
 	.cache/bench -models $(MODELS) -llamacpp $(LLAMACPP) -shoal bin/shoal -runs 5 -save docs/measurements/cpu.json
 	$(MAKE) docs
 
+.PHONY: compose-check
+compose-check: ## docker-compose.yml against the compose specification, without an engine
+	cd internal/systemtest/composecheck && $(GO) vet . && $(GO) run . ../../../docker-compose.yml
+
 .PHONY: browser
 browser: build ## drive the page in headless Chromium against a running `shoal up`
 	./web/e2e/run.sh

@@ -15,11 +15,15 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/shoal-llm/shoal/internal/cluster"
 	"github.com/shoal-llm/shoal/internal/pki"
 	"github.com/shoal-llm/shoal/internal/telemetry"
 	"github.com/shoal-llm/shoal/internal/telemetry/admin"
+	"github.com/shoal-llm/shoal/internal/wire"
 )
 
 // nodeOptions are the flags that all roles share.
@@ -221,6 +225,18 @@ func frontFirst(front part, others ...part) part {
 		stopBehind()
 		return errors.Join(err, <-failed)
 	}
+}
+
+// serveHealth answers health checks of other nodes, for a role that offers them
+// nothing else.
+func (n *node) serveHealth(ctx context.Context) error {
+	server := grpc.NewServer(append(wire.ServerOptions(), grpc.Creds(n.identity.ServerCredentials(pki.AnyRole()...)))...)
+	healthpb.RegisterHealthServer(server, health.NewServer())
+	defer context.AfterFunc(ctx, server.Stop)()
+	if err := server.Serve(n.listener); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+		return fmt.Errorf("serve %s: %w", n.listener.Addr(), err)
+	}
+	return nil
 }
 
 func newSecret() *cobra.Command {

@@ -234,6 +234,7 @@ type gatewayOptions struct {
 func (o *gatewayOptions) flags(f *pflag.FlagSet) {
 	f.StringVar(&o.config.Listen, "listen", gateway.DefaultListen, "address of the page, WebSocket and HTTP API")
 	f.StringVar(&o.config.GRPCListen, "grpc-listen", gateway.DefaultGRPCListen, "address of the public gRPC API")
+	f.StringVar(&o.config.Ollama, "ollama", "", "address of the Ollama API, like 127.0.0.1:11434; empty is off")
 	f.StringSliceVar(&o.config.APIKeys, "api-key", nil, "key that clients must show; needed where other machines can reach the gateway")
 	f.StringVar(&o.keyFile, "api-key-file", "", "file of such keys, one a line")
 	f.StringVar(&o.tls, "tls", "auto", "auto: TLS by the cluster's authority where other machines can reach the gateway; off: a proxy in front ends TLS")
@@ -310,7 +311,7 @@ func runGateway(c *cobra.Command, o gatewayOptions, opts nodeOptions) error {
 	}
 	n.log.Info("gateway started", "url", g.URL(), "grpc", g.GRPCAddr().String(), "gossip", members.Addr(), "admin", adm.Addr())
 	follow := func(ctx context.Context) error { return followCoordinators(ctx, members, found) }
-	return n.run(ctx, members.Run, g.Run, adm.Run, follow)
+	return n.run(ctx, members.Run, g.Run, adm.Run, follow, n.serveHealth)
 }
 
 // makeGateway makes the gateway of a node that has a connection to a coordinator.
@@ -321,6 +322,7 @@ func makeGateway(n *node, o gatewayOptions, conn grpc.ClientConnInterface) (*gat
 		return nil, err
 	}
 	deps.TLS = tlsConfig
+	o.config.Version = version
 	return gateway.New(o.config, deps)
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/shoal-llm/shoal/internal/telemetry/admin"
 	"github.com/shoal-llm/shoal/pkg/compute"
 	"github.com/shoal-llm/shoal/services/coordinator"
+	"github.com/shoal-llm/shoal/services/gateway"
 )
 
 // upOptions are the flags of `shoal up`.
@@ -106,6 +107,9 @@ func (u *up) start(c *cobra.Command, o *upOptions, model coordinator.Model) erro
 	if err != nil {
 		return err
 	}
+	if err := gn.listener.Close(); err != nil { // nobody dials this gateway
+		return err
+	}
 	conn, err := dialCoordinator(gn, cn.grpcAddr())
 	if err != nil {
 		return err
@@ -147,7 +151,7 @@ func (u *up) start(c *cobra.Command, o *upOptions, model coordinator.Model) erro
 	if err != nil {
 		return err
 	}
-	u.greet(model, be, g.URL(), g.GRPCAddr().String(), adm.Addr())
+	u.greet(model, be, g, adm.Addr())
 	report := func(ctx context.Context) error { return u.reportReady(ctx, co) }
 	return together(ctx, frontFirst(g.Run, gossip(members), co.Run, gossip(smembers), s.Run), adm.Run, report)
 }
@@ -162,12 +166,15 @@ func gossip(members *cluster.Cluster) part {
 }
 
 // greet prints where everything is, before the model is loaded.
-func (u *up) greet(model coordinator.Model, be compute.Backend, url, grpcAddr, adminAddr string) {
-	info := be.Info()
+func (u *up) greet(model coordinator.Model, be compute.Backend, g *gateway.Gateway, adminAddr string) {
+	info, url := be.Info(), g.URL()
 	fmt.Fprintf(u.out, "  ✓ model %-10s %d layers · %s · %s\n", model.Name, model.Facts.Layers(), model.Precision, bytesText(uint64(model.Size)))
 	fmt.Fprintf(u.out, "  ✓ device %-9s %s · %d threads · %s usable\n", info.Kind, info.Name, info.Threads, bytesText(info.Memory))
 	fmt.Fprintf(u.out, "  ➜ Chat   %s\n  ➜ API    %s/v1   (no key needed on this machine)\n", url, url)
-	fmt.Fprintf(u.out, "  ➜ gRPC   %s   ➜ Admin  http://%s/metrics\n", grpcAddr, adminAddr)
+	fmt.Fprintf(u.out, "  ➜ gRPC   %s   ➜ Admin  http://%s/metrics\n", g.GRPCAddr(), adminAddr)
+	if at := g.OllamaAddr(); at != nil {
+		fmt.Fprintf(u.out, "  ➜ Ollama http://%s\n", at)
+	}
 	fmt.Fprintln(u.out, "  Ctrl-C stops")
 }
 

@@ -23,8 +23,8 @@ import (
 // leisure, which heals a cluster that fell apart.
 const (
 	firstRetry = 250 * time.Millisecond
-	maxRetry   = 10 * time.Second
-	rejoin     = 30 * time.Second
+	maxRetry   = 5 * time.Second
+	rejoin     = 5 * time.Second
 )
 
 // Cluster is this node's part in the gossip. Its methods may be called from any
@@ -140,7 +140,7 @@ func (c *Cluster) Run(ctx context.Context) error {
 			c.spreadMeta()
 		case <-c.members.news:
 			for _, r := range c.members.unreported() {
-				c.log.Warn("node not admitted", "node", r.NodeID, "addr", r.Addr, "reason", r.Reason)
+				c.log.Warn("node not admitted", "peer", r.NodeID, "addr", r.Addr, "reason", r.Reason)
 			}
 		}
 	}

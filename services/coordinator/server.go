@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -132,14 +133,14 @@ func (s *server) receive(stream pb.CoordinatorService_RelayServer, r *relay) err
 
 func (e relayOpened) apply(o *owner) {
 	o.relays[e.r] = true
-	o.log.Info("gateway connected", "node", e.r.node)
+	o.log.Info("gateway connected", "gateway", e.r.node)
 	o.journal.note(noteGatewayJoined, e.r.node, "")
 }
 
 func (e relayClosed) apply(o *owner) {
 	e.r.closed = true
 	delete(o.relays, e.r)
-	o.log.Info("gateway disconnected", "node", e.r.node, "generations", len(e.r.sessions))
+	o.log.Info("gateway disconnected", "gateway", e.r.node, "generations", len(e.r.sessions))
 	o.journal.note(noteGatewayLeft, e.r.node, "")
 	for _, s := range e.r.sessions {
 		o.stop(s, "client")
@@ -212,6 +213,7 @@ func (o *owner) modelInfo(why string) *pb.ModelInfo {
 		Name: m.Name, State: "loading", Reason: why, Precision: m.Precision, Context: uint32(m.Facts.Context),
 		Layers: uint32(m.Facts.Layers()), Created: m.Created.Unix(), Architecture: m.Architecture,
 		TensorTypes: map[string]uint32{}, Aliases: o.c.cfg.Aliases,
+		Size: uint64(m.Size), Digest: hex.EncodeToString(m.Digest[:]),
 	}
 	for name, n := range m.TensorTypes {
 		info.TensorTypes[name] = uint32(n)

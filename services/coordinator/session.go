@@ -77,7 +77,12 @@ func (o *owner) phase(s *session, name string, gauge func() func()) {
 // sampled gives a session what a step sampled for it. The owner finds it by
 // attempt, which is never used twice: what comes for others is discarded.
 func (o *owner) sampled(r *frame.Sampled) {
-	if s := o.running[r.Attempt]; s != nil && s.place == r.Slot {
+	s := o.running[r.Attempt]
+	switch {
+	case s == nil || s.place != r.Slot:
+	case s.request.GetPooling() != 0 && r.Err == "":
+		o.embedding(s, r)
+	default:
 		o.act(s, s.machine.Step(generation.Sampled(*r)))
 	}
 }
@@ -129,7 +134,7 @@ func (o *owner) token(s *session, t generation.Token, last bool) {
 		o.phase(s, telemetry.SpanDecode, nil)
 	}
 	o.c.deps.Telemetry.AddTokens(telemetry.Generated, 1)
-	o.journal.totals.GeneratedTokens++
+	o.journal.totals.generatedTokens++
 	out := &pb.Token{Seq: t.Seq, Id: t.ID, Last: last, Delta: &pb.Delta{Delta: &pb.Delta_Content{Content: t.Text}}}
 	if t.LogProb != nil {
 		out.Logprob = &pb.LogProb{Logprob: t.LogProb.LogProb}
@@ -227,7 +232,7 @@ func (o *owner) end(s *session, terminal *pb.Event) {
 	}
 	o.send(s, terminal)
 	if terminal.GetError() != nil {
-		o.journal.totals.Failed++
+		o.journal.totals.failed++
 	}
 	s.done = true
 	o.phase(s, "", nil)
@@ -268,7 +273,7 @@ func (o *owner) submit(s *session) {
 	p := s.ready
 	open := &frame.Open{
 		Slot: s.place, Attempt: s.attempt, Session: s.id, PrefixSalt: salt(s.request.GetTenant()),
-		Sampling: p.spec, AnswerStart: int32(len(p.prompt)),
+		Sampling: p.spec, AnswerStart: int32(len(p.prompt)), Pooling: frame.Pooling(s.request.GetPooling()),
 		// No deadline goes along: it is kept here, by one clock.
 	}
 	if t := s.request.GetTraceparent(); len(t) <= maxTraceparent {
@@ -278,6 +283,7 @@ func (o *owner) submit(s *session) {
 		Open: wire.OpenToProto(open), Tokens: p.ids(), Ahead: generation.Ahead,
 	}}})
 	o.c.deps.Telemetry.AddTokens(telemetry.Prompt, len(p.prompt))
+	o.journal.totals.promptTokens += uint64(len(p.prompt))
 }
 
 // salt keeps the prefixes of tenants apart.
@@ -310,7 +316,7 @@ func (o *owner) send(s *session, e *pb.Event) {
 func (o *owner) flush() {
 	for _, r := range o.dirty {
 		if !r.out.put(r.batch...) {
-			o.log.Warn("gateway is too slow", "node", r.node)
+			o.log.Warn("gateway is too slow", "gateway", r.node)
 			r.stop()
 		}
 		r.batch = nil

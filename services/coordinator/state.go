@@ -162,7 +162,7 @@ func (e linkUp) apply(o *owner) {
 		return
 	}
 	n.conn, n.hello, n.state, n.reason = e.conn, e.hello, "ready", ""
-	o.log.Info("shard joined", "node", n.link.node, "devices", len(e.hello.GetDevices()), "version", e.hello.GetVersion())
+	o.log.Info("shard joined", "shard", n.link.node, "devices", len(e.hello.GetDevices()), "version", e.hello.GetVersion())
 	o.journal.note(noteNodeJoined, n.link.node, "")
 	joined := plan.Node{ID: n.link.node, Address: *n.link.addr.Load()}
 	for _, d := range e.hello.GetDevices() {
@@ -184,7 +184,7 @@ func (e linkDown) apply(o *owner) {
 		state, kind = "refused", noteNodeRefused
 	}
 	if n.conn != nil || n.state != state || n.reason != e.err.Error() {
-		o.log.Warn("shard "+state, "node", n.link.node, "err", e.err)
+		o.log.Warn("shard "+state, "shard", n.link.node, "err", e.err)
 		o.journal.note(kind, n.link.node, e.err.Error())
 	}
 	n.state, n.reason = state, e.err.Error()
@@ -207,7 +207,7 @@ func (e controlled) apply(o *owner) {
 		return
 	}
 	if r := e.msg.GetRefused(); r != nil {
-		o.log.Warn("shard refused", "node", n.link.node, "reason", r.GetReason(), "epoch", r.GetEpoch())
+		o.log.Warn("shard refused", "shard", n.link.node, "reason", r.GetReason(), "epoch", r.GetEpoch())
 		n.reason = r.GetReason()
 		o.step(plan.Refused{Node: n.link.node, Epoch: r.GetEpoch(), Reason: r.GetReason()})
 		return
