@@ -225,7 +225,7 @@ func TestJunkIsNotAdmitted(t *testing.T) {
 		if _, err := rawNode(t, name, meta).Join([]string{c.Addr()}); err != nil {
 			t.Fatal(err)
 		}
-		log.await(t, "node="+name)
+		log.await(t, "peer="+name)
 	}
 	good, _ := start(t, loopback("good", c.Addr()))
 	await(t, good, "a", sees("a", "good"))
