@@ -55,7 +55,7 @@ fuzz: ## every fuzz target for FUZZTIME (30s)
 
 .PHONY: lint
 lint: ## gofmt, go vet, buf lint
-	@test -z "$$(gofmt -l cmd internal models pkg proto services)" || { gofmt -l cmd internal models pkg proto services; echo "run gofmt -w on these"; exit 1; }
+	@test -z "$$(gofmt -l bench cmd internal models pkg proto services)" || { gofmt -l bench cmd internal models pkg proto services; echo "run gofmt -w on these"; exit 1; }
 	$(GO) vet ./...
 	$(BUF) lint
 
@@ -115,6 +115,10 @@ bench-cpu: build llamacpp bench-models ## side by side with llama.cpp on a quiet
 .PHONY: compose-check
 compose-check: ## docker-compose.yml against the compose specification, without an engine
 	cd internal/systemtest/composecheck && $(GO) vet . && $(GO) run . ../../../docker-compose.yml
+
+.PHONY: json-schema
+json-schema: $(SMOLLM2) ## 500 answers by generated JSON schemas, held against a validator, into docs/measurements/gateway.json
+	$(GO) run ./internal/schemacheck -model $(SMOLLM2) -count 500 -save docs/measurements/gateway.json
 
 .PHONY: browser
 browser: build ## drive the page in headless Chromium against a running `shoal up`

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"path/filepath"
 	"regexp"
 )
 
@@ -56,16 +55,16 @@ const outOfCache = "decode_0.4b_q4_0_2t"
 
 // servings are the measurements through the whole system. Work per token shows
 // best on a small model; the large one shows what users see.
-func servings(models string) []*serving {
+func servings() []*serving {
 	return []*serving{
 		{name: "service_us_per_token", model: "tiny", threads: 1, stages: 1, answers: 8, tokens: 300},
 		{name: "service_us_per_token_2stages", model: "tiny", threads: 1, stages: 2, answers: 8, tokens: 300},
-		{name: "served_q4_0_2t", model: filepath.Join(models, q40+".gguf"), threads: 2, stages: 1, answers: 2, tokens: 128, speed: true},
+		{name: "served_q4_0_2t", model: q40, threads: 2, stages: 1, answers: 2, tokens: 128, speed: true},
 	}
 }
 
 // contests makes the contests whose names match only, and loads their models.
-func contests(f *fleet, l llamaCPP, alone bool, only *regexp.Regexp) ([]*contest, error) {
+func contests(f *fleet, rivals []llamaCPP, only *regexp.Regexp) ([]*contest, error) {
 	var out []*contest
 	for _, t := range tasks {
 		if !only.MatchString(t.name) {
@@ -75,9 +74,9 @@ func contests(f *fleet, l llamaCPP, alone bool, only *regexp.Regexp) ([]*contest
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", t.name, err)
 		}
-		c := &contest{name: t.name, threads: t.threads, ours: t.ours(m)}
-		if !alone {
-			c.theirs = t.theirs(l, f.path(t.model))
+		c := &contest{name: t.name, threads: t.threads, ours: &runner{name: "shoal", run: t.ours(m)}}
+		for _, l := range rivals {
+			c.rivals = append(c.rivals, &runner{name: l.name, suffix: l.suffix, run: t.theirs(l, f.path(t.model))})
 		}
 		if t.decode > 0 && t.streams == 1 {
 			c.bytes = m.weightBytes()

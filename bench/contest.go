@@ -9,28 +9,39 @@ import (
 	"github.com/shoal-llm/shoal/pkg/compute/cpu/bandwidth"
 )
 
-// contest is one thing that both programs do, or our engine alone.
+// contest is one thing that our engine and its rivals do.
 type contest struct {
 	name    string
 	threads int
-	ours    func(context.Context) (float64, error) // tokens a second
-	theirs  func(context.Context) (float64, error) // nil if nobody else does it
-	bytes   int                                    // of weights read per token and stream; 0 where reading is no limit
-
-	ourRates, theirRates []float64 // tokens a second, by round
-	limits               []float64 // bytes a second that the threads can read, by round
+	bytes   int // of weights read per token; 0 where reading is no limit
+	ours    *runner
+	rivals  []*runner // none: our engine alone
+	limits  []float64 // bytes a second that the threads can read, by round
 }
 
-// round measures both once, the one that comes first alternating.
+// runner is one program in a contest.
+type runner struct {
+	name   string
+	suffix string                                 // of figures against this rival alone; empty for none
+	run    func(context.Context) (float64, error) // tokens a second
+	rates  []float64                              // by round
+}
+
+// round measures all once, the one that comes first alternating.
 func (c *contest) round(ctx context.Context, n int, region *bandwidth.Region) error {
-	turns := []func(context.Context) error{c.runOurs, c.runTheirs}
+	turns := append([]*runner{c.ours}, c.rivals...)
 	if n%2 == 1 {
 		slices.Reverse(turns)
 	}
-	for _, turn := range turns {
-		if err := turn(ctx); err != nil {
-			return fmt.Errorf("%s: %w", c.name, err)
+	for _, r := range turns {
+		rate, err := r.run(ctx)
+		if err == nil && rate <= 0 {
+			err = fmt.Errorf("%g tokens/s", rate)
 		}
+		if err != nil {
+			return fmt.Errorf("%s: %s: %w", c.name, r.name, err)
+		}
+		r.rates = append(r.rates, rate)
 	}
 	if c.bytes == 0 {
 		return nil
@@ -42,56 +53,43 @@ func (c *contest) round(ctx context.Context, n int, region *bandwidth.Region) er
 	return err
 }
 
-func (c *contest) runOurs(ctx context.Context) error {
-	rate, err := c.ours(ctx)
-	c.ourRates = append(c.ourRates, rate)
-	return err
+// best returns the fastest rival, or nil if there is none.
+func (c *contest) best() *runner {
+	var best *runner
+	for _, r := range c.rivals {
+		if best == nil || median(r.rates) > median(best.rates) {
+			best = r
+		}
+	}
+	return best
 }
 
-func (c *contest) runTheirs(ctx context.Context) error {
-	if c.theirs == nil {
-		return nil
-	}
-	rate, err := c.theirs(ctx)
-	if err == nil && rate <= 0 {
-		err = fmt.Errorf("the baseline says %g tokens/s", rate)
-	}
-	c.theirRates = append(c.theirRates, rate)
-	return err
-}
-
-// ratio returns ours ÷ theirs of the medians, or 0 without theirs.
-func (c *contest) ratio() float64 {
-	if len(c.theirRates) == 0 {
-		return 0
-	}
-	return median(c.ourRates) / median(c.theirRates)
-}
-
-// share returns which part of the read bandwidth our decode uses, or 0 where
-// reading is no limit.
-func (c *contest) share() float64 {
+// share returns which part of the read bandwidth decoding at a rate uses, or 0
+// where reading is no limit.
+func (c *contest) share(rate float64) float64 {
 	if len(c.limits) == 0 {
 		return 0
 	}
-	return median(c.ourRates) * float64(c.bytes) / median(c.limits)
+	return rate * float64(c.bytes) / median(c.limits)
 }
 
-// print writes a line: least, median and most of both, the ratio of the medians
-// and the range of the ratios of the rounds.
+// print writes a line of ours and one of each rival: least, median and most, the
+// ratio of the medians and the range of the ratios of the rounds.
 func (c *contest) print(w io.Writer) {
-	fmt.Fprintf(w, "%-24s %26s", c.name, spread(c.ourRates))
-	if len(c.theirRates) > 0 {
-		pairs := make([]float64, len(c.ourRates))
-		for i := range pairs {
-			pairs[i] = c.ourRates[i] / c.theirRates[i]
-		}
-		fmt.Fprintf(w, " %26s %7.2f× (%.2f to %.2f)", spread(c.theirRates), c.ratio(), slices.Min(pairs), slices.Max(pairs))
-	}
-	if share := c.share(); share > 0 {
-		fmt.Fprintf(w, "  %3.0f %% of %.1f GB/s", 100*share, median(c.limits)/1e9)
+	ours := median(c.ours.rates)
+	fmt.Fprintf(w, "%-24s %-20s %s", c.name, c.ours.name, spread(c.ours.rates))
+	if len(c.limits) > 0 {
+		fmt.Fprintf(w, "  %.0f %% of %.1f GB/s", 100*c.share(ours), median(c.limits)/1e9)
 	}
 	fmt.Fprintln(w)
+	for _, r := range c.rivals {
+		pairs := make([]float64, len(r.rates))
+		for i := range pairs {
+			pairs[i] = c.ours.rates[i] / r.rates[i]
+		}
+		fmt.Fprintf(w, "%-24s %-20s %s  %.2f× (%.2f to %.2f)\n", "", r.name, spread(r.rates),
+			ours/median(r.rates), slices.Min(pairs), slices.Max(pairs))
+	}
 }
 
 func median(v []float64) float64 {

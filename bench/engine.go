@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -32,9 +31,10 @@ type machine struct {
 	closed   []frame.Op // sessions that the next step closes
 }
 
-// openMachine loads a model file onto threads workers.
-func openMachine(path string, threads int) (*machine, error) {
-	m, err := library.Library{}.Open(path)
+// openMachine loads a model, one of the folder models or an embedded one, onto
+// threads workers.
+func openMachine(models, name string, threads int) (*machine, error) {
+	m, err := library.Library{Dir: models}.Open(name)
 	if err != nil {
 		return nil, err
 	}
@@ -48,7 +48,7 @@ func openMachine(path string, threads int) (*machine, error) {
 		Pages: (context/64 + 1) * maxStreams, Slots: maxStreams, Rows: maxRows, Context: context,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("load %s: %w", filepath.Base(path), err)
+		return nil, fmt.Errorf("load %s: %w", name, err)
 	}
 	return &machine{device: device, model: m, pipeline: engine.NewLocal(stage)}, nil
 }
@@ -179,11 +179,7 @@ func (f *fleet) get(name string, threads int) (*machine, error) {
 	if m := f.open[key]; m != nil {
 		return m, nil
 	}
-	path := f.path(name)
-	if _, err := os.Stat(path); err != nil {
-		return nil, fmt.Errorf("%w (make bench-models makes it)", err)
-	}
-	m, err := openMachine(path, threads)
+	m, err := openMachine(f.dir, name, threads)
 	if err == nil {
 		f.open[key] = m
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
@@ -13,7 +14,25 @@ import (
 
 // llamaCPP runs the benchmark programs of one build of llama.cpp.
 type llamaCPP struct {
-	bin string // folder of its programs
+	name   string
+	suffix string // of figures against this build alone; empty for none
+	bin    string // folder of its programs
+}
+
+// builds returns the builds of llama.cpp in a folder. The one without AMX, made
+// where the CPU has it, is at times the faster one.
+func builds(dir string) ([]llamaCPP, error) {
+	var out []llamaCPP
+	for _, l := range []llamaCPP{{"llama.cpp", "", "build"}, {"llama.cpp, no AMX", "_no_amx", "build-no-amx"}} {
+		l.bin = filepath.Join(dir, l.bin, "bin")
+		if _, err := os.Stat(filepath.Join(l.bin, "llama-bench")); err == nil {
+			out = append(out, l)
+		}
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("no llama.cpp in %s (bench/llamacpp.sh builds it)", dir)
+	}
+	return out, nil
 }
 
 // bench runs llama-bench once, with its own warm-up before, on a prompt of

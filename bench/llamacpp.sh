@@ -36,6 +36,7 @@ build() {
 	local out=$dir/$1 cflags=$2 cxxflags=$3
 	shift 3
 	[ -f "$out/done" ] && return
+	fetch
 	echo "building llama.cpp in $out (some minutes) ..."
 	nice -n 10 cmake -S "$src" -B "$out" -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON -DGGML_RPC=ON \
 		-DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_APP=OFF \
@@ -48,7 +49,6 @@ build() {
 for tool in pip cmake c++ git; do
 	command -v $tool >/dev/null || { echo "the llama.cpp baseline needs $tool (Debian: apt-get install python3-pip cmake g++ git)" >&2; exit 1; }
 done
-fetch
 build build "" "-include $here/amx.h" "${bench[@]}" llama-quantize llama-perplexity ggml-rpc-server
 macros=$(c++ -march=native -dM -E -x c++ /dev/null)
 if [[ $macros == *__AMX_INT8__* ]]; then

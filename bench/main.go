@@ -27,19 +27,17 @@ type settings struct {
 	models, baseline, program string
 	save, only, profile       string
 	runs                      int
-	alone                     bool
 }
 
 func main() {
 	var s settings
 	flag.StringVar(&s.models, "models", ".cache/models", "folder of the model files")
-	flag.StringVar(&s.baseline, "llamacpp", ".cache/llama.cpp/build/bin", "folder of llama.cpp's programs")
+	flag.StringVar(&s.baseline, "llamacpp", ".cache/llama.cpp", "folder of the builds of llama.cpp; empty measures our engine alone")
 	flag.StringVar(&s.program, "shoal", "bin/shoal", "the program whose serving is measured")
 	flag.StringVar(&s.save, "save", "", "JSON file of figures to merge the results into")
 	flag.StringVar(&s.only, "only", "", "regular expression of the figures to measure; empty is all")
 	flag.StringVar(&s.profile, "cpuprofile", "", "file to write a CPU profile of our engine to")
 	flag.IntVar(&s.runs, "runs", 5, "rounds")
-	flag.BoolVar(&s.alone, "alone", false, "do not run the baseline")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -101,7 +99,14 @@ func machineName() (string, error) {
 func (r *report) compare(ctx context.Context, s settings, only *regexp.Regexp) error {
 	f := &fleet{dir: s.models, open: map[string]*machine{}}
 	defer f.close()
-	contests, err := contests(f, llamaCPP{s.baseline}, s.alone, only)
+	var rivals []llamaCPP
+	if s.baseline != "" {
+		var err error
+		if rivals, err = builds(s.baseline); err != nil {
+			return err
+		}
+	}
+	contests, err := contests(f, rivals, only)
 	if err != nil || len(contests) == 0 {
 		return err
 	}
@@ -126,11 +131,11 @@ func (r *report) compare(ctx context.Context, s settings, only *regexp.Regexp) e
 
 // serve runs the measurements through the whole system.
 func (r *report) serve(ctx context.Context, s settings, only *regexp.Regexp) error {
-	for _, v := range servings(s.models) {
+	for _, v := range servings() {
 		if !only.MatchString(v.name) {
 			continue
 		}
-		if err := v.measure(ctx, s.program, r.rounds); err != nil {
+		if err := v.measure(ctx, s.program, s.models, r.rounds); err != nil {
 			return err
 		}
 		r.serving(v)

@@ -26,28 +26,36 @@ func (r *report) add(name string, value float64, unit string, baseline, ratio fl
 	})
 }
 
-// contests reports the contests.
+// contests reports the contests. A figure's baseline is the fastest rival.
 func (r *report) contests(list []*contest) {
 	fmt.Fprintf(r.out, "%s; tokens/s as least < median < most of %d rounds\n", r.machine, r.rounds)
-	fmt.Fprintf(r.out, "%-24s %26s %26s %8s\n", "", "shoal", "llama.cpp", "ratio")
 	for _, c := range list {
 		c.print(r.out)
-		var baseline float64
-		if len(c.theirRates) > 0 {
-			baseline = median(c.theirRates)
+		ours := median(c.ours.rates)
+		var theirs, ratio float64
+		if best := c.best(); best != nil {
+			theirs = median(best.rates)
+			ratio = ours / theirs
 		}
-		r.add(c.name, median(c.ourRates), "tokens/s", baseline, c.ratio())
-		share := c.share()
-		if share == 0 {
-			continue
+		r.add(c.name, ours, "tokens/s", theirs, ratio)
+		for _, rival := range c.rivals {
+			if rate := median(rival.rates); rival.suffix != "" {
+				r.add(c.name+rival.suffix, ours, "tokens/s", rate, ours/rate)
+			}
 		}
-		name := c.name + "_bandwidth_share"
-		if c.name == outOfCache {
-			name = "bandwidth_share_2t"
+		if c.bytes > 0 {
+			r.add(shareName(c.name), c.share(ours), "of read bandwidth", c.share(theirs), ratio)
 		}
-		theirs := baseline * share / median(c.ourRates)
-		r.add(name, share, "of read bandwidth", theirs, c.ratio())
 	}
+}
+
+// shareName returns the name of the figure that says how much of the read
+// bandwidth a contest used.
+func shareName(contest string) string {
+	if contest == outOfCache {
+		return "bandwidth_share_2t"
+	}
+	return contest + "_bandwidth_share"
 }
 
 // serving reports a measurement through the whole system. Its baseline is the

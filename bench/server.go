@@ -22,9 +22,13 @@ type server struct {
 	url string
 }
 
-// startServer runs the program and waits until it can answer.
-func startServer(ctx context.Context, program, model string, threads, stages int) (*server, error) {
-	c := exec.CommandContext(ctx, program, "up", model, "--listen", "127.0.0.1:0", "--log-level", "error",
+// startLimit is how long a server may take until it can answer.
+const startLimit = time.Minute
+
+// startServer runs the program and waits until it can answer with a model, one
+// of the folder models or an embedded one.
+func startServer(ctx context.Context, program, models, model string, threads, stages int) (*server, error) {
+	c := exec.CommandContext(ctx, program, "up", model, "--models", models, "--listen", "127.0.0.1:0", "--log-level", "error",
 		"--threads", strconv.Itoa(threads), "--stages", strconv.Itoa(stages))
 	c.Cancel = func() error { return c.Process.Signal(os.Interrupt) }
 	c.WaitDelay = 10 * time.Second
@@ -36,6 +40,8 @@ func startServer(ctx context.Context, program, model string, threads, stages int
 	if err := c.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", program, err)
 	}
+	late := time.AfterFunc(startLimit, func() { _ = c.Process.Kill() })
+	defer late.Stop()
 	s := &server{cmd: c}
 	for lines := bufio.NewScanner(out); lines.Scan(); {
 		if at := strings.Index(lines.Text(), "http://"); s.url == "" && at >= 0 {

@@ -13,7 +13,7 @@ import (
 // alone, on the same prompt and number of tokens.
 type serving struct {
 	name            string
-	model           string // a path, or an embedded model
+	model           string // a file of the models folder, or an embedded model
 	threads, stages int
 	answers, tokens int  // answers a round, one after the other, and tokens of each
 	speed           bool // the figure is the speed, not the work
@@ -23,13 +23,13 @@ type serving struct {
 }
 
 // measure starts a server and runs rounds of both.
-func (s *serving) measure(ctx context.Context, program string, rounds int) (err error) {
-	m, err := openMachine(s.model, s.threads)
+func (s *serving) measure(ctx context.Context, program, models string, rounds int) (err error) {
+	m, err := openMachine(models, s.model, s.threads)
 	if err != nil {
 		return err
 	}
 	defer m.close()
-	up, err := startServer(ctx, program, s.model, s.threads, s.stages)
+	up, err := startServer(ctx, program, models, s.model, s.threads, s.stages)
 	if err != nil {
 		return err
 	}

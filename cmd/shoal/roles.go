@@ -219,6 +219,7 @@ func makeShard(n *node, lib library.Library, cfg shard.Config, be compute.Backen
 			}
 			return &shard.Model{
 				Arch: m.Arch, Spec: m.Spec, Source: m.Source, Digest: m.Digest, Bytes: m.Bytes, Close: m.Close,
+				Spelling: m.Spelling,
 			}, nil
 		},
 	})

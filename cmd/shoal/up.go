@@ -143,7 +143,11 @@ func (u *up) start(c *cobra.Command, o *upOptions, model coordinator.Model) erro
 	if err != nil {
 		return err
 	}
-	s, err := makeShard(sn, library.Library{Dir: o.coordinator.models}, o.shard.config, be)
+	lib := library.Library{Dir: o.coordinator.models}
+	if model.Path != "" { // the plan names it; here it is this file
+		lib.Paths = map[string]string{model.Name: model.Path}
+	}
+	s, err := makeShard(sn, lib, o.shard.config, be)
 	if err != nil {
 		return err
 	}

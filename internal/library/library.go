@@ -28,11 +28,16 @@ const Default = "tiny"
 type Library struct {
 	// Dir is the models folder; empty is none.
 	Dir string
+	// Paths are files that have names of their own, before all others.
+	Paths map[string]string
 }
 
 // Open opens a model by name: an embedded model, a file in the models folder
 // (with or without .gguf), or the path of a file.
 func (l Library) Open(name string) (*Model, error) {
+	if path, ok := l.Paths[name]; ok {
+		return l.openFile(name, path)
+	}
 	for _, f := range tiny.Files() {
 		if f.Name == name {
 			file, err := gguf.Parse(f.Data, gguf.Options{Formats: formats.All()})
@@ -46,11 +51,15 @@ func (l Library) Open(name string) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
+	return l.openFile(strings.TrimSuffix(filepath.Base(path), ".gguf"), path)
+}
+
+func (l Library) openFile(name, path string) (*Model, error) {
 	file, err := gguf.Open(path, gguf.Options{Formats: formats.All()})
 	if err != nil {
 		return nil, err
 	}
-	return newModel(strings.TrimSuffix(filepath.Base(path), ".gguf"), file)
+	return newModel(name, file)
 }
 
 // find returns the path of a model file.

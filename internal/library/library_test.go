@@ -178,6 +178,11 @@ func TestNames(t *testing.T) {
 		}
 		m.Close()
 	}
+	if m, err := (Library{Paths: map[string]string{"other": path}}).Open("other"); err != nil || m.Name != "other" || m.Path != path {
+		t.Errorf("a file with a name of its own: %v, %v", m, err)
+	} else {
+		m.Close()
+	}
 	for _, name := range []string{"", "none", "../" + filepath.Base(dir), dir} {
 		if _, err := (Library{Dir: dir}).Open(name); !errors.Is(err, ErrNotFound) {
 			t.Errorf("%q: error %v", name, err)

@@ -3,6 +3,7 @@ package library
 import (
 	"fmt"
 
+	"github.com/shoal-llm/shoal/pkg/grammar"
 	"github.com/shoal-llm/shoal/pkg/sample"
 	"github.com/shoal-llm/shoal/pkg/template"
 	"github.com/shoal-llm/shoal/pkg/token"
@@ -22,6 +23,20 @@ func (m *Model) Vocab() (*token.Vocab, error) {
 		return nil, fmt.Errorf("model %s: %w: %d tokens, the embedding has %d rows", m.Name, token.ErrTokenizer, v.Len(), m.Spec.Vocab)
 	}
 	return v, nil
+}
+
+// Spelling makes the trie of the vocabulary's texts, by which grammars choose
+// ids.
+func (m *Model) Spelling() (*grammar.Vocabulary, error) {
+	v, err := m.Vocab()
+	if err != nil {
+		return nil, err
+	}
+	g, err := grammar.NewVocabulary(v.Len(), v.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("model %s: %w", m.Name, err)
+	}
+	return g, nil
 }
 
 // Template compiles the model's chat template. A model without one gives nil:

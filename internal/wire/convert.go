@@ -187,6 +187,7 @@ func OpenToProto(o *frame.Open) *pb.OpenSession {
 		Kv:       &pb.KvClass{Bits: uint32(o.KV.Bits), GroupSize: uint32(o.KV.GroupSize), Progressive: o.KV.Progressive},
 		Sampling: SamplingToProto(o.Sampling), History: o.History, Grammar: o.Grammar, Adapter: o.Adapter,
 		DeadlineMs: o.DeadlineMS, Traceparent: o.Traceparent, Weight: o.Weight, AnswerStart: o.AnswerStart,
+		Pooling: pb.Pooling(o.Pooling),
 	}
 }
 
@@ -205,6 +206,8 @@ func OpenFromProto(m *pb.OpenSession) (*frame.Open, error) {
 		return nil, invalid("KV of %d bits in groups of %d", m.Kv.Bits, m.Kv.GroupSize)
 	case m.AnswerStart < 0 || m.AnswerStart > MaxPositions:
 		return nil, invalid("answer from position %d", m.AnswerStart)
+	case m.Pooling < 0 || m.Pooling > pb.Pooling(frame.PoolingLast):
+		return nil, invalid("pooling %d", m.Pooling)
 	case !(m.Weight >= 0 && m.Weight <= 1000):
 		return nil, invalid("weight %v", m.Weight)
 	}
@@ -220,6 +223,7 @@ func OpenFromProto(m *pb.OpenSession) (*frame.Open, error) {
 		KV:       frame.KVClass{Bits: uint8(m.GetKv().GetBits()), GroupSize: uint16(m.GetKv().GetGroupSize()), Progressive: m.GetKv().GetProgressive()},
 		Sampling: spec, History: m.History, Grammar: m.Grammar, Adapter: m.Adapter,
 		DeadlineMS: m.DeadlineMs, Traceparent: m.Traceparent, Weight: m.Weight, AnswerStart: m.AnswerStart,
+		Pooling: frame.Pooling(m.Pooling),
 	}, nil
 }
 
@@ -267,7 +271,7 @@ func ResultToProto(r *frame.Result) *pb.StepResult {
 		s := &r.Sampled[i]
 		out := &pb.Sampled{
 			Slot: uint32(s.Slot), Attempt: s.Attempt, Position: s.Position, Ids: s.IDs,
-			Logits: s.Logits, Finish: pb.Finish(s.Finish), Error: s.Err,
+			Logits: s.Logits, Finish: pb.Finish(s.Finish), Error: s.Err, Pooled: s.Pooled,
 		}
 		for _, lp := range s.LogProbs {
 			out.Logprobs = append(out.Logprobs, logProbToProto(lp))
@@ -311,7 +315,7 @@ func sampledFromProto(s *pb.Sampled) (frame.Sampled, error) {
 	}
 	out := frame.Sampled{
 		Slot: frame.Slot(s.Slot), Attempt: s.Attempt, Position: s.Position, IDs: s.Ids,
-		Logits: s.Logits, Finish: frame.Finish(s.Finish), Err: s.Error,
+		Logits: s.Logits, Finish: frame.Finish(s.Finish), Err: s.Error, Pooled: s.Pooled,
 	}
 	for _, lp := range s.Logprobs {
 		out.LogProbs = append(out.LogProbs, logProbFromProto(lp))

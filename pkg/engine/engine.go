@@ -15,6 +15,7 @@ import (
 
 	"github.com/shoal-llm/shoal/pkg/compute"
 	"github.com/shoal-llm/shoal/pkg/frame"
+	"github.com/shoal-llm/shoal/pkg/grammar"
 	"github.com/shoal-llm/shoal/pkg/kv"
 	"github.com/shoal-llm/shoal/pkg/model"
 )
@@ -32,6 +33,8 @@ type Config struct {
 	Slots    int // sessions
 	Rows     int // rows of a step
 	Context  int // positions of a session
+
+	Vocabulary *grammar.Vocabulary // of a stage with the head; nil: sessions with a grammar fail
 }
 
 // Output is what a frame became: a frame for the next stage, or a result. Their
@@ -54,6 +57,8 @@ type Stage struct {
 	count int // started and not finished
 
 	sessions map[frame.Slot]*session // on the last stage
+	automata automata
+	pooling  map[frame.Slot]bool // slots whose sessions make embeddings, as of the last started frame
 }
 
 // work is one frame between Start and Finish, with buffers that are reused.
@@ -64,6 +69,7 @@ type work struct {
 	ids    []int32
 	logits []int32   // rows that want logits
 	values []float32 // rows or logits, as read
+	hidden []float32 // rows of the residual stream, where embeddings are made
 	bytes  []byte    // rows of the output frame
 	out    frame.Frame
 }
@@ -89,7 +95,8 @@ func Open(be compute.Backend, arch model.Arch, src model.Source, spec model.Spec
 			Epoch: cfg.Epoch, Pipeline: cfg.Pipeline,
 			Pages: cfg.Pages, Slots: cfg.Slots, Rows: cfg.Rows, Context: cfg.Context,
 		}),
-		sessions: map[frame.Slot]*session{},
+		sessions: map[frame.Slot]*session{}, pooling: map[frame.Slot]bool{},
+		automata: automata{vocab: cfg.Vocabulary},
 	}, nil
 }
 
@@ -135,16 +142,13 @@ func (s *Stage) check(f *frame.Frame) error {
 		return fmt.Errorf("%w: %d bytes of activations for %d rows, want %d", ErrBadFrame, len(f.Rows), rows, want)
 	}
 	for i := range f.Spans {
-		if f.Spans[i].Output == frame.OutputPooled {
-			return fmt.Errorf("%w: pooled output is not offered", ErrBadFrame)
-		}
 		for _, id := range f.Spans[i].Tokens {
 			if id < 0 || int(id) >= s.spec.Vocab {
 				return fmt.Errorf("%w: token id %d of a vocabulary of %d", ErrBadFrame, id, s.spec.Vocab)
 			}
 		}
 	}
-	return nil
+	return s.checkPools(f)
 }
 
 // fill describes the batch of a frame.
@@ -159,7 +163,7 @@ func (w *work) fill(tag uint64, f *frame.Frame, step *kv.Step) {
 		w.batch.Spans = append(w.batch.Spans, compute.Span{Row: w.batch.Rows, Start: int(span.Start), Count: n, Pages: pages})
 		w.ids = append(w.ids, span.Tokens...)
 		w.batch.Rows += n
-		if span.Output != frame.OutputNone {
+		if wantsLogits(span.Output) {
 			for r := n - 1 - int(span.Drafted); r < n; r++ {
 				w.logits = append(w.logits, int32(w.batch.Rows-n+r))
 			}
@@ -167,9 +171,13 @@ func (w *work) fill(tag uint64, f *frame.Frame, step *kv.Step) {
 	}
 }
 
+// wantsLogits reports whether an output is made of logits.
+func wantsLogits(o frame.Output) bool { return o == frame.OutputSample || o == frame.OutputLogits }
+
 // submit records and submits the pass of a frame. A frame without rows is an
 // empty pass: it keeps its place in the order.
 func (s *Stage) submit(w *work, step *kv.Step) {
+	s.notePools(w.frame.Ops)
 	p := s.be.Begin(&w.batch)
 	if len(step.Clear) > 0 {
 		p.ClearPages(s.net.Cache(), step.Clear)
@@ -179,16 +187,23 @@ func (s *Stage) submit(w *work, step *kv.Step) {
 		return
 	}
 	out := s.net.Forward(p, w.ids, w.frame.Rows, w.logits)
-	if out == nil {
-		p.Submit(w.tag)
-		return
+	var reads [2]compute.Read
+	n := 0
+	if out != nil {
+		rows := w.batch.Rows
+		if s.cfg.Part.Head {
+			rows = len(w.logits)
+		}
+		w.values = grow(w.values, rows*out.Cols())
+		reads[n] = compute.Read{Src: out, Rows: rows, Dst: w.values}
+		n++
 	}
-	rows := w.batch.Rows
-	if s.cfg.Part.Head {
-		rows = len(w.logits)
+	if s.cfg.Part.Head && s.pools(w.frame) {
+		w.hidden = grow(w.hidden, w.batch.Rows*s.spec.Hidden)
+		reads[n] = compute.Read{Src: s.net.Hidden(), Rows: w.batch.Rows, Dst: w.hidden}
+		n++
 	}
-	w.values = grow(w.values, rows*out.Cols())
-	p.Submit(w.tag, compute.Read{Src: out, Rows: rows, Dst: w.values})
+	p.Submit(w.tag, reads[:n]...)
 }
 
 // Finish takes the completion of the oldest started frame.

@@ -22,6 +22,8 @@ type rig struct {
 	be    compute.Backend
 	stage *engine.Stage
 	local *engine.Local
+
+	grammar []byte // of the sessions
 }
 
 func newRig(t *testing.T, cfg engine.Config) *rig {
@@ -49,7 +51,7 @@ func newRig(t *testing.T, cfg engine.Config) *rig {
 // generate returns the ids of an answer and how it ended.
 func (r *rig) generate(spec sample.Spec, prompt []int32) (ids []int32, fin frame.Finish) {
 	r.t.Helper()
-	for s, err := range r.local.Generate(context.Background(), &frame.Open{Attempt: 1, Sampling: spec}, prompt) {
+	for s, err := range r.local.Generate(context.Background(), &frame.Open{Attempt: 1, Sampling: spec, Grammar: r.grammar}, prompt) {
 		if err != nil {
 			r.t.Fatal(err)
 		}
@@ -96,7 +98,7 @@ func TestDraftsNeverChangeTheAnswer(t *testing.T) {
 func (r *rig) drafted(spec sample.Spec, want []int32, right int) (ids []int32) {
 	r.t.Helper()
 	slot := frame.Slot(1)
-	ops := []frame.Op{{Open: &frame.Open{Slot: slot, Attempt: 7, Sampling: spec, AnswerStart: int32(len(hello))}}}
+	ops := []frame.Op{{Open: &frame.Open{Slot: slot, Attempt: 7, Sampling: spec, Grammar: r.grammar, AnswerStart: int32(len(hello))}}}
 	span := frame.Span{Slot: slot, Attempt: 7, Tokens: hello, Output: frame.OutputSample}
 	for {
 		res, err := r.local.Step(ops, []frame.Span{span})
@@ -139,10 +141,13 @@ func TestBadFramesChangeNothing(t *testing.T) {
 		spoil func(*frame.Frame)
 		want  error
 	}{
-		"id beyond the vocabulary":       {func(f *frame.Frame) { f.Spans[0].Tokens = []int32{4096} }, engine.ErrBadFrame},
+		"id beyond the vocabulary":   {func(f *frame.Frame) { f.Spans[0].Tokens = []int32{4096} }, engine.ErrBadFrame},
+		"pooled output of an answer": {func(f *frame.Frame) { f.Spans[0].Output = frame.OutputPooled }, engine.ErrBadFrame},
+		"a sample of an embedding": {func(f *frame.Frame) {
+			f.Ops = []frame.Op{{Open: &frame.Open{Attempt: 1, Pooling: frame.PoolingMean}}}
+		}, engine.ErrBadFrame},
 		"activations to the first stage": {func(f *frame.Frame) { f.Rows = make([]byte, 2048) }, engine.ErrBadFrame},
 		"too many rows":                  {func(f *frame.Frame) { f.Spans[0].Tokens = make([]int32, 65) }, engine.ErrBadFrame},
-		"pooled output":                  {func(f *frame.Frame) { f.Spans[0].Output = frame.OutputPooled }, engine.ErrBadFrame},
 		"another epoch":                  {func(f *frame.Frame) { f.Epoch = 2 }, kv.ErrEpoch},
 		"a gap":                          {func(f *frame.Frame) { f.Step = 2 }, kv.ErrGap},
 		"a session that is not open":     {func(f *frame.Frame) { f.Spans[0].Slot = 3 }, kv.ErrInvalid},

@@ -1,9 +1,11 @@
 package engine
 
 import (
+	"errors"
 	"slices"
 
 	"github.com/shoal-llm/shoal/pkg/frame"
+	"github.com/shoal-llm/shoal/pkg/sample"
 )
 
 // result samples the spans of a frame on the last stage, in order.
@@ -15,7 +17,7 @@ func (s *Stage) result(w *work, notFinite []int32, timings []frame.Timing) *fram
 	for i := range f.Spans {
 		span := &f.Spans[i]
 		var mine [][]float32
-		if span.Output != frame.OutputNone {
+		if wantsLogits(span.Output) {
 			for range int(span.Drafted) + 1 {
 				mine = append(mine, logits[:s.spec.Vocab])
 				logits = logits[s.spec.Vocab:]
@@ -24,8 +26,17 @@ func (s *Stage) result(w *work, notFinite []int32, timings []frame.Timing) *fram
 		bad := slices.ContainsFunc(notFinite, func(b int32) bool {
 			return int(b) >= row && int(b) < row+len(span.Tokens)
 		})
+		from := row
 		row += len(span.Tokens)
-		if out, ok := s.sampleSpan(span, mine, bad); ok {
+		ses := s.sessions[span.Slot]
+		var out frame.Sampled
+		var ok bool
+		if ses.pool != nil && ses.failed == "" && !bad {
+			out, ok = s.poolSpan(span, ses, w.hidden[from*s.spec.Hidden:])
+		} else {
+			out, ok = s.sampleSpan(span, mine, bad)
+		}
+		if ok {
 			r.Sampled = append(r.Sampled, out)
 		}
 	}
@@ -37,7 +48,11 @@ func (s *Stage) applyOps(ops []frame.Op) {
 	for i := range ops {
 		switch op := &ops[i]; {
 		case op.Open != nil:
-			s.sessions[op.Open.Slot] = newSession(op.Open, s.spec.Vocab)
+			ses := newSession(op.Open, s.spec)
+			if s.cfg.Part.Head {
+				ses.constrain(&s.automata)
+			}
+			s.sessions[op.Open.Slot] = ses
 		case op.Truncate != nil:
 			if ses := s.sessions[op.Truncate.Slot]; ses != nil {
 				ses.truncate(int(op.Truncate.Len))
@@ -64,6 +79,10 @@ func (s *Stage) sampleSpan(span *frame.Span, logits [][]float32, bad bool) (out 
 	for _, id := range span.Tokens[:first] {
 		ses.accept(id)
 	}
+	if ses.failed != "" { // an id of the answer is none of the grammar
+		out.Err = ses.failed
+		return out, true
+	}
 	switch span.Output {
 	case frame.OutputNone:
 		return out, false
@@ -84,7 +103,10 @@ func (s *Stage) verify(ses *session, drafts []int32, logits [][]float32, out *fr
 	for i, row := range logits {
 		id, lp, fin, err := ses.pick(row)
 		if err != nil {
-			ses.failed = errNumeric.Error()
+			ses.failed = err.Error()
+			if errors.Is(err, sample.ErrNotFinite) {
+				ses.failed = errNumeric.Error()
+			}
 			out.Err = ses.failed
 			return
 		}

@@ -2,8 +2,12 @@ package engine
 
 import (
 	"errors"
+	"math"
+	"slices"
 
 	"github.com/shoal-llm/shoal/pkg/frame"
+	"github.com/shoal-llm/shoal/pkg/grammar"
+	"github.com/shoal-llm/shoal/pkg/model"
 	"github.com/shoal-llm/shoal/pkg/sample"
 )
 
@@ -13,11 +17,17 @@ type session struct {
 	prompt  []int32 // ids before AnswerStart, until the sampler is made
 	sampler *sample.Sampler
 	vocab   int
-	failed  string // why nothing more is sampled
+	failed  string           // why nothing more is sampled
+	matcher *grammar.Matcher // of a session with a grammar; else nil
+	pool    *pool            // of a session that makes an embedding; else nil
 }
 
-func newSession(o *frame.Open, vocab int) *session {
-	return &session{open: o, vocab: vocab, prompt: append([]int32(nil), o.History...)}
+func newSession(o *frame.Open, spec model.Spec) *session {
+	s := &session{open: o, vocab: spec.Vocab, prompt: append([]int32(nil), o.History...)}
+	if o.Pooling != frame.PoolingNone {
+		s.pool = newPool(o.Pooling, spec.Hidden)
+	}
+	return s
 }
 
 // length returns the number of positions whose ids are known.
@@ -36,6 +46,7 @@ func (s *session) accept(id int32) {
 	}
 	s.ready()
 	s.sampler.Accept(id)
+	s.follow(id)
 }
 
 // ready makes the sampler once the prompt is complete.
@@ -48,6 +59,9 @@ func (s *session) ready() {
 
 // truncate forgets the ids from position n on.
 func (s *session) truncate(n int) {
+	if s.matcher != nil {
+		s.matcher.Truncate(n - int(s.open.AnswerStart))
+	}
 	if s.sampler != nil {
 		s.sampler.Truncate(n)
 		return
@@ -61,15 +75,25 @@ func (s *session) truncate(n int) {
 func (s *session) pick(logits []float32) (id int32, lp *frame.LogProb, fin frame.Finish, err error) {
 	s.ready()
 	pos := s.length()
+	if err := s.mask(logits, pos); err != nil {
+		return 0, nil, 0, err
+	}
 	c, err := s.sampler.Pick(logits, pos)
 	if err != nil {
 		return 0, nil, 0, err
 	}
 	spec := &s.open.Sampling
 	if spec.LogProbs {
-		lp = &frame.LogProb{LogProb: c.LogProb, Top: append([]sample.TopLogProb(nil), c.Top...)}
+		lp = &frame.LogProb{LogProb: c.LogProb, Top: possible(c.Top)}
 	}
 	return c.ID, lp, s.finish(c.ID, pos), nil
+}
+
+// possible copies the alternatives that can be chosen at all.
+func possible(top []sample.TopLogProb) []sample.TopLogProb {
+	return slices.DeleteFunc(slices.Clone(top), func(t sample.TopLogProb) bool {
+		return math.IsInf(float64(t.LogProb), -1)
+	})
 }
 
 // finish says whether an id at a position ends the session.

@@ -28,7 +28,7 @@ const (
 	OutputNone   Output = iota // nothing: a prefill chunk that is not the last
 	OutputSample               // a token id
 	OutputLogits               // the logits themselves, for tests and scoring
-	OutputPooled               // the hidden state, for embeddings
+	OutputPooled               // the session's embedding: these are its last rows
 )
 
 // DType is the element type of activation rows on the wire.
@@ -95,7 +95,18 @@ type Open struct {
 	DeadlineMS  int64   // Unix milliseconds; 0 is none
 	Traceparent string  // W3C trace context
 	Weight      float32 // share of the step budget; 0 is 1
+	Pooling     Pooling // an embedding is wanted, no answer
 }
+
+// Pooling says how the hidden states of a session's rows, after the model's
+// final norm, become one embedding of unit length.
+type Pooling uint8
+
+const (
+	PoolingNone Pooling = iota // the session generates
+	PoolingMean                // of all positions
+	PoolingLast                // of the last position
+)
 
 // KVClass says how a session's keys and values are stored.
 type KVClass struct {
@@ -155,6 +166,7 @@ type Sampled struct {
 	IDs      []int32   // one, or more where drafts were accepted
 	LogProbs []LogProb // one per id, when asked for
 	Logits   []float32 // OutputLogits
+	Pooled   []float32 // OutputPooled: the embedding
 	Finish   Finish
 	Err      string // why the session failed on this stage; empty is no failure
 }

@@ -103,6 +103,12 @@ type Stage interface {
 	// logits. It returns the buffer to read: logits, or else the rows for the
 	// next part.
 	Forward(p compute.Pass, ids []int32, in []byte, logits []int32) compute.Buffer
+	// Hidden is the buffer in which Forward leaves the rows of the residual
+	// stream, one per row of the batch, until the next pass.
+	Hidden() compute.Buffer
+	// FinalNorm writes the norm that comes before the head of one row of Hidden
+	// to dst. Only a part with the head has one.
+	FinalNorm(dst []float64, row []float32)
 	// Cache is the stage's KV cache.
 	Cache() compute.Cache
 }

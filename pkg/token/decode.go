@@ -14,6 +14,10 @@ func (v *Vocab) Decode(ids []int32) string {
 	return string(out)
 }
 
+// Bytes returns the bytes that an id adds to a text: none for control tokens.
+// The caller must not change them.
+func (v *Vocab) Bytes(id int32) []byte { return v.visible(id) }
+
 // visible returns the bytes that an id adds to a text.
 func (v *Vocab) visible(id int32) []byte {
 	switch v.Type(id) {

@@ -60,7 +60,7 @@ func (o *owner) begin(r *relay, number uint64, g *pb.Generation) {
 		s.deadline = time.UnixMilli(ms)
 	}
 	r.sessions[number] = s
-	o.journal.totals.Requests++
+	o.journal.totals.requests++
 	o.phase(s, telemetry.SpanQueue, o.c.deps.Telemetry.RequestWaiting)
 	if p := o.refusal(g); p != nil {
 		o.fail(s, p)
@@ -127,6 +127,10 @@ func (e promptReady) apply(o *owner) {
 		return
 	}
 	s.ready = e.p
+	if s.request.GetTokenize() {
+		o.tokenized(s)
+		return
+	}
 	if n := len(s.ready.prompt); len(o.waiting.queue) > 0 && o.waiting.tokens+n > o.c.cfg.MaxWaitingTokens {
 		o.fail(s, later(codeRateLimit, "Prompts of %d tokens are waiting already.", o.waiting.tokens))
 		return

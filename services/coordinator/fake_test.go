@@ -302,6 +302,10 @@ func (d *fakeDriver) run(s *pb.Submit, commits <-chan int32) {
 	d.reply(&pb.DriveResponse{Message: &pb.DriveResponse_Prefilled{Prefilled: &pb.Prefilled{
 		Slot: s.Open.Slot, Attempt: s.Open.Attempt, Done: int32(total), Total: int32(total),
 	}}})
+	if s.Open.Pooling != pb.Pooling_POOLING_UNSPECIFIED {
+		d.embed(s)
+		return
+	}
 	for i := n - prompt; !halted; i++ {
 		select { // what is known by now
 		case l, open := <-commits:
@@ -332,6 +336,21 @@ func (d *fakeDriver) run(s *pb.Submit, commits <-chan int32) {
 		}
 	}
 	d.wires.update(func() { d.wires.closed[s.Open.Attempt] = true })
+	d.reply(&pb.DriveResponse{Message: &pb.DriveResponse_Closed{Closed: &pb.Closed{Slot: s.Open.Slot, Attempt: s.Open.Attempt}}})
+}
+
+// embed gives the prompt's ids as its embedding.
+func (d *fakeDriver) embed(s *pb.Submit) {
+	r := &pb.Sampled{Slot: s.Open.Slot, Attempt: s.Open.Attempt, Position: int32(len(s.Tokens)), Finish: pb.Finish_FINISH_STOP}
+	r.Pooled = make([]float32, toyModel().Hidden)
+	for i, id := range s.Tokens {
+		r.Pooled[i%len(r.Pooled)] += float32(id)
+	}
+	select {
+	case d.wires.stream(d.epoch) <- &pb.StepResult{PlanEpoch: d.epoch, Step: 1, Sampled: []*pb.Sampled{r}}:
+	case <-d.ctx.Done():
+		return
+	}
 	d.reply(&pb.DriveResponse{Message: &pb.DriveResponse_Closed{Closed: &pb.Closed{Slot: s.Open.Slot, Attempt: s.Open.Attempt}}})
 }
 

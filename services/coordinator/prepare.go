@@ -52,6 +52,9 @@ func (m *Model) prepare(g *pb.Generation, positions int) (*prepared, error) {
 	if err := m.checkOptions(g); err != nil {
 		return nil, err
 	}
+	if err := checkPooling(g); err != nil {
+		return nil, err
+	}
 	if err := p.limitContext(g.GetKv(), &positions); err != nil {
 		return nil, err
 	}
@@ -237,6 +240,8 @@ func (p *prepared) limitTokens(g *pb.Generation, positions int) error {
 	}
 	rest := positions - len(p.prompt)
 	switch wish := int(p.spec.MaxTokens); {
+	case g.GetPooling() != 0:
+		p.spec.MaxTokens = 1 // the session takes no more positions than its prompt
 	case wish == 0 && g.GetMaxTokensClamp():
 		p.spec.MaxTokens = int32(rest)
 	case wish == 0:

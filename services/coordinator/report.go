@@ -23,11 +23,18 @@ const (
 	noteGatewayLeft   = "gateway_left"
 )
 
+// totals count since the start.
+type totals struct{ requests, promptTokens, generatedTokens, failed uint64 }
+
 // journal is what the owner remembers for reports.
 type journal struct {
-	totals pb.Totals
+	totals totals
 	number uint64
 	notes  []*pb.ClusterEvent // at most maxNotes; none is changed
+}
+
+func (t totals) proto() *pb.Totals {
+	return &pb.Totals{Requests: t.requests, PromptTokens: t.promptTokens, GeneratedTokens: t.generatedTokens, Failed: t.failed}
 }
 
 // note remembers an event.
@@ -41,14 +48,6 @@ func (j *journal) note(kind, node, text string) {
 	})
 }
 
-// totalsNow returns a copy.
-func (j *journal) totalsNow() *pb.Totals {
-	t := &j.totals
-	return &pb.Totals{
-		Requests: t.GetRequests(), PromptTokens: t.GetPromptTokens(), GeneratedTokens: t.GetGeneratedTokens(), Failed: t.GetFailed(),
-	}
-}
-
 // report says who is there, what is loaded, what happened and whether an answer
 // is possible.
 func (o *owner) report() *pb.ClusterResponse {
@@ -58,7 +57,7 @@ func (o *owner) report() *pb.ClusterResponse {
 		Cluster: id.ClusterID(), Coordinator: id.NodeID(), Epoch: o.machine.Epoch(),
 		Ready: why == "", Reason: why, Models: []*pb.ModelInfo{o.modelInfo(why)},
 		Running: uint32(len(o.running)), Waiting: uint32(o.waiting.len()),
-		Totals: o.journal.totalsNow(), Events: slices.Clone(o.journal.notes),
+		Totals: o.journal.totals.proto(), Events: slices.Clone(o.journal.notes),
 	}
 	if p := o.machine.Plan(); p != nil {
 		r.Pipeline = pipelineProto(p)

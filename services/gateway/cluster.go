@@ -20,10 +20,11 @@ type cluster struct {
 	coordinator pb.CoordinatorServiceClient
 	asking      chan struct{} // holds one token: one question at a time
 
-	mu   sync.Mutex // guards following
-	last *pb.ClusterResponse
-	err  error
-	at   time.Time
+	mu    sync.Mutex // guards following
+	last  *pb.ClusterResponse
+	err   error
+	at    time.Time
+	meter meter
 }
 
 func newCluster(c pb.CoordinatorServiceClient) *cluster {
@@ -34,7 +35,19 @@ func newCluster(c pb.CoordinatorServiceClient) *cluster {
 // unreadyAge unless it says that the cluster is ready: good news is waited for.
 // The answer is shared: nobody changes it.
 func (c *cluster) state(ctx context.Context) (*pb.ClusterResponse, error) {
-	if last, err, fresh := c.cached(); fresh {
+	return c.ask(ctx, clusterAge)
+}
+
+// within is state with an answer that is at most so old, and with rates.
+func (c *cluster) within(ctx context.Context, age time.Duration) (*pb.ClusterResponse, rateReport, error) {
+	last, err := c.ask(ctx, age)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return last, c.meter.rates(), err
+}
+
+func (c *cluster) ask(ctx context.Context, age time.Duration) (*pb.ClusterResponse, error) {
+	if last, err, fresh := c.cached(age); fresh {
 		return last, err
 	}
 	select {
@@ -43,7 +56,7 @@ func (c *cluster) state(ctx context.Context) (*pb.ClusterResponse, error) {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	if last, err, fresh := c.cached(); fresh { // somebody else has asked meanwhile
+	if last, err, fresh := c.cached(age); fresh { // somebody else has asked meanwhile
 		return last, err
 	}
 	// One caller's haste must not become everybody's answer.
@@ -56,15 +69,17 @@ func (c *cluster) state(ctx context.Context) (*pb.ClusterResponse, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.last, c.err, c.at = resp, err, time.Now()
+	if err == nil {
+		c.meter.add(c.at, resp.GetTotals())
+	}
 	return resp, err
 }
 
-func (c *cluster) cached() (last *pb.ClusterResponse, err error, fresh bool) {
+func (c *cluster) cached(age time.Duration) (last *pb.ClusterResponse, err error, fresh bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	age := unreadyAge
-	if c.err == nil && c.last.GetReady() {
-		age = clusterAge
+	if c.err != nil || !c.last.GetReady() {
+		age = min(age, unreadyAge)
 	}
 	return c.last, c.err, !c.at.IsZero() && time.Since(c.at) < age
 }

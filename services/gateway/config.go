@@ -19,6 +19,9 @@ const (
 type Config struct {
 	Listen     string // HTTP and WebSocket; empty: DefaultListen; port 0 takes a free one
 	GRPCListen string // gRPC; empty: DefaultGRPCListen; port 0 takes a free one
+	Ollama     string // the Ollama API; empty: not served; port 0 takes a free one
+
+	Version string // of the program, as clients are told
 
 	// APIKeys may ask. With none, everybody who reaches a loopback listener may.
 	APIKeys []string
@@ -38,14 +41,15 @@ type Config struct {
 // Limits bound what clients can make the gateway hold. A zero field takes its
 // default.
 type Limits struct {
-	Body         int64         // bytes of an HTTP request; 4 MiB
-	SocketFrame  int64         // bytes of a WebSocket message; 1 MiB
-	Generations  int           // at once; 1024
-	Sockets      int           // open WebSockets; 4096
-	Messages     int           // turns of one conversation; 2048
-	WriteTimeout time.Duration // how long a client may read nothing; 10 s
-	SocketIdle   time.Duration // how long a socket may ask nothing; 15 min
-	Drain        time.Duration // how long answers may go on at shutdown; 30 s
+	Body          int64         // bytes of an HTTP request; 4 MiB
+	SocketFrame   int64         // bytes of a WebSocket message; 1 MiB
+	Generations   int           // at once; 1024
+	Sockets       int           // open WebSockets; 4096
+	SocketsPerKey int           // of them with one API key; 1024
+	Messages      int           // turns of one conversation; 2048
+	WriteTimeout  time.Duration // how long a client may read nothing; 10 s
+	SocketIdle    time.Duration // how long a socket may ask nothing; 15 min
+	Drain         time.Duration // how long answers may go on at shutdown; 30 s
 }
 
 func (c Config) withDefaults() Config {
@@ -56,6 +60,7 @@ func (c Config) withDefaults() Config {
 	l.SocketFrame = orDefault(l.SocketFrame, 1<<20)
 	l.Generations = orDefault(l.Generations, 1024)
 	l.Sockets = orDefault(l.Sockets, 4096)
+	l.SocketsPerKey = orDefault(l.SocketsPerKey, 1024)
 	l.Messages = orDefault(l.Messages, 2048)
 	l.WriteTimeout = orDefault(l.WriteTimeout, 10*time.Second)
 	l.SocketIdle = orDefault(l.SocketIdle, 15*time.Minute)

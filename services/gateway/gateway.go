@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -45,16 +46,23 @@ type Gateway struct {
 	cluster   *cluster
 	generate  generateFunc
 	sockets   turnstile
+	crowd     *crowd
+	shelf     *shelf
+	tickets   *tickets
+	flights   *flights
+	board     *board
 	known     atomic.Pointer[readiness] // by watchHealth
-	draining  chan struct{}             // closed when no new request may begin
-	drained   chan struct{}             // closed when what still runs must end
-	cut       chan struct{}             // closed when sockets that did not say goodbye are cut
+	draining  *occasion                 // no new request may begin
+	drained   *occasion                 // what still runs must end
+	cut       *occasion                 // sockets that did not say goodbye are cut
 
 	http     *http.Server
 	grpc     *grpc.Server
 	health   *health.Server
 	httpAddr net.Listener
 	grpcAddr net.Listener
+	ollama   *http.Server // nil unless served
+	ollamaAt net.Listener
 }
 
 // New checks the configuration and takes both ports, so that a mistake is one
@@ -74,9 +82,14 @@ func New(config Config, deps Deps) (*Gateway, error) {
 		log:       deps.Log,
 		telemetry: deps.Telemetry,
 		sockets:   turnstile{limit: int64(config.Limits.Sockets)},
-		draining:  make(chan struct{}),
-		drained:   make(chan struct{}),
-		cut:       make(chan struct{}),
+		crowd:     newCrowd(config),
+		shelf:     newShelf(2 * config.Limits.Generations),
+		tickets:   newTickets(),
+		flights:   newFlights(),
+		board:     newBoard(),
+		draining:  newOccasion(),
+		drained:   newOccasion(),
+		cut:       newOccasion(),
 	}
 	if g.log == nil {
 		g.log = slog.New(slog.DiscardHandler)
@@ -112,8 +125,30 @@ func (g *Gateway) listen(tlsConfig *tls.Config) error {
 		g.httpAddr.Close()
 		return err
 	}
+	if err := g.listenOllama(tlsConfig); err != nil {
+		g.httpAddr.Close()
+		g.grpcAddr.Close()
+		return err
+	}
 	g.http = g.newHTTPServer(g.tlsFor(httpPublic, tlsConfig))
 	g.grpc, g.health = g.newGRPCServer(g.tlsFor(grpcPublic, tlsConfig), !grpcPublic || g.config.Reflection)
+	return nil
+}
+
+// listenOllama opens the listener of the Ollama API, if it is served.
+func (g *Gateway) listenOllama(tlsConfig *tls.Config) error {
+	if g.config.Ollama == "" {
+		return nil
+	}
+	at := listener{"--ollama", g.config.Ollama}
+	public, err := at.check(g.config, tlsConfig != nil)
+	if err != nil {
+		return err
+	}
+	if g.ollamaAt, err = at.listen(); err != nil {
+		return err
+	}
+	g.ollama = g.newOllamaServer(g.tlsFor(public, tlsConfig))
 	return nil
 }
 
@@ -130,6 +165,14 @@ func (g *Gateway) HTTPAddr() net.Addr { return g.httpAddr.Addr() }
 
 // GRPCAddr is the address that the gRPC listener really has.
 func (g *Gateway) GRPCAddr() net.Addr { return g.grpcAddr.Addr() }
+
+// OllamaAddr is the address that the Ollama listener really has, nil without one.
+func (g *Gateway) OllamaAddr() net.Addr {
+	if g.ollamaAt == nil {
+		return nil
+	}
+	return g.ollamaAt.Addr()
+}
 
 // URL is where a browser finds the page.
 func (g *Gateway) URL() string {
@@ -151,9 +194,13 @@ func (g *Gateway) Run(ctx context.Context) error {
 	go func() { relayDone <- g.relay.Run(relayCtx) }()
 
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return ignore(g.serveHTTP(), http.ErrServerClosed) })
+	group.Go(func() error { return ignore(serveHTTP(g.http, g.httpAddr), http.ErrServerClosed) })
+	if g.ollama != nil {
+		group.Go(func() error { return ignore(serveHTTP(g.ollama, g.ollamaAt), http.ErrServerClosed) })
+	}
 	group.Go(func() error { return ignore(g.grpc.Serve(g.grpcAddr), grpc.ErrServerStopped) })
 	group.Go(func() error { return g.watchHealth(ctx) })
+	group.Go(func() error { return g.board.Run(ctx, g.report) })
 	group.Go(func() error {
 		<-ctx.Done()
 		g.drain()
@@ -164,11 +211,22 @@ func (g *Gateway) Run(ctx context.Context) error {
 	return errors.Join(err, <-relayDone)
 }
 
-func (g *Gateway) serveHTTP() error {
-	if g.http.TLSConfig != nil {
-		return g.http.ServeTLS(g.httpAddr, "", "")
+func serveHTTP(s *http.Server, at net.Listener) error {
+	if s.TLSConfig != nil {
+		return s.ServeTLS(at, "", "")
 	}
-	return g.http.Serve(g.httpAddr)
+	return s.Serve(at)
+}
+
+// shutHTTP ends a server when its answers have, or at once when ctx ends.
+func shutHTTP(ctx context.Context, s *http.Server) error {
+	if s == nil {
+		return nil
+	}
+	if err := s.Shutdown(ctx); err != nil {
+		return s.Close()
+	}
+	return nil
 }
 
 func ignore(err, expected error) error {
@@ -183,19 +241,16 @@ const drainGrace = time.Second
 
 // drain ends serving: refuse, wait, stop, close.
 func (g *Gateway) drain() {
-	close(g.draining)
+	g.draining.happen()
+	g.shelf.close()
 	g.health.Shutdown()
-	timer := time.AfterFunc(g.config.Limits.Drain, func() { close(g.drained) })
+	timer := time.AfterFunc(g.config.Limits.Drain, g.drained.happen)
 	defer timer.Stop()
 	ctx, cancel := context.WithTimeout(context.Background(), g.config.Limits.Drain+drainGrace)
 	defer cancel()
 	var group errgroup.Group
-	group.Go(func() error {
-		if err := g.http.Shutdown(ctx); err != nil {
-			return g.http.Close()
-		}
-		return nil
-	})
+	group.Go(func() error { return shutHTTP(ctx, g.http) })
+	group.Go(func() error { return shutHTTP(ctx, g.ollama) })
 	group.Go(func() error {
 		stop := context.AfterFunc(ctx, g.grpc.Stop)
 		defer stop()
@@ -204,16 +259,17 @@ func (g *Gateway) drain() {
 	})
 	group.Go(func() error {
 		g.sockets.empty(ctx)
-		close(g.cut)
+		g.cut.happen()
 		g.sockets.empty(context.Background()) // cut sockets end at once
 		return nil
 	})
 	_ = group.Wait() // what did not end in time was closed
+	g.shelf.clear()
 }
 
 func (g *Gateway) isDraining() bool {
 	select {
-	case <-g.draining:
+	case <-g.draining.done:
 		return true
 	default:
 		return false
@@ -225,17 +281,50 @@ func (g *Gateway) untilDrained(ctx context.Context) (context.Context, context.Ca
 	return until(ctx, g.drained, errDrain)
 }
 
-// until returns a context that also ends, with that cause, when done is closed.
-func until(ctx context.Context, done <-chan struct{}, cause error) (context.Context, context.CancelFunc) {
+// until returns a context that also ends, with that cause, when o happens.
+func until(ctx context.Context, o *occasion, cause error) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	go func() {
-		select {
-		case <-done:
-			cancel(cause)
-		case <-ctx.Done():
-		}
-	}()
-	return ctx, func() { cancel(errClient) }
+	stop := o.watch(func() { cancel(cause) })
+	return ctx, func() {
+		stop()
+		cancel(errClient)
+	}
+}
+
+// crowd counts the open sockets of each key. Without keys there is no telling
+// who is who, and no limit but that of all.
+type crowd struct {
+	limit int
+
+	mu     sync.Mutex // guards following
+	inside map[string]int
+}
+
+func newCrowd(c Config) *crowd {
+	limit := c.Limits.SocketsPerKey
+	if len(c.APIKeys) == 0 {
+		limit = c.Limits.Sockets
+	}
+	return &crowd{limit: limit, inside: map[string]int{}}
+}
+
+// enter lets in one more socket of a tenant, unless it has its limit.
+func (c *crowd) enter(tenant string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.inside[tenant] >= c.limit {
+		return false
+	}
+	c.inside[tenant]++
+	return true
+}
+
+func (c *crowd) leave(tenant string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.inside[tenant]--; c.inside[tenant] == 0 {
+		delete(c.inside, tenant)
+	}
 }
 
 // turnstile counts who is inside.

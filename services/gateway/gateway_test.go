@@ -141,7 +141,7 @@ func TestHealth(t *testing.T) {
 	f.fake.report(&pb.ClusterResponse{Reason: "a stage is missing"})
 	f.untilKnown(t, "a stage is missing")
 	f.stop()
-	<-f.draining
+	<-f.draining.done
 	if ok, why := f.Ready(); ok || why["gateway"] != drainText {
 		t.Errorf("ready %v, %v while draining", ok, why)
 	}

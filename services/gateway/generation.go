@@ -146,6 +146,7 @@ type mailbox struct {
 
 	mu     sync.Mutex // guards following
 	events []*pb.Event
+	taken  int // of the events
 	ended  bool
 	over   bool // ended because it was full
 }
@@ -160,10 +161,15 @@ func (b *mailbox) put(e *pb.Event) {
 	if b.ended {
 		return
 	}
-	n := len(b.events)
+	n := len(b.events) - b.taken
+	if b.taken > 0 && len(b.events) == cap(b.events) { // make room at the end
+		copy(b.events, b.events[b.taken:])
+		clear(b.events[n:])
+		b.events, b.taken = b.events[:n], 0
+	}
 	switch {
-	case e.GetProgress() != nil && n > 0 && b.events[n-1].GetProgress() != nil:
-		b.events[n-1] = e
+	case e.GetProgress() != nil && n > 0 && b.events[len(b.events)-1].GetProgress() != nil:
+		b.events[len(b.events)-1] = e
 	case terminal(e):
 		b.ended = true
 		b.events = append(b.events, e)
@@ -208,11 +214,12 @@ func (b *mailbox) take(ctx context.Context) (*pb.Event, error) {
 func (b *mailbox) pop() *pb.Event {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if len(b.events) == 0 {
+	if b.taken == len(b.events) {
+		b.events, b.taken = b.events[:0], 0 // the memory is used again
 		return nil
 	}
-	e := b.events[0]
-	b.events[0] = nil
-	b.events = b.events[1:]
+	e := b.events[b.taken]
+	b.events[b.taken] = nil
+	b.taken++
 	return e
 }

@@ -115,18 +115,32 @@ type generateServer struct {
 // Generate streams one answer. Every failure after the call was admitted is the
 // terminal event; the stream itself then ends with OK.
 func (s *generateServer) Generate(in *pb.GenerateRequest, stream grpc.ServerStreamingServer[pb.GenerateResponse]) error {
-	g := s.gateway
 	gen := in.GetGeneration()
+	if p := s.gateway.refuseGRPC(stream.Context(), gen); p != nil {
+		return p.grpc()
+	}
+	return s.gateway.streamGRPC(stream.Context(), gen, func(e *pb.Event) error {
+		return stream.Send(&pb.GenerateResponse{Event: e})
+	})
+}
+
+// refuseGRPC says what is wrong with a generation that came by gRPC.
+func (g *Gateway) refuseGRPC(ctx context.Context, gen *pb.Generation) *problem {
 	p := checkGeneration(gen, g.config.Limits.Messages)
 	if p == nil && g.isDraining() {
 		p = errDraining
 	}
 	if p != nil {
-		_, req := g.begin(stream.Context(), "grpc", nil)
+		_, req := g.begin(ctx, "grpc", nil)
 		defer req.end()
-		return req.refuse(p).grpc()
+		return req.refuse(p)
 	}
-	ctx, req := g.begin(stream.Context(), "grpc", gen)
+	return nil
+}
+
+// streamGRPC asks for an answer and sends its events.
+func (g *Gateway) streamGRPC(ctx context.Context, gen *pb.Generation, send func(*pb.Event) error) error {
+	ctx, req := g.begin(ctx, "grpc", gen)
 	defer req.end()
 	if deadline, ok := ctx.Deadline(); ok && (gen.GetDeadlineMs() == 0 || deadline.UnixMilli() < gen.GetDeadlineMs()) {
 		gen.DeadlineMs = deadline.UnixMilli()
@@ -134,7 +148,7 @@ func (s *generateServer) Generate(in *pb.GenerateRequest, stream grpc.ServerStre
 	ctx, cancel := g.untilDrained(ctx)
 	defer cancel()
 	for e := range g.run(ctx, req, gen) {
-		if err := stream.Send(&pb.GenerateResponse{Event: e}); err != nil {
+		if err := send(e); err != nil {
 			return err
 		}
 	}

@@ -39,22 +39,29 @@ func (g *Gateway) newHTTPServer(tlsConfig *tls.Config) *http.Server {
 
 // routes is every path of the public listener. What is not here does not exist
 // there: metrics, profiles and management have a listener of their own.
-func (g *Gateway) routes() http.Handler {
-	mux := http.NewServeMux()
+func (g *Gateway) routes() *router {
+	mux := newRouter()
 	get := []string{http.MethodGet, http.MethodHead}
-	open := func(pattern string, h http.HandlerFunc) { mux.Handle(pattern, only(get, h)) }
+	open := func(pattern string, h http.HandlerFunc) { mux.handle(pattern, get, h) }
 	keyed := func(pattern string, methods []string, h http.HandlerFunc) {
-		mux.Handle(pattern, only(methods, g.keyed(h)))
+		mux.handle(pattern, methods, g.keyed(h))
 	}
 	open("/livez", g.live)
 	open("/healthz", g.live)
 	open("/readyz", g.ready)
+	open("/openapi.yaml", openAPI)
 	for name, h := range page.Handlers() {
 		open(name, h)
 	}
-	keyed("/streaming", []string{http.MethodGet}, g.streaming)
+	mux.handle("/streaming", []string{http.MethodGet, http.MethodPost}, g.ticketed(g.streaming))
+	mux.handle("/v1/cluster/stream", []string{http.MethodGet}, g.ticketed(g.clusterStream))
+	keyed("/v1/cluster", get, g.clusterReport)
+	keyed("/v1/ws-ticket", []string{http.MethodPost}, g.ticket)
+	keyed("/v1/cancel/{id...}", []string{http.MethodPost}, g.cancel)
 	for _, base := range []string{"/v1", ""} { // clients disagree about the base
 		keyed(base+"/chat/completions", []string{http.MethodPost}, g.refuseWhenDraining(g.chat))
+		keyed(base+"/completions", []string{http.MethodPost}, g.refuseWhenDraining(g.completions))
+		keyed(base+"/embeddings", []string{http.MethodPost}, g.refuseWhenDraining(g.embeddings))
 		keyed(base+"/models", get, g.models)
 		keyed(base+"/models/{id...}", get, g.model)
 	}

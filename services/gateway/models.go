@@ -36,13 +36,17 @@ type modelFacts struct {
 }
 
 func cardOf(m *pb.ModelInfo) modelCard {
+	types := m.GetTensorTypes()
+	if types == nil {
+		types = map[string]uint32{}
+	}
 	return modelCard{
 		ID: m.GetName(), Object: "model", Created: m.GetCreated(), OwnedBy: "shoal",
 		Shoal: modelFacts{
 			State: m.GetState(), Reason: m.GetReason(), Precision: m.GetPrecision(),
 			Context: m.GetContext(), Layers: m.GetLayers(), Stages: append([]string{}, m.GetStages()...),
 			Fingerprint: m.GetFingerprint(), Architecture: m.GetArchitecture(),
-			TensorTypes: m.GetTensorTypes(), Aliases: append([]string{}, m.GetAliases()...),
+			TensorTypes: types, Aliases: append([]string{}, m.GetAliases()...),
 		},
 	}
 }

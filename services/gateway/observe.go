@@ -83,6 +83,8 @@ func (g *Gateway) run(ctx context.Context, req *request, gen *pb.Generation) ite
 		gen.Traceparent = telemetry.Inject(ctx)
 		o := &observation{request: req}
 		defer o.finish(ctx, g)
+		ctx, done := g.flights.enter(ctx, req.tenant, req.id)
+		defer done()
 		for e := range g.generate(ctx, gen) {
 			o.see(e)
 			if !yield(e) {

@@ -213,6 +213,14 @@ type choiceEvent struct {
 // loop stops all of them.
 func (g *Gateway) choices(ctx context.Context, req *request, gens []*pb.Generation) iter.Seq[choiceEvent] {
 	return func(yield func(choiceEvent) bool) {
+		if len(gens) == 1 { // nothing to merge
+			for e := range g.run(ctx, req, gens[0]) {
+				if !yield(choiceEvent{0, e}) {
+					return
+				}
+			}
+			return
+		}
 		ctx, cancel := context.WithCancelCause(ctx)
 		merged, left := make(chan choiceEvent), make(chan struct{})
 		var work sync.WaitGroup

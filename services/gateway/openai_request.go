@@ -75,19 +75,7 @@ func parseChat(data []byte, messages int) (*chatRequest, error) {
 
 func chatSampling(r *strictjson.Reader) *pb.Sampling {
 	s := &pb.Sampling{Temperature: 1, MaxTokens: chatMaxTokens(r)}
-	if t, ok := r.Float("temperature", 0, sample.MaxTemperature); ok {
-		s.Temperature = float32(t)
-	}
-	s.TopP = fraction(r, "top_p")
-	topK, _ := r.Int("top_k", 0, maxTopK)
-	s.TopK = int32(topK)
-	minP, _ := r.Float("min_p", 0, 1)
-	s.MinP = float32(minP)
-	s.RepetitionPenalty = repetition(r, "repeat_penalty")
-	presence, _ := r.Float("presence_penalty", -maxPenalty, maxPenalty)
-	frequency, _ := r.Float("frequency_penalty", -maxPenalty, maxPenalty)
-	s.PresencePenalty, s.FrequencyPenalty = float32(presence), float32(frequency)
-	s.Bias = chatBias(r)
+	readOpenSampling(r, s)
 	s.Logprobs, _ = r.Bool("logprobs")
 	top, ok := r.Int("top_logprobs", 0, sample.MaxTopLogProbs)
 	if ok && !s.Logprobs {
@@ -108,14 +96,15 @@ func chatMaxTokens(r *strictjson.Reader) int32 {
 	return int32(max(old, n))
 }
 
-func chatBias(r *strictjson.Reader) []*pb.LogitBias {
-	o := r.Object("logit_bias")
+// readBias reads a map from token ids to what is added to their logits.
+func readBias(r *strictjson.Reader, member string) []*pb.LogitBias {
+	o := r.Object(member)
 	if o == nil {
 		return nil
 	}
 	names := o.Names()
 	if len(names) > sample.MaxBias {
-		r.Fail("logit_bias", fmt.Sprintf("has more than %d entries", sample.MaxBias))
+		r.Fail(member, fmt.Sprintf("has more than %d entries", sample.MaxBias))
 		return nil
 	}
 	var list []*pb.LogitBias

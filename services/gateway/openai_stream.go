@@ -1,9 +1,11 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"iter"
 	"net/http"
 	"sync"
@@ -24,10 +26,16 @@ type chatStream struct {
 	sse     *sseWriter
 	started []bool // choices whose role was sent
 	sum     tally
+
+	frames []textFrame // of choices
+	frame  []byte      // the chunk being written
 }
 
+// textFrame is what stands around the text of a token.
+type textFrame struct{ before, after []byte }
+
 func newChatStream(w http.ResponseWriter, c *chatRequest, head chatHead, timeout time.Duration) *chatStream {
-	return &chatStream{request: c, head: head, started: make([]bool, c.choices), sse: newSSEWriter(w, timeout)}
+	return &chatStream{request: c, head: head, started: make([]bool, c.choices), frames: make([]textFrame, c.choices), sse: newSSEWriter(w, timeout)}
 }
 
 func (s *chatStream) serve(ctx context.Context, events iter.Seq[choiceEvent]) {
@@ -68,6 +76,9 @@ func (s *chatStream) write(e choiceEvent) error {
 		if text == "" && lp == nil {
 			return nil
 		}
+		if lp == nil && !s.request.obfuscate {
+			return s.text(e.index, text)
+		}
 		choice.Delta.Content = &text
 		if lp != nil {
 			choice.Logprobs = &chatLogprobs{Content: []tokenLogprob{*lp}}
@@ -79,9 +90,31 @@ func (s *chatStream) write(e choiceEvent) error {
 	return nil
 }
 
+// text sends the chunk of a token that has nothing but its text. All of them
+// are equal but for that, so the rest is encoded once.
+func (s *chatStream) text(index int, text string) error {
+	f := &s.frames[index]
+	if f.before == nil {
+		mark := "\x00" // encoded as \u0000, which nothing else in the chunk contains
+		whole, err := json.Marshal(s.chunk(&chunkChoice{Index: index, Delta: chatDelta{Content: &mark}}))
+		if err != nil {
+			return err
+		}
+		before, after, ok := bytes.Cut(whole, []byte(`"\u0000"`))
+		if !ok {
+			return errors.New("a chunk does not hold its text")
+		}
+		f.before, f.after = append([]byte("data: "), before...), append(after, "\n\n"...)
+	}
+	s.frame = appendQuoted(append(s.frame[:0], f.before...), text)
+	s.frame = append(s.frame, f.after...)
+	return s.sse.send(s.frame)
+}
+
 // start sends the status with the first choice, and each choice's role.
 func (s *chatStream) start(index int, a *pb.Accepted) error {
 	s.head.accept(a)
+	clear(s.frames)
 	if s.started[index] {
 		return nil
 	}
@@ -155,11 +188,11 @@ func (s *sseWriter) event(doc any) error {
 	if err != nil {
 		return err
 	}
-	return s.send("data: " + string(data) + "\n\n")
+	return s.send([]byte("data: " + string(data) + "\n\n"))
 }
 
 // done says that the answer is whole.
-func (s *sseWriter) done() { _ = s.send("data: [DONE]\n\n") }
+func (s *sseWriter) done() { _ = s.send([]byte("data: [DONE]\n\n")) }
 
 // close lifts the deadline, which would outlive this answer on its connection.
 func (s *sseWriter) close() { _ = s.control.SetWriteDeadline(time.Time{}) }
@@ -176,7 +209,7 @@ func (s *sseWriter) fail(p *problem) {
 	_ = s.event(p.body())
 }
 
-func (s *sseWriter) send(text string) error {
+func (s *sseWriter) send(text []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.begun {
@@ -191,7 +224,7 @@ func (s *sseWriter) send(text string) error {
 	if err := s.control.SetWriteDeadline(s.written.Add(s.timeout)); err != nil {
 		return err
 	}
-	if _, err := s.w.Write([]byte(text)); err != nil {
+	if _, err := s.w.Write(text); err != nil {
 		return err
 	}
 	return s.control.Flush()
@@ -210,7 +243,7 @@ func (s *sseWriter) keepAlive(ctx context.Context) {
 		s.mu.Lock()
 		silent := s.begun && time.Since(s.written) >= ssePing
 		s.mu.Unlock()
-		if silent && s.send(": ping\n\n") != nil {
+		if silent && s.send([]byte(": ping\n\n")) != nil {
 			return // the reader of the request learns of it by its context
 		}
 	}

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"fmt"
+	"strconv"
 
 	"github.com/shoal-llm/shoal/pkg/sample"
 	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
@@ -23,6 +24,13 @@ type plainToken struct {
 	Type  string `json:"type"`
 	Token string `json:"token"`
 	Seq   uint64 `json:"seq"`
+}
+
+// appendToken appends the JSON of a plainToken.
+func appendToken(dst []byte, text string, seq uint64) []byte {
+	dst = appendQuoted(append(dst, `{"type":"token","token":`...), text)
+	dst = strconv.AppendUint(append(dst, `,"seq":`...), seq, 10)
+	return append(dst, '}')
 }
 
 // plainComplete ends an answer that reached its end.

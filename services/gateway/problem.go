@@ -37,11 +37,16 @@ const (
 	codeNumeric         = "numeric_error"
 	codeQueueFull       = "queue_full"
 	codeStopped         = "stopped"
-	typeInvalid         = "invalid_request_error"
-	typeAuthentication  = "authentication_error"
-	typeRateLimit       = "rate_limit_error"
-	typeServer          = "server_error"
-	retryAfterSeconds   = "1"
+
+	codeUnknownGeneration = "unknown_generation"
+	codeResumeExpired     = "resume_expired"
+	codeResumedElsewhere  = "resumed_elsewhere"
+	codeNotAcceptable     = "not_acceptable"
+	typeInvalid           = "invalid_request_error"
+	typeAuthentication    = "authentication_error"
+	typeRateLimit         = "rate_limit_error"
+	typeServer            = "server_error"
+	retryAfterSeconds     = "1"
 )
 
 // outcome is how one error code shows on the doors that have a status.
@@ -72,7 +77,12 @@ var outcomes = map[string]outcome{
 	codeNoCapacity:      {http.StatusServiceUnavailable, codes.Unavailable},
 	codeShardLost:       {http.StatusServiceUnavailable, codes.Unavailable},
 	codeInternal:        {http.StatusInternalServerError, codes.Internal},
-	codeNumeric:         {http.StatusInternalServerError, codes.Internal},
+
+	codeUnknownGeneration: {http.StatusNotFound, codes.NotFound},
+	codeResumeExpired:     {http.StatusGone, codes.OutOfRange},
+	codeResumedElsewhere:  {http.StatusConflict, codes.Aborted},
+	codeNotAcceptable:     {http.StatusNotAcceptable, codes.InvalidArgument},
+	codeNumeric:           {http.StatusInternalServerError, codes.Internal},
 }
 
 // problem is an error as clients see it: the terminal event of a generation, or
@@ -197,6 +207,10 @@ func (p *problem) write(w http.ResponseWriter) {
 	}
 	if o.http == http.StatusUnauthorized {
 		h.Set("WWW-Authenticate", "Bearer")
+	}
+	if isOllama(w) {
+		writeJSON(w, o.http, ollamaError{p.message})
+		return
 	}
 	writeJSON(w, o.http, p.body())
 }

@@ -150,22 +150,22 @@ func (r *recording) awaitRoom(ctx context.Context) {
 // newest is the number of the last token. The lock is held.
 func (r *recording) newest() uint64 { return r.base + uint64(len(r.tokens)) }
 
-// batch is what a reader takes at once.
-type batch struct {
+// portion is what a reader takes at once.
+type portion struct {
 	accepted *pb.Accepted
 	progress *pb.Progress
 	tokens   []entry // not changed by anybody
 	seq      uint64  // of the last of them
 	terminal *pb.Event
-	more     bool // another batch waits
+	more     bool // another portion waits
 }
 
 // take gives a reader what it has not seen; nothing to one that does not have
 // the recording.
-func (r *recording) take(by reader) batch {
+func (r *recording) take(by reader) portion {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var b batch
+	var b portion
 	if r.reader != by {
 		return b
 	}
@@ -220,7 +220,7 @@ func (r *recording) ack(by reader, p position) {
 	r.trim()
 	r.mu.Unlock()
 	if p.done {
-		r.discard()
+		r.leave(by)
 	}
 }
 
@@ -267,6 +267,7 @@ func (r *recording) attach(to reader, after uint64, keep int) *problem {
 		r.unsentBytes += t.size()
 	}
 	r.acceptedSent, r.terminalSent = false, false
+	r.trim()
 	r.detachments++
 	if r.timer != nil {
 		r.timer.Stop()
@@ -330,6 +331,16 @@ func (r *recording) idle() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.reader == nil && r.terminal != nil
+}
+
+// leave forgets the recording, unless another reader has it.
+func (r *recording) leave(by reader) {
+	r.mu.Lock()
+	own := r.reader == by
+	r.mu.Unlock()
+	if own {
+		r.discard()
+	}
 }
 
 // discard ends the generation and forgets what was recorded.

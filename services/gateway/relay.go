@@ -226,20 +226,21 @@ func (l *link) receive(stream pb.CoordinatorService_RelayClient) error {
 		if err != nil {
 			return fmt.Errorf("receive from coordinator: %w", err)
 		}
-		for _, m := range resp.GetMessages() {
-			l.deal(m)
-		}
+		l.deal(resp.GetMessages())
 	}
 }
 
-func (l *link) deal(m *pb.Downward) {
+func (l *link) deal(messages []*pb.Downward) {
 	l.mu.Lock()
-	box := l.open[m.GetNumber()]
-	if box != nil && terminal(m.GetEvent()) {
-		delete(l.open, m.GetNumber())
-	}
-	l.mu.Unlock()
-	if box != nil { // else it has been stopped meanwhile
+	defer l.mu.Unlock()
+	for _, m := range messages {
+		box := l.open[m.GetNumber()]
+		if box == nil {
+			continue // it has been stopped meanwhile
+		}
+		if terminal(m.GetEvent()) {
+			delete(l.open, m.GetNumber())
+		}
 		box.put(m.GetEvent())
 	}
 }

@@ -76,6 +76,13 @@ func (s *shelf) remove(key shelfKey, r *recording) {
 	}
 }
 
+// size is how many recordings are held.
+func (s *shelf) size() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.held)
+}
+
 // close ends recordings that nobody reads, and those whose reader is lost later.
 func (s *shelf) close() {
 	s.mu.Lock()

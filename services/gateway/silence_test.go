@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net"
 	"net/http"
 	"strings"
@@ -11,6 +12,8 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+
+	"github.com/shoal-llm/shoal/internal/telemetry"
 )
 
 // silentWriter is a connection in virtual time.
@@ -77,13 +80,21 @@ func (l *pipeListener) dial(context.Context, string, string) (net.Conn, error) {
 	return near, nil
 }
 
+// bareGateway is one without listeners and without a coordinator.
+func bareGateway() *Gateway {
+	config := Config{}.withDefaults()
+	return &Gateway{
+		config: config, log: slog.New(slog.DiscardHandler), telemetry: telemetry.Nop(),
+		sockets: turnstile{limit: 1}, crowd: newCrowd(config), shelf: newShelf(4),
+		tickets: newTickets(), flights: newFlights(), board: newBoard(),
+		draining: newOccasion(), drained: newOccasion(), cut: newOccasion(),
+	}
+}
+
 // inVirtualTime serves /streaming over a pipe and connects one client.
 func inVirtualTime(t *testing.T, use func(*testing.T, *websocket.Conn)) {
 	synctest.Test(t, func(t *testing.T) {
-		g := &Gateway{
-			config: Config{}.withDefaults(), sockets: turnstile{limit: 1},
-			draining: make(chan struct{}), drained: make(chan struct{}), cut: make(chan struct{}),
-		}
+		g := bareGateway()
 		l := &pipeListener{make(chan net.Conn), make(chan struct{})}
 		server := &http.Server{Handler: http.HandlerFunc(g.streaming)}
 		go server.Serve(l)

@@ -5,11 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	"github.com/coder/websocket"
 
@@ -36,33 +36,119 @@ func offeredProtocols(r *http.Request) []string {
 	return offered
 }
 
-// streaming serves GET /streaming. Host, Origin and key were checked before.
+// streaming serves /streaming: a WebSocket, or a rich request that is answered
+// with server-sent events. Host, Origin and key were checked before.
 func (g *Gateway) streaming(w http.ResponseWriter, r *http.Request) {
-	if offered := offeredProtocols(r); len(offered) > 0 && !slices.Contains(offered, plainProtocol) {
-		p := &problem{code: codeInvalid, param: "Sec-WebSocket-Protocol", message: "None of the offered subprotocols is known; this server speaks " + plainProtocol + "."}
+	if r.Method == http.MethodPost {
+		g.refuseWhenDraining(g.richSSE)(w, r)
+		return
+	}
+	protocol := chosenProtocol(offeredProtocols(r))
+	if protocol == "" {
+		p := &problem{code: codeInvalid, param: "Sec-WebSocket-Protocol", message: "None of the offered subprotocols is known; this server speaks " + plainProtocol + " and " + richProtocol + "."}
 		p.write(w)
 		return
 	}
+	g.socket(w, r, protocol, func(ctx context.Context, conn *websocket.Conn) {
+		if protocol == richProtocol {
+			newRichSocket(conn, g, callerOf(ctx).tenant).serve(ctx)
+			return
+		}
+		s := &socket{conn: conn, gateway: g}
+		s.active.Store(time.Now().UnixNano())
+		s.serve(ctx)
+	})
+}
+
+// chosenProtocol is the first offered subprotocol that is known, the plain one
+// when none is offered, and empty when none is known.
+func chosenProtocol(offered []string) string {
+	if len(offered) == 0 {
+		return plainProtocol
+	}
+	for _, p := range offered {
+		if p == plainProtocol || p == richProtocol {
+			return p
+		}
+	}
+	return ""
+}
+
+// socket accepts a WebSocket and serves it, until serve returns, in a goroutine
+// of its own: what belonged to the handshake is not kept.
+func (g *Gateway) socket(w http.ResponseWriter, r *http.Request, protocol string, serve func(context.Context, *websocket.Conn)) {
+	tenant := callerOf(r.Context()).tenant
 	if !g.sockets.enter() {
 		errSockets.write(w)
 		return
 	}
-	defer g.sockets.leave()
-	conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{
-		Subprotocols:       []string{plainProtocol},
+	if !g.crowd.enter(tenant) {
+		g.sockets.leave()
+		errCrowd.write(w)
+		return
+	}
+	leave := func() {
+		g.crowd.leave(tenant)
+		g.sockets.leave()
+	}
+	conn, err := g.accept(w, r, protocol)
+	if err != nil {
+		leave()
+		return // accept has answered
+	}
+	ctx := context.WithoutCancel(r.Context()) // the server ends it with the handshake
+	go func() {
+		defer leave()
+		defer conn.CloseNow()
+		serve(ctx, conn)
+	}()
+}
+
+// accept makes a WebSocket of a request, or answers why not.
+func (g *Gateway) accept(w http.ResponseWriter, r *http.Request, protocol string) (*websocket.Conn, error) {
+	var conn *websocket.Conn
+	var flood sync.Once
+	pings := newBucket(pingsPerSecond, pingBurst)
+	conn, err := websocket.Accept(hijacker{w, g.config.Limits.WriteTimeout}, r, &websocket.AcceptOptions{
+		Subprotocols:       []string{protocol},
 		InsecureSkipVerify: true, // the origin was held against our own list
+		OnPingReceived: func(context.Context, []byte) bool {
+			if pings.take(time.Now()) {
+				return true
+			}
+			flood.Do(func() { go conn.Close(websocket.StatusPolicyViolation, floodText) })
+			return false
+		},
 	})
 	if err != nil {
-		return // Accept has answered
+		return nil, err
 	}
-	defer conn.CloseNow()
 	conn.SetReadLimit(g.config.Limits.SocketFrame)
-	s := &socket{conn: conn, gateway: g}
-	s.active.Store(time.Now().UnixNano())
-	s.serve(r.Context())
+	return conn, nil
+}
+
+// errSocketEnded says that the server has closed the socket.
+var errSocketEnded = errors.New("the socket was closed by the server")
+
+// readText reads a text message. Anything else closes the socket.
+func readText(ctx context.Context, conn *websocket.Conn) ([]byte, error) {
+	kind, data, err := conn.Read(ctx)
+	switch {
+	case err != nil:
+		return nil, err
+	case kind != websocket.MessageText:
+		conn.Close(websocket.StatusUnsupportedData, "only text frames are understood")
+		return nil, errSocketEnded
+	case !utf8.Valid(data):
+		conn.Close(websocket.StatusInvalidFramePayloadData, "the text is not valid UTF-8")
+		return nil, errSocketEnded
+	}
+	return data, nil
 }
 
 var errSockets = &problem{code: codeRateLimit, retryable: true, message: "This gateway has as many open sockets as it may."}
+
+var errCrowd = &problem{code: codeRateLimit, retryable: true, message: "This key has as many open sockets as it may."}
 
 // socket is one WebSocket that speaks the plain protocol.
 type socket struct {
@@ -72,24 +158,26 @@ type socket struct {
 
 	mu      sync.Mutex // guards running; held while a terminal frame is written
 	running bool
+
+	frame []byte // the token being written
 }
 
 // serve reads requests until the socket closes, which stops the answer that is
-// running: one goroutine reads, one answers, one pings.
+// running: one goroutine reads, one answers. Pings are a timer.
 func (s *socket) serve(ctx context.Context) {
 	ctx, cancel := until(ctx, s.gateway.cut, errDrain) // the end of ctx closes the connection
 	var work sync.WaitGroup
 	defer work.Wait()
+	defer s.conn.CloseNow() // an answer that writes gives up
+	defer s.keepAlive(ctx, &work)()
+	defer s.closeOnDrain(&work)()
 	defer cancel()
-	work.Go(func() { s.keepAlive(ctx) })
-	work.Go(func() { s.closeOnDrain(ctx) })
 	for {
-		kind, data, err := s.conn.Read(ctx)
-		if err != nil {
-			return
+		data, err := readText(ctx, s.conn)
+		if violation(err) {
+			s.conn.Close(websocket.StatusProtocolError, "the frame breaks the protocol")
 		}
-		if kind != websocket.MessageText {
-			s.conn.Close(websocket.StatusUnsupportedData, "only text frames are understood")
+		if err != nil {
 			return
 		}
 		s.active.Store(time.Now().UnixNano())
@@ -105,7 +193,7 @@ func (s *socket) handle(ctx context.Context, work *sync.WaitGroup, data []byte) 
 		err = s.begin()
 	}
 	if err != nil {
-		s.write(ctx, req.refuse(problemOf(err)).plain(req.id))
+		s.write(req.refuse(problemOf(err)).plain(req.id))
 		req.end()
 		return
 	}
@@ -133,10 +221,10 @@ func (s *socket) begin() error {
 
 // finish writes the terminal frame. The next request may start the moment the
 // client sees it, and not before.
-func (s *socket) finish(ctx context.Context, frame any) {
+func (s *socket) finish(frame any) {
 	s.mu.Lock()
 	s.running = false
-	s.write(ctx, frame)
+	s.write(frame)
 	s.mu.Unlock()
 	if s.gateway.isDraining() {
 		s.conn.Close(websocket.StatusGoingAway, drainText)
@@ -158,30 +246,34 @@ func (s *socket) answer(ctx context.Context, req *request, gen *pb.Generation) {
 		case *pb.Event_Token:
 			piece := e.Token.GetDelta().GetContent()
 			text.WriteString(piece)
-			if s.write(ctx, plainToken{"token", piece, e.Token.GetSeq()}) != nil {
+			s.frame = appendToken(s.frame[:0], piece, e.Token.GetSeq())
+			if s.send(s.frame) != nil {
 				return // leaving the loop stops the generation
 			}
 		case *pb.Event_Complete:
 			text.WriteString(e.Complete.GetText())
-			s.finish(ctx, complete(e.Complete, accepted, text.String(), req.id))
+			s.finish(complete(e.Complete, accepted, text.String(), req.id))
 		case *pb.Event_Stopped:
-			s.finish(ctx, plainStopped{"stopped", e.Stopped.GetReason(), req.id})
+			s.finish(plainStopped{"stopped", e.Stopped.GetReason(), req.id})
 		case *pb.Event_Error:
-			s.finish(ctx, problemFrom(e.Error).plain(req.id))
+			s.finish(problemFrom(e.Error).plain(req.id))
 		}
 	}
 }
 
 func complete(c *pb.Complete, a *pb.Accepted, text, requestID string) plainComplete {
-	u, t := c.GetUsage(), c.GetTimings()
+	u := c.GetUsage()
 	return plainComplete{
 		Type: "complete", Text: text, FinishReason: c.GetFinishReason(),
-		Usage: plainUsage{u.GetPromptTokens(), u.GetCompletionTokens()},
-		Timings: plainTimings{
-			QueueMs: t.GetQueueMs(), PromptMs: t.GetPromptMs(), PredictedMs: t.GetPredictedMs(),
-			TokensPerSecond: decodeRate(u, t),
-		},
+		Usage: plainUsage{u.GetPromptTokens(), u.GetCompletionTokens()}, Timings: timingsOf(u, c.GetTimings()),
 		Model: a.GetModel(), Precision: a.GetPrecision(), RequestID: requestID,
+	}
+}
+
+func timingsOf(u *pb.Usage, t *pb.Timings) plainTimings {
+	return plainTimings{
+		QueueMs: t.GetQueueMs(), PromptMs: t.GetPromptMs(), PredictedMs: t.GetPredictedMs(),
+		TokensPerSecond: decodeRate(u, t),
 	}
 }
 
@@ -193,16 +285,20 @@ func decodeRate(u *pb.Usage, t *pb.Timings) float64 {
 	return 1000 * float64(u.GetCompletionTokens()-1) / t.GetPredictedMs()
 }
 
-// write sends one frame. A client that reads nothing for the write timeout
-// loses the socket.
-func (s *socket) write(ctx context.Context, frame any) error {
+// write sends one frame.
+func (s *socket) write(frame any) error {
 	data, err := json.Marshal(frame)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.gateway.config.Limits.WriteTimeout)
-	defer cancel()
-	if err := s.conn.Write(ctx, websocket.MessageText, data); err != nil {
+	return s.send(data)
+}
+
+// send sends one frame. A client that reads nothing for the write timeout loses
+// the socket: the line sees to it, so the write has no context of its own, which
+// would cost a timer.
+func (s *socket) send(data []byte) error {
+	if err := s.conn.Write(context.Background(), websocket.MessageText, data); err != nil {
 		s.conn.CloseNow() // the reader sees it and ends the socket
 		return err
 	}
@@ -210,33 +306,55 @@ func (s *socket) write(ctx context.Context, frame any) error {
 	return nil
 }
 
-// keepAlive pings, and closes a socket that is dead or that nobody uses.
-func (s *socket) keepAlive(ctx context.Context) {
-	ticker := time.NewTicker(pingEvery)
-	defer ticker.Stop()
-	for missed := 0; missed < missedPongs; {
-		select {
-		case <-ctx.Done():
+// keepAlive pings at intervals, and closes a socket that is dead or that nobody
+// uses. The returned function ends it; ctx has ended before.
+func (s *socket) keepAlive(ctx context.Context, work *sync.WaitGroup) (end func()) {
+	var mu sync.Mutex // guards timer
+	var timer *time.Timer
+	missed := 0
+	work.Add(1)
+	mu.Lock()
+	defer mu.Unlock()
+	timer = time.AfterFunc(pingEvery, func() {
+		alive := s.beat(ctx, &missed)
+		mu.Lock()
+		defer mu.Unlock()
+		if !alive || ctx.Err() != nil {
+			work.Done()
 			return
-		case <-ticker.C:
 		}
-		if idle := time.Since(time.Unix(0, s.active.Load())); idle > s.gateway.config.Limits.SocketIdle && !s.busy() {
-			s.conn.Close(statusIdle, "nothing was asked for a long time")
-			return
-		}
-		ping, cancel := context.WithTimeout(ctx, pingEvery/2)
-		err := s.conn.Ping(ping)
-		cancel()
-		switch {
-		case err == nil:
-			missed = 0
-		case errors.Is(err, context.DeadlineExceeded):
-			missed++
-		default:
-			return // the socket is closed
+		timer.Reset(pingEvery)
+	})
+	return func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if timer.Stop() {
+			work.Done()
 		}
 	}
+}
+
+// beat pings once, and reports whether to go on.
+func (s *socket) beat(ctx context.Context, missed *int) bool {
+	if idle := time.Since(time.Unix(0, s.active.Load())); idle > s.gateway.config.Limits.SocketIdle && !s.busy() {
+		s.conn.Close(statusIdle, "nothing was asked for a long time")
+		return false
+	}
+	ping, cancel := context.WithTimeout(ctx, pingEvery/2)
+	defer cancel()
+	err := s.conn.Ping(ping)
+	switch {
+	case err == nil:
+		*missed = 0
+		return true
+	case !errors.Is(err, context.DeadlineExceeded):
+		return false // the socket is closed
+	}
+	if *missed++; *missed < missedPongs {
+		return true
+	}
 	s.conn.CloseNow()
+	return false
 }
 
 func (s *socket) busy() bool {
@@ -245,14 +363,19 @@ func (s *socket) busy() bool {
 	return s.running
 }
 
-// closeOnDrain closes an idle socket of a gateway that shuts down. One that is
-// answering is closed by finish.
-func (s *socket) closeOnDrain(ctx context.Context) {
-	select {
-	case <-ctx.Done():
-	case <-s.gateway.draining:
+// closeOnDrain closes an idle socket when the gateway shuts down. One that is
+// answering is closed by finish. The returned function ends it.
+func (s *socket) closeOnDrain(work *sync.WaitGroup) (end func()) {
+	work.Add(1)
+	stop := s.gateway.draining.watch(func() {
+		defer work.Done()
 		if !s.busy() {
 			s.conn.Close(websocket.StatusGoingAway, drainText)
+		}
+	})
+	return func() {
+		if stop() {
+			work.Done()
 		}
 	}
 }

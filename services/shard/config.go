@@ -25,6 +25,7 @@ import (
 	"github.com/shoal-llm/shoal/pkg/compute"
 	"github.com/shoal-llm/shoal/pkg/engine"
 	"github.com/shoal-llm/shoal/pkg/frame"
+	"github.com/shoal-llm/shoal/pkg/grammar"
 	"github.com/shoal-llm/shoal/pkg/model"
 )
 
@@ -68,6 +69,8 @@ type Model struct {
 	Digest [32]byte                  // SHA-256 of metadata and tensor table
 	Bytes  func(p model.Part) uint64 // of the tensors of a part
 	Close  func() error              // called once all stages are loaded
+
+	Spelling func() (*grammar.Vocabulary, error) // for stages with the head; nil: no constrained answers
 }
 
 // Engine is a part of a model on a device. Its methods are called by the

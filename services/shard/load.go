@@ -104,6 +104,13 @@ func (s *Shard) loadStage(ctx context.Context, st *stage, m *Model) error {
 		Epoch: st.pipe.epoch, Pipeline: pl.Id, Stage: uint32(st.index), Part: part,
 		Pages: int(pl.Pages), Slots: int(pl.Slots), Rows: int(pl.Rows), Context: int(pl.Context),
 	}
+	if part.Head && m.Spelling != nil {
+		v, err := m.Spelling()
+		if err != nil {
+			s.deps.Log.Warn("answers cannot be constrained", "model", st.pipe.model, "err", err)
+		}
+		cfg.Vocabulary = v
+	}
 	src := &counted{Source: m.Source, report: func(done uint64) {
 		state := st.state(pb.LoadState_LOAD_STATE_LOADING)
 		state.DoneBytes, state.TotalBytes = min(done, total), total

@@ -70,6 +70,7 @@ func cloneResult(r *frame.Result) *frame.Result {
 	for i := range c.Sampled {
 		s := &c.Sampled[i]
 		s.IDs, s.LogProbs, s.Logits = slices.Clone(s.IDs), slices.Clone(s.LogProbs), slices.Clone(s.Logits)
+		s.Pooled = slices.Clone(s.Pooled)
 	}
 	return &c
 }

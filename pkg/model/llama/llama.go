@@ -6,6 +6,7 @@ package llama
 
 import (
 	"fmt"
+	"math"
 
 	"github.com/shoal-llm/shoal/pkg/compute"
 	"github.com/shoal-llm/shoal/pkg/model"
@@ -37,6 +38,7 @@ type stage struct {
 
 	embed, head compute.Weight
 	headNorm    compute.Vector
+	headGain    []float32 // of headNorm, for embeddings
 	cache       compute.Cache
 
 	x, q, k, v, att, ffn, logits compute.Buffer
@@ -71,6 +73,21 @@ func (s *stage) forwardLayer(p compute.Pass, i int) {
 	p.LinearAdd(s.x, l.o, s.att)
 	p.NormGateUp(s.ffn, s.x, l.ffnNorm, s.eps, l.gate, l.up, compute.SiLU)
 	p.LinearAdd(s.x, l.down, s.ffn)
+}
+
+// Hidden returns the residual stream.
+func (s *stage) Hidden() compute.Buffer { return s.x }
+
+// FinalNorm is the RMS norm before the head, in float64.
+func (s *stage) FinalNorm(dst []float64, row []float32) {
+	sum := 0.0
+	for _, v := range row {
+		sum += float64(v) * float64(v)
+	}
+	scale := 1 / math.Sqrt(sum/float64(len(row))+float64(s.eps))
+	for i, v := range row {
+		dst[i] = float64(v) * scale * float64(s.headGain[i])
+	}
 }
 
 // Cache returns the stage's KV cache.

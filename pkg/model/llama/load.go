@@ -111,6 +111,7 @@ func (s *stage) loadEnds(l *loader, lim model.Limits) {
 		return
 	}
 	s.headNorm = l.vector(headNormName)
+	s.headGain = l.floats(headNormName)
 	switch {
 	case !s.spec.TiedHead:
 		s.head = l.matrix(headName)

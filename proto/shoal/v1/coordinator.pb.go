@@ -533,7 +533,7 @@ func (x *ClusterResponse) GetEvents() []*ClusterEvent {
 type Totals struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
 	Requests        uint64                 `protobuf:"varint,1,opt,name=requests,proto3" json:"requests,omitempty"`                             // that arrived
-	PromptTokens    uint64                 `protobuf:"varint,2,opt,name=prompt_tokens,json=promptTokens,proto3" json:"prompt_tokens,omitempty"` // of sessions that were placed, without cached ones
+	PromptTokens    uint64                 `protobuf:"varint,2,opt,name=prompt_tokens,json=promptTokens,proto3" json:"prompt_tokens,omitempty"` // of sessions that were placed
 	GeneratedTokens uint64                 `protobuf:"varint,3,opt,name=generated_tokens,json=generatedTokens,proto3" json:"generated_tokens,omitempty"`
 	Failed          uint64                 `protobuf:"varint,4,opt,name=failed,proto3" json:"failed,omitempty"` // requests that ended with an error
 	unknownFields   protoimpl.UnknownFields

@@ -514,6 +514,7 @@ type OpenSession struct {
 	Traceparent   string                 `protobuf:"bytes,11,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
 	Weight        float32                `protobuf:"fixed32,12,opt,name=weight,proto3" json:"weight,omitempty"`
 	AnswerStart   int32                  `protobuf:"varint,13,opt,name=answer_start,json=answerStart,proto3" json:"answer_start,omitempty"` // position of the answer's first id
+	Pooling       Pooling                `protobuf:"varint,14,opt,name=pooling,proto3,enum=shoal.v1.Pooling" json:"pooling,omitempty"`      // an embedding is wanted, no answer
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -637,6 +638,13 @@ func (x *OpenSession) GetAnswerStart() int32 {
 		return x.AnswerStart
 	}
 	return 0
+}
+
+func (x *OpenSession) GetPooling() Pooling {
+	if x != nil {
+		return x.Pooling
+	}
+	return Pooling_POOLING_UNSPECIFIED
 }
 
 // KvClass says how keys and values are stored.
@@ -1114,6 +1122,7 @@ type Sampled struct {
 	Logits        []float32              `protobuf:"fixed32,6,rep,packed,name=logits,proto3" json:"logits,omitempty"`
 	Finish        Finish                 `protobuf:"varint,7,opt,name=finish,proto3,enum=shoal.v1.Finish" json:"finish,omitempty"`
 	Error         string                 `protobuf:"bytes,8,opt,name=error,proto3" json:"error,omitempty"`
+	Pooled        []float32              `protobuf:"fixed32,9,rep,packed,name=pooled,proto3" json:"pooled,omitempty"` // OUTPUT_POOLED
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1204,6 +1213,13 @@ func (x *Sampled) GetError() string {
 	return ""
 }
 
+func (x *Sampled) GetPooled() []float32 {
+	if x != nil {
+		return x.Pooled
+	}
+	return nil
+}
+
 var File_shoal_v1_frame_proto protoreflect.FileDescriptor
 
 const file_shoal_v1_frame_proto_rawDesc = "" +
@@ -1232,7 +1248,7 @@ const file_shoal_v1_frame_proto_rawDesc = "" +
 	"\btruncate\x18\x04 \x01(\v2\x12.shoal.v1.TruncateH\x00R\btruncate\x12.\n" +
 	"\x05close\x18\x05 \x01(\v2\x16.shoal.v1.CloseSessionH\x00R\x05close\x12-\n" +
 	"\x05evict\x18\x06 \x01(\v2\x15.shoal.v1.EvictPrefixH\x00R\x05evictB\x04\n" +
-	"\x02op\"\x95\x03\n" +
+	"\x02op\"\xc2\x03\n" +
 	"\vOpenSession\x12\x12\n" +
 	"\x04slot\x18\x01 \x01(\rR\x04slot\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\rR\aattempt\x12\x18\n" +
@@ -1249,7 +1265,8 @@ const file_shoal_v1_frame_proto_rawDesc = "" +
 	"deadlineMs\x12 \n" +
 	"\vtraceparent\x18\v \x01(\tR\vtraceparent\x12\x16\n" +
 	"\x06weight\x18\f \x01(\x02R\x06weight\x12!\n" +
-	"\fanswer_start\x18\r \x01(\x05R\vanswerStart\"^\n" +
+	"\fanswer_start\x18\r \x01(\x05R\vanswerStart\x12+\n" +
+	"\apooling\x18\x0e \x01(\x0e2\x11.shoal.v1.PoolingR\apooling\"^\n" +
 	"\aKvClass\x12\x12\n" +
 	"\x04bits\x18\x01 \x01(\rR\x04bits\x12\x1d\n" +
 	"\n" +
@@ -1282,7 +1299,7 @@ const file_shoal_v1_frame_proto_rawDesc = "" +
 	"\bpipeline\x18\x02 \x01(\rR\bpipeline\x12\x12\n" +
 	"\x04step\x18\x03 \x01(\x04R\x04step\x12+\n" +
 	"\asampled\x18\x04 \x03(\v2\x11.shoal.v1.SampledR\asampled\x12/\n" +
-	"\atimings\x18\x05 \x03(\v2\x15.shoal.v1.StageTimingR\atimings\"\xec\x01\n" +
+	"\atimings\x18\x05 \x03(\v2\x15.shoal.v1.StageTimingR\atimings\"\x84\x02\n" +
 	"\aSampled\x12\x12\n" +
 	"\x04slot\x18\x01 \x01(\rR\x04slot\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\rR\aattempt\x12\x1a\n" +
@@ -1291,7 +1308,8 @@ const file_shoal_v1_frame_proto_rawDesc = "" +
 	"\blogprobs\x18\x05 \x03(\v2\x11.shoal.v1.LogProbR\blogprobs\x12\x16\n" +
 	"\x06logits\x18\x06 \x03(\x02R\x06logits\x12(\n" +
 	"\x06finish\x18\a \x01(\x0e2\x10.shoal.v1.FinishR\x06finish\x12\x14\n" +
-	"\x05error\x18\b \x01(\tR\x05error*A\n" +
+	"\x05error\x18\b \x01(\tR\x05error\x12\x16\n" +
+	"\x06pooled\x18\t \x03(\x02R\x06pooled*A\n" +
 	"\vElementType\x12\x1c\n" +
 	"\x18ELEMENT_TYPE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10ELEMENT_TYPE_F32\x10\x01*Y\n" +
@@ -1337,7 +1355,8 @@ var file_shoal_v1_frame_proto_goTypes = []any{
 	(*StepResult)(nil),    // 14: shoal.v1.StepResult
 	(*Sampled)(nil),       // 15: shoal.v1.Sampled
 	(*Sampling)(nil),      // 16: shoal.v1.Sampling
-	(*LogProb)(nil),       // 17: shoal.v1.LogProb
+	(Pooling)(0),          // 17: shoal.v1.Pooling
+	(*LogProb)(nil),       // 18: shoal.v1.LogProb
 }
 var file_shoal_v1_frame_proto_depIdxs = []int32{
 	5,  // 0: shoal.v1.StepFrame.ops:type_name -> shoal.v1.SessionOp
@@ -1353,15 +1372,16 @@ var file_shoal_v1_frame_proto_depIdxs = []int32{
 	12, // 10: shoal.v1.SessionOp.evict:type_name -> shoal.v1.EvictPrefix
 	7,  // 11: shoal.v1.OpenSession.kv:type_name -> shoal.v1.KvClass
 	16, // 12: shoal.v1.OpenSession.sampling:type_name -> shoal.v1.Sampling
-	15, // 13: shoal.v1.StepResult.sampled:type_name -> shoal.v1.Sampled
-	13, // 14: shoal.v1.StepResult.timings:type_name -> shoal.v1.StageTiming
-	17, // 15: shoal.v1.Sampled.logprobs:type_name -> shoal.v1.LogProb
-	2,  // 16: shoal.v1.Sampled.finish:type_name -> shoal.v1.Finish
-	17, // [17:17] is the sub-list for method output_type
-	17, // [17:17] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	17, // 13: shoal.v1.OpenSession.pooling:type_name -> shoal.v1.Pooling
+	15, // 14: shoal.v1.StepResult.sampled:type_name -> shoal.v1.Sampled
+	13, // 15: shoal.v1.StepResult.timings:type_name -> shoal.v1.StageTiming
+	18, // 16: shoal.v1.Sampled.logprobs:type_name -> shoal.v1.LogProb
+	2,  // 17: shoal.v1.Sampled.finish:type_name -> shoal.v1.Finish
+	18, // [18:18] is the sub-list for method output_type
+	18, // [18:18] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_shoal_v1_frame_proto_init() }

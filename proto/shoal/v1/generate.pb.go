@@ -189,6 +189,517 @@ func (x *ModelsResponse) GetModels() []*ModelInfo {
 	return nil
 }
 
+type ChatRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Message:
+	//
+	//	*ChatRequest_Generation
+	//	*ChatRequest_Stop
+	Message       isChatRequest_Message `protobuf_oneof:"message"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChatRequest) Reset() {
+	*x = ChatRequest{}
+	mi := &file_shoal_v1_generate_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChatRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChatRequest) ProtoMessage() {}
+
+func (x *ChatRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_v1_generate_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChatRequest.ProtoReflect.Descriptor instead.
+func (*ChatRequest) Descriptor() ([]byte, []int) {
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *ChatRequest) GetMessage() isChatRequest_Message {
+	if x != nil {
+		return x.Message
+	}
+	return nil
+}
+
+func (x *ChatRequest) GetGeneration() *Generation {
+	if x != nil {
+		if x, ok := x.Message.(*ChatRequest_Generation); ok {
+			return x.Generation
+		}
+	}
+	return nil
+}
+
+func (x *ChatRequest) GetStop() *StopAnswer {
+	if x != nil {
+		if x, ok := x.Message.(*ChatRequest_Stop); ok {
+			return x.Stop
+		}
+	}
+	return nil
+}
+
+type isChatRequest_Message interface {
+	isChatRequest_Message()
+}
+
+type ChatRequest_Generation struct {
+	Generation *Generation `protobuf:"bytes,1,opt,name=generation,proto3,oneof"` // the next answer; none may be running
+}
+
+type ChatRequest_Stop struct {
+	Stop *StopAnswer `protobuf:"bytes,2,opt,name=stop,proto3,oneof"` // ends the one that is running
+}
+
+func (*ChatRequest_Generation) isChatRequest_Message() {}
+
+func (*ChatRequest_Stop) isChatRequest_Message() {}
+
+// StopAnswer ends the answer that is running. Without one it does nothing: the
+// stop and the end of the answer may have crossed.
+type StopAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StopAnswer) Reset() {
+	*x = StopAnswer{}
+	mi := &file_shoal_v1_generate_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StopAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StopAnswer) ProtoMessage() {}
+
+func (x *StopAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_v1_generate_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StopAnswer.ProtoReflect.Descriptor instead.
+func (*StopAnswer) Descriptor() ([]byte, []int) {
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{5}
+}
+
+type ChatResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Event         *Event                 `protobuf:"bytes,1,opt,name=event,proto3" json:"event,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChatResponse) Reset() {
+	*x = ChatResponse{}
+	mi := &file_shoal_v1_generate_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChatResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChatResponse) ProtoMessage() {}
+
+func (x *ChatResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_v1_generate_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChatResponse.ProtoReflect.Descriptor instead.
+func (*ChatResponse) Descriptor() ([]byte, []int) {
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ChatResponse) GetEvent() *Event {
+	if x != nil {
+		return x.Event
+	}
+	return nil
+}
+
+type GenerateServiceClusterRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GenerateServiceClusterRequest) Reset() {
+	*x = GenerateServiceClusterRequest{}
+	mi := &file_shoal_v1_generate_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GenerateServiceClusterRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GenerateServiceClusterRequest) ProtoMessage() {}
+
+func (x *GenerateServiceClusterRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_v1_generate_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GenerateServiceClusterRequest.ProtoReflect.Descriptor instead.
+func (*GenerateServiceClusterRequest) Descriptor() ([]byte, []int) {
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{7}
+}
+
+type GenerateServiceClusterResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ready         bool                   `protobuf:"varint,1,opt,name=ready,proto3" json:"ready,omitempty"`
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"` // why it is not
+	Models        []*ModelInfo           `protobuf:"bytes,3,rep,name=models,proto3" json:"models,omitempty"`
+	Nodes         []*NodeState           `protobuf:"bytes,4,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	Running       uint32                 `protobuf:"varint,5,opt,name=running,proto3" json:"running,omitempty"` // answers that are computed
+	Waiting       uint32                 `protobuf:"varint,6,opt,name=waiting,proto3" json:"waiting,omitempty"` // requests without a place
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GenerateServiceClusterResponse) Reset() {
+	*x = GenerateServiceClusterResponse{}
+	mi := &file_shoal_v1_generate_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GenerateServiceClusterResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GenerateServiceClusterResponse) ProtoMessage() {}
+
+func (x *GenerateServiceClusterResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_v1_generate_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GenerateServiceClusterResponse.ProtoReflect.Descriptor instead.
+func (*GenerateServiceClusterResponse) Descriptor() ([]byte, []int) {
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *GenerateServiceClusterResponse) GetReady() bool {
+	if x != nil {
+		return x.Ready
+	}
+	return false
+}
+
+func (x *GenerateServiceClusterResponse) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *GenerateServiceClusterResponse) GetModels() []*ModelInfo {
+	if x != nil {
+		return x.Models
+	}
+	return nil
+}
+
+func (x *GenerateServiceClusterResponse) GetNodes() []*NodeState {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+func (x *GenerateServiceClusterResponse) GetRunning() uint32 {
+	if x != nil {
+		return x.Running
+	}
+	return 0
+}
+
+func (x *GenerateServiceClusterResponse) GetWaiting() uint32 {
+	if x != nil {
+		return x.Waiting
+	}
+	return 0
+}
+
+// NodeState is a node as clients see it.
+type NodeState struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	State         string                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"` // joining, ready, lost, refused
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	Version       string                 `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeState) Reset() {
+	*x = NodeState{}
+	mi := &file_shoal_v1_generate_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeState) ProtoMessage() {}
+
+func (x *NodeState) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_v1_generate_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeState.ProtoReflect.Descriptor instead.
+func (*NodeState) Descriptor() ([]byte, []int) {
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *NodeState) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *NodeState) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *NodeState) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *NodeState) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+type TokenizeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Model string                 `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"` // empty is the default model
+	// Types that are valid to be assigned to Input:
+	//
+	//	*TokenizeRequest_Chat
+	//	*TokenizeRequest_Prompt
+	//	*TokenizeRequest_Raw
+	Input         isTokenizeRequest_Input `protobuf_oneof:"input"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TokenizeRequest) Reset() {
+	*x = TokenizeRequest{}
+	mi := &file_shoal_v1_generate_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TokenizeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TokenizeRequest) ProtoMessage() {}
+
+func (x *TokenizeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_v1_generate_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TokenizeRequest.ProtoReflect.Descriptor instead.
+func (*TokenizeRequest) Descriptor() ([]byte, []int) {
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *TokenizeRequest) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *TokenizeRequest) GetInput() isTokenizeRequest_Input {
+	if x != nil {
+		return x.Input
+	}
+	return nil
+}
+
+func (x *TokenizeRequest) GetChat() *Chat {
+	if x != nil {
+		if x, ok := x.Input.(*TokenizeRequest_Chat); ok {
+			return x.Chat
+		}
+	}
+	return nil
+}
+
+func (x *TokenizeRequest) GetPrompt() string {
+	if x != nil {
+		if x, ok := x.Input.(*TokenizeRequest_Prompt); ok {
+			return x.Prompt
+		}
+	}
+	return ""
+}
+
+func (x *TokenizeRequest) GetRaw() string {
+	if x != nil {
+		if x, ok := x.Input.(*TokenizeRequest_Raw); ok {
+			return x.Raw
+		}
+	}
+	return ""
+}
+
+type isTokenizeRequest_Input interface {
+	isTokenizeRequest_Input()
+}
+
+type TokenizeRequest_Chat struct {
+	Chat *Chat `protobuf:"bytes,2,opt,name=chat,proto3,oneof"`
+}
+
+type TokenizeRequest_Prompt struct {
+	Prompt string `protobuf:"bytes,3,opt,name=prompt,proto3,oneof"` // a user's turn; rendered by the chat template
+}
+
+type TokenizeRequest_Raw struct {
+	Raw string `protobuf:"bytes,4,opt,name=raw,proto3,oneof"` // text as it is
+}
+
+func (*TokenizeRequest_Chat) isTokenizeRequest_Input() {}
+
+func (*TokenizeRequest_Prompt) isTokenizeRequest_Input() {}
+
+func (*TokenizeRequest_Raw) isTokenizeRequest_Input() {}
+
+type TokenizeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Model         string                 `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"` // that read it
+	Ids           []int32                `protobuf:"varint,2,rep,packed,name=ids,proto3" json:"ids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TokenizeResponse) Reset() {
+	*x = TokenizeResponse{}
+	mi := &file_shoal_v1_generate_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TokenizeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TokenizeResponse) ProtoMessage() {}
+
+func (x *TokenizeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_v1_generate_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TokenizeResponse.ProtoReflect.Descriptor instead.
+func (*TokenizeResponse) Descriptor() ([]byte, []int) {
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *TokenizeResponse) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *TokenizeResponse) GetIds() []int32 {
+	if x != nil {
+		return x.Ids
+	}
+	return nil
+}
+
 // ModelInfo is a model as clients see it.
 type ModelInfo struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -204,13 +715,15 @@ type ModelInfo struct {
 	Architecture  string                 `protobuf:"bytes,10,opt,name=architecture,proto3" json:"architecture,omitempty"`
 	TensorTypes   map[string]uint32      `protobuf:"bytes,11,rep,name=tensor_types,json=tensorTypes,proto3" json:"tensor_types,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // the file's real types
 	Aliases       []string               `protobuf:"bytes,12,rep,name=aliases,proto3" json:"aliases,omitempty"`
+	Size          uint64                 `protobuf:"varint,13,opt,name=size,proto3" json:"size,omitempty"`    // bytes of the file
+	Digest        string                 `protobuf:"bytes,14,opt,name=digest,proto3" json:"digest,omitempty"` // SHA-256 of the file's header, in hex
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ModelInfo) Reset() {
 	*x = ModelInfo{}
-	mi := &file_shoal_v1_generate_proto_msgTypes[4]
+	mi := &file_shoal_v1_generate_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -222,7 +735,7 @@ func (x *ModelInfo) String() string {
 func (*ModelInfo) ProtoMessage() {}
 
 func (x *ModelInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_generate_proto_msgTypes[4]
+	mi := &file_shoal_v1_generate_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -235,7 +748,7 @@ func (x *ModelInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelInfo.ProtoReflect.Descriptor instead.
 func (*ModelInfo) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{4}
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ModelInfo) GetName() string {
@@ -322,6 +835,20 @@ func (x *ModelInfo) GetAliases() []string {
 	return nil
 }
 
+func (x *ModelInfo) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *ModelInfo) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
 // Generation asks for one answer.
 type Generation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -343,13 +870,19 @@ type Generation struct {
 	Truncate       bool               `protobuf:"varint,13,opt,name=truncate,proto3" json:"truncate,omitempty"`                                     // drop old turns instead of refusing a prompt that is too long
 	SeedSet        bool               `protobuf:"varint,14,opt,name=seed_set,json=seedSet,proto3" json:"seed_set,omitempty"`                        // else the coordinator draws one
 	Kv             *KvOptions         `protobuf:"bytes,15,opt,name=kv,proto3" json:"kv,omitempty"`
+	Pooling        Pooling            `protobuf:"varint,16,opt,name=pooling,proto3,enum=shoal.v1.Pooling" json:"pooling,omitempty"`                 // an embedding of the prompt is wanted, no answer
+	Tokenize       bool               `protobuf:"varint,17,opt,name=tokenize,proto3" json:"tokenize,omitempty"`                                     // only the ids of the prompt are wanted: Accepted, then Complete
+	ResponseFormat *ResponseFormat    `protobuf:"bytes,18,opt,name=response_format,json=responseFormat,proto3" json:"response_format,omitempty"`    // absent is text
+	Tools          []string           `protobuf:"bytes,19,rep,name=tools,proto3" json:"tools,omitempty"`                                            // definitions in OpenAI's shape, as JSON
+	ToolChoice     *ToolChoice        `protobuf:"bytes,20,opt,name=tool_choice,json=toolChoice,proto3" json:"tool_choice,omitempty"`                // absent is auto
+	SingleToolCall bool               `protobuf:"varint,21,opt,name=single_tool_call,json=singleToolCall,proto3" json:"single_tool_call,omitempty"` // calls after the first are dropped
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Generation) Reset() {
 	*x = Generation{}
-	mi := &file_shoal_v1_generate_proto_msgTypes[5]
+	mi := &file_shoal_v1_generate_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -361,7 +894,7 @@ func (x *Generation) String() string {
 func (*Generation) ProtoMessage() {}
 
 func (x *Generation) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_generate_proto_msgTypes[5]
+	mi := &file_shoal_v1_generate_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -374,7 +907,7 @@ func (x *Generation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Generation.ProtoReflect.Descriptor instead.
 func (*Generation) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{5}
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Generation) GetModel() string {
@@ -497,6 +1030,48 @@ func (x *Generation) GetKv() *KvOptions {
 	return nil
 }
 
+func (x *Generation) GetPooling() Pooling {
+	if x != nil {
+		return x.Pooling
+	}
+	return Pooling_POOLING_UNSPECIFIED
+}
+
+func (x *Generation) GetTokenize() bool {
+	if x != nil {
+		return x.Tokenize
+	}
+	return false
+}
+
+func (x *Generation) GetResponseFormat() *ResponseFormat {
+	if x != nil {
+		return x.ResponseFormat
+	}
+	return nil
+}
+
+func (x *Generation) GetTools() []string {
+	if x != nil {
+		return x.Tools
+	}
+	return nil
+}
+
+func (x *Generation) GetToolChoice() *ToolChoice {
+	if x != nil {
+		return x.ToolChoice
+	}
+	return nil
+}
+
+func (x *Generation) GetSingleToolCall() bool {
+	if x != nil {
+		return x.SingleToolCall
+	}
+	return false
+}
+
 type isGeneration_Input interface {
 	isGeneration_Input()
 }
@@ -525,6 +1100,112 @@ func (*Generation_Raw) isGeneration_Input() {}
 
 func (*Generation_Resumption) isGeneration_Input() {}
 
+// ResponseFormat constrains an answer.
+type ResponseFormat struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Type          string                 `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`     // text, json_object, json_schema
+	Schema        string                 `protobuf:"bytes,2,opt,name=schema,proto3" json:"schema,omitempty"` // JSON Schema of json_schema
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResponseFormat) Reset() {
+	*x = ResponseFormat{}
+	mi := &file_shoal_v1_generate_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResponseFormat) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResponseFormat) ProtoMessage() {}
+
+func (x *ResponseFormat) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_v1_generate_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResponseFormat.ProtoReflect.Descriptor instead.
+func (*ResponseFormat) Descriptor() ([]byte, []int) {
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ResponseFormat) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *ResponseFormat) GetSchema() string {
+	if x != nil {
+		return x.Schema
+	}
+	return ""
+}
+
+// ToolChoice says whether the model may or must call a tool.
+type ToolChoice struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Mode          string                 `protobuf:"bytes,1,opt,name=mode,proto3" json:"mode,omitempty"` // none, auto, required, function
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"` // of function
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ToolChoice) Reset() {
+	*x = ToolChoice{}
+	mi := &file_shoal_v1_generate_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ToolChoice) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ToolChoice) ProtoMessage() {}
+
+func (x *ToolChoice) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_v1_generate_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ToolChoice.ProtoReflect.Descriptor instead.
+func (*ToolChoice) Descriptor() ([]byte, []int) {
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ToolChoice) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
+func (x *ToolChoice) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
 // KvOptions are the client's wishes for the KV cache.
 type KvOptions struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -538,7 +1219,7 @@ type KvOptions struct {
 
 func (x *KvOptions) Reset() {
 	*x = KvOptions{}
-	mi := &file_shoal_v1_generate_proto_msgTypes[6]
+	mi := &file_shoal_v1_generate_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -550,7 +1231,7 @@ func (x *KvOptions) String() string {
 func (*KvOptions) ProtoMessage() {}
 
 func (x *KvOptions) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_generate_proto_msgTypes[6]
+	mi := &file_shoal_v1_generate_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -563,7 +1244,7 @@ func (x *KvOptions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KvOptions.ProtoReflect.Descriptor instead.
 func (*KvOptions) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{6}
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *KvOptions) GetBits() uint32 {
@@ -604,7 +1285,7 @@ type Chat struct {
 
 func (x *Chat) Reset() {
 	*x = Chat{}
-	mi := &file_shoal_v1_generate_proto_msgTypes[7]
+	mi := &file_shoal_v1_generate_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -616,7 +1297,7 @@ func (x *Chat) String() string {
 func (*Chat) ProtoMessage() {}
 
 func (x *Chat) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_generate_proto_msgTypes[7]
+	mi := &file_shoal_v1_generate_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -629,7 +1310,7 @@ func (x *Chat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chat.ProtoReflect.Descriptor instead.
 func (*Chat) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{7}
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Chat) GetMessages() []*Message {
@@ -642,16 +1323,18 @@ func (x *Chat) GetMessages() []*Message {
 // Message is one turn.
 type Message struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Role          string                 `protobuf:"bytes,1,opt,name=role,proto3" json:"role,omitempty"`
+	Role          string                 `protobuf:"bytes,1,opt,name=role,proto3" json:"role,omitempty"` // system, user, assistant, tool
 	Content       string                 `protobuf:"bytes,2,opt,name=content,proto3" json:"content,omitempty"`
 	Name          string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	ToolCalls     []*ToolCall            `protobuf:"bytes,4,rep,name=tool_calls,json=toolCalls,proto3" json:"tool_calls,omitempty"`      // that an assistant made
+	ToolCallId    string                 `protobuf:"bytes,5,opt,name=tool_call_id,json=toolCallId,proto3" json:"tool_call_id,omitempty"` // of the call whose result a tool's turn is
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Message) Reset() {
 	*x = Message{}
-	mi := &file_shoal_v1_generate_proto_msgTypes[8]
+	mi := &file_shoal_v1_generate_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -663,7 +1346,7 @@ func (x *Message) String() string {
 func (*Message) ProtoMessage() {}
 
 func (x *Message) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_generate_proto_msgTypes[8]
+	mi := &file_shoal_v1_generate_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -676,7 +1359,7 @@ func (x *Message) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Message.ProtoReflect.Descriptor instead.
 func (*Message) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{8}
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Message) GetRole() string {
@@ -700,6 +1383,20 @@ func (x *Message) GetName() string {
 	return ""
 }
 
+func (x *Message) GetToolCalls() []*ToolCall {
+	if x != nil {
+		return x.ToolCalls
+	}
+	return nil
+}
+
+func (x *Message) GetToolCallId() string {
+	if x != nil {
+		return x.ToolCallId
+	}
+	return ""
+}
+
 // Resumption continues an answer exactly: ids, never text again.
 type Resumption struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -713,7 +1410,7 @@ type Resumption struct {
 
 func (x *Resumption) Reset() {
 	*x = Resumption{}
-	mi := &file_shoal_v1_generate_proto_msgTypes[9]
+	mi := &file_shoal_v1_generate_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -725,7 +1422,7 @@ func (x *Resumption) String() string {
 func (*Resumption) ProtoMessage() {}
 
 func (x *Resumption) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_generate_proto_msgTypes[9]
+	mi := &file_shoal_v1_generate_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -738,7 +1435,7 @@ func (x *Resumption) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resumption.ProtoReflect.Descriptor instead.
 func (*Resumption) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{9}
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Resumption) GetId() string {
@@ -787,7 +1484,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_shoal_v1_generate_proto_msgTypes[10]
+	mi := &file_shoal_v1_generate_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -799,7 +1496,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_generate_proto_msgTypes[10]
+	mi := &file_shoal_v1_generate_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -812,7 +1509,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{10}
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Event) GetEvent() isEvent_Event {
@@ -934,7 +1631,7 @@ type Accepted struct {
 
 func (x *Accepted) Reset() {
 	*x = Accepted{}
-	mi := &file_shoal_v1_generate_proto_msgTypes[11]
+	mi := &file_shoal_v1_generate_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -946,7 +1643,7 @@ func (x *Accepted) String() string {
 func (*Accepted) ProtoMessage() {}
 
 func (x *Accepted) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_generate_proto_msgTypes[11]
+	mi := &file_shoal_v1_generate_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -959,7 +1656,7 @@ func (x *Accepted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Accepted.ProtoReflect.Descriptor instead.
 func (*Accepted) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{11}
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Accepted) GetId() string {
@@ -1037,7 +1734,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_shoal_v1_generate_proto_msgTypes[12]
+	mi := &file_shoal_v1_generate_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1049,7 +1746,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_generate_proto_msgTypes[12]
+	mi := &file_shoal_v1_generate_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1062,7 +1759,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{12}
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Progress) GetPhase() string {
@@ -1100,7 +1797,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_shoal_v1_generate_proto_msgTypes[13]
+	mi := &file_shoal_v1_generate_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1112,7 +1809,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_generate_proto_msgTypes[13]
+	mi := &file_shoal_v1_generate_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1125,7 +1822,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{13}
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Token) GetSeq() uint64 {
@@ -1179,7 +1876,7 @@ type Delta struct {
 
 func (x *Delta) Reset() {
 	*x = Delta{}
-	mi := &file_shoal_v1_generate_proto_msgTypes[14]
+	mi := &file_shoal_v1_generate_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1191,7 +1888,7 @@ func (x *Delta) String() string {
 func (*Delta) ProtoMessage() {}
 
 func (x *Delta) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_generate_proto_msgTypes[14]
+	mi := &file_shoal_v1_generate_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1204,7 +1901,7 @@ func (x *Delta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delta.ProtoReflect.Descriptor instead.
 func (*Delta) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{14}
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Delta) GetDelta() isDelta_Delta {
@@ -1276,7 +1973,7 @@ type ToolCall struct {
 
 func (x *ToolCall) Reset() {
 	*x = ToolCall{}
-	mi := &file_shoal_v1_generate_proto_msgTypes[15]
+	mi := &file_shoal_v1_generate_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1288,7 +1985,7 @@ func (x *ToolCall) String() string {
 func (*ToolCall) ProtoMessage() {}
 
 func (x *ToolCall) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_generate_proto_msgTypes[15]
+	mi := &file_shoal_v1_generate_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1301,7 +1998,7 @@ func (x *ToolCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolCall.ProtoReflect.Descriptor instead.
 func (*ToolCall) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{15}
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ToolCall) GetIndex() uint32 {
@@ -1340,13 +2037,15 @@ type Complete struct {
 	Timings       *Timings               `protobuf:"bytes,3,opt,name=timings,proto3" json:"timings,omitempty"`
 	Text          string                 `protobuf:"bytes,4,opt,name=text,proto3" json:"text,omitempty"` // held-back text released at the end, part of no token
 	StopString    string                 `protobuf:"bytes,5,opt,name=stop_string,json=stopString,proto3" json:"stop_string,omitempty"`
+	Embedding     []float32              `protobuf:"fixed32,6,rep,packed,name=embedding,proto3" json:"embedding,omitempty"`         // of a generation with pooling; its length is 1
+	ToolCalls     []*ToolCall            `protobuf:"bytes,7,rep,name=tool_calls,json=toolCalls,proto3" json:"tool_calls,omitempty"` // that were held back
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Complete) Reset() {
 	*x = Complete{}
-	mi := &file_shoal_v1_generate_proto_msgTypes[16]
+	mi := &file_shoal_v1_generate_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1358,7 +2057,7 @@ func (x *Complete) String() string {
 func (*Complete) ProtoMessage() {}
 
 func (x *Complete) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_generate_proto_msgTypes[16]
+	mi := &file_shoal_v1_generate_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1371,7 +2070,7 @@ func (x *Complete) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Complete.ProtoReflect.Descriptor instead.
 func (*Complete) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{16}
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Complete) GetFinishReason() string {
@@ -1409,6 +2108,20 @@ func (x *Complete) GetStopString() string {
 	return ""
 }
 
+func (x *Complete) GetEmbedding() []float32 {
+	if x != nil {
+		return x.Embedding
+	}
+	return nil
+}
+
+func (x *Complete) GetToolCalls() []*ToolCall {
+	if x != nil {
+		return x.ToolCalls
+	}
+	return nil
+}
+
 // Stopped is the terminal of an answer that somebody ended.
 type Stopped struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1421,7 +2134,7 @@ type Stopped struct {
 
 func (x *Stopped) Reset() {
 	*x = Stopped{}
-	mi := &file_shoal_v1_generate_proto_msgTypes[17]
+	mi := &file_shoal_v1_generate_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1433,7 +2146,7 @@ func (x *Stopped) String() string {
 func (*Stopped) ProtoMessage() {}
 
 func (x *Stopped) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_generate_proto_msgTypes[17]
+	mi := &file_shoal_v1_generate_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1446,7 +2159,7 @@ func (x *Stopped) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stopped.ProtoReflect.Descriptor instead.
 func (*Stopped) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{17}
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Stopped) GetReason() string {
@@ -1483,7 +2196,7 @@ type Error struct {
 
 func (x *Error) Reset() {
 	*x = Error{}
-	mi := &file_shoal_v1_generate_proto_msgTypes[18]
+	mi := &file_shoal_v1_generate_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1495,7 +2208,7 @@ func (x *Error) String() string {
 func (*Error) ProtoMessage() {}
 
 func (x *Error) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_generate_proto_msgTypes[18]
+	mi := &file_shoal_v1_generate_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1508,7 +2221,7 @@ func (x *Error) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Error.ProtoReflect.Descriptor instead.
 func (*Error) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{18}
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Error) GetCode() string {
@@ -1551,7 +2264,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_shoal_v1_generate_proto_msgTypes[19]
+	mi := &file_shoal_v1_generate_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1563,7 +2276,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_generate_proto_msgTypes[19]
+	mi := &file_shoal_v1_generate_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1576,7 +2289,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{19}
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Usage) GetPromptTokens() uint32 {
@@ -1612,7 +2325,7 @@ type Timings struct {
 
 func (x *Timings) Reset() {
 	*x = Timings{}
-	mi := &file_shoal_v1_generate_proto_msgTypes[20]
+	mi := &file_shoal_v1_generate_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1624,7 +2337,7 @@ func (x *Timings) String() string {
 func (*Timings) ProtoMessage() {}
 
 func (x *Timings) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_generate_proto_msgTypes[20]
+	mi := &file_shoal_v1_generate_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1637,7 +2350,7 @@ func (x *Timings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timings.ProtoReflect.Descriptor instead.
 func (*Timings) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{20}
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Timings) GetQueueMs() float64 {
@@ -1674,7 +2387,39 @@ const file_shoal_v1_generate_proto_rawDesc = "" +
 	"\x05event\x18\x01 \x01(\v2\x0f.shoal.v1.EventR\x05event\"\x0f\n" +
 	"\rModelsRequest\"=\n" +
 	"\x0eModelsResponse\x12+\n" +
-	"\x06models\x18\x01 \x03(\v2\x13.shoal.v1.ModelInfoR\x06models\"\xb8\x03\n" +
+	"\x06models\x18\x01 \x03(\v2\x13.shoal.v1.ModelInfoR\x06models\"|\n" +
+	"\vChatRequest\x126\n" +
+	"\n" +
+	"generation\x18\x01 \x01(\v2\x14.shoal.v1.GenerationH\x00R\n" +
+	"generation\x12*\n" +
+	"\x04stop\x18\x02 \x01(\v2\x14.shoal.v1.StopAnswerH\x00R\x04stopB\t\n" +
+	"\amessage\"\f\n" +
+	"\n" +
+	"StopAnswer\"5\n" +
+	"\fChatResponse\x12%\n" +
+	"\x05event\x18\x01 \x01(\v2\x0f.shoal.v1.EventR\x05event\"\x1f\n" +
+	"\x1dGenerateServiceClusterRequest\"\xda\x01\n" +
+	"\x1eGenerateServiceClusterResponse\x12\x14\n" +
+	"\x05ready\x18\x01 \x01(\bR\x05ready\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12+\n" +
+	"\x06models\x18\x03 \x03(\v2\x13.shoal.v1.ModelInfoR\x06models\x12)\n" +
+	"\x05nodes\x18\x04 \x03(\v2\x13.shoal.v1.NodeStateR\x05nodes\x12\x18\n" +
+	"\arunning\x18\x05 \x01(\rR\arunning\x12\x18\n" +
+	"\awaiting\x18\x06 \x01(\rR\awaiting\"g\n" +
+	"\tNodeState\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
+	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x18\n" +
+	"\aversion\x18\x04 \x01(\tR\aversion\"\x84\x01\n" +
+	"\x0fTokenizeRequest\x12\x14\n" +
+	"\x05model\x18\x01 \x01(\tR\x05model\x12$\n" +
+	"\x04chat\x18\x02 \x01(\v2\x0e.shoal.v1.ChatH\x00R\x04chat\x12\x18\n" +
+	"\x06prompt\x18\x03 \x01(\tH\x00R\x06prompt\x12\x12\n" +
+	"\x03raw\x18\x04 \x01(\tH\x00R\x03rawB\a\n" +
+	"\x05input\":\n" +
+	"\x10TokenizeResponse\x12\x14\n" +
+	"\x05model\x18\x01 \x01(\tR\x05model\x12\x10\n" +
+	"\x03ids\x18\x02 \x03(\x05R\x03ids\"\xe4\x03\n" +
 	"\tModelInfo\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
@@ -1688,10 +2433,12 @@ const file_shoal_v1_generate_proto_rawDesc = "" +
 	"\farchitecture\x18\n" +
 	" \x01(\tR\farchitecture\x12G\n" +
 	"\ftensor_types\x18\v \x03(\v2$.shoal.v1.ModelInfo.TensorTypesEntryR\vtensorTypes\x12\x18\n" +
-	"\aaliases\x18\f \x03(\tR\aaliases\x1a>\n" +
+	"\aaliases\x18\f \x03(\tR\aaliases\x12\x12\n" +
+	"\x04size\x18\r \x01(\x04R\x04size\x12\x16\n" +
+	"\x06digest\x18\x0e \x01(\tR\x06digest\x1a>\n" +
 	"\x10TensorTypesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"\xfa\x03\n" +
+	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"\xfd\x05\n" +
 	"\n" +
 	"Generation\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12$\n" +
@@ -1712,8 +2459,22 @@ const file_shoal_v1_generate_proto_rawDesc = "" +
 	"\x10max_tokens_clamp\x18\f \x01(\bR\x0emaxTokensClamp\x12\x1a\n" +
 	"\btruncate\x18\r \x01(\bR\btruncate\x12\x19\n" +
 	"\bseed_set\x18\x0e \x01(\bR\aseedSet\x12#\n" +
-	"\x02kv\x18\x0f \x01(\v2\x13.shoal.v1.KvOptionsR\x02kvB\a\n" +
-	"\x05input\"\x80\x01\n" +
+	"\x02kv\x18\x0f \x01(\v2\x13.shoal.v1.KvOptionsR\x02kv\x12+\n" +
+	"\apooling\x18\x10 \x01(\x0e2\x11.shoal.v1.PoolingR\apooling\x12\x1a\n" +
+	"\btokenize\x18\x11 \x01(\bR\btokenize\x12A\n" +
+	"\x0fresponse_format\x18\x12 \x01(\v2\x18.shoal.v1.ResponseFormatR\x0eresponseFormat\x12\x14\n" +
+	"\x05tools\x18\x13 \x03(\tR\x05tools\x125\n" +
+	"\vtool_choice\x18\x14 \x01(\v2\x14.shoal.v1.ToolChoiceR\n" +
+	"toolChoice\x12(\n" +
+	"\x10single_tool_call\x18\x15 \x01(\bR\x0esingleToolCallB\a\n" +
+	"\x05input\"<\n" +
+	"\x0eResponseFormat\x12\x12\n" +
+	"\x04type\x18\x01 \x01(\tR\x04type\x12\x16\n" +
+	"\x06schema\x18\x02 \x01(\tR\x06schema\"4\n" +
+	"\n" +
+	"ToolChoice\x12\x12\n" +
+	"\x04mode\x18\x01 \x01(\tR\x04mode\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"\x80\x01\n" +
 	"\tKvOptions\x12\x12\n" +
 	"\x04bits\x18\x01 \x01(\rR\x04bits\x12\x1d\n" +
 	"\n" +
@@ -1721,11 +2482,15 @@ const file_shoal_v1_generate_proto_rawDesc = "" +
 	"\vmax_seq_len\x18\x03 \x01(\rR\tmaxSeqLen\x12 \n" +
 	"\vprogressive\x18\x04 \x01(\bR\vprogressive\"5\n" +
 	"\x04Chat\x12-\n" +
-	"\bmessages\x18\x01 \x03(\v2\x11.shoal.v1.MessageR\bmessages\"K\n" +
+	"\bmessages\x18\x01 \x03(\v2\x11.shoal.v1.MessageR\bmessages\"\xa0\x01\n" +
 	"\aMessage\x12\x12\n" +
 	"\x04role\x18\x01 \x01(\tR\x04role\x12\x18\n" +
 	"\acontent\x18\x02 \x01(\tR\acontent\x12\x12\n" +
-	"\x04name\x18\x03 \x01(\tR\x04name\"\x82\x01\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x121\n" +
+	"\n" +
+	"tool_calls\x18\x04 \x03(\v2\x12.shoal.v1.ToolCallR\ttoolCalls\x12 \n" +
+	"\ftool_call_id\x18\x05 \x01(\tR\n" +
+	"toolCallId\"\x82\x01\n" +
 	"\n" +
 	"Resumption\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
@@ -1772,14 +2537,17 @@ const file_shoal_v1_generate_proto_rawDesc = "" +
 	"\x05index\x18\x01 \x01(\rR\x05index\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x03 \x01(\tR\x04name\x12\x1c\n" +
-	"\targuments\x18\x04 \x01(\tR\targuments\"\xb8\x01\n" +
+	"\targuments\x18\x04 \x01(\tR\targuments\"\x89\x02\n" +
 	"\bComplete\x12#\n" +
 	"\rfinish_reason\x18\x01 \x01(\tR\ffinishReason\x12%\n" +
 	"\x05usage\x18\x02 \x01(\v2\x0f.shoal.v1.UsageR\x05usage\x12+\n" +
 	"\atimings\x18\x03 \x01(\v2\x11.shoal.v1.TimingsR\atimings\x12\x12\n" +
 	"\x04text\x18\x04 \x01(\tR\x04text\x12\x1f\n" +
 	"\vstop_string\x18\x05 \x01(\tR\n" +
-	"stopString\"u\n" +
+	"stopString\x12\x1c\n" +
+	"\tembedding\x18\x06 \x03(\x02R\tembedding\x121\n" +
+	"\n" +
+	"tool_calls\x18\a \x03(\v2\x12.shoal.v1.ToolCallR\ttoolCalls\"u\n" +
 	"\aStopped\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12%\n" +
 	"\x05usage\x18\x02 \x01(\v2\x0f.shoal.v1.UsageR\x05usage\x12+\n" +
@@ -1796,10 +2564,13 @@ const file_shoal_v1_generate_proto_rawDesc = "" +
 	"\aTimings\x12\x19\n" +
 	"\bqueue_ms\x18\x01 \x01(\x01R\aqueueMs\x12\x1b\n" +
 	"\tprompt_ms\x18\x02 \x01(\x01R\bpromptMs\x12!\n" +
-	"\fpredicted_ms\x18\x03 \x01(\x01R\vpredictedMs2\x93\x01\n" +
+	"\fpredicted_ms\x18\x03 \x01(\x01R\vpredictedMs2\xf1\x02\n" +
 	"\x0fGenerateService\x12C\n" +
 	"\bGenerate\x12\x19.shoal.v1.GenerateRequest\x1a\x1a.shoal.v1.GenerateResponse0\x01\x12;\n" +
-	"\x06Models\x12\x17.shoal.v1.ModelsRequest\x1a\x18.shoal.v1.ModelsResponseB3Z1github.com/shoal-llm/shoal/proto/shoal/v1;shoalv1b\x06proto3"
+	"\x06Models\x12\x17.shoal.v1.ModelsRequest\x1a\x18.shoal.v1.ModelsResponse\x129\n" +
+	"\x04Chat\x12\x15.shoal.v1.ChatRequest\x1a\x16.shoal.v1.ChatResponse(\x010\x01\x12^\n" +
+	"\aCluster\x12'.shoal.v1.GenerateServiceClusterRequest\x1a(.shoal.v1.GenerateServiceClusterResponse0\x01\x12A\n" +
+	"\bTokenize\x12\x19.shoal.v1.TokenizeRequest\x1a\x1a.shoal.v1.TokenizeResponseB3Z1github.com/shoal-llm/shoal/proto/shoal/v1;shoalv1b\x06proto3"
 
 var (
 	file_shoal_v1_generate_proto_rawDescOnce sync.Once
@@ -1813,65 +2584,93 @@ func file_shoal_v1_generate_proto_rawDescGZIP() []byte {
 	return file_shoal_v1_generate_proto_rawDescData
 }
 
-var file_shoal_v1_generate_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_shoal_v1_generate_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_shoal_v1_generate_proto_goTypes = []any{
-	(*GenerateRequest)(nil),  // 0: shoal.v1.GenerateRequest
-	(*GenerateResponse)(nil), // 1: shoal.v1.GenerateResponse
-	(*ModelsRequest)(nil),    // 2: shoal.v1.ModelsRequest
-	(*ModelsResponse)(nil),   // 3: shoal.v1.ModelsResponse
-	(*ModelInfo)(nil),        // 4: shoal.v1.ModelInfo
-	(*Generation)(nil),       // 5: shoal.v1.Generation
-	(*KvOptions)(nil),        // 6: shoal.v1.KvOptions
-	(*Chat)(nil),             // 7: shoal.v1.Chat
-	(*Message)(nil),          // 8: shoal.v1.Message
-	(*Resumption)(nil),       // 9: shoal.v1.Resumption
-	(*Event)(nil),            // 10: shoal.v1.Event
-	(*Accepted)(nil),         // 11: shoal.v1.Accepted
-	(*Progress)(nil),         // 12: shoal.v1.Progress
-	(*Token)(nil),            // 13: shoal.v1.Token
-	(*Delta)(nil),            // 14: shoal.v1.Delta
-	(*ToolCall)(nil),         // 15: shoal.v1.ToolCall
-	(*Complete)(nil),         // 16: shoal.v1.Complete
-	(*Stopped)(nil),          // 17: shoal.v1.Stopped
-	(*Error)(nil),            // 18: shoal.v1.Error
-	(*Usage)(nil),            // 19: shoal.v1.Usage
-	(*Timings)(nil),          // 20: shoal.v1.Timings
-	nil,                      // 21: shoal.v1.ModelInfo.TensorTypesEntry
-	(*Sampling)(nil),         // 22: shoal.v1.Sampling
-	(*LogProb)(nil),          // 23: shoal.v1.LogProb
+	(*GenerateRequest)(nil),                // 0: shoal.v1.GenerateRequest
+	(*GenerateResponse)(nil),               // 1: shoal.v1.GenerateResponse
+	(*ModelsRequest)(nil),                  // 2: shoal.v1.ModelsRequest
+	(*ModelsResponse)(nil),                 // 3: shoal.v1.ModelsResponse
+	(*ChatRequest)(nil),                    // 4: shoal.v1.ChatRequest
+	(*StopAnswer)(nil),                     // 5: shoal.v1.StopAnswer
+	(*ChatResponse)(nil),                   // 6: shoal.v1.ChatResponse
+	(*GenerateServiceClusterRequest)(nil),  // 7: shoal.v1.GenerateServiceClusterRequest
+	(*GenerateServiceClusterResponse)(nil), // 8: shoal.v1.GenerateServiceClusterResponse
+	(*NodeState)(nil),                      // 9: shoal.v1.NodeState
+	(*TokenizeRequest)(nil),                // 10: shoal.v1.TokenizeRequest
+	(*TokenizeResponse)(nil),               // 11: shoal.v1.TokenizeResponse
+	(*ModelInfo)(nil),                      // 12: shoal.v1.ModelInfo
+	(*Generation)(nil),                     // 13: shoal.v1.Generation
+	(*ResponseFormat)(nil),                 // 14: shoal.v1.ResponseFormat
+	(*ToolChoice)(nil),                     // 15: shoal.v1.ToolChoice
+	(*KvOptions)(nil),                      // 16: shoal.v1.KvOptions
+	(*Chat)(nil),                           // 17: shoal.v1.Chat
+	(*Message)(nil),                        // 18: shoal.v1.Message
+	(*Resumption)(nil),                     // 19: shoal.v1.Resumption
+	(*Event)(nil),                          // 20: shoal.v1.Event
+	(*Accepted)(nil),                       // 21: shoal.v1.Accepted
+	(*Progress)(nil),                       // 22: shoal.v1.Progress
+	(*Token)(nil),                          // 23: shoal.v1.Token
+	(*Delta)(nil),                          // 24: shoal.v1.Delta
+	(*ToolCall)(nil),                       // 25: shoal.v1.ToolCall
+	(*Complete)(nil),                       // 26: shoal.v1.Complete
+	(*Stopped)(nil),                        // 27: shoal.v1.Stopped
+	(*Error)(nil),                          // 28: shoal.v1.Error
+	(*Usage)(nil),                          // 29: shoal.v1.Usage
+	(*Timings)(nil),                        // 30: shoal.v1.Timings
+	nil,                                    // 31: shoal.v1.ModelInfo.TensorTypesEntry
+	(*Sampling)(nil),                       // 32: shoal.v1.Sampling
+	(Pooling)(0),                           // 33: shoal.v1.Pooling
+	(*LogProb)(nil),                        // 34: shoal.v1.LogProb
 }
 var file_shoal_v1_generate_proto_depIdxs = []int32{
-	5,  // 0: shoal.v1.GenerateRequest.generation:type_name -> shoal.v1.Generation
-	10, // 1: shoal.v1.GenerateResponse.event:type_name -> shoal.v1.Event
-	4,  // 2: shoal.v1.ModelsResponse.models:type_name -> shoal.v1.ModelInfo
-	21, // 3: shoal.v1.ModelInfo.tensor_types:type_name -> shoal.v1.ModelInfo.TensorTypesEntry
-	7,  // 4: shoal.v1.Generation.chat:type_name -> shoal.v1.Chat
-	9,  // 5: shoal.v1.Generation.resumption:type_name -> shoal.v1.Resumption
-	22, // 6: shoal.v1.Generation.sampling:type_name -> shoal.v1.Sampling
-	6,  // 7: shoal.v1.Generation.kv:type_name -> shoal.v1.KvOptions
-	8,  // 8: shoal.v1.Chat.messages:type_name -> shoal.v1.Message
-	11, // 9: shoal.v1.Event.accepted:type_name -> shoal.v1.Accepted
-	12, // 10: shoal.v1.Event.progress:type_name -> shoal.v1.Progress
-	13, // 11: shoal.v1.Event.token:type_name -> shoal.v1.Token
-	16, // 12: shoal.v1.Event.complete:type_name -> shoal.v1.Complete
-	17, // 13: shoal.v1.Event.stopped:type_name -> shoal.v1.Stopped
-	18, // 14: shoal.v1.Event.error:type_name -> shoal.v1.Error
-	14, // 15: shoal.v1.Token.delta:type_name -> shoal.v1.Delta
-	23, // 16: shoal.v1.Token.logprob:type_name -> shoal.v1.LogProb
-	15, // 17: shoal.v1.Delta.tool_call:type_name -> shoal.v1.ToolCall
-	19, // 18: shoal.v1.Complete.usage:type_name -> shoal.v1.Usage
-	20, // 19: shoal.v1.Complete.timings:type_name -> shoal.v1.Timings
-	19, // 20: shoal.v1.Stopped.usage:type_name -> shoal.v1.Usage
-	20, // 21: shoal.v1.Stopped.timings:type_name -> shoal.v1.Timings
-	0,  // 22: shoal.v1.GenerateService.Generate:input_type -> shoal.v1.GenerateRequest
-	2,  // 23: shoal.v1.GenerateService.Models:input_type -> shoal.v1.ModelsRequest
-	1,  // 24: shoal.v1.GenerateService.Generate:output_type -> shoal.v1.GenerateResponse
-	3,  // 25: shoal.v1.GenerateService.Models:output_type -> shoal.v1.ModelsResponse
-	24, // [24:26] is the sub-list for method output_type
-	22, // [22:24] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	13, // 0: shoal.v1.GenerateRequest.generation:type_name -> shoal.v1.Generation
+	20, // 1: shoal.v1.GenerateResponse.event:type_name -> shoal.v1.Event
+	12, // 2: shoal.v1.ModelsResponse.models:type_name -> shoal.v1.ModelInfo
+	13, // 3: shoal.v1.ChatRequest.generation:type_name -> shoal.v1.Generation
+	5,  // 4: shoal.v1.ChatRequest.stop:type_name -> shoal.v1.StopAnswer
+	20, // 5: shoal.v1.ChatResponse.event:type_name -> shoal.v1.Event
+	12, // 6: shoal.v1.GenerateServiceClusterResponse.models:type_name -> shoal.v1.ModelInfo
+	9,  // 7: shoal.v1.GenerateServiceClusterResponse.nodes:type_name -> shoal.v1.NodeState
+	17, // 8: shoal.v1.TokenizeRequest.chat:type_name -> shoal.v1.Chat
+	31, // 9: shoal.v1.ModelInfo.tensor_types:type_name -> shoal.v1.ModelInfo.TensorTypesEntry
+	17, // 10: shoal.v1.Generation.chat:type_name -> shoal.v1.Chat
+	19, // 11: shoal.v1.Generation.resumption:type_name -> shoal.v1.Resumption
+	32, // 12: shoal.v1.Generation.sampling:type_name -> shoal.v1.Sampling
+	16, // 13: shoal.v1.Generation.kv:type_name -> shoal.v1.KvOptions
+	33, // 14: shoal.v1.Generation.pooling:type_name -> shoal.v1.Pooling
+	14, // 15: shoal.v1.Generation.response_format:type_name -> shoal.v1.ResponseFormat
+	15, // 16: shoal.v1.Generation.tool_choice:type_name -> shoal.v1.ToolChoice
+	18, // 17: shoal.v1.Chat.messages:type_name -> shoal.v1.Message
+	25, // 18: shoal.v1.Message.tool_calls:type_name -> shoal.v1.ToolCall
+	21, // 19: shoal.v1.Event.accepted:type_name -> shoal.v1.Accepted
+	22, // 20: shoal.v1.Event.progress:type_name -> shoal.v1.Progress
+	23, // 21: shoal.v1.Event.token:type_name -> shoal.v1.Token
+	26, // 22: shoal.v1.Event.complete:type_name -> shoal.v1.Complete
+	27, // 23: shoal.v1.Event.stopped:type_name -> shoal.v1.Stopped
+	28, // 24: shoal.v1.Event.error:type_name -> shoal.v1.Error
+	24, // 25: shoal.v1.Token.delta:type_name -> shoal.v1.Delta
+	34, // 26: shoal.v1.Token.logprob:type_name -> shoal.v1.LogProb
+	25, // 27: shoal.v1.Delta.tool_call:type_name -> shoal.v1.ToolCall
+	29, // 28: shoal.v1.Complete.usage:type_name -> shoal.v1.Usage
+	30, // 29: shoal.v1.Complete.timings:type_name -> shoal.v1.Timings
+	25, // 30: shoal.v1.Complete.tool_calls:type_name -> shoal.v1.ToolCall
+	29, // 31: shoal.v1.Stopped.usage:type_name -> shoal.v1.Usage
+	30, // 32: shoal.v1.Stopped.timings:type_name -> shoal.v1.Timings
+	0,  // 33: shoal.v1.GenerateService.Generate:input_type -> shoal.v1.GenerateRequest
+	2,  // 34: shoal.v1.GenerateService.Models:input_type -> shoal.v1.ModelsRequest
+	4,  // 35: shoal.v1.GenerateService.Chat:input_type -> shoal.v1.ChatRequest
+	7,  // 36: shoal.v1.GenerateService.Cluster:input_type -> shoal.v1.GenerateServiceClusterRequest
+	10, // 37: shoal.v1.GenerateService.Tokenize:input_type -> shoal.v1.TokenizeRequest
+	1,  // 38: shoal.v1.GenerateService.Generate:output_type -> shoal.v1.GenerateResponse
+	3,  // 39: shoal.v1.GenerateService.Models:output_type -> shoal.v1.ModelsResponse
+	6,  // 40: shoal.v1.GenerateService.Chat:output_type -> shoal.v1.ChatResponse
+	8,  // 41: shoal.v1.GenerateService.Cluster:output_type -> shoal.v1.GenerateServiceClusterResponse
+	11, // 42: shoal.v1.GenerateService.Tokenize:output_type -> shoal.v1.TokenizeResponse
+	38, // [38:43] is the sub-list for method output_type
+	33, // [33:38] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_shoal_v1_generate_proto_init() }
@@ -1880,13 +2679,22 @@ func file_shoal_v1_generate_proto_init() {
 		return
 	}
 	file_shoal_v1_sampling_proto_init()
-	file_shoal_v1_generate_proto_msgTypes[5].OneofWrappers = []any{
+	file_shoal_v1_generate_proto_msgTypes[4].OneofWrappers = []any{
+		(*ChatRequest_Generation)(nil),
+		(*ChatRequest_Stop)(nil),
+	}
+	file_shoal_v1_generate_proto_msgTypes[10].OneofWrappers = []any{
+		(*TokenizeRequest_Chat)(nil),
+		(*TokenizeRequest_Prompt)(nil),
+		(*TokenizeRequest_Raw)(nil),
+	}
+	file_shoal_v1_generate_proto_msgTypes[13].OneofWrappers = []any{
 		(*Generation_Chat)(nil),
 		(*Generation_Prompt)(nil),
 		(*Generation_Raw)(nil),
 		(*Generation_Resumption)(nil),
 	}
-	file_shoal_v1_generate_proto_msgTypes[10].OneofWrappers = []any{
+	file_shoal_v1_generate_proto_msgTypes[20].OneofWrappers = []any{
 		(*Event_Accepted)(nil),
 		(*Event_Progress)(nil),
 		(*Event_Token)(nil),
@@ -1894,7 +2702,7 @@ func file_shoal_v1_generate_proto_init() {
 		(*Event_Stopped)(nil),
 		(*Event_Error)(nil),
 	}
-	file_shoal_v1_generate_proto_msgTypes[14].OneofWrappers = []any{
+	file_shoal_v1_generate_proto_msgTypes[24].OneofWrappers = []any{
 		(*Delta_Content)(nil),
 		(*Delta_Reasoning)(nil),
 		(*Delta_ToolCall)(nil),
@@ -1905,7 +2713,7 @@ func file_shoal_v1_generate_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shoal_v1_generate_proto_rawDesc), len(file_shoal_v1_generate_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   22,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -21,6 +21,9 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	GenerateService_Generate_FullMethodName = "/shoal.v1.GenerateService/Generate"
 	GenerateService_Models_FullMethodName   = "/shoal.v1.GenerateService/Models"
+	GenerateService_Chat_FullMethodName     = "/shoal.v1.GenerateService/Chat"
+	GenerateService_Cluster_FullMethodName  = "/shoal.v1.GenerateService/Cluster"
+	GenerateService_Tokenize_FullMethodName = "/shoal.v1.GenerateService/Tokenize"
 )
 
 // GenerateServiceClient is the client API for GenerateService service.
@@ -33,6 +36,14 @@ type GenerateServiceClient interface {
 	Generate(ctx context.Context, in *GenerateRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GenerateResponse], error)
 	// Models lists what can be asked.
 	Models(ctx context.Context, in *ModelsRequest, opts ...grpc.CallOption) (*ModelsResponse, error)
+	// Chat streams answers that the client may stop: one generation at a time, and
+	// as many one after another as it likes. Every answer ends with one terminal.
+	Chat(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ChatRequest, ChatResponse], error)
+	// Cluster streams the state of the cluster: at once, and whenever it changes,
+	// at most twice a second.
+	Cluster(ctx context.Context, in *GenerateServiceClusterRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GenerateServiceClusterResponse], error)
+	// Tokenize returns the ids of a prompt as the model would read it.
+	Tokenize(ctx context.Context, in *TokenizeRequest, opts ...grpc.CallOption) (*TokenizeResponse, error)
 }
 
 type generateServiceClient struct {
@@ -72,6 +83,48 @@ func (c *generateServiceClient) Models(ctx context.Context, in *ModelsRequest, o
 	return out, nil
 }
 
+func (c *generateServiceClient) Chat(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ChatRequest, ChatResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &GenerateService_ServiceDesc.Streams[1], GenerateService_Chat_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ChatRequest, ChatResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type GenerateService_ChatClient = grpc.BidiStreamingClient[ChatRequest, ChatResponse]
+
+func (c *generateServiceClient) Cluster(ctx context.Context, in *GenerateServiceClusterRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GenerateServiceClusterResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &GenerateService_ServiceDesc.Streams[2], GenerateService_Cluster_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[GenerateServiceClusterRequest, GenerateServiceClusterResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type GenerateService_ClusterClient = grpc.ServerStreamingClient[GenerateServiceClusterResponse]
+
+func (c *generateServiceClient) Tokenize(ctx context.Context, in *TokenizeRequest, opts ...grpc.CallOption) (*TokenizeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(TokenizeResponse)
+	err := c.cc.Invoke(ctx, GenerateService_Tokenize_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // GenerateServiceServer is the server API for GenerateService service.
 // All implementations must embed UnimplementedGenerateServiceServer
 // for forward compatibility.
@@ -82,6 +135,14 @@ type GenerateServiceServer interface {
 	Generate(*GenerateRequest, grpc.ServerStreamingServer[GenerateResponse]) error
 	// Models lists what can be asked.
 	Models(context.Context, *ModelsRequest) (*ModelsResponse, error)
+	// Chat streams answers that the client may stop: one generation at a time, and
+	// as many one after another as it likes. Every answer ends with one terminal.
+	Chat(grpc.BidiStreamingServer[ChatRequest, ChatResponse]) error
+	// Cluster streams the state of the cluster: at once, and whenever it changes,
+	// at most twice a second.
+	Cluster(*GenerateServiceClusterRequest, grpc.ServerStreamingServer[GenerateServiceClusterResponse]) error
+	// Tokenize returns the ids of a prompt as the model would read it.
+	Tokenize(context.Context, *TokenizeRequest) (*TokenizeResponse, error)
 	mustEmbedUnimplementedGenerateServiceServer()
 }
 
@@ -97,6 +158,15 @@ func (UnimplementedGenerateServiceServer) Generate(*GenerateRequest, grpc.Server
 }
 func (UnimplementedGenerateServiceServer) Models(context.Context, *ModelsRequest) (*ModelsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Models not implemented")
+}
+func (UnimplementedGenerateServiceServer) Chat(grpc.BidiStreamingServer[ChatRequest, ChatResponse]) error {
+	return status.Error(codes.Unimplemented, "method Chat not implemented")
+}
+func (UnimplementedGenerateServiceServer) Cluster(*GenerateServiceClusterRequest, grpc.ServerStreamingServer[GenerateServiceClusterResponse]) error {
+	return status.Error(codes.Unimplemented, "method Cluster not implemented")
+}
+func (UnimplementedGenerateServiceServer) Tokenize(context.Context, *TokenizeRequest) (*TokenizeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Tokenize not implemented")
 }
 func (UnimplementedGenerateServiceServer) mustEmbedUnimplementedGenerateServiceServer() {}
 func (UnimplementedGenerateServiceServer) testEmbeddedByValue()                         {}
@@ -148,6 +218,42 @@ func _GenerateService_Models_Handler(srv interface{}, ctx context.Context, dec f
 	return interceptor(ctx, in, info, handler)
 }
 
+func _GenerateService_Chat_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(GenerateServiceServer).Chat(&grpc.GenericServerStream[ChatRequest, ChatResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type GenerateService_ChatServer = grpc.BidiStreamingServer[ChatRequest, ChatResponse]
+
+func _GenerateService_Cluster_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(GenerateServiceClusterRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(GenerateServiceServer).Cluster(m, &grpc.GenericServerStream[GenerateServiceClusterRequest, GenerateServiceClusterResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type GenerateService_ClusterServer = grpc.ServerStreamingServer[GenerateServiceClusterResponse]
+
+func _GenerateService_Tokenize_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(TokenizeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(GenerateServiceServer).Tokenize(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: GenerateService_Tokenize_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(GenerateServiceServer).Tokenize(ctx, req.(*TokenizeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // GenerateService_ServiceDesc is the grpc.ServiceDesc for GenerateService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -159,11 +265,26 @@ var GenerateService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "Models",
 			Handler:    _GenerateService_Models_Handler,
 		},
+		{
+			MethodName: "Tokenize",
+			Handler:    _GenerateService_Tokenize_Handler,
+		},
 	},
 	Streams: []grpc.StreamDesc{
 		{
 			StreamName:    "Generate",
 			Handler:       _GenerateService_Generate_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Chat",
+			Handler:       _GenerateService_Chat_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "Cluster",
+			Handler:       _GenerateService_Cluster_Handler,
 			ServerStreams: true,
 		},
 	},

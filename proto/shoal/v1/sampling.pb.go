@@ -21,6 +21,56 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Pooling says how the hidden states of a prompt become one embedding.
+type Pooling int32
+
+const (
+	Pooling_POOLING_UNSPECIFIED Pooling = 0 // none: the session generates
+	Pooling_POOLING_MEAN        Pooling = 1 // of all positions
+	Pooling_POOLING_LAST        Pooling = 2 // of the last position
+)
+
+// Enum value maps for Pooling.
+var (
+	Pooling_name = map[int32]string{
+		0: "POOLING_UNSPECIFIED",
+		1: "POOLING_MEAN",
+		2: "POOLING_LAST",
+	}
+	Pooling_value = map[string]int32{
+		"POOLING_UNSPECIFIED": 0,
+		"POOLING_MEAN":        1,
+		"POOLING_LAST":        2,
+	}
+)
+
+func (x Pooling) Enum() *Pooling {
+	p := new(Pooling)
+	*p = x
+	return p
+}
+
+func (x Pooling) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Pooling) Descriptor() protoreflect.EnumDescriptor {
+	return file_shoal_v1_sampling_proto_enumTypes[0].Descriptor()
+}
+
+func (Pooling) Type() protoreflect.EnumType {
+	return &file_shoal_v1_sampling_proto_enumTypes[0]
+}
+
+func (x Pooling) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Pooling.Descriptor instead.
+func (Pooling) EnumDescriptor() ([]byte, []int) {
+	return file_shoal_v1_sampling_proto_rawDescGZIP(), []int{0}
+}
+
 // Sampling holds every sampling parameter of one generation: the fields of the
 // streaming guide and of the OpenAI API. Zero values are off.
 type Sampling struct {
@@ -389,7 +439,11 @@ const file_shoal_v1_sampling_proto_rawDesc = "" +
 	"TopLogProb\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x05R\x02id\x12\x18\n" +
 	"\alogprob\x18\x02 \x01(\x02R\alogprob\x12\x12\n" +
-	"\x04text\x18\x03 \x01(\tR\x04textB3Z1github.com/shoal-llm/shoal/proto/shoal/v1;shoalv1b\x06proto3"
+	"\x04text\x18\x03 \x01(\tR\x04text*F\n" +
+	"\aPooling\x12\x17\n" +
+	"\x13POOLING_UNSPECIFIED\x10\x00\x12\x10\n" +
+	"\fPOOLING_MEAN\x10\x01\x12\x10\n" +
+	"\fPOOLING_LAST\x10\x02B3Z1github.com/shoal-llm/shoal/proto/shoal/v1;shoalv1b\x06proto3"
 
 var (
 	file_shoal_v1_sampling_proto_rawDescOnce sync.Once
@@ -403,16 +457,18 @@ func file_shoal_v1_sampling_proto_rawDescGZIP() []byte {
 	return file_shoal_v1_sampling_proto_rawDescData
 }
 
+var file_shoal_v1_sampling_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
 var file_shoal_v1_sampling_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_shoal_v1_sampling_proto_goTypes = []any{
-	(*Sampling)(nil),   // 0: shoal.v1.Sampling
-	(*LogitBias)(nil),  // 1: shoal.v1.LogitBias
-	(*LogProb)(nil),    // 2: shoal.v1.LogProb
-	(*TopLogProb)(nil), // 3: shoal.v1.TopLogProb
+	(Pooling)(0),       // 0: shoal.v1.Pooling
+	(*Sampling)(nil),   // 1: shoal.v1.Sampling
+	(*LogitBias)(nil),  // 2: shoal.v1.LogitBias
+	(*LogProb)(nil),    // 3: shoal.v1.LogProb
+	(*TopLogProb)(nil), // 4: shoal.v1.TopLogProb
 }
 var file_shoal_v1_sampling_proto_depIdxs = []int32{
-	1, // 0: shoal.v1.Sampling.bias:type_name -> shoal.v1.LogitBias
-	3, // 1: shoal.v1.LogProb.top:type_name -> shoal.v1.TopLogProb
+	2, // 0: shoal.v1.Sampling.bias:type_name -> shoal.v1.LogitBias
+	4, // 1: shoal.v1.LogProb.top:type_name -> shoal.v1.TopLogProb
 	2, // [2:2] is the sub-list for method output_type
 	2, // [2:2] is the sub-list for method input_type
 	2, // [2:2] is the sub-list for extension type_name
@@ -430,13 +486,14 @@ func file_shoal_v1_sampling_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shoal_v1_sampling_proto_rawDesc), len(file_shoal_v1_sampling_proto_rawDesc)),
-			NumEnums:      0,
+			NumEnums:      1,
 			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
 		GoTypes:           file_shoal_v1_sampling_proto_goTypes,
 		DependencyIndexes: file_shoal_v1_sampling_proto_depIdxs,
+		EnumInfos:         file_shoal_v1_sampling_proto_enumTypes,
 		MessageInfos:      file_shoal_v1_sampling_proto_msgTypes,
 	}.Build()
 	File_shoal_v1_sampling_proto = out.File

@@ -132,18 +132,27 @@ func (r *Reader) Int(name string, lo, hi int64) (int64, bool) {
 	if !ok {
 		return 0, false
 	}
-	n, err := strconv.ParseInt(v.text, 10, 64)
-	if err != nil {
-		x, ferr := strconv.ParseFloat(v.text, 64)
-		if ferr == nil && x == math.Trunc(x) && math.Abs(x) <= 1<<53 {
-			n, err = int64(x), nil
-		}
-	}
-	if err != nil || n < lo || n > hi {
+	n, ok := whole(v)
+	if !ok || n < lo || n > hi {
 		r.Fail(name, fmt.Sprintf("must be a whole number from %d to %d", lo, hi))
 		return 0, false
 	}
 	return n, true
+}
+
+// whole returns a number without a fraction.
+func whole(v Value) (int64, bool) {
+	if v.kind != Number {
+		return 0, false
+	}
+	if n, err := strconv.ParseInt(v.text, 10, 64); err == nil {
+		return n, true
+	}
+	x, err := strconv.ParseFloat(v.text, 64)
+	if err != nil || x != math.Trunc(x) || math.Abs(x) > 1<<53 {
+		return 0, false
+	}
+	return int64(x), true
 }
 
 // Bits reads a whole number of 64 bits, signed or not, as its bits.

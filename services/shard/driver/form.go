@@ -146,7 +146,7 @@ func (m *Machine) addChunks(st *step) {
 		}
 		want := frame.OutputNone
 		if s.sent+rows == s.prompt {
-			want = frame.OutputSample
+			want = s.output()
 		}
 		m.addSpan(st, s, rows, want)
 		st.flight.chunks = append(st.flight.chunks, chunk{session: s, end: s.sent})
@@ -177,7 +177,7 @@ func (m *Machine) addSpan(st *step, s *session, rows int, want frame.Output) {
 	})
 	m.free -= pagesOf(s.sent+rows) - pagesOf(s.sent)
 	s.sent += rows
-	if want == frame.OutputSample {
+	if want != frame.OutputNone {
 		s.awaiting = true
 		st.flight.asks = append(st.flight.asks, s)
 	}

@@ -64,7 +64,9 @@ func (m *Machine) sampled(fl *flight, r *frame.Sampled) error {
 		return fault("step %d sampled slot %d, which asked for nothing", fl.step, r.Slot)
 	case int(r.Position) != len(s.ids):
 		return fault("step %d sampled position %d of slot %d, expected %d", fl.step, r.Position, r.Slot, len(s.ids))
-	case len(r.IDs) != 1:
+	case s.open.Pooling != frame.PoolingNone && (len(r.IDs) != 0 || r.Finish == frame.FinishNone):
+		return fault("step %d sampled %d ids of slot %d, which wants an embedding", fl.step, len(r.IDs), r.Slot)
+	case s.open.Pooling == frame.PoolingNone && len(r.IDs) != 1:
 		return fault("step %d sampled %d ids of slot %d, expected one", fl.step, len(r.IDs), r.Slot)
 	}
 	s.awaiting = false

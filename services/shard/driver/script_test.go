@@ -21,8 +21,8 @@ var update = flag.Bool("update", false, "rewrite the expected output of testdata
 // and what the machine says to each:
 //
 //	driver slots=2 pages=8 context=100 rows=8 chunk=4 lanes=1 flight=2
-//	submit 0 a1 1..6 [ahead=4] [deadline=100]
-//	result 1 [0 a1 @6 =9 [stop|length]] [0 a1 @6 !words]   one outcome a line below
+//	submit 0 a1 1..6 [ahead=4] [deadline=100] [pooling=1]
+//	result 1 [0 a1 @6 =9 [stop|length]] [0 a1 @6 pooled] [0 a1 @6 !words]   one outcome a line below
 //	commit 0 a1 7 | halt 0 a1 | tick 100
 //
 // A range 1..6 stands for the ids 1 to 6.
@@ -123,10 +123,10 @@ func (s *script) event(words []string) Event {
 				e.Open.DeadlineMS = int64(s.number(value))
 			case "weight":
 				e.Open.Weight = float32(s.number(value))
-			case "grammar":
-				e.Open.Grammar = []byte(value)
 			case "adapter":
 				e.Open.Adapter = value
+			case "pooling":
+				e.Open.Pooling = frame.Pooling(s.number(value))
 			case "kv":
 				e.Open.KV.Bits = uint8(s.number(value))
 			}
@@ -152,6 +152,10 @@ func (s *script) sampled(words []string) frame.Sampled {
 	}
 	if why, failed := strings.CutPrefix(words[3], "!"); failed {
 		out.Err = why
+		return out
+	}
+	if words[3] == "pooled" {
+		out.Pooled, out.Finish = []float32{1}, frame.FinishStop
 		return out
 	}
 	out.IDs = s.ids(strings.TrimPrefix(words[3], "="))
@@ -208,8 +212,11 @@ func describe(out Output, err error) string {
 		}
 		for _, sp := range f.Spans {
 			mark := ""
-			if sp.Output == frame.OutputSample {
+			switch sp.Output {
+			case frame.OutputSample:
 				mark = "?"
+			case frame.OutputPooled:
+				mark = "!"
 			}
 			fmt.Fprintf(&b, " %d@%d%v%s", sp.Slot, sp.Start, sp.Tokens, mark)
 		}

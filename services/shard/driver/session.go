@@ -26,6 +26,14 @@ type session struct {
 // credit reports whether the session may sample one more id.
 func (s *session) credit() bool { return len(s.ids)+1-s.committed <= s.ahead }
 
+// output is what the last row of the prompt is for.
+func (s *session) output() frame.Output {
+	if s.open.Pooling != frame.PoolingNone {
+		return frame.OutputPooled
+	}
+	return frame.OutputSample
+}
+
 // filling reports whether rows of the prompt have not been sent.
 func (s *session) filling() bool { return s.sent < s.prompt }
 
@@ -65,8 +73,6 @@ func (e Submit) apply(m *Machine, _ *Output) error {
 		return refused("history is not submitted: it is chosen with a prefix")
 	case o.Weight != 0 && o.Weight != 1:
 		return refused("weight %v: all sessions have the same share", o.Weight)
-	case len(o.Grammar) > 0:
-		return refused("a grammar: answers are not constrained")
 	case o.Adapter != "":
 		return refused("adapter %q: adapters are not loaded", o.Adapter)
 	case o.KV != (frame.KVClass{}):
