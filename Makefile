@@ -112,6 +112,12 @@ bench-cpu: build llamacpp bench-models ## side by side with llama.cpp on a quiet
 	.cache/bench -models $(MODELS) -llamacpp $(LLAMACPP) -shoal bin/shoal -runs 5 -save docs/measurements/cpu.json
 	$(MAKE) docs
 
+.PHONY: perplexity
+perplexity: build ## perplexity of the built-in model on held-out text, reference and fast, into docs/measurements/cpu.json
+	@for text in stories:1.5712 chat:1.6337; do for mode in reference fast; do \
+	  bin/shoal bench perplexity tiny testdata/tiny/heldout_$${text%:*}.txt --reference=$$([ $$mode = reference ] && echo true || echo false) \
+	    --baseline $${text#*:} --figure perplexity_$${mode}_$${text%:*} --save docs/measurements/cpu.json || exit 1; done; done
+
 .PHONY: compose-check
 compose-check: ## docker-compose.yml against the compose specification, without an engine
 	cd internal/systemtest/composecheck && $(GO) vet . && $(GO) run . ../../../docker-compose.yml
@@ -119,6 +125,16 @@ compose-check: ## docker-compose.yml against the compose specification, without 
 .PHONY: json-schema
 json-schema: $(SMOLLM2) ## 500 answers by generated JSON schemas, held against a validator, into docs/measurements/gateway.json
 	$(GO) run ./internal/schemacheck -model $(SMOLLM2) -count 500 -save docs/measurements/gateway.json
+
+.PHONY: load
+load: ## the gateway under thousands of streams, into docs/measurements/gateway.json (10 minutes)
+	$(GO) build -trimpath -o bin/gatewayload ./bench/gatewayload
+	bin/gatewayload -save docs/measurements/gateway.json
+
+.PHONY: load-short
+load-short: ## the same with a tenth of the streams, saving nothing
+	$(GO) build -trimpath -o bin/gatewayload ./bench/gatewayload
+	bin/gatewayload -short -window 5s -churn 20s
 
 .PHONY: browser
 browser: build ## drive the page in headless Chromium against a running `shoal up`

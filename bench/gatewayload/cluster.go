@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
@@ -26,7 +27,7 @@ import (
 // the moment when it is committed.
 type byteText struct{}
 
-func (byteText) Chat(messages []coordinator.Message) ([]int32, error) {
+func (byteText) Chat(messages []coordinator.Message, _ []json.RawMessage) ([]int32, error) {
 	var text string
 	for _, m := range messages {
 		text += m.Content

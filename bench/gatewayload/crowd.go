@@ -25,9 +25,9 @@ type crowd struct {
 	ended    func(*client, error) // a client that closed, for whatever reason
 
 	// What the clients did.
-	opened, first, completed, failed, cut int
-	tokens                                uint64
-	problems                              []error // the first few
+	opened, first, completed int
+	tokens                   uint64
+	problems                 []error // the first few
 
 	measuring bool
 	latency   [2]histogram // by group
@@ -81,7 +81,7 @@ func (w *crowd) run(stop <-chan struct{}) {
 			if c == nil {
 				continue
 			}
-			if err := w.serve(c, e.Events); err != nil {
+			if err := w.serve(c); err != nil {
 				w.drop(c, err)
 			}
 		}
@@ -118,13 +118,8 @@ func (w *crowd) close(c *client) {
 
 // drop ends a client that failed, and remembers why.
 func (w *crowd) drop(c *client, err error) {
-	if c.stalled {
-		w.cut++
-	} else {
-		w.failed++
-		if len(w.problems) < fewProblems {
-			w.problems = append(w.problems, err)
-		}
+	if len(w.problems) < fewProblems {
+		w.problems = append(w.problems, err)
 	}
 	w.close(c)
 	w.ended(c, err)
@@ -133,18 +128,15 @@ func (w *crowd) drop(c *client, err error) {
 // stall makes a client read nothing more.
 func (w *crowd) stall(c *client) error {
 	c.stalled = true
-	// Errors and hang-ups are still reported: a client that was cut is seen.
 	return unix.EpollCtl(w.poll, unix.EPOLL_CTL_MOD, c.fd, &unix.EpollEvent{Events: 0, Fd: int32(c.fd)})
 }
 
-func (w *crowd) serve(c *client, events uint32) error {
+func (w *crowd) serve(c *client) error {
 	if c.phase == connecting {
 		return w.connected(c)
 	}
-	if c.stalled {
-		if events&(unix.EPOLLHUP|unix.EPOLLERR) != 0 {
-			return errShort
-		}
+	if c.stalled { // an error or a hang-up, which cannot be masked: the gateway gave it up
+		w.close(c)
 		return nil
 	}
 	n, err := unix.Read(c.fd, w.buffer)

@@ -5,6 +5,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -83,10 +84,31 @@ func setUp(s settings, feeder string) (*bench, error) {
 		return nil, errors.Join(err, b.gateway.stop(), b.feeder.stop())
 	}
 	go func() { b.crowd.run(b.stop); close(b.stopped) }()
-	if err := b.warm(); err != nil {
+	err = awaitReady("http://" + b.gateway.addr + "/readyz")
+	if err == nil {
+		err = b.warm()
+	}
+	if err != nil {
 		return nil, errors.Join(err, b.tearDown())
 	}
 	return b, nil
+}
+
+// awaitReady asks until the gateway says that it can answer.
+func awaitReady(url string) error {
+	defer http.DefaultClient.CloseIdleConnections()
+	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+		resp, err := http.Get(url)
+		if err == nil {
+			resp.Body.Close()
+			if resp.StatusCode == http.StatusOK {
+				return nil
+			}
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("the gateway is not ready after %v: %w", patience, err)
+		}
+	}
 }
 
 // warm serves one short stream of each kind and takes the baseline.
@@ -307,8 +329,9 @@ func steady(s settings, r *report, sc scenario) (err error) {
 // and stops reading.
 const (
 	stalledShare  = 10
-	stalledPad    = 2048
+	stalledPad    = 512 // bytes
 	stalledBuffer = 4096
+	stalledWindow = 25 * time.Second // their sockets fill, and the gateway gives up
 )
 
 // stalled measures what the others notice of clients that read nothing.
@@ -344,13 +367,28 @@ func stalled(s settings, r *report, sc scenario) (err error) {
 	if err != nil {
 		return err
 	}
-	after, err := b.measure(max(s.window, 20*time.Second)) // their sockets fill, and the gateway gives up
+	after, err := b.measure(max(s.window, stalledWindow))
 	if err != nil {
 		return err
 	}
-	err = b.until("the end of stalled clients", func() bool { return b.crowd.cut == count })
 	r.stalled(sc, before, after, count)
-	return errors.Join(err, b.finish(sc.streams-count))
+	if err := b.awaitFiles(before.gateway.Files - count); err != nil {
+		return fmt.Errorf("wait for the gateway to give up %d stalled clients: %w", count, err)
+	}
+	return b.finish(sc.streams - count)
+}
+
+// awaitFiles waits until the gateway holds no more descriptors than that.
+func (b *bench) awaitFiles(most int) error {
+	for end := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
+		u, err := b.gateway.usage()
+		if err != nil || u.Files <= most {
+			return err
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("it holds %d descriptors, want %d", u.Files, most)
+		}
+	}
 }
 
 // Clients of churn ask for a few tokens; half of them leave in the middle.

@@ -28,7 +28,7 @@ const (
 
 func newBench() *cobra.Command {
 	c := &cobra.Command{Use: "bench", Short: "Measure this machine"}
-	c.AddCommand(newBenchModel(), newBenchCPU())
+	c.AddCommand(newBenchModel(), newBenchPerplexity(), newBenchCPU())
 	return c
 }
 

@@ -207,6 +207,7 @@ func (o *owner) place(s *session) {
 		Prompt: len(p.prompt), Committed: p.committed, MaxTokens: int(p.spec.MaxTokens), Stops: s.request.GetStop(),
 		Deadline: s.deadline, Detokenizer: o.c.deps.Model.Text.Detokenizer(),
 	})
+	s.follow(&o.c.deps.Model)
 	o.accept(s)
 	actions := s.machine.Start()
 	if !s.machine.Done() {

@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -28,8 +29,11 @@ const (
 // toyText is the toy vocabulary with a template that writes a line per message.
 type toyText struct{}
 
-func (toyText) Chat(messages []Message) ([]int32, error) {
+func (toyText) Chat(messages []Message, tools []json.RawMessage) ([]int32, error) {
 	var b strings.Builder
+	for _, t := range tools {
+		fmt.Fprintf(&b, "tool: %s\n", t)
+	}
 	for _, m := range messages {
 		fmt.Fprintf(&b, "%s: %s\n", m.Role, m.Content)
 	}

@@ -1,7 +1,9 @@
 package coordinator
 
 import (
+	"encoding/json"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/shoal-llm/shoal/internal/library"
@@ -19,9 +21,9 @@ type Message = template.Message
 // Text turns conversations into ids and ids into text. Its methods may be called
 // from any goroutine.
 type Text interface {
-	// Chat returns the prompt of a conversation. What messages say never
-	// becomes a control token.
-	Chat(messages []Message) ([]int32, error)
+	// Chat returns the prompt of a conversation, in which the tools may be
+	// called. What messages and tools say never becomes a control token.
+	Chat(messages []Message, tools []json.RawMessage) ([]int32, error)
 	// Raw returns the ids of a text that is continued as it is.
 	Raw(text string) ([]int32, error)
 	// Token returns the text of one id, for reports.
@@ -65,7 +67,7 @@ func NewModel(m *library.Model) (Model, error) {
 	return Model{
 		Name: m.Name, Path: m.Path, Architecture: m.Spec.Arch, Precision: m.Precision, TensorTypes: m.TensorTypes,
 		Size: m.Size, Digest: m.Digest, Hidden: m.Spec.Hidden, Vocab: m.Spec.Vocab, Created: time.Now(),
-		Facts: factsOf(m), StopIDs: vocab.End(), Text: text{vocab, chat},
+		Facts: factsOf(m), StopIDs: vocab.End(), Text: newText(vocab, chat),
 	}, nil
 }
 
@@ -93,17 +95,38 @@ func factsOf(m *library.Model) plan.Model {
 type text struct {
 	vocab *token.Vocab
 	chat  *template.Template
+	tells bool // the template has no place for tools: the text tells of them
+}
+
+// newText finds out by trial whether a template shows tools.
+func newText(vocab *token.Vocab, chat *template.Template) text {
+	t := text{vocab: vocab, chat: chat}
+	if chat == nil {
+		return t
+	}
+	turn := []Message{{Role: "user", Content: "?"}}
+	without, _ := t.render(turn, nil)
+	with, err := t.render(turn, []json.RawMessage{[]byte(`{"type":"function","function":{"name":"f","description":"d","parameters":{"type":"object","properties":{}}}}`)})
+	t.tells = err != nil || slices.Equal(with, without)
+	return t
 }
 
 var errNoTemplate = errors.New("the model has no chat template: send raw text")
 
 // Chat renders the template and encodes what it wrote apart from what users
 // wrote.
-func (t text) Chat(messages []Message) ([]int32, error) {
+func (t text) Chat(messages []Message, tools []json.RawMessage) ([]int32, error) {
 	if t.chat == nil {
 		return nil, errNoTemplate
 	}
-	in := template.Input{Messages: messages, AddGenerationPrompt: true, Now: time.Now()}
+	if t.tells {
+		messages, tools = tell(messages, tools), nil
+	}
+	return t.render(messages, tools)
+}
+
+func (t text) render(messages []Message, tools []json.RawMessage) ([]int32, error) {
+	in := template.Input{Messages: messages, Tools: tools, AddGenerationPrompt: true, Now: time.Now()}
 	if id := t.vocab.BOS(); id != token.None {
 		in.BOS = t.vocab.Text(id)
 	}

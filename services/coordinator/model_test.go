@@ -71,11 +71,11 @@ func TestUserTextIsNeverControl(t *testing.T) {
 		}
 		return n
 	}
-	plain, err := m.Text.Chat([]Message{{Role: "user", Content: "hello"}})
+	plain, err := m.Text.Chat([]Message{{Role: "user", Content: "hello"}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	forged, err := m.Text.Chat([]Message{{Role: "user", Content: "hello" + strings.Repeat(marker, 3)}})
+	forged, err := m.Text.Chat([]Message{{Role: "user", Content: "hello" + strings.Repeat(marker, 3)}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -28,6 +29,7 @@ type prepared struct {
 	committed []int32 // of a resumed answer
 	spec      sample.Spec
 	notes     []string // what was clamped
+	structure
 }
 
 // prepareAll turns requests into prompts until ctx ends.
@@ -60,6 +62,9 @@ func (m *Model) prepare(g *pb.Generation, positions int) (*prepared, error) {
 	}
 	var err error
 	if p.spec, err = m.sampling(g.GetSampling()); err != nil {
+		return nil, err
+	}
+	if err := p.readStructure(g); err != nil {
 		return nil, err
 	}
 	switch in := g.GetInput().(type) {
@@ -178,10 +183,10 @@ func (m *Model) chat(p *prepared, messages []*pb.Message, truncate bool, positio
 	}
 	turns, dropped := make([]Message, 0, len(messages)), 0
 	for _, t := range messages {
-		turns = append(turns, Message{Role: t.GetRole(), Content: t.GetContent(), Name: t.GetName()})
+		turns = append(turns, turnOf(t))
 	}
 	for {
-		ids, err := m.encodeChat(turns, positions)
+		ids, err := m.encodeChat(turns, p.tools, positions)
 		if err != nil && !isTooLong(err) {
 			return nil, err
 		}
@@ -202,15 +207,21 @@ func isTooLong(err error) bool {
 	return errors.As(err, &p) && p.Code == codeTooLong
 }
 
-func (m *Model) encodeChat(turns []Message, positions int) ([]int32, error) {
+func (m *Model) encodeChat(turns []Message, tools []json.RawMessage, positions int) ([]int32, error) {
 	bytes := 0
 	for _, t := range turns {
 		bytes += len(t.Role) + len(t.Content) + len(t.Name)
+		for _, c := range t.ToolCalls {
+			bytes += len(c.Name) + len(c.Arguments)
+		}
+	}
+	for _, t := range tools {
+		bytes += len(t)
 	}
 	if err := checkBytes(bytes, positions); err != nil {
 		return nil, err
 	}
-	return m.Text.Chat(turns)
+	return m.Text.Chat(turns, tools)
 }
 
 // checkResumption checks ids that come back from a client.

@@ -176,6 +176,7 @@ type answer struct {
 	seq      uint64
 	accepted *pb.Accepted
 	text     string
+	calls    []*pb.ToolCall
 	ids      []int32
 	terminal *pb.Event
 }
@@ -194,6 +195,9 @@ func (a *answer) event() *pb.Event {
 				t.Fatalf("token %d where %d was due, accepted %v", e.Token.Seq, a.seq, a.accepted)
 			}
 			a.text += e.Token.Delta.GetContent()
+			if call := e.Token.Delta.GetToolCall(); call != nil {
+				a.calls = append(a.calls, call)
+			}
 			a.ids = append(a.ids, e.Token.Id)
 		case *pb.Event_Complete:
 			a.text += e.Complete.Text

@@ -37,6 +37,7 @@ type session struct {
 	credit    uint64
 	ready     *prepared // nil until its prompt is made
 	machine   *generation.Machine
+	calls     *calls // of an answer that may call tools; else nil
 	place     frame.Slot
 	attempt   uint32
 	orphaned  time.Time // its slot was closed under it; zero is not
@@ -100,10 +101,7 @@ func (o *owner) act(s *session, actions []generation.Action) {
 		case generation.Halt:
 			o.halt(s)
 		case generation.Complete:
-			o.end(s, &pb.Event{Event: &pb.Event_Complete{Complete: &pb.Complete{
-				FinishReason: a.FinishReason, Text: a.Text, StopString: a.StopString,
-				Usage: s.usage(), Timings: s.timings(),
-			}}})
+			o.end(s, &pb.Event{Event: &pb.Event_Complete{Complete: s.complete(a)}})
 		case generation.Stopped:
 			o.end(s, s.stopped(a.Reason))
 		case generation.Failed:
@@ -135,7 +133,7 @@ func (o *owner) token(s *session, t generation.Token, last bool) {
 	}
 	o.c.deps.Telemetry.AddTokens(telemetry.Generated, 1)
 	o.journal.totals.generatedTokens++
-	out := &pb.Token{Seq: t.Seq, Id: t.ID, Last: last, Delta: &pb.Delta{Delta: &pb.Delta_Content{Content: t.Text}}}
+	out := &pb.Token{Seq: t.Seq, Id: t.ID, Last: last, Delta: s.delta(t.Text)}
 	if t.LogProb != nil {
 		out.Logprob = &pb.LogProb{Logprob: t.LogProb.LogProb}
 		for _, alt := range t.LogProb.Top {
@@ -274,6 +272,7 @@ func (o *owner) submit(s *session) {
 	open := &frame.Open{
 		Slot: s.place, Attempt: s.attempt, Session: s.id, PrefixSalt: salt(s.request.GetTenant()),
 		Sampling: p.spec, AnswerStart: int32(len(p.prompt)), Pooling: frame.Pooling(s.request.GetPooling()),
+		Grammar: p.grammar,
 		// No deadline goes along: it is kept here, by one clock.
 	}
 	if t := s.request.GetTraceparent(); len(t) <= maxTraceparent {

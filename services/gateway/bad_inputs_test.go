@@ -95,8 +95,11 @@ func TestBadChatRequests(t *testing.T) {
 		// A11: a body that no context can hold
 		{"huge prompt", messages(`[{"role":"user","content":"` + strings.Repeat("a", 10_000_000) + `"}]`), 413, ""},
 		// A13: what is not offered
-		{"schema", chatBody(`"response_format":{"type":"json_schema","json_schema":{}}`), 400, "response_format.type"},
-		{"tools", chatBody(`"tools":[{"type":"function"}]`), 400, "tools"},
+		{"format", chatBody(`"response_format":{"type":"xml"}`), 400, "response_format.type"},
+		{"schema without a name", chatBody(`"response_format":{"type":"json_schema","json_schema":{}}`), 400, "response_format.json_schema.name"},
+		{"schema", chatBody(`"response_format":{"type":"json_schema","json_schema":{"name":"x","schema":[]}}`), 400, "response_format.json_schema.schema"},
+		{"tools", chatBody(`"tools":[{"type":"function"}]`), 400, "tools[0].function"},
+		{"another tool", chatBody(`"tools":[{"type":"retrieval"}]`), 400, "tools[0].type"},
 		{"tool choice", chatBody(`"tool_choice":"required"`), 400, "tool_choice"},
 		// A14: names
 		{"long model", `{"model":"` + strings.Repeat("m", 10_240) + `","messages":[{"role":"user","content":"x"}]}`, 404, "model"},

@@ -74,19 +74,32 @@ func readMessage(r *strictjson.Reader) *pb.Message {
 	m := &pb.Message{}
 	role, _ := r.String("role", maxShortText)
 	switch role {
-	case "system", "user", "assistant":
+	case "system", "user":
 		m.Role = role
+	case "assistant":
+		m.Role = role
+		m.ToolCalls = readCalls(r)
+	case "tool":
+		m.Role = role
+		m.ToolCallId, _ = r.String("tool_call_id", maxShortText)
 	case "developer": // OpenAI's newer word for the same turn
 		m.Role = "system"
-	case "tool", "function":
-		r.Refuse("role", "names a turn that needs tools, which are not supported here")
+	case "function":
+		r.Refuse("role", "is an older word for tool, which is supported here")
 	default:
-		r.Fail("role", "must be system, developer, user or assistant")
+		r.Fail("role", "must be system, developer, user, assistant or tool")
 	}
-	m.Content = readContent(r)
+	if len(m.ToolCalls) == 0 || r.Has("content") {
+		m.Content = readContent(r)
+	} else {
+		r.Empty("content")
+	}
 	m.Name, _ = r.String("name", maxShortText)
+	if m.Role != "assistant" {
+		r.Empty("tool_calls")
+	}
 	// Clients send an answer back as they got it, with these members unused.
-	r.Empty("refusal", "annotations", "audio", "tool_calls", "function_call")
+	r.Empty("refusal", "annotations", "audio", "function_call")
 	return m
 }
 

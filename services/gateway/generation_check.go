@@ -55,8 +55,8 @@ func checkChat(c *pb.Chat, messages int, bad func(param, why string) *problem) *
 		return bad("chat.messages", fmt.Sprintf("must hold 1 to %d messages", messages))
 	}
 	for i, m := range c.GetMessages() {
-		if !slices.Contains([]string{"system", "user", "assistant"}, m.GetRole()) {
-			return bad(fmt.Sprintf("chat.messages[%d].role", i), "must be system, user or assistant")
+		if !slices.Contains([]string{"system", "user", "assistant", "tool"}, m.GetRole()) {
+			return bad(fmt.Sprintf("chat.messages[%d].role", i), "must be system, user, assistant or tool")
 		}
 	}
 	return nil

@@ -33,9 +33,10 @@ type chatChoice struct {
 }
 
 type chatMessage struct {
-	Role    string  `json:"role"`
-	Content string  `json:"content"`
-	Refusal *string `json:"refusal"` // always null
+	Role      string     `json:"role"`
+	Content   *string    `json:"content"` // null in an answer that is calls alone
+	Refusal   *string    `json:"refusal"` // always null
+	ToolCalls []toolCall `json:"tool_calls,omitempty"`
 }
 
 // chatChunk is one event of a stream. Usage is null in all but the last when
@@ -60,8 +61,9 @@ type chunkChoice struct {
 }
 
 type chatDelta struct {
-	Role    string  `json:"role,omitempty"`
-	Content *string `json:"content,omitempty"`
+	Role      string     `json:"role,omitempty"`
+	Content   *string    `json:"content,omitempty"`
+	ToolCalls []toolCall `json:"tool_calls,omitempty"`
 }
 
 type chatUsage struct {
@@ -262,6 +264,9 @@ func wholeChat(events iter.Seq[choiceEvent], head chatHead, n int) (*chatComplet
 			head.accept(ev.Accepted)
 		case *pb.Event_Token:
 			text.WriteString(ev.Token.GetDelta().GetContent())
+			if call := ev.Token.GetDelta().GetToolCall(); call != nil {
+				choice.Message.ToolCalls = append(choice.Message.ToolCalls, toolCallOf(call, false))
+			}
 			if lp := logprobOf(ev.Token); lp != nil {
 				if choice.Logprobs == nil {
 					choice.Logprobs = &chatLogprobs{}
@@ -270,6 +275,7 @@ func wholeChat(events iter.Seq[choiceEvent], head chatHead, n int) (*chatComplet
 			}
 		case *pb.Event_Complete:
 			text.WriteString(ev.Complete.GetText())
+			choice.Message.ToolCalls = append(choice.Message.ToolCalls, toolCallsOf(ev.Complete.GetToolCalls(), false)...)
 			choice.FinishReason = ev.Complete.GetFinishReason()
 			sum.add(ev.Complete.GetUsage(), ev.Complete.GetTimings())
 		default:
@@ -280,7 +286,11 @@ func wholeChat(events iter.Seq[choiceEvent], head chatHead, n int) (*chatComplet
 	}
 	for i := range choices {
 		choices[i].Index = i
-		choices[i].Message = chatMessage{Role: "assistant", Content: texts[i].String()}
+		m := &choices[i].Message
+		m.Role = "assistant"
+		if text := texts[i].String(); text != "" || len(m.ToolCalls) == 0 {
+			m.Content = &text
+		}
 	}
 	return &chatCompletion{
 		ID: head.id, Object: "chat.completion", Created: head.created, Model: head.model, Fingerprint: head.fingerprint,

@@ -63,7 +63,9 @@ func parseChat(data []byte, messages int) (*chatRequest, error) {
 		c.choices = int(n)
 	}
 	chatIdentifiers(r)
-	chatDefaults(r)
+	c.generation.ResponseFormat = readFormat(r)
+	readTools(r, c.generation)
+	r.Empty("functions", "store")
 	if err := r.Err(); err != nil {
 		return nil, err
 	}
@@ -145,22 +147,5 @@ func chatIdentifiers(r *strictjson.Reader) {
 	}
 	for _, name := range o.Names() {
 		o.String(name, maxShortText)
-	}
-}
-
-// chatDefaults accepts parameters whose only possible value is what happens
-// anyway.
-func chatDefaults(r *strictjson.Reader) {
-	r.Empty("tools", "functions", "store")
-	if o := r.Object("response_format"); o != nil {
-		if kind, _ := o.String("type", maxShortText); kind != "text" {
-			o.Refuse("type", "must be text: structured output is not supported here")
-		}
-		o.Close()
-	}
-	if r.Has("tool_choice") {
-		if choice, _ := r.String("tool_choice", maxShortText); choice != "none" && choice != "auto" {
-			r.Refuse("tool_choice", "must be none or auto: tools are not supported here")
-		}
 	}
 }

@@ -73,6 +73,10 @@ func (s *chatStream) write(e choiceEvent) error {
 		return s.start(e.index, ev.Accepted)
 	case *pb.Event_Token:
 		text, lp := ev.Token.GetDelta().GetContent(), logprobOf(ev.Token)
+		if call := ev.Token.GetDelta().GetToolCall(); call != nil {
+			choice.Delta.ToolCalls = []toolCall{toolCallOf(call, true)}
+			return s.sse.event(s.chunk(&choice))
+		}
 		if text == "" && lp == nil {
 			return nil
 		}
@@ -128,6 +132,13 @@ func (s *chatStream) finish(choice chunkChoice, c *pb.Complete) error {
 		held := choice
 		held.Delta.Content = &text
 		if err := s.sse.event(s.chunk(&held)); err != nil {
+			return err
+		}
+	}
+	if calls := toolCallsOf(c.GetToolCalls(), true); len(calls) > 0 {
+		made := choice
+		made.Delta.ToolCalls = calls
+		if err := s.sse.event(s.chunk(&made)); err != nil {
 			return err
 		}
 	}

@@ -239,7 +239,7 @@ func TestChatChoices(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i, c := range got.Choices {
-		if want := fmt.Sprint(10 + i); c.Index != i || c.Message.Content != want {
+		if want := fmt.Sprint(10 + i); c.Index != i || *c.Message.Content != want {
 			t.Errorf("choice %d: %+v", i, c)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"iter"
 	"math/rand/v2"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,14 +13,14 @@ import (
 )
 
 // pocket is a reader that takes when it is told to.
-type pocket struct{ woken, lost int }
+type pocket struct{ lost atomic.Bool }
 
-func (p *pocket) wake(*recording)     { p.woken++ }
-func (p *pocket) released(*recording) { p.lost++ }
+func (p *pocket) wake(*recording)     {}
+func (p *pocket) released(*recording) { p.lost.Store(true) }
 
 // steadily yields a token per period, without end, and obeys ctx as generate
 // does.
-func steadily(period time.Duration, produced *uint64) generateFunc {
+func steadily(period time.Duration, produced *atomic.Uint64) generateFunc {
 	return func(ctx context.Context, _ *pb.Generation) iter.Seq[*pb.Event] {
 		return func(yield func(*pb.Event) bool) {
 			for seq := uint64(1); ; seq++ {
@@ -29,7 +30,7 @@ func steadily(period time.Duration, produced *uint64) generateFunc {
 					return
 				case <-time.After(period):
 				}
-				*produced = seq
+				produced.Store(seq)
 				if !yield(tokenEvent(seq, "x")) {
 					return
 				}
@@ -67,7 +68,7 @@ func TestDetachedAnswer(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				g, p := bareGateway(), &pocket{}
-				var produced uint64
+				var produced atomic.Uint64
 				rec := g.resumable(t, resumableID(1), p, steadily(c.period, &produced))
 				synctest.Wait()
 				rec.detach(p)
@@ -78,8 +79,8 @@ func TestDetachedAnswer(t *testing.T) {
 				}
 				time.Sleep(time.Second)
 				synctest.Wait()
-				if !rec.idle() || produced < c.least || produced > c.most {
-					t.Errorf("ended %v after %d tokens, want %d to %d", rec.idle(), produced, c.least, c.most)
+				if !rec.idle() || produced.Load() < c.least || produced.Load() > c.most {
+					t.Errorf("ended %v after %d tokens, want %d to %d", rec.idle(), produced.Load(), c.least, c.most)
 				}
 				time.Sleep(keptFor - detachedFor - 2*time.Second)
 				if g.shelf.find("alice", rec.id) != rec {
@@ -113,7 +114,7 @@ func TestDetachedAnswer(t *testing.T) {
 func TestDetachedAnswerGoesOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g, p := bareGateway(), &pocket{}
-		var produced uint64
+		var produced atomic.Uint64
 		rec := g.resumable(t, resumableID(1), p, steadily(time.Second, &produced))
 		for range 3 {
 			rec.detach(p)
@@ -125,8 +126,8 @@ func TestDetachedAnswerGoesOn(t *testing.T) {
 		}
 		time.Sleep(keptFor + detachedFor) // the timers of old detachments mean nothing
 		synctest.Wait()
-		if rec.idle() || produced < 300 {
-			t.Errorf("the answer ended after %d tokens", produced)
+		if rec.idle() || produced.Load() < 300 {
+			t.Errorf("the answer ended after %d tokens", produced.Load())
 		}
 		rec.leave(p)
 		synctest.Wait()
@@ -174,9 +175,13 @@ func TestRecordingSequence(t *testing.T) {
 				// What was not acknowledged may be lost, and so may some before.
 				most = max(most, acked)
 				from := min(seen, most-min(most, socketKeep)+rng.Uint64N(2*socketKeep))
+				old := p
 				p = &pocket{}
 				if problem := rec.attach(p, from, socketKeep); problem != nil {
 					t.Fatalf("seed %d: resume after %d of %d: %v", seed, from, acked, problem)
+				}
+				if !old.lost.Load() || len(rec.take(old).tokens) != 0 {
+					t.Fatalf("seed %d: the old reader still has the recording", seed)
 				}
 				seen, acked = from, from
 			}
@@ -208,18 +213,18 @@ func TestRecordingIsBoundedByBytes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &pocket{}
 		rec := newRecording("a", "r", "alice", showing{}, p, socketKeep)
-		done := 0
+		var done atomic.Int64
 		go func() {
 			for seq := range uint64(20) {
 				rec.put(t.Context(), tokenEvent(seq+1, string(make([]byte, 10<<10))))
-				done++
+				done.Add(1)
 			}
 		}()
 		synctest.Wait()
-		if done != 7 { // the seventh passes 64 KiB, the eighth waits
-			t.Errorf("%d tokens were put", done)
+		if n := done.Load(); n != 7 { // the seventh passes 64 KiB, the eighth waits
+			t.Errorf("%d tokens were put", n)
 		}
-		for done < 20 {
+		for done.Load() < 20 {
 			rec.take(p)
 			synctest.Wait()
 		}
@@ -230,7 +235,7 @@ func TestRecordingIsBoundedByBytes(t *testing.T) {
 func TestShelfIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g, p := bareGateway(), &pocket{}
-		var produced uint64
+		var produced atomic.Uint64
 		var list []*recording
 		for i := range 4 {
 			list = append(list, g.resumable(t, resumableID(i), p, steadily(time.Second, &produced)))

@@ -121,15 +121,17 @@ type richUsage struct {
 	CachedTokens     uint32 `json:"cachedTokens"`
 }
 
-// richComplete ends an answer that reached its end. Text was held back as a
-// possible stop string and is part of no token.
+// richComplete ends an answer that reached its end. Text and calls were held
+// back, as a possible stop string or until they were whole; they are part of no
+// token.
 type richComplete struct {
 	richHead
-	FinishReason string       `json:"finishReason"`
-	Text         string       `json:"text,omitempty"`
-	StopString   string       `json:"stopString,omitempty"`
-	Timings      plainTimings `json:"timings"`
-	RequestID    string       `json:"requestId"`
+	FinishReason string         `json:"finishReason"` // stop, length, tool_calls
+	Text         string         `json:"text,omitempty"`
+	ToolCalls    []richToolCall `json:"toolCalls,omitempty"`
+	StopString   string         `json:"stopString,omitempty"`
+	Timings      plainTimings   `json:"timings"`
+	RequestID    string         `json:"requestId"`
 }
 
 // richStopped ends an answer that somebody ended: client, drain, deadline or
@@ -242,8 +244,8 @@ func (r *recording) tokenFrame(seq uint64, tokens []entry) *richToken {
 			lp := richLogprobOf(last.logprob)
 			f.Logprob = &lp
 		}
-		if c := last.call; c != nil {
-			f.ToolCall = &richToolCall{c.GetIndex(), c.GetId(), c.GetName(), c.GetArguments()}
+		if last.call != nil {
+			f.ToolCall = &richToolCalls([]*pb.ToolCall{last.call})[0]
 		}
 		return f
 	}
@@ -261,6 +263,14 @@ func (r *recording) tokenFrame(seq uint64, tokens []entry) *richToken {
 	}
 	f.Text = string(text)
 	return f
+}
+
+func richToolCalls(calls []*pb.ToolCall) []richToolCall {
+	var list []richToolCall
+	for _, c := range calls {
+		list = append(list, richToolCall{c.GetIndex(), c.GetId(), c.GetName(), c.GetArguments()})
+	}
+	return list
 }
 
 func richLogprobOf(lp *pb.LogProb) richLogprob {
@@ -283,8 +293,8 @@ func (r *recording) terminalFrames(e *pb.Event, write func(uint64, any) error) e
 			return err
 		}
 		return write(0, richComplete{
-			head(typeComplete, r.id), c.GetFinishReason(), c.GetText(), c.GetStopString(),
-			timingsOf(c.GetUsage(), c.GetTimings()), r.requestID,
+			richHead: head(typeComplete, r.id), FinishReason: c.GetFinishReason(), Text: c.GetText(), ToolCalls: richToolCalls(c.GetToolCalls()),
+			StopString: c.GetStopString(), Timings: timingsOf(c.GetUsage(), c.GetTimings()), RequestID: r.requestID,
 		})
 	case *pb.Event_Stopped:
 		s := e.Stopped
@@ -295,7 +305,16 @@ func (r *recording) terminalFrames(e *pb.Event, write func(uint64, any) error) e
 	}
 	p := problemFrom(e.GetError())
 	return write(0, richError{
-		richHead: head(typeError, r.id), Code: p.code, Message: p.message, Param: p.param,
+		richHead: head(typeError, r.id), Code: p.code, Message: p.message, Param: orDefault(richParams[p.param], p.param),
 		Retryable: p.retryable, RequestID: r.requestID,
 	})
+}
+
+// richParams are the names that clients know members by which the coordinator
+// calls otherwise.
+var richParams = map[string]string{
+	"kv.bits":        "config.kvCacheConfig.bits",
+	"kv.group_size":  "config.kvCacheConfig.groupSize",
+	"kv.max_seq_len": "config.kvCacheConfig.maxSeqLen",
+	"kv.progressive": "config.kvCacheConfig.progressivePrecision",
 }

@@ -106,6 +106,8 @@ func readGenerate(r *strictjson.Reader, q *richRequest, messages int) {
 	g.DeadlineMs, _ = r.Int("deadlineMs", 1, 1<<53)
 	g.Truncate, _ = r.Bool("truncate")
 	readRichSampling(r, q, g.Sampling)
+	g.ResponseFormat = readFormat(r) // these, like messages, are spelled as OpenAI spells them
+	readTools(r, g)
 	readConfig(r, q, g)
 	q.resumable, _ = r.Bool("resumable")
 	if q.resumable && r.Has("id") && len(q.id) < minResumableID {

@@ -122,9 +122,13 @@ func TestRichAnswer(t *testing.T) {
 		t.Errorf("the answer is %+v", s)
 	}
 	requestID := got[1]["requestId"]
+	if session, _ := got[1]["session"].(string); session == "" {
+		t.Error("accepted names no session")
+	}
 	delete(got[1], "requestId")
+	delete(got[1], "session")
 	want := frame{
-		"v": 1., "type": "accepted", "id": "a", "session": "s1", "model": "tiny", "precision": "int8", "fingerprint": "f00d",
+		"v": 1., "type": "accepted", "id": "a", "model": "tiny", "precision": "int8", "fingerprint": "f00d",
 		"seed": 7., "maxTokens": 0., "promptTokens": 3., "kv": map[string]any{"maxSeqLen": 3.}, "resumable": false,
 		"route": []any{"ada [0..4)", "bob [4..8)"}, "notes": []any{},
 	}
@@ -192,6 +196,46 @@ func TestRichLogprobs(t *testing.T) {
 	p.read()
 	if end := p.read(); end["text"] != "held" {
 		t.Errorf("complete is %v", end)
+	}
+}
+
+// What shapes an answer is spelled as OpenAI spells it; calls arrive in tokens, or
+// at the end when they were held back.
+func TestRichToolsAndFormat(t *testing.T) {
+	f := serve(t)
+	f.fake.set(func(g *fakeGeneration) {
+		g.accept()
+		g.send(g.number, tokenEvent(1, "I ask "), &pb.Event{Event: &pb.Event_Token{Token: &pb.Token{
+			Seq: 2, Delta: &pb.Delta{Delta: &pb.Delta_ToolCall{ToolCall: &pb.ToolCall{Id: "c1", Name: "weather", Arguments: `{"city":`}}},
+		}}})
+		g.send(g.number, &pb.Event{Event: &pb.Event_Complete{Complete: &pb.Complete{
+			FinishReason: "tool_calls", ToolCalls: []*pb.ToolCall{{Index: 1, Id: "c2", Name: "time", Arguments: "{}"}},
+		}}})
+	})
+	p := f.rich(t)
+	p.generate("a", `,"response_format":{"type":"json_object"},"tools":[{"type":"function","function":{"name":"weather"}}],
+		"tool_choice":"auto","parallel_tool_calls":false`)
+	g := f.next(t)
+	if g.GetResponseFormat().GetType() != "json_object" || len(g.GetTools()) != 1 || g.GetToolChoice().GetMode() != "auto" || !g.GetSingleToolCall() {
+		t.Errorf("the coordinator saw %v", g.Generation)
+	}
+	var s transcript
+	var call any
+	for !s.ended() {
+		got := p.read()
+		if err := s.add(got); err != nil {
+			t.Fatal(err)
+		}
+		if got["toolCall"] != nil {
+			call = got["toolCall"]
+		}
+	}
+	if diff := cmp.Diff(map[string]any{"index": 0., "id": "c1", "name": "weather", "arguments": `{"city":`}, call); diff != "" || s.text != "I ask " {
+		t.Errorf("text %q, call (-want +got):\n%s", s.text, diff)
+	}
+	want := []any{map[string]any{"index": 1., "id": "c2", "name": "time", "arguments": "{}"}}
+	if diff := cmp.Diff(want, s.terminal["toolCalls"]); diff != "" || s.terminal["finishReason"] != "tool_calls" {
+		t.Errorf("%v (-want +got):\n%s", s.terminal, diff)
 	}
 }
 
@@ -323,6 +367,12 @@ func TestRichCoordinatorError(t *testing.T) {
 	if got := p.read(); got["type"] != typeError || got["code"] != "model_not_found" || got["refused"] != nil || got["id"] != "a" || got["requestId"] == "" {
 		t.Errorf("got %v", got)
 	}
+	// What the coordinator does not serve is named as the client wrote it.
+	f.fake.set(func(g *fakeGeneration) { g.send(g.number, errorEvent("unsupported_option", "kv.group_size", false)) })
+	p.generate("a", `,"config":{"kvCacheConfig":{"groupSize":64}}`)
+	if got := p.read(); got["code"] != "unsupported_option" || got["param"] != "config.kvCacheConfig.groupSize" {
+		t.Errorf("got %v", got)
+	}
 }
 
 // A client that reads late gets every token in order, in fewer frames; until
@@ -370,6 +420,7 @@ func (g *fakeGeneration) untilPaused(t *testing.T) uint64 {
 
 // W10: a client that never reads is told so, once it does.
 func TestRichSlowConsumerIsClosed(t *testing.T) {
+	t.Parallel() // the closing handshake takes its time
 	f := serve(t, func(c *Config, _ *Deps) { c.Limits.WriteTimeout = 200 * time.Millisecond })
 	f.fake.set((*fakeGeneration).endless)
 	p := f.rich(t)

@@ -1,0 +1,164 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/shoal-llm/shoal/internal/library"
+	"github.com/shoal-llm/shoal/internal/measure"
+	"github.com/shoal-llm/shoal/pkg/compute"
+	"github.com/shoal-llm/shoal/pkg/engine"
+	"github.com/shoal-llm/shoal/pkg/frame"
+	"github.com/shoal-llm/shoal/pkg/model"
+)
+
+// Sizes of a perplexity run: text is cut into windows without overlap, and a
+// step asks for the logits of all its rows.
+const (
+	perplexityWindow = 1024
+	perplexityRows   = 256
+)
+
+// perplexityOptions are the flags of `shoal bench perplexity`.
+type perplexityOptions struct {
+	models   string
+	save     string
+	figure   string
+	baseline float64
+	device   deviceOptions
+}
+
+func newBenchPerplexity() *cobra.Command {
+	var o perplexityOptions
+	c := &cobra.Command{
+		Use:   "perplexity MODEL FILE",
+		Short: "How well a model predicts a text: exp of the mean negative log-probability of its tokens",
+		Long: `Perplexity of a text, in consecutive windows of 1024 tokens without overlap.
+Control tokens written in the text count as such. Lower is better; compare a
+precision or a kernel set with --reference.`,
+		Args: exactArgs(2),
+		RunE: func(c *cobra.Command, args []string) error { return o.run(c, args[0], args[1]) },
+	}
+	f := c.Flags()
+	f.StringVar(&o.models, "models", "", "folder of GGUF files")
+	f.StringVar(&o.save, "save", "", "JSON file of figures to merge the result into")
+	f.StringVar(&o.figure, "figure", "", "name of the figure (default perplexity_MODEL_FILE)")
+	f.Float64Var(&o.baseline, "baseline", 0, "perplexity to compare with")
+	o.device.flags(f)
+	return c
+}
+
+func (o *perplexityOptions) run(c *cobra.Command, name, file string) error {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	m, err := library.Library{Dir: o.models}.Open(name)
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	vocab, err := m.Vocab()
+	if err != nil {
+		return err
+	}
+	be, err := openDevice(o.device, newLogger(c))
+	if err != nil {
+		return err
+	}
+	defer be.Close()
+	ids := vocab.EncodeWithSpecial(string(text))
+	ppl, err := perplexity(c.Context(), be, m, ids)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(c.OutOrStdout(), "%s on %s (%s, %d tokens): %.4f\n", m.Name, filepath.Base(file), be.Info().Class, len(ids), ppl)
+	if o.save == "" {
+		return nil
+	}
+	if o.figure == "" {
+		o.figure = "perplexity_" + m.Name + "_" + strings.TrimSuffix(filepath.Base(file), filepath.Ext(file))
+	}
+	f := measure.Figure{
+		Name: o.figure, Value: ppl, Runs: 1, Machine: be.Info().Name,
+		Command: "shoal bench perplexity " + name + " " + filepath.ToSlash(file), Baseline: o.baseline,
+	}
+	if o.baseline != 0 {
+		f.Ratio = o.baseline / ppl
+	}
+	return measure.Save(o.save, []measure.Figure{f})
+}
+
+// perplexity runs all windows of ids through the model.
+func perplexity(ctx context.Context, be compute.Backend, m *library.Model, ids []int32) (float64, error) {
+	window := min(perplexityWindow, m.Spec.Context)
+	st, err := engine.Open(be, m.Arch, m.Source, m.Spec, engine.Config{
+		Epoch: 1, Part: model.Whole(m.Spec), Pages: window/compute.PageTokens + 1, Slots: 1, Rows: perplexityRows, Context: window,
+	})
+	if err != nil {
+		return 0, err
+	}
+	local := engine.NewLocal(st)
+	defer local.Close()
+	var loss float64
+	n := 0
+	for from := 0; from < len(ids); from += window {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		part := ids[from:min(from+window, len(ids))]
+		l, err := windowLoss(local, part, m.Spec.Vocab)
+		if err != nil {
+			return 0, err
+		}
+		loss += l
+		n += len(part) - 1
+	}
+	return math.Exp(loss / float64(n)), nil
+}
+
+// windowLoss returns the sum of negative log-probabilities of the ids after the
+// first.
+func windowLoss(l *engine.Local, ids []int32, vocab int) (float64, error) {
+	var loss float64
+	ops := []frame.Op{{Open: &frame.Open{Attempt: 1}}}
+	for at := 0; at < len(ids); at += perplexityRows {
+		n := min(perplexityRows, len(ids)-at)
+		r, err := l.Step(ops, []frame.Span{{
+			Attempt: 1, Start: int32(at), Tokens: ids[at : at+n], Output: frame.OutputLogits, Drafted: uint8(n - 1),
+		}})
+		if err != nil {
+			return 0, err
+		}
+		if s := r.Sampled[0]; s.Err != "" {
+			return 0, fmt.Errorf("position %d: %s", at, s.Err)
+		}
+		ops = nil
+		for i := range n {
+			if next := at + i + 1; next < len(ids) {
+				loss += negativeLogProb(r.Sampled[0].Logits[i*vocab:(i+1)*vocab], ids[next])
+			}
+		}
+	}
+	_, err := l.Step([]frame.Op{{Close: &frame.Close{}}}, nil)
+	return loss, err
+}
+
+// negativeLogProb is −log softmax(logits)[id].
+func negativeLogProb(logits []float32, id int32) float64 {
+	most := math.Inf(-1)
+	for _, v := range logits {
+		most = math.Max(most, float64(v))
+	}
+	var sum float64
+	for _, v := range logits {
+		sum += math.Exp(float64(v) - most)
+	}
+	return math.Log(sum) + most - float64(logits[id])
+}
