@@ -140,5 +140,20 @@ load-short: ## the same with a tenth of the streams, saving nothing
 browser: build ## drive the page in headless Chromium against a running `shoal up`
 	./web/e2e/run.sh
 
+.PHONY: clients
+clients: build ## official clients against a running `shoal up`: openai, ollama, langchain, AI SDK, gRPC, curl
+	./web/clients/run.sh
+	$(GO) run ./internal/measure/record --file docs/measurements/gateway.json --name clients_passed \
+	  --value "$$(cat .tmp/clients/passed)" --unit "of $$(cat .tmp/clients/ran) official clients" \
+	  --machine "$$($(GO) env GOARCH), $$(nproc) threads" --command "make clients"
+
+.PHONY: schemathesis
+schemathesis: build ## requests made up from docs/openapi.yaml against a running `shoal up`
+	./web/clients/run.sh schemathesis
+
+.PHONY: stubs
+stubs: ## Python and TypeScript stubs from the protos, into .tmp/stubs
+	./web/clients/stubs.sh
+
 .PHONY: check
 check: lint test fixtures ## what a change must pass before review

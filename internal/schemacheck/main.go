@@ -9,6 +9,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"runtime"
@@ -39,6 +40,7 @@ const (
 	positions = 1024
 	pageSize  = 64
 	plain     = 64 // tokens without a grammar, for the time of one
+	rounds    = 7
 )
 
 func main() {
@@ -107,8 +109,21 @@ func run(name string, count, threads int, save string) error {
 	return c.report(perToken, threads, count, save)
 }
 
-// decodeTime measures one token of one session without a grammar.
+// decodeTime measures one token of one session without a grammar, in the best
+// of some rounds.
 func (c *check) decodeTime() (time.Duration, error) {
+	best := time.Duration(math.MaxInt64)
+	for range rounds {
+		took, err := c.decodeOnce()
+		if err != nil {
+			return 0, err
+		}
+		best = min(best, took)
+	}
+	return best, nil
+}
+
+func (c *check) decodeOnce() (time.Duration, error) {
 	open := &frame.Open{Attempt: 1, Sampling: sample.Spec{Temperature: 1, Seed: 1, MaxTokens: plain, IgnoreEOS: true}}
 	var began time.Time
 	n := 0
@@ -120,9 +135,7 @@ func (c *check) decodeTime() (time.Duration, error) {
 			began = time.Now()
 		}
 	}
-	took := time.Since(began) / time.Duration(n-1)
-	_, err := c.local.Step([]frame.Op{{Close: &frame.Close{}}}, nil)
-	return took, err
+	return time.Since(began) / time.Duration(n-1), nil
 }
 
 // answer is one session on its way.
@@ -137,7 +150,7 @@ type answer struct {
 // answerAll keeps all slots busy until every schema has its answer.
 func (c *check) answerAll(count int) error {
 	var busy [slots]*answer
-	var ops []frame.Op
+	ops := []frame.Op{{Close: &frame.Close{}}} // of decodeTime
 	for started, done := 0, 0; done < count; {
 		var spans []frame.Span
 		room := 512

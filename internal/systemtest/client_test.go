@@ -76,8 +76,13 @@ func chat(prompt string, more object) object {
 // completion is the answer to a chat that is not streamed.
 type completion struct {
 	Choices []struct {
-		Message      struct{ Content string } `json:"message"`
-		FinishReason string                   `json:"finish_reason"`
+		Message struct {
+			Content   string
+			ToolCalls []struct {
+				Function struct{ Name, Arguments string }
+			} `json:"tool_calls"`
+		} `json:"message"`
+		FinishReason string `json:"finish_reason"`
 	} `json:"choices"`
 	Usage struct {
 		PromptTokens     int `json:"prompt_tokens"`

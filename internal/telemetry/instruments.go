@@ -17,13 +17,15 @@ type instruments struct {
 
 	requestsRunning, requestsWaiting metric.Int64UpDownCounter
 
-	tokensPrompt, tokensGenerated metric.Int64Counter
-	hopBytes, kvEvictions         metric.Int64Counter
-	loadBytes                     metric.Int64Counter
-	inputTokens, outputTokens     metric.Int64Counter
+	kvEvictions, loadBytes    metric.Int64Counter
+	inputTokens, outputTokens metric.Int64Counter
 
-	sessions, kvUsed, kvCapacity metric.Int64Gauge
-	shardLayers, members         metric.Int64Gauge
+	kvUsed, kvCapacity   metric.Int64Gauge
+	shardLayers, members metric.Int64Gauge
+
+	// Of what is gathered:
+	tokensPrompt, tokensGenerated, hopBytes metric.Int64ObservableCounter
+	sessions                                metric.Int64ObservableGauge
 }
 
 func newInstruments(m metric.Meter) (instruments, error) {
@@ -43,13 +45,14 @@ func newInstruments(m metric.Meter) (instruments, error) {
 		requestsRunning: b.upDown(metricRequestsRunning, "{request}", "Requests that are admitted."),
 		requestsWaiting: b.upDown(metricRequestsWaiting, "{request}", "Requests that wait for admission."),
 
-		tokensPrompt:    b.counter(metricTokensPrompt, "{token}", "Prompt tokens taken in."),
-		tokensGenerated: b.counter(metricTokensGenerated, "{token}", "Tokens committed."),
-		hopBytes:        b.counter(metricHopBytes, "By", "Bytes of frames sent."),
-		kvEvictions:     b.counter(metricKVEvictions, "{page}", "Cache pages dropped for others."),
-		loadBytes:       b.counter(metricLoadBytes, "By", "Bytes of weights loaded."),
+		kvEvictions: b.counter(metricKVEvictions, "{page}", "Cache pages dropped for others."),
+		loadBytes:   b.counter(metricLoadBytes, "By", "Bytes of weights loaded."),
 
-		sessions:    b.gauge(metricSessions, "{session}", "Sessions of a pipeline."),
+		tokensPrompt:    b.observedCounter(metricTokensPrompt, "{token}", "Prompt tokens taken in."),
+		tokensGenerated: b.observedCounter(metricTokensGenerated, "{token}", "Tokens committed."),
+		hopBytes:        b.observedCounter(metricHopBytes, "By", "Bytes of frames sent."),
+		sessions:        b.observedGauge(metricSessions, "{session}", "Sessions of a pipeline."),
+
 		kvUsed:      b.gauge(metricKVUsed, "{page}", "Cache pages in use."),
 		kvCapacity:  b.gauge(metricKVCapacity, "{page}", "Cache pages there are."),
 		shardLayers: b.gauge(metricShardLayers, "{layer}", "Layers that this node holds."),
@@ -92,6 +95,18 @@ func (b *builder) counter(name, unit, what string) metric.Int64Counter {
 	c, err := b.meter.Int64Counter(name, metric.WithUnit(unit), metric.WithDescription(what))
 	b.keep(err)
 	return c
+}
+
+func (b *builder) observedCounter(name, unit, what string) metric.Int64ObservableCounter {
+	c, err := b.meter.Int64ObservableCounter(name, metric.WithUnit(unit), metric.WithDescription(what))
+	b.keep(err)
+	return c
+}
+
+func (b *builder) observedGauge(name, unit, what string) metric.Int64ObservableGauge {
+	g, err := b.meter.Int64ObservableGauge(name, metric.WithUnit(unit), metric.WithDescription(what))
+	b.keep(err)
+	return g
 }
 
 func (b *builder) upDown(name, unit, what string) metric.Int64UpDownCounter {

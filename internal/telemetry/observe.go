@@ -68,30 +68,33 @@ func (t *Telemetry) ObserveUsage(op, model string, input, output int) {
 
 // AddTokens counts tokens as they come.
 func (t *Telemetry) AddTokens(kind TokenKind, n int) {
-	counter := t.instruments.tokensPrompt
+	g := &t.gathered
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	if kind == Generated {
-		counter = t.instruments.tokensGenerated
+		g.generated += int64(n)
+	} else {
+		g.prompt += int64(n)
 	}
-	counter.Add(background, int64(n))
 }
 
 // ObserveStage notes that a stage computed a step of rows in d. The stage is
 // named by its place in the plan, for example "1".
 func (t *Telemetry) ObserveStage(stage string, d time.Duration, rows int) {
-	at := t.labels.of(label{stage: stage})
-	t.instruments.stageDuration.Record(background, d.Seconds(), at)
-	t.instruments.stageRows.Record(background, int64(rows), at)
+	t.sample(sample{kind: stageSample, stage: stage, took: d, rows: rows})
 }
 
 // ObserveStageWait notes that a stage was idle for d before a frame came.
 func (t *Telemetry) ObserveStageWait(stage string, d time.Duration) {
-	t.instruments.stageWait.Record(background, d.Seconds(), t.labels.of(label{stage: stage}))
+	t.sample(sample{kind: waitSample, stage: stage, took: d})
 }
 
 // ObserveHop notes that a frame of n bytes took d from stage to stage.
 func (t *Telemetry) ObserveHop(n int, d time.Duration) {
-	t.instruments.hopBytes.Add(background, int64(n))
-	t.instruments.hopDuration.Record(background, d.Seconds())
+	t.gathered.mu.Lock()
+	t.gathered.hopBytes += int64(n)
+	t.gathered.mu.Unlock()
+	t.sample(sample{kind: hopSample, took: d})
 }
 
 // SetKV tells how many cache pages a stage uses and has.
@@ -108,8 +111,10 @@ func (t *Telemetry) AddKVEvictions(stage string, pages int) {
 
 // SetSessions tells how many sessions a pipeline computes and holds back.
 func (t *Telemetry) SetSessions(running, waiting int) {
-	t.instruments.sessions.Record(background, int64(running), t.labels.of(label{state: "running"}))
-	t.instruments.sessions.Record(background, int64(waiting), t.labels.of(label{state: "waiting"}))
+	g := &t.gathered
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.running, g.waiting, g.counted = int64(running), int64(waiting), true
 }
 
 // SetLayers tells how many layers of a model this node holds.

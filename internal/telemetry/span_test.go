@@ -14,7 +14,7 @@ import (
 func recording(t *testing.T) (*Telemetry, *tracetest.SpanRecorder) {
 	t.Helper()
 	recorder := tracetest.NewSpanRecorder()
-	tel, err := build(metricnoop.NewMeterProvider(), sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(recorder)), nil)
+	tel, err := build(metricnoop.NewMeterProvider(), sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(recorder)), true, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

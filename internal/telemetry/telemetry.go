@@ -43,6 +43,8 @@ type Telemetry struct {
 	tracer      trace.Tracer
 	instruments instruments
 	labels      labels
+	gathered    gathered
+	tracing     bool // spans are kept, not only their ids
 	handler     http.Handler
 }
 
@@ -56,7 +58,7 @@ func New(ctx context.Context, opts Options) (*Telemetry, func(context.Context) e
 	if err != nil {
 		return nil, nil, fmt.Errorf("telemetry: describe process: %w", err)
 	}
-	traces, err := newTraces(ctx, res)
+	traces, tracing, err := newTraces(ctx, res)
 	if err != nil {
 		return nil, nil, fmt.Errorf("telemetry: OTEL_TRACES_EXPORTER: %w", err)
 	}
@@ -68,7 +70,7 @@ func New(ctx context.Context, opts Options) (*Telemetry, func(context.Context) e
 	stop := func(ctx context.Context) error {
 		return errors.Join(traces.Shutdown(ctx), metrics.Shutdown(ctx))
 	}
-	t, err := build(metrics, traces, promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	t, err := build(metrics, traces, tracing, promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	if err != nil {
 		return nil, nil, fmt.Errorf("telemetry: %w", errors.Join(err, stop(ctx)))
 	}
@@ -78,20 +80,29 @@ func New(ctx context.Context, opts Options) (*Telemetry, func(context.Context) e
 // Nop returns a Telemetry that forgets everything. It still gives requests
 // trace ids.
 func Nop() *Telemetry {
-	t, err := build(metricnoop.NewMeterProvider(), idsOnly(nil), http.NotFoundHandler())
+	t, err := build(metricnoop.NewMeterProvider(), idsOnly(nil), false, http.NotFoundHandler())
 	if err != nil {
 		panic("telemetry: " + err.Error()) // the no-op meter refuses nothing
 	}
 	return t
 }
 
-func build(metrics metric.MeterProvider, traces trace.TracerProvider, handler http.Handler) (*Telemetry, error) {
-	in, err := newInstruments(metrics.Meter(scopeName))
+func build(metrics metric.MeterProvider, traces trace.TracerProvider, tracing bool, handler http.Handler) (*Telemetry, error) {
+	meter := metrics.Meter(scopeName)
+	in, err := newInstruments(meter)
 	if err != nil {
 		return nil, err
 	}
-	return &Telemetry{tracer: traces.Tracer(scopeName), instruments: in, handler: handler}, nil
+	t := &Telemetry{tracer: traces.Tracer(scopeName), instruments: in, handler: handler, tracing: tracing}
+	if _, err := meter.RegisterCallback(t.collect, in.tokensPrompt, in.tokensGenerated, in.hopBytes, in.sessions); err != nil {
+		return nil, err
+	}
+	return t, nil
 }
+
+// Tracing reports whether spans are kept. Without, they only carry the ids of
+// requests, and those that no request needs may be left out.
+func (t *Telemetry) Tracing() bool { return t.tracing }
 
 // Handler answers with the metrics in Prometheus' text format.
 func (t *Telemetry) Handler() http.Handler { return t.handler }
@@ -116,18 +127,19 @@ func idsOnly(res *resource.Resource) *sdktrace.TracerProvider {
 	return sdktrace.NewTracerProvider(sdktrace.WithResource(res), sdktrace.WithSampler(sdktrace.NeverSample()))
 }
 
-func newTraces(ctx context.Context, res *resource.Resource) (*sdktrace.TracerProvider, error) {
+// newTraces also reports whether spans are kept.
+func newTraces(ctx context.Context, res *resource.Resource) (*sdktrace.TracerProvider, bool, error) {
 	if !exports("OTEL_TRACES_EXPORTER") {
-		return idsOnly(res), nil
+		return idsOnly(res), false, nil
 	}
 	exporter, err := autoexport.NewSpanExporter(ctx)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if autoexport.IsNoneSpanExporter(exporter) {
-		return idsOnly(res), nil
+		return idsOnly(res), false, nil
 	}
-	return sdktrace.NewTracerProvider(sdktrace.WithResource(res), sdktrace.WithBatcher(exporter)), nil
+	return sdktrace.NewTracerProvider(sdktrace.WithResource(res), sdktrace.WithBatcher(exporter)), true, nil
 }
 
 func newMetrics(ctx context.Context, res *resource.Resource, registry *prometheus.Registry) (*sdkmetric.MeterProvider, error) {

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/shoal-llm/shoal/internal/library"
 	"github.com/shoal-llm/shoal/pkg/engine"
 	"github.com/shoal-llm/shoal/pkg/frame"
 )
@@ -88,5 +89,43 @@ func TestEmbeddingsBesideAnswers(t *testing.T) {
 	}
 	if len(res.Sampled[0].IDs) != 1 || !slices.Equal(res.Sampled[1].Pooled, alone) {
 		t.Errorf("side by side: %+v", res.Sampled)
+	}
+}
+
+// TestEmbeddingIsWhatTheHeadReads multiplies the last position's embedding by the
+// head: that gives the direction of its logits.
+func TestEmbeddingIsWhatTheHeadReads(t *testing.T) {
+	r := newRig(t, engine.Config{})
+	v := r.embed(frame.PoolingLast, 0, hello, 64)
+	open := []frame.Op{{Open: &frame.Open{Slot: 1, Attempt: 9, AnswerStart: int32(len(hello))}}}
+	res, err := r.local.Step(open, []frame.Span{{Slot: 1, Attempt: 9, Tokens: hello, Output: frame.OutputLogits}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := library.Library{}.Open("tiny")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	head, ok := m.Source.Tensor("output.weight")
+	if !ok {
+		head, _ = m.Source.Tensor("token_embd.weight")
+	}
+	row := make([]float32, head.Cols)
+	size, err := head.Format.RowBytes(head.Cols)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var dot, ours, theirs float64
+	for i, logit := range res.Sampled[0].Logits {
+		head.Format.Decode(row, head.Data[i*size:(i+1)*size])
+		x := 0.0
+		for j, w := range row {
+			x += float64(w) * float64(v[j])
+		}
+		dot, ours, theirs = dot+x*float64(logit), ours+x*x, theirs+float64(logit)*float64(logit)
+	}
+	if cos := dot / math.Sqrt(ours*theirs); cos < 0.9999 { // the head rounds its activations to int8
+		t.Errorf("the cosine between the head's product and the logits is %v", cos)
 	}
 }

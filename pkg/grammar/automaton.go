@@ -12,6 +12,7 @@ const (
 	maxStacks = 1024  // alternatives of a state
 	maxSteps  = 16384 // of finding the alternatives behind one byte
 	maxMasks  = 128
+	maxWork   = 1 << 18 // places visited for one mask: a fraction of a second
 )
 
 // node is a place on a stack: an instruction, how often it has been repeated,
@@ -56,6 +57,7 @@ type Automaton struct {
 	masks   []*state // whose masks are kept, the longest unused first
 	walk    []*state // by depth
 	visited map[place]bool
+	work    int // places visited for the present mask
 }
 
 // NewAutomaton prepares a grammar to run.
@@ -111,6 +113,7 @@ func (a *Automaton) step(s *state, c byte) *state {
 		return next
 	}
 	var found found
+	a.work += len(s.stacks)
 	for _, n := range s.stacks {
 		in := &a.g.code[n.pc]
 		if a.g.sets[in.a].has(a.sample[class]) {
@@ -144,6 +147,7 @@ func (a *Automaton) close(pc, count int32, parent *node, f *found) {
 			continue
 		}
 		a.visited[p] = true
+		a.work++
 		in := &a.g.code[p.pc]
 		switch in.op {
 		case opReturn:

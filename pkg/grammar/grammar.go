@@ -19,7 +19,7 @@ import (
 	"math"
 )
 
-// MaxBytes bounds a compiled grammar.
+// MaxBytes bounds a compiled grammar that is read. Compile makes less.
 const MaxBytes = 1 << 20
 
 // ErrInvalid says that bytes are no compiled grammar of this version.

@@ -130,6 +130,8 @@ func TestSchemasAreRefusedByPath(t *testing.T) {
 		{`{"type":"string","minLength":1000000000}`, "#/minLength", "more than"},
 		{`{"type":"integer","minimum":1e999999999}`, "#/minimum", "size"},
 		{`{"type":"integer","minimum":3,"maximum":2}`, "#", "no number"},
+		{`{"type":"integer","minimum":1e60}`, "#", "no number"},
+		{`{"type":"number","maximum":-1e60}`, "#", "no number"},
 		{`{"type":"number","multipleOf":0.1}`, "#/multipleOf", "not supported"},
 		{`{"type":"object","required":["a"],"additionalProperties":false}`, "#/required", "excludes"},
 		{`{"type":"object","minProperties":1}`, "#/minProperties", "required"},
@@ -349,6 +351,39 @@ func TestSteeringEndsInfeasibleAnswersLate(t *testing.T) {
 	}
 	if string(text) != `["true or null","true or null"]` || !json.Valid(text) {
 		t.Errorf("answer %q", text)
+	}
+}
+
+// TestCostlyGrammarsGiveUp compiles alternatives that all go on together: the
+// mask is refused before it takes long.
+func TestCostlyGrammarsGiveUp(t *testing.T) {
+	var b strings.Builder
+	b.WriteString(`{"anyOf":[`)
+	for i := range 900 {
+		fmt.Fprintf(&b, `{"type":"string","maxLength":%d},`, 3000+i)
+	}
+	b.WriteString(`{"type":"null"}]}`)
+	g, err := grammar.Compile([]byte(b.String()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	texts := [][]byte{nil}
+	for c := range 256 {
+		texts = append(texts, []byte{byte(c)})
+	}
+	for n := 2; n < 500; n++ {
+		texts = append(texts, bytes.Repeat([]byte("a"), n))
+	}
+	v, err := grammar.NewVocabulary(len(texts), func(id int32) []byte { return texts[id] })
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := grammar.NewAutomaton(g, v).NewMatcher([]int32{0})
+	if err := m.Accept('"' + 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Mask(make([]float32, v.Len()), grammar.Unbounded); !errors.Is(err, grammar.ErrCostly) {
+		t.Errorf("the mask: %v", err)
 	}
 }
 

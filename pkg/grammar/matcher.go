@@ -10,6 +10,10 @@ import (
 // ErrMismatch says that an id was accepted that the grammar does not allow.
 var ErrMismatch = errors.New("token does not follow the grammar")
 
+// ErrCostly says that a grammar has more alternatives than a mask is worth: its
+// session cannot go on without holding up the others.
+var ErrCostly = errors.New("grammar has too many alternatives")
+
 // Unbounded is a budget without end.
 const Unbounded = math.MaxInt32
 
@@ -66,12 +70,17 @@ func (m *Matcher) Truncate(n int) {
 // Mask sets the logits of ids that may not come next to negative infinity.
 // budget is how many ids the answer may still have, that which ends it
 // included: ids that leave too little for an ending are not allowed, as far as
-// there are others. It is an error when no id is left.
+// there are others. It is an error when no id is left, and
+// ErrCostly when it takes too long to find them.
 func (m *Matcher) Mask(logits []float32, budget int) error {
 	s := m.at[len(m.at)-1]
+	m.a.work = 0
 	k := m.a.maskOf(s)
 	if left := int64(budget) - 2; int64(k.worst) > left {
 		k = m.a.steer(s, int32(max(left, 0)))
+	}
+	if m.a.work > maxWork {
+		return ErrCostly
 	}
 	// Stop ids may be text, too: they count as the end only.
 	ending := make([]float32, 0, 8)
@@ -130,11 +139,15 @@ func (k *mask) apply(logits []float32) {
 // last.
 func (a *Automaton) maskOf(s *state) *mask {
 	if s.mask == nil {
+		k := a.search(s, endless-1)
+		if a.work > maxWork { // it is not whole
+			return k
+		}
 		if len(a.masks) >= maxMasks {
 			a.masks[0].mask = nil
 			a.masks = a.masks[1:]
 		}
-		s.mask = a.search(s, endless-1)
+		s.mask = k
 	} else if i := slices.Index(a.masks, s); i >= 0 {
 		a.masks = slices.Delete(a.masks, i, i+1)
 	}
@@ -180,7 +193,7 @@ func (a *Automaton) empty() *mask { return &mask{bits: make([]uint64, (a.vocab.L
 func (a *Automaton) each(s *state, f func(ids []int32, length int, to *state)) {
 	v, walk := a.vocab, a.walk
 	walk[0] = s
-	for n := int32(0); int(n) < len(v.byte); {
+	for n := int32(0); int(n) < len(v.byte) && a.work <= maxWork; {
 		d := v.depth[n]
 		from := walk[d]
 		var to *state

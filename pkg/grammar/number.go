@@ -102,15 +102,16 @@ func (b bounds) integers() (first, last int64) {
 	return first, last
 }
 
-func floor(r *big.Rat) int64 {
-	q, m := new(big.Int).DivMod(r.Num(), r.Denom(), new(big.Int))
-	_ = m
-	return q.Int64()
-}
+// floor is that of a number of a clamped interval: it fits.
+func floor(r *big.Rat) int64 { return new(big.Int).Div(r.Num(), r.Denom()).Int64() }
 
 // integerIn is an integer of an interval. ok is false when there is none.
 func (c *compiler) integerIn(b bounds, next int32) (entry int32, ok bool) {
-	first, last := b.clamp().integers()
+	b = b.clamp()
+	if b.low.Cmp(b.high) > 0 {
+		return 0, false
+	}
+	first, last := b.integers()
 	var ways []int32
 	if last >= 0 && first <= last {
 		ways = append(ways, c.count(max(first, 0), last, next))
@@ -127,6 +128,9 @@ func (c *compiler) integerIn(b bounds, next int32) (entry int32, ok bool) {
 // numberIn is a number of an interval. ok is false when none can be written.
 func (c *compiler) numberIn(b bounds, next int32) (entry int32, ok bool) {
 	b = b.clamp()
+	if b.low.Cmp(b.high) > 0 {
+		return 0, false
+	}
 	zero := new(big.Rat)
 	var ways []int32
 	if b.high.Sign() >= 0 {

@@ -25,9 +25,10 @@ func refuse(path, format string, args ...any) error {
 
 // Limits of what a schema may ask for.
 const (
-	maxCode    = 100_000 // instructions
-	maxLeast   = 4096    // of minLength and minItems
-	maxRepeats = 1 << 24 // of maxLength and maxItems
+	maxCode    = 100_000   // instructions
+	maxMade    = 128 << 10 // bytes compiled: many sessions may open in one step
+	maxLeast   = 4096      // of minLength and minItems
+	maxRepeats = 1 << 24   // of maxLength and maxItems
 )
 
 // Compile compiles a JSON Schema (the part of draft 2020-12 that the
@@ -92,8 +93,8 @@ func build(start func(*compiler) (int32, error)) (*Grammar, error) {
 	if err := c.g.measure(); err != nil {
 		return nil, refuse("#", "has no finite value: a $ref repeats itself without end")
 	}
-	if n := len(c.g.Bytes()); n > MaxBytes {
-		return nil, refuse("#", "is too large: %d bytes compiled, at most %d", n, MaxBytes)
+	if n := len(c.g.Bytes()); n > maxMade {
+		return nil, refuse("#", "is too large: %d bytes compiled, at most %d", n, maxMade)
 	}
 	return c.g, nil
 }

@@ -17,6 +17,10 @@ import (
 // for the result that says why: it comes by another stream.
 const closedGrace = time.Second
 
+// commitEvery is how many positions are committed before the driver hears of it:
+// few messages, and credit in time.
+const commitEvery = generation.Ahead / 4
+
 // maxTraceparent bounds a trace context, which has 55 bytes in its version 00.
 const maxTraceparent = 128
 
@@ -40,6 +44,7 @@ type session struct {
 	calls     *calls // of an answer that may call tools; else nil
 	place     frame.Slot
 	attempt   uint32
+	told      int32     // committed positions that the driver knows of
 	orphaned  time.Time // its slot was closed under it; zero is not
 	why       string    // the driver's reason for that
 	cached    int
@@ -95,6 +100,10 @@ func (o *owner) act(s *session, actions []generation.Action) {
 		case generation.Token:
 			o.token(s, a, completes(actions[i+1:]))
 		case generation.Commit:
+			if a.Length < s.told+commitEvery {
+				continue
+			}
+			s.told = a.Length
 			o.drive(&pb.DriveRequest{Message: &pb.DriveRequest_Commit{Commit: &pb.Commit{
 				Slot: uint32(s.place), Attempt: s.attempt, Length: a.Length,
 			}}})
@@ -278,8 +287,10 @@ func (o *owner) submit(s *session) {
 	if t := s.request.GetTraceparent(); len(t) <= maxTraceparent {
 		open.Traceparent = t
 	}
+	ids := p.ids()
+	s.told = int32(len(ids))
 	o.drive(&pb.DriveRequest{Message: &pb.DriveRequest_Submit{Submit: &pb.Submit{
-		Open: wire.OpenToProto(open), Tokens: p.ids(), Ahead: generation.Ahead,
+		Open: wire.OpenToProto(open), Tokens: ids, Ahead: generation.Ahead,
 	}}})
 	o.c.deps.Telemetry.AddTokens(telemetry.Prompt, len(p.prompt))
 	o.journal.totals.promptTokens += uint64(len(p.prompt))

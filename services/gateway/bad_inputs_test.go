@@ -45,7 +45,7 @@ func TestBadChatRequests(t *testing.T) {
 		{"message is text", messages(`["hi"]`), 400, "messages[0]"},
 		{"unknown role", messages(`[{"role":"wizard","content":"x"}]`), 400, "messages[0].role"},
 		{"no role", messages(`[{"content":"x"}]`), 400, "messages[0].role"},
-		{"tool role", messages(`[{"role":"tool","content":"x"}]`), 400, "messages[0].role"},
+		{"tool role", messages(`[{"role":"tool","content":"x"}]`), 400, "messages[0].tool_call_id"},
 		{"null content", messages(`[{"role":"user","content":null}]`), 400, "messages[0].content"},
 		{"number content", messages(`[{"role":"user","content":5}]`), 400, "messages[0].content"},
 		{"no content", messages(`[{"role":"user"}]`), 400, "messages[0].content"},

@@ -330,7 +330,7 @@ func (g *Gateway) clusterStream(w http.ResponseWriter, r *http.Request) {
 	g.socket(w, r, richProtocol, g.showBoard)
 }
 
-func (g *Gateway) showBoard(ctx context.Context, conn *websocket.Conn) {
+func (g *Gateway) showBoard(ctx context.Context, conn *websocket.Conn, _ *line) {
 	ctx, cancel := context.WithCancel(conn.CloseRead(ctx))
 	defer cancel()
 	me := g.board.watch()

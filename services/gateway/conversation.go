@@ -81,7 +81,9 @@ func readMessage(r *strictjson.Reader) *pb.Message {
 		m.ToolCalls = readCalls(r)
 	case "tool":
 		m.Role = role
-		m.ToolCallId, _ = r.String("tool_call_id", maxShortText)
+		if m.ToolCallId, _ = r.String("tool_call_id", maxShortText); m.ToolCallId == "" {
+			r.Fail("tool_call_id", "is missing: it says whose result this is")
+		}
 	case "developer": // OpenAI's newer word for the same turn
 		m.Role = "system"
 	case "function":

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -25,11 +26,12 @@ func (s *generateServer) Chat(stream grpc.BidiStreamingServer[pb.ChatRequest, pb
 	for {
 		select {
 		case m := <-asked:
-			if m.GetGeneration() == nil {
-				continue // the stop of an answer that had ended
-			}
-			if err := s.answer(ctx, stream, m.GetGeneration(), asked); err != nil {
-				return err
+			// Without a generation it is the stop of an answer that had ended.
+			for gen := m.GetGeneration(); gen != nil; {
+				var err error
+				if gen, err = s.answer(ctx, stream, gen, asked); err != nil {
+					return err
+				}
 			}
 		case err := <-received:
 			return err
@@ -59,25 +61,33 @@ func receiveChat(ctx context.Context, stream grpc.BidiStreamingServer[pb.ChatReq
 // complete.
 var errOneAtATime = status.Error(codes.FailedPrecondition, "an answer is running on this stream: stop it, or use another stream")
 
-// answer streams one answer, which a stop may end.
-func (s *generateServer) answer(ctx context.Context, stream grpc.BidiStreamingServer[pb.ChatRequest, pb.ChatResponse], gen *pb.Generation, asked <-chan *pb.ChatRequest) error {
+// answer streams one answer, which a stop may end. A client that has seen the
+// terminal may ask before this side is done with it: that is the next generation.
+func (s *generateServer) answer(ctx context.Context, stream grpc.BidiStreamingServer[pb.ChatRequest, pb.ChatResponse], gen *pb.Generation, asked <-chan *pb.ChatRequest) (next *pb.Generation, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(errClient)
 	done := make(chan error, 1)
-	send := func(e *pb.Event) error { return stream.Send(&pb.ChatResponse{Event: e}) }
+	var over atomic.Bool
+	send := func(e *pb.Event) error {
+		over.Store(terminal(e))
+		return stream.Send(&pb.ChatResponse{Event: e})
+	}
 	if p := s.gateway.refuseGRPC(ctx, gen); p != nil {
-		return send(p.event())
+		return nil, send(p.event())
 	}
 	go func() { done <- s.gateway.streamGRPC(ctx, gen, send) }()
 	for {
 		select {
 		case err := <-done:
-			return err
+			return nil, err
 		case m := <-asked:
+			if m.GetGeneration() != nil && over.Load() {
+				return m.GetGeneration(), <-done
+			}
 			cancel(errClient)
 			if m.GetGeneration() != nil {
 				<-done
-				return errOneAtATime
+				return nil, errOneAtATime
 			}
 		}
 	}

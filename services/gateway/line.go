@@ -3,8 +3,10 @@ package gateway
 import (
 	"bufio"
 	"crypto/tls"
+	"encoding/binary"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 )
 
@@ -13,21 +15,67 @@ import (
 const (
 	lineReadBuffer  = 512
 	lineWriteBuffer = 512
+	lineKeepFrame   = 4 << 10
 	lineSendBuffer  = 32 << 10 // the kernel's: what a client that reads nothing is worth
 )
 
-// line is the connection under a WebSocket. Every write has a deadline, which
-// is moved only when it comes near: a token needs no timer of its own. One
-// goroutine writes at a time.
+// line is the connection under a WebSocket, which writes control frames to it,
+// each in one call. A socket whose frames are short and many writes its text
+// past the WebSocket, by send alone: a token then costs one system call and
+// little else. Every write has a deadline, which is moved only when it comes
+// near, so that a token needs no timer of its own either.
 type line struct {
 	net.Conn
-	timeout  time.Duration
-	deadline time.Time // of writing
+	timeout time.Duration
+
+	mu       sync.Mutex // guards following, and writing
+	deadline time.Time  // of writing
+	closing  bool       // a close frame was written
+	frame    []byte     // the frame of send
 }
+
+// The first byte of a frame that is a message or its end: RFC 6455, section 5.2.
+const (
+	frameText  = 0x81
+	frameClose = 0x88
+)
 
 // Write gives up when the peer has taken nothing for the timeout and, at most,
 // an eighth more.
 func (l *line) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(p) > 0 && p[0] == frameClose {
+		l.closing = true
+	}
+	return l.write(p)
+}
+
+// send writes a text message as one frame. Nothing follows a close frame.
+func (l *line) send(text []byte) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closing {
+		return net.ErrClosed
+	}
+	switch n := len(text); {
+	case n < 126:
+		l.frame = append(l.frame[:0], frameText, byte(n))
+	case n < 1<<16:
+		l.frame = binary.BigEndian.AppendUint16(append(l.frame[:0], frameText, 126), uint16(n))
+	default:
+		l.frame = binary.BigEndian.AppendUint64(append(l.frame[:0], frameText, 127), uint64(n))
+	}
+	l.frame = append(l.frame, text...)
+	_, err := l.write(l.frame)
+	if cap(l.frame) > lineKeepFrame {
+		l.frame = nil
+	}
+	return err
+}
+
+// write writes under the deadline. The lock is held.
+func (l *line) write(p []byte) (int, error) {
 	if now := time.Now(); l.deadline.Sub(now) < l.timeout {
 		l.deadline = now.Add(l.timeout + l.timeout/8)
 		if err := l.SetWriteDeadline(l.deadline); err != nil {
@@ -47,20 +95,22 @@ func limitSendBuffer(c net.Conn) {
 	}
 }
 
-// hijacker hijacks its connection as a line.
+// hijacker is a request whose connection becomes a line.
 type hijacker struct {
 	http.ResponseWriter
 	timeout time.Duration
+	line    *line // once hijacked
 }
 
 // Hijack takes the connection from the server.
-func (w hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+func (w *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, buffered, err := http.NewResponseController(w.ResponseWriter).Hijack()
 	if err != nil {
 		return nil, nil, err
 	}
 	limitSendBuffer(conn)
 	l := &line{Conn: conn, timeout: w.timeout}
+	w.line = l
 	reader := buffered.Reader
 	if reader.Buffered() == 0 { // else it holds what the client sent too early
 		reader = bufio.NewReaderSize(l, lineReadBuffer)

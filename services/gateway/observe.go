@@ -49,9 +49,21 @@ func (g *Gateway) begin(ctx context.Context, door string, gen *pb.Generation) (c
 	}
 }
 
+// operation names what a generation asks for.
+func operation(gen *pb.Generation) string {
+	if gen.GetPooling() != pb.Pooling_POOLING_UNSPECIFIED {
+		return telemetry.Embeddings
+	}
+	switch gen.GetInput().(type) {
+	case *pb.Generation_Raw, *pb.Generation_Resumption:
+		return telemetry.Completion
+	}
+	return telemetry.Chat
+}
+
 // describe says what a span may know of a generation: no text.
 func describe(gen *pb.Generation) telemetry.Request {
-	r := telemetry.Request{Op: telemetry.Chat, Model: gen.GetModel()}
+	r := telemetry.Request{Op: operation(gen), Model: gen.GetModel()}
 	if s := gen.GetSampling(); s != nil {
 		temperature := float64(s.GetTemperature())
 		r.MaxTokens, r.Temperature = int(s.GetMaxTokens()), &temperature
@@ -81,7 +93,7 @@ func (g *Gateway) run(ctx context.Context, req *request, gen *pb.Generation) ite
 	return func(yield func(*pb.Event) bool) {
 		gen.Tenant = req.tenant
 		gen.Traceparent = telemetry.Inject(ctx)
-		o := &observation{request: req}
+		o := &observation{request: req, op: operation(gen)}
 		defer o.finish(ctx, g)
 		ctx, done := g.flights.enter(ctx, req.tenant, req.id)
 		defer done()
@@ -97,6 +109,7 @@ func (g *Gateway) run(ctx context.Context, req *request, gen *pb.Generation) ite
 // observation is what one generation has shown so far.
 type observation struct {
 	request *request
+	op      string // of telemetry
 	model   string // the one that answers; a stranger's word would be a metric's label
 	session string // the coordinator's id
 	first   time.Duration
@@ -136,15 +149,15 @@ func (o *observation) finish(ctx context.Context, g *Gateway) {
 		o.request.span.Fail(o.outcome)
 	}
 	o.request.span.Answer(o.session, o.outcome, o.prompt, o.tokens)
-	g.telemetry.ObserveRequest(telemetry.Chat, o.model, errorType, total)
+	g.telemetry.ObserveRequest(o.op, o.model, errorType, total)
 	if o.session != "" {
-		g.telemetry.ObserveUsage(telemetry.Chat, o.model, o.prompt, o.tokens)
+		g.telemetry.ObserveUsage(o.op, o.model, o.prompt, o.tokens)
 	}
 	if o.tokens > 0 {
-		g.telemetry.ObserveTTFT(telemetry.Chat, o.model, o.first)
+		g.telemetry.ObserveTTFT(o.op, o.model, o.first)
 	}
 	if o.tokens > 1 {
-		g.telemetry.ObserveTPOT(telemetry.Chat, o.model, (o.last-o.first)/time.Duration(o.tokens-1))
+		g.telemetry.ObserveTPOT(o.op, o.model, (o.last-o.first)/time.Duration(o.tokens-1))
 	}
 	g.log.LogAttrs(ctx, slog.LevelInfo, "answered",
 		slog.String("request", o.request.id), slog.String("session", o.session),

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"time"
 
@@ -22,8 +23,9 @@ type ollamaReply struct {
 }
 
 type ollamaMessage struct {
-	Role    string `json:"role"`
-	Content string `json:"content"`
+	Role    string       `json:"role"`
+	Content string       `json:"content"`
+	Calls   []ollamaCall `json:"tool_calls,omitempty"`
 }
 
 // ollamaDurations are in nanoseconds.
@@ -45,6 +47,7 @@ type ollamaAnswer struct {
 	began   time.Time
 	lines   *lineWriter
 	text    string // collected, when the client does not stream
+	calls   []ollamaCall
 }
 
 // reply makes an object that adds text.
@@ -70,10 +73,30 @@ func (a *ollamaAnswer) add(text string) error {
 	return a.lines.write(a.reply(text))
 }
 
+// call sends or collects calls.
+func (a *ollamaAnswer) call(calls []ollamaCall) error {
+	if len(calls) == 0 || !a.chat {
+		return nil
+	}
+	if !a.request.stream {
+		a.calls = append(a.calls, calls...)
+		return nil
+	}
+	r := a.reply("")
+	r.Message.Calls = calls
+	return a.lines.write(r)
+}
+
 // end sends the last object.
 func (a *ollamaAnswer) end(reason string, c *pb.Complete) {
 	last := a.reply(a.text)
 	last.Done, last.DoneReason = true, reason
+	if reason == "tool_calls" {
+		last.DoneReason = "stop" // Ollama's clients know no other word
+	}
+	if a.chat {
+		last.Message.Calls = a.calls
+	}
 	if c != nil {
 		u, t := c.GetUsage(), c.GetTimings()
 		last.ollamaDurations = &ollamaDurations{
@@ -129,11 +152,12 @@ func (g *Gateway) ollamaAnswer(w http.ResponseWriter, r *http.Request, chat bool
 		}
 		switch ev := e.GetEvent().(type) {
 		case *pb.Event_Token:
-			if a.add(ev.Token.GetDelta().GetContent()) != nil {
+			d := ev.Token.GetDelta()
+			if errors.Join(a.add(d.GetContent()), a.call(ollamaCallsOf(d.GetToolCall()))) != nil {
 				return // the client is gone; leaving the loop stops the generation
 			}
 		case *pb.Event_Complete:
-			if a.add(ev.Complete.GetText()) == nil {
+			if errors.Join(a.add(ev.Complete.GetText()), a.call(ollamaCallsOf(ev.Complete.GetToolCalls()...))) == nil {
 				a.end(ev.Complete.GetFinishReason(), ev.Complete)
 			}
 		}

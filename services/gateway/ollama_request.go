@@ -52,7 +52,7 @@ func parseOllama(data []byte, input func(r *strictjson.Reader, q *ollamaRequest)
 		readOllamaOptions(o, q.generation)
 		o.Close()
 	}
-	r.Empty("think", "format", "tools")
+	r.Empty("think")
 	input(r, q)
 	if err := r.Err(); err != nil {
 		return nil, err
@@ -125,6 +125,7 @@ func readOllamaPrompt(r *strictjson.Reader, q *ollamaRequest) {
 	system, _ := r.String("system", maxText)
 	raw, _ := r.Bool("raw")
 	r.Empty("suffix", "template", "context", "images")
+	q.generation.ResponseFormat = readOllamaFormat(r)
 	switch {
 	case text == "":
 		q.load = true
@@ -145,22 +146,13 @@ func readOllamaPrompt(r *strictjson.Reader, q *ollamaRequest) {
 // readOllamaMessages returns a reader of the input of /api/chat.
 func readOllamaMessages(limit int) func(r *strictjson.Reader, q *ollamaRequest) {
 	return func(r *strictjson.Reader, q *ollamaRequest) {
-		chat := &pb.Chat{}
+		var turns ollamaTurns
 		for _, m := range r.Objects("messages", limit) {
-			role, _ := m.String("role", maxShortText)
-			switch role {
-			case "system", "user", "assistant":
-			case "tool":
-				m.Refuse("role", "names a turn that needs tools, which are not supported here")
-			default:
-				m.Fail("role", "must be system, user or assistant")
-			}
-			content, _ := m.String("content", maxText)
-			m.Empty("images", "tool_calls", "tool_name", "thinking")
-			m.Close()
-			chat.Messages = append(chat.Messages, &pb.Message{Role: role, Content: content})
+			turns.read(m)
 		}
-		q.generation.Input = &pb.Generation_Chat{Chat: chat}
-		q.load = len(chat.Messages) == 0
+		readTools(r, q.generation)
+		q.generation.ResponseFormat = readOllamaFormat(r)
+		q.generation.Input = &pb.Generation_Chat{Chat: &turns.chat}
+		q.load = len(turns.chat.GetMessages()) == 0
 	}
 }

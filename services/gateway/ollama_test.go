@@ -5,6 +5,11 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
+
+	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
 )
 
 // serveOllama starts a gateway whose url is that of the Ollama listener.
@@ -93,6 +98,47 @@ func TestOllamaStopsWithItsClient(t *testing.T) {
 	f.next(t).wantStop(t, "client")
 }
 
+func TestOllamaTools(t *testing.T) {
+	f := serveOllama(t)
+	f.fake.set(func(g *fakeGeneration) {
+		g.accept()
+		e := tokenEvent(1, "")
+		e.GetToken().Delta = &pb.Delta{Delta: &pb.Delta_ToolCall{ToolCall: &pb.ToolCall{Id: "x", Name: "weather", Arguments: `{"city":"Rome"}`}}}
+		g.send(g.number, e, completeEvent("tool_calls", 1, ""))
+	})
+	for _, stream := range []string{"false", "true"} {
+		_, _, body := f.post(t, "/api/chat", `{"model":"tiny","stream":`+stream+`,"messages":[{"role":"user","content":"hi"},
+			{"role":"assistant","content":"","tool_calls":[{"function":{"name":"time","arguments":{}}},{"function":{"name":"weather","arguments":{"city":"Oslo"}}}]},
+			{"role":"tool","tool_name":"weather","content":"cold"},{"role":"tool","content":"noon"}],
+			"tools":[{"type":"function","function":{"name":"weather","parameters":{"type":"object"}}}]}`)
+		list := lines(t, body)
+		message := list[0]["message"].(map[string]any)
+		want := []any{map[string]any{"function": map[string]any{"name": "weather", "arguments": map[string]any{"city": "Rome"}}}}
+		if diff := cmp.Diff(want, message["tool_calls"]); diff != "" || list[len(list)-1]["done_reason"] != "stop" {
+			t.Errorf("stream %s: %s (-want +got):\n%s", stream, body, diff)
+		}
+		g := f.next(t)
+		m := g.GetChat().GetMessages()
+		if len(g.GetTools()) != 1 || m[2].GetToolCallId() != m[1].GetToolCalls()[1].GetId() || m[3].GetToolCallId() != m[1].GetToolCalls()[0].GetId() {
+			t.Errorf("the coordinator saw %v", g.Generation)
+		}
+	}
+}
+
+func TestOllamaFormat(t *testing.T) {
+	f := serveOllama(t)
+	for format, want := range map[string]*pb.ResponseFormat{
+		`"json"`:            {Type: "json_object"},
+		`{"type":"object"}`: {Type: "json_schema", Schema: `{"type": "object"}`},
+		`""`:                nil,
+	} {
+		f.post(t, "/api/generate", `{"model":"tiny","prompt":"hi","format":`+format+`}`)
+		if got := f.next(t).GetResponseFormat(); !proto.Equal(got, want) {
+			t.Errorf("format %s: %v", format, got)
+		}
+	}
+}
+
 func TestOllamaLists(t *testing.T) {
 	f := serveOllama(t)
 	get := func(path string) string {
@@ -162,6 +208,8 @@ func TestOllamaErrors(t *testing.T) {
 		{"/api/embed", `{"model":"x","input":"a","truncate":true}`, "k", 400, "truncate"},
 		{"/api/nothing", `{}`, "k", 404, "nothing"},
 		{"/api/show", `{}`, "k", 400, "model"},
+		{"/api/chat", `{"model":"x","messages":[{"role":"tool","content":"a"}]}`, "k", 400, "role"},
+		{"/api/generate", `{"model":"x","prompt":"a","format":"xml"}`, "k", 400, "format"},
 	} {
 		status, _, body := f.post(t, c.path, c.body, "Authorization", "Bearer "+c.key)
 		text, isText := lines(t, body)[0]["error"].(string)

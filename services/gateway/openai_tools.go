@@ -64,6 +64,9 @@ func readTools(r *strictjson.Reader, g *pb.Generation) {
 	if mode := g.ToolChoice.GetMode(); len(g.Tools) == 0 && (mode == "required" || mode == "function") {
 		r.Fail("tool_choice", "needs tools")
 	}
+	if len(g.Tools) == 0 {
+		g.ToolChoice = nil
+	}
 	if parallel, ok := r.Bool("parallel_tool_calls"); ok {
 		g.SingleToolCall = !parallel
 	}

@@ -79,7 +79,7 @@ var outcomes = map[string]outcome{
 	codeInternal:        {http.StatusInternalServerError, codes.Internal},
 
 	codeUnknownGeneration: {http.StatusNotFound, codes.NotFound},
-	codeResumeExpired:     {http.StatusGone, codes.OutOfRange},
+	codeResumeExpired:     {http.StatusNotFound, codes.OutOfRange},
 	codeResumedElsewhere:  {http.StatusConflict, codes.Aborted},
 	codeNotAcceptable:     {http.StatusNotAcceptable, codes.InvalidArgument},
 	codeNumeric:           {http.StatusInternalServerError, codes.Internal},

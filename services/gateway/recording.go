@@ -81,7 +81,7 @@ type recording struct {
 	keep         int        // acknowledged tokens that are kept
 	accepted     *pb.Accepted
 	acceptedSent bool
-	progress     *pb.Progress // the newest that was not taken
+	progress     *pb.Progress // the newest that was not taken; came after accepted
 	tokens       []entry      // with the numbers base+1, base+2, …
 	base         uint64
 	sent, acked  uint64 // numbers of tokens
@@ -110,7 +110,7 @@ func (r *recording) put(ctx context.Context, e *pb.Event) {
 	r.mu.Lock()
 	switch ev := e.GetEvent().(type) {
 	case *pb.Event_Accepted:
-		r.accepted = ev.Accepted
+		r.accepted, r.progress = ev.Accepted, nil // what was queued is not any more
 	case *pb.Event_Progress:
 		r.progress = ev.Progress
 	case *pb.Event_Token:

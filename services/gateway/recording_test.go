@@ -4,6 +4,7 @@ import (
 	"context"
 	"iter"
 	"math/rand/v2"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -267,4 +268,32 @@ func TestShelfIsBounded(t *testing.T) {
 			t.Error("something is left")
 		}
 	})
+}
+
+// Progress that was overtaken is not shown; what comes after accepted is shown
+// after it.
+func TestRecordingOrdersProgress(t *testing.T) {
+	p := &pocket{}
+	rec := newRecording("a", "r", "alice", showing{}, p, socketKeep)
+	progress := func(phase string) *pb.Event {
+		return &pb.Event{Event: &pb.Event_Progress{Progress: &pb.Progress{Phase: phase}}}
+	}
+	for _, e := range []*pb.Event{
+		progress("queued"), {Event: &pb.Event_Accepted{Accepted: &pb.Accepted{}}}, progress("prefill"), progress("recovering"),
+	} {
+		rec.put(t.Context(), e)
+	}
+	var got []string
+	rec.frames(rec.take(p), func(_ uint64, f any) error {
+		switch f := f.(type) {
+		case richAccepted:
+			got = append(got, f.Type)
+		case richProgress:
+			got = append(got, f.Phase)
+		}
+		return nil
+	})
+	if !slices.Equal(got, []string{"accepted", "recovering"}) {
+		t.Errorf("frames %q", got)
+	}
 }

@@ -46,8 +46,8 @@ type richHead struct {
 	ID   string `json:"id,omitempty"`
 }
 
-// richAccepted says how the answer is made; it is the first frame after
-// progress, and again after a resume.
+// richAccepted says how the answer is made. Only progress of waiting comes before
+// it; after a resume it comes again.
 type richAccepted struct {
 	richHead
 	RequestID    string   `json:"requestId"`
@@ -180,14 +180,14 @@ type showing struct {
 // frames writes a portion of a recording: each frame with the number of the last
 // token it shows, 0 for none. It stops at the first error.
 func (r *recording) frames(b portion, write func(seq uint64, frame any) error) error {
-	if b.progress != nil {
-		p := b.progress
-		if err := write(0, richProgress{head(typeProgress, r.id), p.GetPhase(), p.GetDone(), p.GetTotal()}); err != nil {
+	if b.accepted != nil {
+		if err := write(0, r.acceptedFrame(b.accepted)); err != nil {
 			return err
 		}
 	}
-	if b.accepted != nil {
-		if err := write(0, r.acceptedFrame(b.accepted)); err != nil {
+	if b.progress != nil {
+		p := b.progress
+		if err := write(0, richProgress{head(typeProgress, r.id), p.GetPhase(), p.GetDone(), p.GetTotal()}); err != nil {
 			return err
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,6 +24,7 @@ const (
 	ackEvery          = 4 << 10  // bytes between two pings
 	frameOverhead     = 4        // of the WebSocket, per frame
 	slowText          = "slow_consumer"
+	lastWords         = time.Second // for the reader of a connection that broke
 )
 
 var (
@@ -74,12 +76,20 @@ func (s *richSocket) serve(ctx context.Context) {
 	var work sync.WaitGroup
 	work.Go(func() { s.write(ctx) })
 	work.Go(func() { s.keepAlive(ctx) })
-	work.Go(func() { s.closeOnDrain(ctx) })
+	work.Add(1)
+	unwatch := s.gateway.draining.watch(func() {
+		defer work.Done()
+		s.closeIdle()
+	})
 	err := s.read(ctx)
 	if violation(err) {
 		s.conn.Close(websocket.StatusProtocolError, "the frame breaks the protocol")
 	}
 	cancel()
+	s.conn.CloseNow() // ends a write that waits
+	if unwatch() {
+		work.Done()
+	}
 	work.Wait()
 	s.leave(websocket.CloseStatus(err) == -1)
 }
@@ -265,7 +275,7 @@ func (s *richSocket) write(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case f := <-s.replies:
-			if !s.awaitWindow(ctx) || s.send(ctx, f) != nil {
+			if !s.awaitWindow(ctx) || s.send(f) != nil {
 				return
 			}
 		case <-s.wakeup:
@@ -273,7 +283,7 @@ func (s *richSocket) write(ctx context.Context) {
 			if r == nil {
 				continue
 			}
-			if !s.awaitWindow(ctx) || s.flush(ctx, r) != nil {
+			if !s.awaitWindow(ctx) || s.flush(r) != nil {
 				return
 			}
 		}
@@ -313,12 +323,12 @@ func (s *richSocket) awaitWindow(ctx context.Context) bool {
 }
 
 // flush writes what a recording has.
-func (s *richSocket) flush(ctx context.Context, r *recording) error {
+func (s *richSocket) flush(r *recording) error {
 	b := r.take(s)
 	if b.terminal != nil {
 		s.drop(r) // its id is free the moment that the client reads the end
 	}
-	err := r.frames(b, func(_ uint64, frame any) error { return s.send(ctx, frame) })
+	err := r.frames(b, func(_ uint64, frame any) error { return s.send(frame) })
 	if err != nil {
 		if b.terminal != nil {
 			s.confirm(r, position{}) // lost on its way: leave detaches it
@@ -334,8 +344,8 @@ func (s *richSocket) flush(ctx context.Context, r *recording) error {
 	if b.more {
 		s.wake(r)
 	}
-	if b.terminal != nil && s.gateway.isDraining() && !s.busy() {
-		s.conn.Close(websocket.StatusGoingAway, drainText)
+	if b.terminal != nil && s.gateway.isDraining() {
+		s.closeIdle()
 	}
 	return nil
 }
@@ -348,21 +358,29 @@ func (s *richSocket) confirm(r *recording, p position) {
 }
 
 // send writes one frame. The window leaves room for it, so a connection that
-// takes nothing for the write timeout is dead.
-func (s *richSocket) send(ctx context.Context, frame any) error {
+// takes nothing for the line's timeout is dead.
+func (s *richSocket) send(frame any) error {
 	data, err := json.Marshal(frame)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.gateway.config.Limits.WriteTimeout)
-	defer cancel()
-	if err := s.conn.Write(ctx, websocket.MessageText, data); err != nil {
-		s.conn.CloseNow() // the reader sees it and ends the socket
+	if err := s.conn.Write(context.Background(), websocket.MessageText, data); err != nil {
+		s.broken(err)
 		return err
 	}
 	s.sent.Add(int64(len(data) + frameOverhead))
 	s.active.Store(time.Now().UnixNano())
 	return nil
+}
+
+// broken ends a connection that cannot be written. A peer that has left may have
+// said goodbye before: the reader has a moment to find it.
+func (s *richSocket) broken(err error) {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		s.conn.CloseNow()
+		return
+	}
+	time.AfterFunc(lastWords, func() { s.conn.CloseNow() })
 }
 
 // keepAlive pings at intervals and whenever an acknowledgement is due. It closes
@@ -429,15 +447,11 @@ func (s *richSocket) busy() bool {
 	return len(s.open) > 0
 }
 
-// closeOnDrain closes an idle socket of a gateway that shuts down. One with
-// answers is closed after the last.
-func (s *richSocket) closeOnDrain(ctx context.Context) {
-	select {
-	case <-ctx.Done():
-	case <-s.gateway.draining.done:
-		if !s.busy() {
-			s.conn.Close(websocket.StatusGoingAway, drainText)
-		}
+// closeIdle closes a socket of a gateway that shuts down, unless answers are
+// running on it: then it is closed after the last.
+func (s *richSocket) closeIdle() {
+	if !s.busy() {
+		s.conn.Close(websocket.StatusGoingAway, drainText)
 	}
 }
 

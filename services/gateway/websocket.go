@@ -49,12 +49,12 @@ func (g *Gateway) streaming(w http.ResponseWriter, r *http.Request) {
 		p.write(w)
 		return
 	}
-	g.socket(w, r, protocol, func(ctx context.Context, conn *websocket.Conn) {
+	g.socket(w, r, protocol, func(ctx context.Context, conn *websocket.Conn, l *line) {
 		if protocol == richProtocol {
 			newRichSocket(conn, g, callerOf(ctx).tenant).serve(ctx)
 			return
 		}
-		s := &socket{conn: conn, gateway: g}
+		s := &socket{conn: conn, line: l, gateway: g}
 		s.active.Store(time.Now().UnixNano())
 		s.serve(ctx)
 	})
@@ -76,7 +76,7 @@ func chosenProtocol(offered []string) string {
 
 // socket accepts a WebSocket and serves it, until serve returns, in a goroutine
 // of its own: what belonged to the handshake is not kept.
-func (g *Gateway) socket(w http.ResponseWriter, r *http.Request, protocol string, serve func(context.Context, *websocket.Conn)) {
+func (g *Gateway) socket(w http.ResponseWriter, r *http.Request, protocol string, serve func(context.Context, *websocket.Conn, *line)) {
 	tenant := callerOf(r.Context()).tenant
 	if !g.sockets.enter() {
 		errSockets.write(w)
@@ -91,7 +91,8 @@ func (g *Gateway) socket(w http.ResponseWriter, r *http.Request, protocol string
 		g.crowd.leave(tenant)
 		g.sockets.leave()
 	}
-	conn, err := g.accept(w, r, protocol)
+	h := &hijacker{ResponseWriter: w, timeout: g.config.Limits.WriteTimeout}
+	conn, err := g.accept(h, r, protocol)
 	if err != nil {
 		leave()
 		return // accept has answered
@@ -100,16 +101,16 @@ func (g *Gateway) socket(w http.ResponseWriter, r *http.Request, protocol string
 	go func() {
 		defer leave()
 		defer conn.CloseNow()
-		serve(ctx, conn)
+		serve(ctx, conn, h.line)
 	}()
 }
 
 // accept makes a WebSocket of a request, or answers why not.
-func (g *Gateway) accept(w http.ResponseWriter, r *http.Request, protocol string) (*websocket.Conn, error) {
+func (g *Gateway) accept(w *hijacker, r *http.Request, protocol string) (*websocket.Conn, error) {
 	var conn *websocket.Conn
 	var flood sync.Once
 	pings := newBucket(pingsPerSecond, pingBurst)
-	conn, err := websocket.Accept(hijacker{w, g.config.Limits.WriteTimeout}, r, &websocket.AcceptOptions{
+	conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{
 		Subprotocols:       []string{protocol},
 		InsecureSkipVerify: true, // the origin was held against our own list
 		OnPingReceived: func(context.Context, []byte) bool {
@@ -152,7 +153,8 @@ var errCrowd = &problem{code: codeRateLimit, retryable: true, message: "This key
 
 // socket is one WebSocket that speaks the plain protocol.
 type socket struct {
-	conn    *websocket.Conn
+	conn    *websocket.Conn // reads, and writes control frames
+	line    *line           // writes text
 	gateway *Gateway
 	active  atomic.Int64 // Unix nanoseconds of the last message either way
 
@@ -295,10 +297,9 @@ func (s *socket) write(frame any) error {
 }
 
 // send sends one frame. A client that reads nothing for the write timeout loses
-// the socket: the line sees to it, so the write has no context of its own, which
-// would cost a timer.
+// the socket.
 func (s *socket) send(data []byte) error {
-	if err := s.conn.Write(context.Background(), websocket.MessageText, data); err != nil {
+	if err := s.line.send(data); err != nil {
 		s.conn.CloseNow() // the reader sees it and ends the socket
 		return err
 	}

@@ -267,6 +267,9 @@ func (d *drive) subscribe(ctx context.Context) error {
 }
 
 func (d *drive) startSpan(ctx context.Context, f *frame.Frame) {
+	if !d.shard.deps.Telemetry.Tracing() {
+		return
+	}
 	step := telemetry.Step{Pipeline: f.Pipeline, Epoch: f.Epoch, Step: f.Step, Rows: f.NumRows()}
 	for i := range f.Spans {
 		if parent := d.trace[f.Spans[i].Slot]; parent != "" {

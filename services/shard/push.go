@@ -17,6 +17,7 @@ import (
 
 	"github.com/shoal-llm/shoal/internal/pki"
 	"github.com/shoal-llm/shoal/internal/wire"
+	"github.com/shoal-llm/shoal/pkg/frame"
 	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
 )
 
@@ -27,6 +28,10 @@ const (
 	keyPipeline = "shoal-pipeline"
 	keyStage    = "shoal-stage"
 )
+
+// takenEvery is how many steps are taken before the stage before hears of it,
+// which keeps frame.MaxPending of them: few messages, and room in time.
+const takenEvery = frame.MaxPending / 2
 
 // helloTimeout bounds the handshake with the next stage's node.
 const helloTimeout = 3 * time.Second
@@ -198,7 +203,7 @@ func (d *door) receive(stream pb.ShardService_PushServer) {
 			d.failed <- err
 			return
 		}
-		want := d.expected.Load()
+		want, news := d.expected.Load(), false
 		switch step := p.Frame.Step; {
 		case step < want: // a repeat
 			p.Release()
@@ -208,17 +213,26 @@ func (d *door) receive(stream pb.ShardService_PushServer) {
 			if asked != want {
 				asked = want
 				d.replay.Store(want)
+				news = true
 			}
 		default:
 			if !d.stage.feed(p) {
 				return
 			}
 			d.expected.Store(want + 1)
+			news = want%takenEvery == 0
 		}
-		select {
-		case d.wake <- struct{}{}:
-		default:
+		if news {
+			d.ring()
 		}
+	}
+}
+
+// ring wakes answer.
+func (d *door) ring() {
+	select {
+	case d.wake <- struct{}{}:
+	default: // it has not looked yet
 	}
 }
 

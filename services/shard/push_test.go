@@ -116,7 +116,8 @@ func TestBackPressure(t *testing.T) {
 	b, me, _ := pushBench(t)
 	b.nodes[0].backend.hold.Store(true)
 	stream := push(b, me, b.nodes[0], 3)
-	for n := uint64(1); n <= 30; n++ {
+	const frames = 8 * takenEvery
+	for n := uint64(1); n <= frames; n++ {
 		if err := stream.SendMsg(&wire.Push{Frame: step(n)}); err != nil {
 			t.Fatal(err)
 		}
@@ -133,7 +134,7 @@ func TestBackPressure(t *testing.T) {
 		}
 	}
 	b.nodes[0].backend.resume()
-	for taken < 30 {
+	for taken < frames {
 		m, err := stream.Recv()
 		if err != nil {
 			t.Fatal(err)

@@ -52,6 +52,7 @@ if [ "${1:-}" = schemathesis ]; then
   exit
 fi
 
+rm -f "$modules/passed"
 [ $# -gt 0 ] || set -- test_openai.py test_ollama.py test_langchain.py test_grpcio.py openai.test.js ai-sdk.test.js grpc-js.test.js curl.sh
 passed=0
 failed=
@@ -65,4 +66,6 @@ for file in "$@"; do
   [ -n "$ok" ] && passed=$((passed + 1)) || failed="$failed $file"
 done
 echo "clients passed: $passed of $#"
+echo "$passed" >"$modules/passed"
+echo "$#" >"$modules/ran"
 [ -z "$failed" ] || { echo "failed:$failed" >&2; exit 1; }
