@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"log/slog"
+	"os"
+	"runtime"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -38,6 +40,21 @@ func openDevice(o deviceOptions, log *slog.Logger) (compute.Backend, error) {
 		return nil, fmt.Errorf("--max-mem: %w", err)
 	}
 	return cpu.Open(cpu.Config{Threads: o.threads, Level: level, Reference: o.reference, Memory: memory, Log: log})
+}
+
+// spareProcessors is how many goroutines run at once beside the workers.
+const spareProcessors = 2
+
+// makeRoom lets the connections run while a device computes. A worker is bound to
+// its thread and keeps one of the Go runtime's processors while it computes, and
+// for a while after; with no more processors than workers, a token would wait for
+// the pass of the next one to end before it leaves. The kernel shares the cores
+// fairly among the threads. GOMAXPROCS in the environment goes before this.
+func makeRoom(be compute.Backend) {
+	want := be.Info().Threads + spareProcessors
+	if os.Getenv("GOMAXPROCS") == "" && runtime.GOMAXPROCS(0) < want {
+		runtime.GOMAXPROCS(want)
+	}
 }
 
 func parseLevel(s string) (*quant.Level, error) {
