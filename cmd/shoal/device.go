@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -42,18 +43,29 @@ func openDevice(o deviceOptions, log *slog.Logger) (compute.Backend, error) {
 	return cpu.Open(cpu.Config{Threads: o.threads, Level: level, Reference: o.reference, Memory: memory, Log: log})
 }
 
-// spareProcessors is how many goroutines run at once beside the workers.
-const spareProcessors = 2
+// Settings of the Go runtime beside a device. GOMAXPROCS and GOGC in the
+// environment go before them.
+const (
+	spareProcessors = 1   // beside the workers
+	gcPercent       = 400 // the heap may grow to five times what is live
+)
 
-// makeRoom lets the connections run while a device computes. A worker is bound to
-// its thread and keeps one of the Go runtime's processors while it computes, and
-// for a while after; with no more processors than workers, a token would wait for
-// the pass of the next one to end before it leaves. The kernel shares the cores
-// fairly among the threads. GOMAXPROCS in the environment goes before this.
-func makeRoom(be compute.Backend) {
+// tuneRuntime fits the Go runtime to a process that computes.
+//
+// A worker is bound to its thread and keeps one of the runtime's processors while
+// it computes, and for a while after. With no more processors than workers, a
+// token would wait for the pass of the next one before it leaves, so there is one
+// more; the kernel shares the cores among the threads.
+//
+// Weights and caches lie outside the heap, which is small and would be collected
+// often: a tenth of the work of serving a token of a small model.
+func tuneRuntime(be compute.Backend) {
 	want := be.Info().Threads + spareProcessors
 	if os.Getenv("GOMAXPROCS") == "" && runtime.GOMAXPROCS(0) < want {
 		runtime.GOMAXPROCS(want)
+	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
 	}
 }
 

@@ -202,14 +202,14 @@ func describe(be compute.Backend) []cluster.Device {
 	return []cluster.Device{{Backend: info.Kind, Name: info.Name, UsableBytes: info.Memory}}
 }
 
-// makeShard measures the device's fingerprint, makes room beside its workers and
-// makes the shard.
+// makeShard measures the device's fingerprint, tunes the process for it and makes
+// the shard.
 func makeShard(n *node, lib library.Library, cfg shard.Config, be compute.Backend) (*shard.Shard, error) {
 	print, err := compute.SelfTest(be, formats.All())
 	if err != nil {
 		return nil, fmt.Errorf("self-test of %s: %w", be.Info().Name, err)
 	}
-	makeRoom(be)
+	tuneRuntime(be)
 	cfg.Version, cfg.KernelSet = version, kernelSet
 	return shard.New(cfg, shard.Deps{
 		Identity: n.identity, Listener: n.listener, Telemetry: n.tel, Log: n.log,

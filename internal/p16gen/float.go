@@ -113,7 +113,7 @@ func (f Float) pass(k *kernel, label string, cells []Cell, strides []reg.GPVirtu
 	ADDQ(Imm(uint64(f.Value*quant.Lanes)), k.wp)
 	ADDQ(Imm(uint64(4*k.T)), k.ap)
 	down(k.count, label)
-	k.store(cells, acc)
+	k.store(cells, [][]reg.VecVirtual{acc}, nil)
 }
 
 // place is what cells that share weights have in common.

@@ -45,12 +45,13 @@ type Block struct {
 	Factor [2]reg.VecVirtual // float32
 	Mins   [2]reg.VecVirtual // int16 pairs, for columns 0..15 and 16..31
 
-	w, a reg.Register
-	T    int
+	w Mem // the packed bytes
+	a reg.Register
+	T int
 }
 
 // Weights addresses the packed bytes of the block.
-func (b *Block) Weights(at int) Mem { return Mem{Base: b.w, Disp: at} }
+func (b *Block) Weights(at int) Mem { return b.w.Offset(at) }
 
 // Act addresses the int8 values of cell i from column c on.
 func (b *Block) Act(i, c int) Mem { return b.act(quant.Block*b.Cells[i].Token + c) }
@@ -102,9 +103,14 @@ func (f Int8) Generate() {
 func (f Int8) generate(l level, T int, setup func() func(*Block)) {
 	k := open(l, f.Name, T)
 	dot := setup()
+	if T == 1 {
+		cells := f.passes(l, T)[0]
+		k.pairs(f.stepBytes(), func(label string, p *pair) { f.pass(k, label, cells, p, dot) })
+		return
+	}
 	Label("group")
 	for i, cells := range f.passes(l, T) {
-		f.pass(k, fmt.Sprint("pass", i), cells, dot)
+		f.pass(k, fmt.Sprint("pass", i), cells, nil, dot)
 	}
 	MOVQ(k.wp, k.w)
 	ADDQ(Imm(4*quant.Lanes), k.out)
@@ -130,40 +136,45 @@ func orElse(n, other int) int {
 	return n
 }
 
-// pass walks the blocks of one group for some cells and stores their results.
-func (f Int8) pass(k *kernel, label string, cells []Cell, dot func(*Block)) {
-	acc := k.vecs(len(cells))
-	for _, v := range acc {
-		k.zero(v)
-	}
+// stepBytes returns the packed bytes of what n counts.
+func (f Int8) stepBytes() int { return f.Head + max(1, f.Super)*f.Block }
+
+// pass walks the blocks of one group, or of a pair, for some cells and stores
+// their results.
+func (f Int8) pass(k *kernel, label string, cells []Cell, p *pair, dot func(*Block)) {
+	acc := k.accumulators(len(cells), p)
 	MOVQ(k.w, k.wp)
 	MOVQ(k.tile, k.ap)
 	MOVQ(k.n, k.count)
 	head := k.wp
 	inner := GP64()
-	var kept scales512
+	kept := make([]scales512, len(acc))
 	Label(label)
 	if f.Super > 0 {
 		head = GP64()
 		MOVQ(k.wp, head)
 		ADDQ(Imm(uint64(f.Head)), k.wp)
 		MOVQ(U32(uint32(f.Super)), inner)
-		kept = f.keep(k, Mem{Base: head, Disp: f.Scales})
+		for g := range acc {
+			kept[g] = f.keep(k, p.of(g, Mem{Base: head, Disp: f.Scales}))
+		}
 		Label(label + "block")
 	}
-	if k.T == 1 {
-		prefetch(Mem{Base: k.wp}, f.Block)
+	for g := range acc {
+		b := &Block{Cells: cells, Sum: k.vecs(len(cells)), w: p.of(g, Mem{Base: k.wp}), a: k.ap, T: k.T}
+		if k.T == 1 {
+			prefetch(b.w, f.Block)
+		}
+		dot(b)
+		f.scale(k, b, p.of(g, Mem{Base: head, Disp: f.Scales}), kept[g], acc[g])
 	}
-	b := &Block{Cells: cells, Sum: k.vecs(len(cells)), w: k.wp, a: k.ap, T: k.T}
-	dot(b)
-	f.scale(k, b, Mem{Base: head, Disp: f.Scales}, kept, acc)
 	ADDQ(U32(uint32(f.Block)), k.wp)
 	ADDQ(U32(uint32(quant.ActInt8.ActBytes(k.T, quant.Block))), k.ap)
 	if f.Super > 0 {
 		down(inner, label+"block")
 	}
 	down(k.count, label)
-	k.store(cells, acc)
+	k.store(cells, acc, p)
 }
 
 // scale adds the block's sums to the accumulators.

@@ -107,8 +107,24 @@ func (k *kernel) close() {
 	RET()
 }
 
-// store writes the accumulators of a pass.
-func (k *kernel) store(cells []Cell, acc []reg.VecVirtual) {
+// accumulators returns zeroes for the cells of each group that a pass walks.
+func (k *kernel) accumulators(cells int, p *pair) [][]reg.VecVirtual {
+	acc := make([][]reg.VecVirtual, p.groups())
+	for g := range acc {
+		acc[g] = k.vecs(cells)
+		for _, v := range acc[g] {
+			k.zero(v)
+		}
+	}
+	return acc
+}
+
+// store writes the accumulators of a pass, [group of p][cell].
+func (k *kernel) store(cells []Cell, acc [][]reg.VecVirtual, p *pair) {
+	if p != nil {
+		k.storePair(cells, acc, p)
+		return
+	}
 	row := GP64()
 	MOVQ(k.out, row)
 	token := 0
@@ -116,13 +132,13 @@ func (k *kernel) store(cells []Cell, acc []reg.VecVirtual) {
 		for ; token < c.Token; token++ {
 			ADDQ(k.ldo, row)
 		}
-		VMOVUPS(acc[i], Mem{Base: row, Disp: 4*quant.Lanes*c.Group + k.bytes*c.Half})
+		VMOVUPS(acc[0][i], Mem{Base: row, Disp: 4*quant.Lanes*c.Group + k.bytes*c.Half})
 	}
 }
 
 // ahead is how far, in bytes, a single token's walk through the weights asks for
 // them: about what one core receives in the time that memory takes to answer.
-const ahead = 8192
+const ahead = 4096
 
 // prefetch asks for the bytes that lie ahead of the bytes bytes at src. Past the
 // end of the weights it does nothing: prefetches do not fault.

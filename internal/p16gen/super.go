@@ -36,9 +36,14 @@ func (f Super) Generate() {
 func (f Super) generate(l level, T int, setup func() func(*Block)) {
 	k := open(l, f.Name, T)
 	dot := setup()
+	if T == 1 {
+		cells := (Int8{}).passes(l, T)[0]
+		k.pairs(kquant.HeadBytes+kquant.Blocks*f.Block, func(label string, p *pair) { f.pass(k, label, cells, p, dot) })
+		return
+	}
 	Label("group")
 	for i, cells := range (Int8{}).passes(l, T) {
-		f.pass(k, fmt.Sprint("pass", i), cells, dot)
+		f.pass(k, fmt.Sprint("pass", i), cells, nil, dot)
 	}
 	MOVQ(k.wp, k.w)
 	ADDQ(Imm(4*quant.Lanes), k.out)
@@ -46,44 +51,49 @@ func (f Super) generate(l level, T int, setup func() func(*Block)) {
 	k.close()
 }
 
-// pass walks the super-blocks of one group for some cells and stores their
-// results.
-func (f Super) pass(k *kernel, label string, cells []Cell, dot func(*Block)) {
-	acc := k.vecs(len(cells))
-	for _, v := range acc {
-		k.zero(v)
-	}
+// pass walks the super-blocks of one group, or of a pair, for some cells and
+// stores their results.
+func (f Super) pass(k *kernel, label string, cells []Cell, p *pair, dot func(*Block)) {
+	acc := k.accumulators(len(cells), p)
 	MOVQ(k.w, k.wp)
 	MOVQ(k.tile, k.ap)
 	MOVQ(k.n, k.count)
-	s := superHead{end: GP64(), left: GP64()}
+	left := GP64()
+	heads := make([]superHead, len(acc))
+	for g := range heads {
+		heads[g] = superHead{end: GP64(), left: left}
+	}
 	Label(label)
-	if k.T == 1 {
-		prefetch(Mem{Base: k.wp}, kquant.HeadBytes)
+	for g := range heads {
+		if k.T == 1 {
+			prefetch(p.of(g, Mem{Base: k.wp}), kquant.HeadBytes)
+		}
+		LEAQ(p.of(g, Mem{Base: k.wp, Disp: kquant.HeadBytes}), heads[g].end)
+		if k.level == avx512 {
+			heads[g].loadFactors512()
+		}
 	}
 	ADDQ(U32(kquant.HeadBytes), k.wp)
-	MOVQ(k.wp, s.end)
-	MOVQ(I32(-kquant.Blocks*kquant.BlockScales), s.left)
-	if k.level == avx512 {
-		s.loadFactors512()
-	}
+	MOVQ(I32(-kquant.Blocks*kquant.BlockScales), left)
 	Label(label + "block")
-	if k.T == 1 {
-		prefetch(Mem{Base: k.wp}, f.Block)
-	}
-	b := &Block{Cells: cells, Sum: k.vecs(len(cells)), w: k.wp, a: k.ap, T: k.T}
-	dot(b)
-	if k.level == avx512 {
-		s.scale512(b, acc)
-	} else {
-		s.scale256(b, acc)
+	for g := range heads {
+		b := &Block{Cells: cells, Sum: k.vecs(len(cells)), w: p.of(g, Mem{Base: k.wp}), a: k.ap, T: k.T}
+		if k.T == 1 {
+			prefetch(b.w, f.Block)
+		}
+		dot(b)
+		if k.level == avx512 {
+			heads[g].scale512(b, acc[g])
+		} else {
+			heads[g].scale256(b, acc[g])
+		}
 	}
 	ADDQ(U32(uint32(f.Block)), k.wp)
 	ADDQ(U32(uint32(quant.ActInt8.ActBytes(k.T, quant.Block))), k.ap)
-	ADDQ(Imm(kquant.BlockScales), s.left)
+	ADDQ(Imm(kquant.BlockScales), left)
 	JNZ(LabelRef(label + "block"))
 	down(k.count, label)
-	k.store(cells, acc)
+	k.store(cells, acc, p)
 }
 
 // superHead addresses the scales in the head of a super-block.

@@ -127,6 +127,34 @@ func TestMetricsText(t *testing.T) {
 	}
 }
 
+// TestManySteps: none of the gathered samples is lost or counted twice, however
+// often the metrics are read.
+func TestManySteps(t *testing.T) {
+	withoutOTEL(t)
+	tel := start(t)
+	const steps = 2*maxSamples + 3
+	for n := range steps {
+		tel.ObserveStage("0", time.Millisecond, 2)
+		tel.ObserveStageWait("0", time.Millisecond)
+		tel.ObserveHop(10, time.Millisecond)
+		tel.AddTokens(Generated, 1)
+		if n%50 == 0 {
+			scrape(t, tel)
+		}
+	}
+	wantLines(t, scrape(t, tel),
+		fmt.Sprintf(`shoal_stage_duration_seconds_count{shoal_stage="0"} %d`, steps),
+		fmt.Sprintf(`shoal_stage_rows_sum{shoal_stage="0"} %d`, 2*steps),
+		fmt.Sprintf(`shoal_stage_wait_seconds_count{shoal_stage="0"} %d`, steps),
+		fmt.Sprintf(`shoal_hop_duration_seconds_count %d`, steps),
+		fmt.Sprintf(`shoal_hop_bytes_total %d`, 10*steps),
+		fmt.Sprintf(`shoal_tokens_generated_total %d`, steps),
+	)
+	if tel.Tracing() {
+		t.Error("spans are kept without an exporter")
+	}
+}
+
 func TestNewerTokenNamesOnRequest(t *testing.T) {
 	withoutOTEL(t)
 	t.Setenv("OTEL_SEMCONV_STABILITY_OPT_IN", "http,gen_ai_latest_experimental")
