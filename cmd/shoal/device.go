@@ -52,13 +52,13 @@ const (
 
 // tuneRuntime fits the Go runtime to a process that computes.
 //
-// A worker is bound to its thread and keeps one of the runtime's processors while
-// it computes, and for a while after. With no more processors than workers, a
-// token would wait for the pass of the next one before it leaves, so there is one
-// more; the kernel shares the cores among the threads.
+// A worker keeps one of the runtime's processors while it computes, and for a
+// while after, when it looks out for the next pass. With no more processors than
+// workers, a token would wait for the pass of the next one before it leaves, so
+// there is one more; the kernel shares the cores among the threads.
 //
-// Weights and caches lie outside the heap, which is small and would be collected
-// often: a tenth of the work of serving a token of a small model.
+// Weights and caches lie outside the heap. What is left is small, and would be
+// collected every few thousand tokens.
 func tuneRuntime(be compute.Backend) {
 	want := be.Info().Threads + spareProcessors
 	if os.Getenv("GOMAXPROCS") == "" && runtime.GOMAXPROCS(0) < want {

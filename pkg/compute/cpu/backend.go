@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -118,10 +117,10 @@ func (cfg Config) level() (quant.Level, error) {
 	return *cfg.Level, nil
 }
 
-// serve runs submitted passes in order, as worker 0 of the gang, until Close.
+// serve runs submitted passes in order, as worker 0 of the gang, until Close. It
+// is not bound to its thread: it waits between passes, and to wake a bound
+// goroutine takes two switches of threads.
 func (b *Backend) serve() {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
 	defer close(b.done)
 	defer b.gang.stop()
 	for p := range b.queue {

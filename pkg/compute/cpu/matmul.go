@@ -32,6 +32,10 @@ const (
 	// enough to stay in a core's cache from tile to tile, and a small part of a
 	// millisecond, during which a kernel cannot be preempted.
 	blockBytes = 128 << 10
+	// streamBytes takes its place where a step has one tile: each weight is then
+	// read once, and a long walk spends a smaller part of it on the first bytes,
+	// which no prefetch has asked for.
+	streamBytes = 512 << 10
 	// tasksPerWorker is how many tasks a worker should find in a step that takes
 	// long, so that a slow core does not keep the others waiting.
 	tasksPerWorker = 4
@@ -45,8 +49,11 @@ func (p *pass) schedule(s *step) {
 		groups += products[i].weight.groups
 		size += products[i].bytes() * products[i].weight.groups
 	}
-	wanted := p.be.info.Threads
-	if s.tiles.len() > 1 || size > blockBytes*wanted {
+	wanted, block := p.be.info.Threads, blockBytes
+	if s.tiles.len() == 1 {
+		block = streamBytes
+	}
+	if s.tiles.len() > 1 || size > block*wanted {
 		wanted *= tasksPerWorker
 	}
 	fair := (groups + wanted - 1) / wanted
@@ -55,7 +62,7 @@ func (p *pass) schedule(s *step) {
 		w := t.weight
 		t.groups = min(fair, w.groups)
 		if !p.be.reference {
-			t.groups = min(t.groups, max(1, blockBytes/t.bytes()))
+			t.groups = min(t.groups, max(1, block/t.bytes()))
 		}
 		t.blocks = (w.groups + t.groups - 1) / t.groups
 		t.tiles = s.tiles.len()

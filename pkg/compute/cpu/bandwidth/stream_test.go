@@ -19,7 +19,7 @@ import (
 // reads of the same memory. Both take turns, so that other load meets both: the
 // medians and the best, in GB/s.
 func BenchmarkStream(b *testing.B) {
-	const size, task = 96 << 20, 128 << 10
+	const size, task = 96 << 20, 512 << 10
 	region, err := New(size)
 	if err != nil {
 		b.Fatal(err)
