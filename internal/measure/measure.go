@@ -130,4 +130,4 @@ func Fill(doc, dir string) (string, error) {
 }
 
 // Documents are the files whose tables are made from figures.
-var Documents = []string{"README.md"}
+var Documents = []string{"README.md", "docs/numbers.md"}
