@@ -119,7 +119,7 @@ func newLayerPass(t *testing.T, be *Backend, rows int) *layerPass {
 	l := &layerPass{be: be, batch: compute.Batch{Rows: rows, Spans: []compute.Span{{Count: rows, Pages: []int32{1}}}}}
 	l.x, l.q, l.k, l.v, l.ff = buffer(128), buffer(128), buffer(64), buffer(64), buffer(256)
 	l.square, l.narrow, l.up, l.down = weight("Q8_0", 128, 128), weight("Q8_0", 64, 128), weight("Q8_0", 256, 128), weight("Q8_0", 128, 256)
-	l.table = weight("F32", 128, 128)
+	l.table = weight("Q8_0", 128, 128)
 	l.rope = compute.NewRope(32, 32, 64, 10000, nil, true)
 	var err error
 	if l.gain, err = be.NewArena().LoadVector(make([]float32, 128)); err != nil {

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"sync"
 
 	"github.com/shoal-llm/shoal/pkg/quant"
 )
@@ -82,12 +83,17 @@ func dot(w *[quant.Block]int16, q []byte) int32 {
 	return s0 + s1
 }
 
+// lanes are blocks to unpack into: Unpack is a value, so a block of the caller's
+// own would be allocated for each row.
+var lanes = sync.Pool{New: func() any { return new(Lane) }}
+
 // DecodeRow writes row r of a packed group: round(D·W) and, with a minimum,
 // the rounded sum with M. Formats with SubMins decode for themselves.
 func (f Int8) DecodeRow(dst []float32, group []byte, r, cols int) {
-	var lane Lane
+	lane := lanes.Get().(*Lane)
+	defer lanes.Put(lane)
 	for i := range cols / quant.Block {
-		f.Unpack(&lane, group, i, r)
+		f.Unpack(lane, group, i, r)
 		part := dst[i*quant.Block:][:quant.Block]
 		for c, w := range lane.W {
 			part[c] = float32(lane.D * float32(w))
