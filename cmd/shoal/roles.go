@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -22,8 +21,6 @@ import (
 	"github.com/shoal-llm/shoal/internal/wire"
 	"github.com/shoal-llm/shoal/pkg/compute"
 	"github.com/shoal-llm/shoal/pkg/quant/formats"
-	"github.com/shoal-llm/shoal/pkg/template"
-	"github.com/shoal-llm/shoal/pkg/token"
 	"github.com/shoal-llm/shoal/services/coordinator"
 	"github.com/shoal-llm/shoal/services/gateway"
 	"github.com/shoal-llm/shoal/services/shard"
@@ -43,23 +40,6 @@ func loadModel(lib library.Library, name string) (coordinator.Model, *library.Mo
 		return coordinator.Model{}, nil, errors.Join(err, m.Close())
 	}
 	return described, m, nil
-}
-
-// renderChat turns a conversation into ids: what users wrote never becomes a
-// control token.
-func renderChat(t *template.Template, vocab *token.Vocab, messages []template.Message) ([]int32, error) {
-	in := template.Input{Messages: messages, AddGenerationPrompt: true, Now: time.Now()}
-	if id := vocab.BOS(); id != token.None {
-		in.BOS = vocab.Text(id)
-	}
-	if id := vocab.EOS(); id != token.None {
-		in.EOS = vocab.Text(id)
-	}
-	segments, err := t.Render(in)
-	if err != nil {
-		return nil, err
-	}
-	return vocab.EncodeSegments(segments), nil
 }
 
 // coordinatorOptions are the flags of a coordinator.

@@ -16,8 +16,8 @@ import (
 	"github.com/shoal-llm/shoal/pkg/frame"
 	"github.com/shoal-llm/shoal/pkg/model"
 	"github.com/shoal-llm/shoal/pkg/sample"
-	"github.com/shoal-llm/shoal/pkg/template"
 	"github.com/shoal-llm/shoal/pkg/token"
+	"github.com/shoal-llm/shoal/services/coordinator"
 )
 
 // runOptions are the flags of `shoal run`.
@@ -92,7 +92,7 @@ func (o *runOptions) run(c *cobra.Command, name, prompt string) error {
 	if err != nil {
 		return err
 	}
-	ids, err := o.encode(m, vocab, prompt)
+	ids, err := o.encode(m, prompt)
 	if err != nil {
 		return err
 	}
@@ -120,27 +120,26 @@ func (o *runOptions) run(c *cobra.Command, name, prompt string) error {
 }
 
 // encode turns the prompt into ids, by the model's chat template unless raw.
-func (o *runOptions) encode(m *library.Model, vocab *token.Vocab, prompt string) ([]int32, error) {
+func (o *runOptions) encode(m *library.Model, prompt string) ([]int32, error) {
 	if prompt == "" {
 		return nil, errors.New("the prompt is empty")
 	}
-	t, err := m.Template()
+	described, err := coordinator.NewModel(m)
 	if err != nil {
 		return nil, err
 	}
-	if o.raw || t == nil {
-		var ids []int32
-		if vocab.AddBOS() {
-			ids = append(ids, vocab.BOS())
-		}
-		return append(ids, vocab.Encode(prompt)...), nil
+	if o.raw {
+		return described.Text.Raw(prompt)
 	}
-	var messages []template.Message
+	var messages []coordinator.Message
 	if o.system != "" {
-		messages = append(messages, template.Message{Role: "system", Content: o.system})
+		messages = append(messages, coordinator.Message{Role: "system", Content: o.system})
 	}
-	messages = append(messages, template.Message{Role: "user", Content: prompt})
-	return renderChat(t, vocab, messages)
+	ids, err := described.Text.Chat(append(messages, coordinator.Message{Role: "user", Content: prompt}), nil)
+	if errors.Is(err, coordinator.ErrNoTemplate) {
+		return described.Text.Raw(prompt)
+	}
+	return ids, err
 }
 
 // print streams the answer and the figures.

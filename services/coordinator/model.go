@@ -111,13 +111,14 @@ func newText(vocab *token.Vocab, chat *template.Template) text {
 	return t
 }
 
-var errNoTemplate = errors.New("the model has no chat template: send raw text")
+// ErrNoTemplate says that a model continues text but holds no conversation.
+var ErrNoTemplate = errors.New("the model has no chat template: send raw text")
 
 // Chat renders the template and encodes what it wrote apart from what users
 // wrote.
 func (t text) Chat(messages []Message, tools []json.RawMessage) ([]int32, error) {
 	if t.chat == nil {
-		return nil, errNoTemplate
+		return nil, ErrNoTemplate
 	}
 	if t.tells {
 		messages, tools = tell(messages, tools), nil
