@@ -7,6 +7,8 @@ import (
 	"slices"
 
 	"github.com/shoal-llm/shoal/pkg/compute/cpu/bandwidth"
+
+	"github.com/shoal-llm/shoal/internal/measure"
 )
 
 // contest is one thing that our engine and its rivals do.
@@ -57,7 +59,7 @@ func (c *contest) round(ctx context.Context, n int, region *bandwidth.Region) er
 func (c *contest) best() *runner {
 	var best *runner
 	for _, r := range c.rivals {
-		if best == nil || median(r.rates) > median(best.rates) {
+		if best == nil || measure.Median(r.rates) > measure.Median(best.rates) {
 			best = r
 		}
 	}
@@ -70,16 +72,16 @@ func (c *contest) share(rate float64) float64 {
 	if len(c.limits) == 0 {
 		return 0
 	}
-	return rate * float64(c.bytes) / median(c.limits)
+	return rate * float64(c.bytes) / measure.Median(c.limits)
 }
 
 // print writes a line of ours and one of each rival: least, median and most, the
 // ratio of the medians and the range of the ratios of the rounds.
 func (c *contest) print(w io.Writer) {
-	ours := median(c.ours.rates)
+	ours := measure.Median(c.ours.rates)
 	fmt.Fprintf(w, "%-24s %-20s %s", c.name, c.ours.name, spread(c.ours.rates))
 	if len(c.limits) > 0 {
-		fmt.Fprintf(w, "  %.0f %% of %.1f GB/s", 100*c.share(ours), median(c.limits)/1e9)
+		fmt.Fprintf(w, "  %.0f %% of %.1f GB/s", 100*c.share(ours), measure.Median(c.limits)/1e9)
 	}
 	fmt.Fprintln(w)
 	for _, r := range c.rivals {
@@ -88,19 +90,11 @@ func (c *contest) print(w io.Writer) {
 			pairs[i] = c.ours.rates[i] / r.rates[i]
 		}
 		fmt.Fprintf(w, "%-24s %-20s %s  %.2f× (%.2f to %.2f)\n", "", r.name, spread(r.rates),
-			ours/median(r.rates), slices.Min(pairs), slices.Max(pairs))
+			ours/measure.Median(r.rates), slices.Min(pairs), slices.Max(pairs))
 	}
-}
-
-func median(v []float64) float64 {
-	s := slices.Sorted(slices.Values(v))
-	if n := len(s); n%2 == 0 {
-		return (s[n/2-1] + s[n/2]) / 2
-	}
-	return s[len(s)/2]
 }
 
 // spread prints the least, the median and the most.
 func spread(v []float64) string {
-	return fmt.Sprintf("%.0f < %.0f < %.0f", slices.Min(v), median(v), slices.Max(v))
+	return fmt.Sprintf("%.0f < %.0f < %.0f", slices.Min(v), measure.Median(v), slices.Max(v))
 }

@@ -31,15 +31,15 @@ func (r *report) contests(list []*contest) {
 	fmt.Fprintf(r.out, "%s; tokens/s as least < median < most of %d rounds\n", r.machine, r.rounds)
 	for _, c := range list {
 		c.print(r.out)
-		ours := median(c.ours.rates)
+		ours := measure.Median(c.ours.rates)
 		var theirs, ratio float64
 		if best := c.best(); best != nil {
-			theirs = median(best.rates)
+			theirs = measure.Median(best.rates)
 			ratio = ours / theirs
 		}
 		r.add(c.name, ours, "tokens/s", theirs, ratio)
 		for _, rival := range c.rivals {
-			if rate := median(rival.rates); rival.suffix != "" {
+			if rate := measure.Median(rival.rates); rival.suffix != "" {
 				r.add(c.name+rival.suffix, ours, "tokens/s", rate, ours/rate)
 			}
 		}
@@ -63,9 +63,9 @@ func shareName(contest string) string {
 func (r *report) serving(s *serving) {
 	s.print(r.out)
 	if s.speed {
-		served, alone := median(s.servedRate), median(s.rate)
+		served, alone := measure.Median(s.servedRate), measure.Median(s.rate)
 		r.add(s.name, served, "tokens/s", alone, served/alone)
 		return
 	}
-	r.add(s.name, median(s.work()), "µs of CPU", 0, 0)
+	r.add(s.name, measure.Median(s.work()), "µs of CPU", 0, 0)
 }

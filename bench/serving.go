@@ -7,6 +7,8 @@ import (
 	"os"
 	"slices"
 	"time"
+
+	"github.com/shoal-llm/shoal/internal/measure"
 )
 
 // serving is one model answered through the whole system beside the engine
@@ -66,7 +68,7 @@ func (s *serving) runServed(ctx context.Context, up *server, stop []int32) error
 	}
 	end, err := cpuTime(up.cmd.Process.Pid)
 	s.served = append(s.served, s.perToken(end-start))
-	s.servedRate = append(s.servedRate, median(rates))
+	s.servedRate = append(s.servedRate, measure.Median(rates))
 	return err
 }
 
@@ -85,7 +87,7 @@ func (s *serving) runAlone(m *machine, prompt int) error {
 	}
 	end, err := cpuTime(os.Getpid())
 	s.alone = append(s.alone, s.perToken(end-start))
-	s.rate = append(s.rate, median(rates))
+	s.rate = append(s.rate, measure.Median(rates))
 	return err
 }
 

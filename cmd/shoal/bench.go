@@ -164,7 +164,7 @@ func (o *benchOptions) report(c *cobra.Command, cases []*benchCase, machine stri
 		fmt.Fprintf(c.OutOrStdout(), "%-28s %26s %26s\n", bc.name, spread(bc.prefill[1:]), spread(bc.decode[1:]))
 		for kind, runs := range map[string][]float64{"prefill512": bc.prefill[1:], "decode128": bc.decode[1:]} {
 			figures = append(figures, measure.Figure{
-				Name: kind + "_" + bc.name, Value: median(runs), Unit: "tokens/s", Runs: len(runs), Machine: machine, Command: command,
+				Name: kind + "_" + bc.name, Value: measure.Median(runs), Unit: "tokens/s", Runs: len(runs), Machine: machine, Command: command,
 			})
 		}
 	}
@@ -194,13 +194,7 @@ func modelNames(cases []*benchCase) []string {
 	return names
 }
 
-func median(v []float64) float64 {
-	s := slices.Clone(v)
-	slices.Sort(s)
-	return s[len(s)/2]
-}
-
 // spread prints the least, the median and the most.
 func spread(v []float64) string {
-	return fmt.Sprintf("%.0f (%.0f to %.0f) tok/s", median(v), slices.Min(v), slices.Max(v))
+	return fmt.Sprintf("%.0f (%.0f to %.0f) tok/s", measure.Median(v), slices.Min(v), slices.Max(v))
 }

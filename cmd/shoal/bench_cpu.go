@@ -8,6 +8,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/shoal-llm/shoal/pkg/compute/cpu/bandwidth"
+
+	"github.com/shoal-llm/shoal/internal/measure"
 )
 
 // benchCPUOptions are the flags of `shoal bench cpu`.
@@ -63,7 +65,7 @@ func (o *benchCPUOptions) run(c *cobra.Command) error {
 	for i, n := range o.threads {
 		r := rates[i]
 		fmt.Fprintf(c.OutOrStdout(), "read %s, %d threads: %.1f (%.1f to %.1f) GB/s\n",
-			bytesText(size), n, median(r), slices.Min(r), slices.Max(r))
+			bytesText(size), n, measure.Median(r), slices.Min(r), slices.Max(r))
 	}
 	return nil
 }

@@ -131,3 +131,13 @@ func Fill(doc, dir string) (string, error) {
 
 // Documents are the files whose tables are made from figures.
 var Documents = []string{"README.md", "docs/numbers.md"}
+
+// Median returns the middle of v, or the mean of the two in the middle. v is not
+// empty and is not changed.
+func Median(v []float64) float64 {
+	s := slices.Sorted(slices.Values(v))
+	if n := len(s); n%2 == 0 {
+		return (s[n/2-1] + s[n/2]) / 2
+	}
+	return s[len(s)/2]
+}
