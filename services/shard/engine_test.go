@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -21,12 +22,14 @@ type fakeBackend struct {
 	compute.Backend
 	done chan compute.Completion
 	fail atomic.Bool // the device fails
-	hold atomic.Bool // the device does not complete
-	held chan compute.Completion
+
+	mu      sync.Mutex // completions keep the order of submission
+	holding bool       // the device does not complete
+	held    []compute.Completion
 }
 
 func newFakeBackend() *fakeBackend {
-	return &fakeBackend{done: make(chan compute.Completion, compute.MaxPasses), held: make(chan compute.Completion, compute.MaxPasses)}
+	return &fakeBackend{done: make(chan compute.Completion, compute.MaxPasses)}
 }
 
 func (b *fakeBackend) Completions() <-chan compute.Completion { return b.done }
@@ -40,19 +43,31 @@ func (b *fakeBackend) submit(tag uint64) {
 	if b.fail.Load() {
 		c.Err = errors.New("the device is gone")
 	}
-	if b.hold.Load() {
-		b.held <- c
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.holding {
+		b.held = append(b.held, c)
 		return
 	}
 	b.done <- c
 }
 
+// hold makes the device complete nothing until resume.
+func (b *fakeBackend) hold() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.holding = true
+}
+
 // resume completes what was held.
 func (b *fakeBackend) resume() {
-	b.hold.Store(false)
-	for len(b.held) > 0 {
-		b.done <- <-b.held
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.holding = false
+	for _, c := range b.held {
+		b.done <- c
 	}
+	b.held = nil
 }
 
 const (

@@ -114,7 +114,7 @@ func TestPushRefused(t *testing.T) {
 // hold and no more.
 func TestBackPressure(t *testing.T) {
 	b, me, _ := pushBench(t)
-	b.nodes[0].backend.hold.Store(true)
+	b.nodes[0].backend.hold()
 	stream := push(b, me, b.nodes[0], 3)
 	const frames = 8 * takenEvery
 	for n := uint64(1); n <= frames; n++ {

@@ -165,7 +165,7 @@ func TestHaltAndDeadline(t *testing.T) {
 	p := b.plan(1, b.nodes...)
 	boss.install(p, b.nodes...)
 	drive, _ := boss.streams(p, b.nodes[0], b.nodes[0])
-	b.nodes[0].backend.hold.Store(true)
+	b.nodes[0].backend.hold()
 	late := newAnswers(2)[1].submit(1)
 	late.GetSubmit().Open.DeadlineMs = time.Now().Add(20 * time.Millisecond).UnixMilli()
 	halt := &pb.DriveRequest{Message: &pb.DriveRequest_Halt{Halt: &pb.Halt{Slot: 0, Attempt: 1}}}
