@@ -40,10 +40,13 @@ func steadily(period time.Duration, produced *atomic.Uint64) generateFunc {
 	}
 }
 
-// resumable starts a generation whose reader is r.
+// resumable starts a generation whose reader is r. Without a generate it is the
+// gateway's own: goroutines of earlier generations may be reading that.
 func (g *Gateway) resumable(t *testing.T, id string, r reader, generate generateFunc) *recording {
 	t.Helper()
-	g.generate = generate
+	if generate != nil {
+		g.generate = generate
+	}
 	gen := &pb.Generation{}
 	ctx, req := g.begin(t.Context(), "test", gen)
 	rec := newRecording(id, req.id, "alice", showing{}, r, socketKeep)
@@ -237,9 +240,10 @@ func TestShelfIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g, p := bareGateway(), &pocket{}
 		var produced atomic.Uint64
+		g.generate = steadily(time.Second, &produced)
 		var list []*recording
 		for i := range 4 {
-			list = append(list, g.resumable(t, resumableID(i), p, steadily(time.Second, &produced)))
+			list = append(list, g.resumable(t, resumableID(i), p, nil))
 		}
 		extra := newRecording(resumableID(9), "", "alice", showing{}, p, socketKeep)
 		if got := g.shelf.add(extra); got != errLimit {
