@@ -182,6 +182,13 @@ func TestNotReady(t *testing.T) {
 		Models: []*pb.ModelInfo{{Name: "tiny", State: "loading", Reason: "40 %"}},
 		Nodes:  []*pb.NodeInfo{{Node: "ada", State: "ready"}, {Node: "bob", State: "lost"}},
 	})
+	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) { // what was known before may be shown a moment longer
+		if status, _, body := f.do(t, "GET", "/readyz", ""); status == 503 {
+			break
+		} else if time.Now().After(end) {
+			t.Fatalf("status %d, %s", status, body)
+		}
+	}
 	read := func(headers ...string) (doc readiness) {
 		status, header, body := f.do(t, "GET", "/readyz?verbose", "", headers...)
 		if err := json.Unmarshal([]byte(body), &doc); err != nil || status != 503 || header.Get("Retry-After") == "" {
