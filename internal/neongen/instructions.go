@@ -36,6 +36,9 @@ func (a *Asm) FMLA(d, n, m V) { a.three(0x4e20cc00, "fmla", "4s", d, n, m) }
 // FMLAElement is d = fma(n, m[i], d).
 func (a *Asm) FMLAElement(d, n, m V, i int) { a.element(0x4f801000, "fmla", "4s", "s", d, n, m, i) }
 
+// FMLS is d = fma(−n, m, d).
+func (a *Asm) FMLS(d, n, m V) { a.three(0x4ea0cc00, "fmls", "4s", d, n, m) }
+
 // FMUL is d = n·m.
 func (a *Asm) FMUL(d, n, m V) { a.three(0x6e20dc00, "fmul", "4s", d, n, m) }
 
@@ -92,6 +95,20 @@ func (a *Asm) SHLL2(d, n V) {
 
 // SXTL extends the 8 low signed bytes of n to 16 bits.
 func (a *Asm) SXTL(d, n V) { a.two(0x0f08a400, "sxtl", "8h", d, "8b", n) }
+
+// UXTL extends the 8 low unsigned bytes of n to 16 bits.
+func (a *Asm) UXTL(d, n V) { a.two(0x2f08a400, "uxtl", "8h", d, "8b", n) }
+
+// SXTLHalfs extends the 4 low signed 16-bit lanes of n.
+func (a *Asm) SXTLHalfs(d, n V) { a.two(0x0f10a400, "sxtl", "4s", d, "4h", n) }
+
+// UXTLHalfs extends the 4 low unsigned 16-bit lanes of n.
+func (a *Asm) UXTLHalfs(d, n V) { a.two(0x2f10a400, "uxtl", "4s", d, "4h", n) }
+
+// TBL takes each byte of d from table, at the place that the byte of n names.
+func (a *Asm) TBL(d, table, n V) {
+	a.word(0x4e000000|uint32(n)<<16|uint32(table)<<5|uint32(d), "tbl v%d.16b, {v%d.16b}, v%d.16b", d, table, n)
+}
 
 // SDOT adds to each lane the products of its 4 signed bytes in n and the 4 signed
 // bytes of lane i of m.
@@ -156,6 +173,12 @@ func (a *Asm) MUL(d, n, m V) { a.three(0x4ea09c00, "mul", "4s", d, n, m) }
 
 // MLA is d = d + n·m, of integers.
 func (a *Asm) MLA(d, n, m V) { a.three(0x4ea09400, "mla", "4s", d, n, m) }
+
+// MULElement is d = n·m[i], of integers.
+func (a *Asm) MULElement(d, n, m V, i int) { a.element(0x4f808000, "mul", "4s", "s", d, n, m, i) }
+
+// MLAElement is d = d + n·m[i], of integers.
+func (a *Asm) MLAElement(d, n, m V, i int) { a.element(0x6f800000, "mla", "4s", "s", d, n, m, i) }
 
 // UMAX is the larger one of unsigned integers.
 func (a *Asm) UMAX(d, n, m V) { a.three(0x6ea06400, "umax", "4s", d, n, m) }

@@ -19,6 +19,19 @@ type Int8 struct {
 	Scales int  // offset of 16 binary16 scales, in the block or in the head
 	Min    bool // 16 binary16 minimums follow the scales
 
+	// Codes is the offset in the head of 32 bytes for each block: 16 factors of
+	// the scales and, with Min, 16 of minimums that are subtracted; 0: none.
+	Codes int
+
+	// Factor loads as float32 the factors that 4 lanes of the block put to their
+	// scales; nil: none.
+	Factor func(b *Block, factor V, quarter int)
+
+	// SubMins loads as integers the minimums of the two halves of a block for 4
+	// lanes, in units of the second 16 binary16 scales, which are subtracted
+	// with their activations; nil: none. It excludes Min.
+	SubMins func(b *Block, low, high V, quarter int)
+
 	// Quarters is the number of quarters in a pass of 4 tokens; 0: 2.
 	Quarters int
 
@@ -34,6 +47,8 @@ type Block struct {
 	Sum   []V // [cell] int32 lanes, written by the format
 
 	k      *kernel
+	head   R   // of the scales
+	codes  R   // of the block's factors, if the format has Codes
 	first  int // token of the pass
 	tokens int
 	acts   [][2]V // [token] 32 int8
@@ -183,23 +198,31 @@ func (f Int8) shape(T int) shape {
 // pass walks the blocks of one group for some cells and stores their results.
 func (f Int8) pass(k *kernel, label string, cells []Cell, dot func(*Block)) {
 	acc := k.begin(cells)
-	head, inner := k.wp, k.Reg()
+	head, inner, codes := k.wp, k.Reg(), R(0)
 	k.Label(label)
 	if f.Super > 0 {
 		head = k.Reg()
 		k.Do("MOVD %v, %v", k.wp, head)
+		if f.Codes > 0 {
+			codes = k.Reg()
+			k.Do("ADD $%d, %v, %v", f.Codes, k.wp, codes)
+		}
 		k.Do("ADD $%d, %v", f.Head, k.wp)
 		k.Do("MOVD $%d, %v", f.Super, inner)
 		k.Label(label + "block")
 	}
 	k.Scope(func() {
 		b := f.load(k, cells)
+		b.head, b.codes = head, codes
 		k.Scope(func() { dot(b) })
-		f.scale(b, head, acc)
+		f.scale(b, acc)
 	})
 	k.Do("ADD $%d, %v", f.Block, k.wp)
 	k.Do("ADD $%d, %v", quant.ActInt8.ActBytes(k.T, quant.Block), k.ap)
 	if f.Super > 0 {
+		if f.Codes > 0 {
+			k.Do("ADD $%d, %v", 2*quant.Lanes, codes)
+		}
 		k.Down(inner, label+"block")
 	}
 	k.Down(k.count, label)
@@ -218,39 +241,4 @@ func (f Int8) load(k *kernel, cells []Cell) *Block {
 		b.acts = append(b.acts, act)
 	}
 	return b
-}
-
-// scale adds the block's sums to the accumulators: acc = fma(isum, dw·da, acc)
-// and, with a minimum, acc = fma(mw, ds, acc).
-func (f Int8) scale(b *Block, head R, acc []V) {
-	da := b.k.loadTokens(b.tokens, 32*b.k.T+4*b.first)
-	var ds func(int) (V, int)
-	mw := V(0)
-	if f.Min {
-		ds = b.k.loadTokens(b.tokens, 36*b.k.T+4*b.first)
-		mw = b.Vec()
-	}
-	dw, d := b.Vec(), b.Vec()
-	for _, quarter := range b.Quarters() {
-		at := f.Scales + 8*quarter
-		b.LoadD(dw, head, at)
-		b.FCVTL(dw, dw)
-		if f.Min {
-			b.LoadD(mw, head, at+2*quant.Lanes)
-			b.FCVTL(mw, mw)
-		}
-		for i, c := range b.Cells {
-			if c.Quarter != quarter {
-				continue
-			}
-			b.SCVTF(b.Sum[i], b.Sum[i])
-			v, lane := da(c.Token - b.first)
-			b.FMULElement(d, dw, v, lane)
-			b.FMLA(acc[i], b.Sum[i], d)
-			if f.Min {
-				v, lane := ds(c.Token - b.first)
-				b.FMLAElement(acc[i], mw, v, lane)
-			}
-		}
-	}
 }

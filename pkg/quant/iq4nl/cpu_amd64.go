@@ -8,3 +8,6 @@ var (
 	avx2   = p16.Widths{avx2T12, avx2T8, avx2T4, avx2T1}
 	avx512 = p16.Widths{avx512T12, avx512T8, avx512T4, avx512T1}
 )
+
+// The instruction set of another architecture.
+var neon p16.Widths

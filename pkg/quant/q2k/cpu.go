@@ -25,6 +25,8 @@ const (
 // portable folds a sub-block's scale into its weights.
 var portable = p16.Int8{GroupBytes: groupBytes, Unpack: unpack, SubMins: true}
 
+//go:generate go run asm_neon.go -out kernels_arm64.s -stubs kernels_arm64.go -pkg q2k
+
 var kernels = p16.Kernels{
 	Act:        quant.ActInt8,
 	GroupBytes: groupBytes,
@@ -32,6 +34,7 @@ var kernels = p16.Kernels{
 	Portable:   portable.MatMul,
 	AVX2:       avx2,
 	AVX512:     avx512,
+	NEON:       neon,
 }
 
 var cpuKernels = quant.CPU{

@@ -1,8 +1,8 @@
-//go:build !amd64
+//go:build !amd64 && !arm64
 
 package q3k
 
 import "github.com/shoal-llm/shoal/pkg/quant/p16"
 
 // The portable kernel serves every level.
-var avx2, avx512 p16.Widths
+var avx2, avx512, neon p16.Widths

@@ -18,6 +18,8 @@ const (
 
 var portable = p16.Int8{GroupBytes: groupBytes, Unpack: unpack, Min: true}
 
+//go:generate go run asm_neon.go -out kernels_arm64.s -stubs kernels_arm64.go -pkg q5k
+
 var kernels = p16.Kernels{
 	Act:        quant.ActInt8,
 	GroupBytes: groupBytes,
@@ -25,6 +27,7 @@ var kernels = p16.Kernels{
 	Portable:   portable.MatMul,
 	AVX2:       avx2,
 	AVX512:     avx512,
+	NEON:       neon,
 }
 
 var cpuKernels = quant.CPU{

@@ -71,9 +71,7 @@ func scale(b *neongen.Block, second []neongen.V, s0, s1 neongen.V) {
 	for _, quarter := range b.Quarters() {
 		b.Weights8(s1, scalesAt+8*quarter)
 		b.SXTL(s1, s1) // int16 pairs s0, s1
-		b.SHL(s0, s1, 16)
-		b.SSHR(s0, s0, 16)
-		b.SSHR(s1, s1, 16)
+		b.SplitPairs(s0, s1)
 		for i, c := range b.Cells {
 			if c.Quarter == quarter {
 				b.MUL(b.Sum[i], b.Sum[i], s0)
