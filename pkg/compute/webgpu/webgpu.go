@@ -1,0 +1,44 @@
+package webgpu
+
+import (
+	"errors"
+	"log/slog"
+
+	"github.com/shoal-llm/shoal/pkg/compute"
+)
+
+var (
+	// ErrUnavailable says that no usable adapter was found, or that the program
+	// was built without the binding.
+	ErrUnavailable = errors.New("no WebGPU adapter")
+	// ErrFormat says that there is no kernel for a weight format.
+	ErrFormat = errors.New("no webgpu kernel for the weight format")
+	// ErrMemory says that the device could not give the memory asked for.
+	ErrMemory = errors.New("out of device memory")
+	// ErrLost says that the device failed; it must be closed and opened again.
+	ErrLost = compute.ErrLost
+)
+
+// Config says which adapter to open and how.
+type Config struct {
+	Adapter string // index, or a part of the name; empty is the best one that is not software
+	// Software allows adapters that compute on the processor. They are for
+	// tests: the cpu backend is faster.
+	Software bool
+	Memory   uint64       // bytes that may be held; 0 is no limit but the device's
+	Tuning   string       // file of measured tile shapes; empty keeps none
+	Retune   bool         // measure again what Tuning holds
+	Profile  bool         // time each operation: slow, see Backend.Profile
+	Log      *slog.Logger // nil discards
+}
+
+// Adapter describes a device that can be opened.
+type Adapter struct {
+	Index    int
+	Name     string // as the driver gives it
+	Vendor   uint32 // PCI vendor
+	Device   uint32 // PCI device
+	Driver   string // driver and its version
+	API      string // "vulkan", "metal" or "dx12"
+	Software bool   // computes on the processor
+}

@@ -1,0 +1,10 @@
+// Reads F16 for a GPU.
+struct Packed { row: u32, segment: u32 }
+
+fn fetch(row: u32, segment: u32) -> Packed { return Packed(row, segment); }
+
+fn unpack(q: Packed, i: u32) -> vec4<f32> {
+  let v = vector(q.row, i / 2u, q.segment);
+  let two = select(v.xy, v.zw, vec2<bool>((i & 1u) == 1u));
+  return vec4<f32>(half(two.x & 0xffffu), half(two.x >> 16u), half(two.y & 0xffffu), half(two.y >> 16u));
+}

@@ -1,0 +1,12 @@
+// Reads Q4_K for a GPU.
+struct Packed { a: vec4<u32>, b: vec4<u32>, scales: u32, d: u32 }
+
+fn fetch(row: u32, segment: u32) -> Packed {
+  return Packed(vector(row, 0u, segment), vector(row, 1u, segment), word(row, 0u, segment), block_word(row, segment));
+}
+
+fn unpack(q: Packed, i: u32) -> vec4<f32> {
+  let scale = half(q.d & 0xffffu) * f32(byte(q.scales, i / 8u));
+  let minimum = half(q.d >> 16u) * f32(byte(q.scales, 2u + i / 8u));
+  return fma(nibbles(pick(q.a, q.b, i / 2u), i), vec4<f32>(scale), vec4<f32>(-minimum));
+}
