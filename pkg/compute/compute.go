@@ -12,6 +12,7 @@
 package compute
 
 import (
+	"errors"
 	"time"
 
 	"github.com/shoal-llm/shoal/pkg/quant"
@@ -19,6 +20,11 @@ import (
 
 // PageTokens is the number of positions in a KV page.
 const PageTokens = 64
+
+// ErrLost is wrapped by the error of a completion, or of an arena's method, when
+// the device is gone: nothing on it can be used any more, and its backend is good
+// for Close alone.
+var ErrLost = errors.New("the device is lost")
 
 // Backend runs passes on one device. All methods are called by the one
 // goroutine that owns the device, except Completions, whose channel anyone may
@@ -184,6 +190,14 @@ type Info struct {
 	Class   string // everything that fixes its bits, in words
 	Threads int    // workers, where that means something
 	Memory  uint64 // usable bytes
+	NUMA    NUMA
+}
+
+// NUMA is how the machine's memory is divided between its processors, as far as
+// a device is concerned: memory of another node than a thread's is slower.
+type NUMA struct {
+	Nodes int   // of the machine; 0 is unknown
+	On    []int // nodes whose processors the device's threads may run on, ascending
 }
 
 // Memory is what a backend holds, in bytes.

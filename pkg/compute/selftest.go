@@ -19,15 +19,31 @@ import (
 // It runs passes and waits for them, so it must be the only user of be. It needs
 // about 10 MiB, which it gives back.
 func SelfTest(be Backend, formats []quant.Format) (print [32]byte, err error) {
-	t := &selfTest{be: be, arena: be.NewArena(), sum: sha256.New()}
+	return runSelfTest(be, nil, Tolerance{}, formats)
+}
+
+// Verify is SelfTest, and besides holds what be computes against what reference
+// computes of the same. Errors that say that the device computes wrongly wrap
+// ErrWrong and name the operation, the weight format and how far it is off.
+func Verify(be, reference Backend, most Tolerance, formats []quant.Format) (print [32]byte, err error) {
+	return runSelfTest(be, reference, most, formats)
+}
+
+func runSelfTest(be, reference Backend, most Tolerance, formats []quant.Format) (print [32]byte, err error) {
+	t := &selfTest{be: be, arena: be.NewArena(), sum: sha256.New(), tolerance: most}
 	defer func() { err = errors.Join(err, t.arena.Free()) }()
+	var r *selfTest
+	if reference != nil {
+		r = &selfTest{be: reference, arena: reference.NewArena(), sum: sha256.New(), record: true}
+		defer func() { err = errors.Join(err, r.arena.Free()) }()
+	}
 	for _, f := range formats {
-		if err := t.layer(f); err != nil {
+		if err := t.against(r, func(t *selfTest) error { return t.layer(f) }); err != nil {
 			return [32]byte{}, fmt.Errorf("self-test with %s: %w", f.Name, err)
 		}
 	}
 	for _, dim := range []int{32, 64, 128} {
-		if err := t.attention(dim); err != nil {
+		if err := t.against(r, func(t *selfTest) error { return t.attention(dim) }); err != nil {
 			return [32]byte{}, fmt.Errorf("self-test of attention over %d dimensions: %w", dim, err)
 		}
 	}
@@ -63,6 +79,11 @@ type selfTest struct {
 	sum   hash.Hash
 	rng   uint64
 	err   error
+
+	record  bool     // keep outputs: this is the reference
+	outputs []output // of the reference, in order
+
+	tolerance Tolerance
 }
 
 // next is SplitMix64 (Steele, Lea and Flood).
@@ -154,11 +175,18 @@ func (t *selfTest) cache(spec CacheSpec) Cache {
 	return c
 }
 
-// finish submits a pass, waits for it and hashes the first rows of the buffers.
-func (t *selfTest) finish(p Pass, rows int, buffers ...Buffer) error {
+// result is a buffer and the operation whose result it holds.
+type result struct {
+	src  Buffer
+	turn int // of the operation in the layer: the first that is wrong is blamed
+	op   string
+}
+
+// finish submits a pass, waits for it and takes the first rows of results.
+func (t *selfTest) finish(p Pass, rows int, results ...result) error {
 	var reads []Read
-	for _, b := range buffers {
-		reads = append(reads, Read{Src: b, Rows: rows, Dst: make([]float32, rows*b.Cols())})
+	for _, r := range results {
+		reads = append(reads, Read{Src: r.src, Rows: rows, Dst: make([]float32, rows*r.src.Cols())})
 	}
 	p.Submit(0, reads...)
 	c, ok := <-t.be.Completions()
@@ -169,12 +197,14 @@ func (t *selfTest) finish(p Pass, rows int, buffers ...Buffer) error {
 		return c.Err
 	}
 	if len(c.NotFinite) != 0 {
-		return fmt.Errorf("rows %v are not finite", c.NotFinite)
+		return fmt.Errorf("%w: rows %v are not finite", ErrWrong, c.NotFinite)
 	}
-	for _, r := range reads {
+	outputs := make([]output, len(reads))
+	for i, r := range reads {
 		t.sum.Write(littleEndian(r.Dst))
+		outputs[results[i].turn] = output{results[i].op, r.Dst}
 	}
-	return nil
+	return t.compare(outputs)
 }
 
 // layer runs a whole layer, embedding and head with weights of one format.
@@ -216,11 +246,11 @@ func (t *selfTest) layer(f quant.Format) error {
 		p.NormGateUp(ff, x, gain, 1e-5, gate, up, Activation(i%2))
 		p.LinearAdd(x, down, ff)
 		p.Head(logits, x, []int32{int32(batch.Rows) - 1}, gain, 1e-6, table)
-		if err := t.finish(p, 1, logits); err != nil {
+		if err := t.finish(p, 1, result{logits, 0, "Head"}); err != nil {
 			return err
 		}
 		p = t.be.Begin(&batch)
-		if err := t.finish(p, batch.Rows, x, q, k, ff); err != nil {
+		if err := t.finish(p, batch.Rows, result{x, 3, "Embed and LinearAdd"}, result{q, 1, "Attend"}, result{k, 0, "NormLinear and RopeStore"}, result{ff, 2, "NormGateUp"}); err != nil {
 			return err
 		}
 	}
@@ -251,7 +281,7 @@ func (t *selfTest) attention(dim int) error {
 			p.Write(v, littleEndian(t.floats(batch.Rows*kvHeads*dim, 3)))
 			p.RopeStore(q, k, v, rope, cache, layer)
 			p.Attend(q, q, cache, layer, a)
-			if err := t.finish(p, batch.Rows, q); err != nil {
+			if err := t.finish(p, batch.Rows, result{q, 0, "RopeStore and Attend"}); err != nil {
 				return err
 			}
 		}

@@ -37,8 +37,12 @@ type Config struct {
 	Vocabulary *grammar.Vocabulary // of a stage with the head; nil: sessions with a grammar fail
 }
 
-// Output is what a frame became: a frame for the next stage, or a result. Their
-// memory is valid until compute.MaxPasses frames later.
+// Output is what a frame became: a frame for the next stage, or a result.
+//
+// It is lent: the stage writes its memory again compute.MaxPasses frames later.
+// Who keeps it longer copies it. Two things are not the stage's: the operations
+// and spans of Frame are those of the frame that was started, and belong to
+// whoever made that.
 type Output struct {
 	Frame  *frame.Frame
 	Result *frame.Result
@@ -61,17 +65,21 @@ type Stage struct {
 	pooling  map[frame.Slot]bool // slots whose sessions make embeddings, as of the last started frame
 }
 
-// work is one frame between Start and Finish, with buffers that are reused.
+// work is one frame between Start and Finish, with buffers that are reused: a
+// step like those before it allocates nothing.
 type work struct {
-	tag    uint64
-	frame  *frame.Frame
-	batch  compute.Batch
-	ids    []int32
-	logits []int32   // rows that want logits
-	values []float32 // rows or logits, as read
-	hidden []float32 // rows of the residual stream, where embeddings are made
-	bytes  []byte    // rows of the output frame
-	out    frame.Frame
+	tag     uint64
+	frame   *frame.Frame
+	batch   compute.Batch
+	ids     []int32
+	logits  []int32   // rows that want logits
+	values  []float32 // rows or logits, as read
+	hidden  []float32 // rows of the residual stream, where embeddings are made
+	reads   [2]compute.Read
+	bytes   []byte // rows of the output frame
+	timings []frame.Timing
+	out     frame.Frame
+	outcome outcome
 }
 
 // Open loads a part of a model onto a device.
@@ -102,6 +110,12 @@ func Open(be compute.Backend, arch model.Arch, src model.Source, spec model.Spec
 
 // Next returns the number of the step that the stage expects.
 func (s *Stage) Next() uint64 { return s.log.Next() }
+
+// Pages returns how many pages of the KV cache somebody holds, and how many
+// there are.
+func (s *Stage) Pages() (used, capacity int) {
+	return s.log.Pages() - s.log.Free(), s.log.Pages()
+}
 
 // Ready reports whether another frame may be started.
 func (s *Stage) Ready() bool { return s.count < len(s.ring) }
@@ -187,7 +201,6 @@ func (s *Stage) submit(w *work, step *kv.Step) {
 		return
 	}
 	out := s.net.Forward(p, w.ids, w.frame.Rows, w.logits)
-	var reads [2]compute.Read
 	n := 0
 	if out != nil {
 		rows := w.batch.Rows
@@ -195,15 +208,15 @@ func (s *Stage) submit(w *work, step *kv.Step) {
 			rows = len(w.logits)
 		}
 		w.values = grow(w.values, rows*out.Cols())
-		reads[n] = compute.Read{Src: out, Rows: rows, Dst: w.values}
+		w.reads[n] = compute.Read{Src: out, Rows: rows, Dst: w.values}
 		n++
 	}
 	if s.cfg.Part.Head && s.pools(w.frame) {
 		w.hidden = grow(w.hidden, w.batch.Rows*s.spec.Hidden)
-		reads[n] = compute.Read{Src: s.net.Hidden(), Rows: w.batch.Rows, Dst: w.hidden}
+		w.reads[n] = compute.Read{Src: s.net.Hidden(), Rows: w.batch.Rows, Dst: w.hidden}
 		n++
 	}
-	p.Submit(w.tag, reads[:n]...)
+	p.Submit(w.tag, w.reads[:n]...)
 }
 
 // Finish takes the completion of the oldest started frame.
@@ -217,20 +230,20 @@ func (s *Stage) Finish(c compute.Completion) (Output, error) {
 	if c.Err != nil {
 		return Output{}, fmt.Errorf("compute step %d: %w", w.frame.Step, c.Err)
 	}
-	timings := append(w.frame.Timings, frame.Timing{
+	w.timings = append(append(w.timings[:0], w.frame.Timings...), frame.Timing{
 		Stage: s.cfg.Stage, ComputeNS: uint64(c.Elapsed), Rows: uint32(w.batch.Rows),
 	})
 	if s.cfg.Part.Head {
-		return Output{Result: s.result(w, c.NotFinite, timings)}, nil
+		return Output{Result: s.result(w, c.NotFinite)}, nil
 	}
-	return Output{Frame: s.next(w, timings)}, nil
+	return Output{Frame: s.next(w)}, nil
 }
 
 // next makes the frame for the next stage.
-func (s *Stage) next(w *work, timings []frame.Timing) *frame.Frame {
+func (s *Stage) next(w *work) *frame.Frame {
 	w.out = frame.Frame{
 		Epoch: w.frame.Epoch, Pipeline: w.frame.Pipeline, Step: w.frame.Step,
-		Ops: w.frame.Ops, Spans: w.frame.Spans, Timings: timings,
+		Ops: w.frame.Ops, Spans: w.frame.Spans, Timings: w.timings,
 	}
 	if w.batch.Rows > 0 {
 		w.bytes = grow(w.bytes, 4*len(w.values))

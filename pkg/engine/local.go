@@ -57,7 +57,8 @@ func (l *Local) Step(ops []frame.Op, spans []frame.Span) (*frame.Result, error) 
 }
 
 // Generate runs one session: it yields a Sampled per step until the answer
-// ends, the context is done, or the consumer stops. prompt must not be empty.
+// ends, the context is done, or the consumer stops. prompt must not be empty. A
+// Sampled is valid until the next one.
 func (l *Local) Generate(ctx context.Context, open *frame.Open, prompt []int32) iter.Seq2[frame.Sampled, error] {
 	return func(yield func(frame.Sampled, error) bool) {
 		open.AnswerStart = int32(len(prompt))

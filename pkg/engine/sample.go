@@ -9,19 +9,17 @@ import (
 )
 
 // result samples the spans of a frame on the last stage, in order.
-func (s *Stage) result(w *work, notFinite []int32, timings []frame.Timing) *frame.Result {
+func (s *Stage) result(w *work, notFinite []int32) *frame.Result {
 	f := w.frame
 	s.applyOps(f.Ops)
-	r := &frame.Result{Epoch: f.Epoch, Pipeline: f.Pipeline, Step: f.Step, Timings: timings}
+	r := w.outcome.begin(f, w.timings)
 	row, logits := 0, w.values
 	for i := range f.Spans {
 		span := &f.Spans[i]
-		var mine [][]float32
+		var mine []float32 // rows of logits
 		if wantsLogits(span.Output) {
-			for range int(span.Drafted) + 1 {
-				mine = append(mine, logits[:s.spec.Vocab])
-				logits = logits[s.spec.Vocab:]
-			}
+			n := (int(span.Drafted) + 1) * s.spec.Vocab
+			mine, logits = logits[:n:n], logits[n:]
 		}
 		bad := slices.ContainsFunc(notFinite, func(b int32) bool {
 			return int(b) >= row && int(b) < row+len(span.Tokens)
@@ -34,7 +32,7 @@ func (s *Stage) result(w *work, notFinite []int32, timings []frame.Timing) *fram
 		if ses.pool != nil && ses.failed == "" && !bad {
 			out, ok = s.poolSpan(span, ses, w.hidden[from*s.spec.Hidden:])
 		} else {
-			out, ok = s.sampleSpan(span, mine, bad)
+			out, ok = s.sampleSpan(w, span, mine, bad)
 		}
 		if ok {
 			r.Sampled = append(r.Sampled, out)
@@ -65,7 +63,7 @@ func (s *Stage) applyOps(ops []frame.Op) {
 
 // sampleSpan takes a span's ids into its session's history and samples from its
 // logits. ok is false where there is nothing to say.
-func (s *Stage) sampleSpan(span *frame.Span, logits [][]float32, bad bool) (out frame.Sampled, ok bool) {
+func (s *Stage) sampleSpan(w *work, span *frame.Span, logits []float32, bad bool) (out frame.Sampled, ok bool) {
 	ses := s.sessions[span.Slot]
 	out = frame.Sampled{Slot: span.Slot, Attempt: span.Attempt, Position: span.Start + int32(len(span.Tokens)-int(span.Drafted))}
 	if bad && ses.failed == "" {
@@ -87,21 +85,19 @@ func (s *Stage) sampleSpan(span *frame.Span, logits [][]float32, bad bool) (out 
 	case frame.OutputNone:
 		return out, false
 	case frame.OutputLogits:
-		for _, l := range logits {
-			out.Logits = append(out.Logits, l...)
-		}
+		out.Logits = logits
 		return out, true
 	}
-	s.verify(ses, span.Tokens[first:], logits, &out)
+	s.verify(&w.outcome, ses, span.Tokens[first:], logits, &out)
 	return out, true
 }
 
 // verify samples an id after the accepted ids and after each draft, as long as
 // the drafts are what was sampled: the target's own sample always stands, so
 // drafts never change the answer.
-func (s *Stage) verify(ses *session, drafts []int32, logits [][]float32, out *frame.Sampled) {
-	for i, row := range logits {
-		id, lp, fin, err := ses.pick(row)
+func (s *Stage) verify(o *outcome, ses *session, drafts []int32, logits []float32, out *frame.Sampled) {
+	for i := range len(drafts) + 1 {
+		c, fin, err := ses.pick(logits[i*s.spec.Vocab:][:s.spec.Vocab])
 		if err != nil {
 			ses.failed = err.Error()
 			if errors.Is(err, sample.ErrNotFinite) {
@@ -110,14 +106,14 @@ func (s *Stage) verify(ses *session, drafts []int32, logits [][]float32, out *fr
 			out.Err = ses.failed
 			return
 		}
-		out.IDs = append(out.IDs, id)
-		if lp != nil {
-			out.LogProbs = append(out.LogProbs, *lp)
+		out.IDs = o.addID(out.IDs, c.ID)
+		if ses.open.Sampling.LogProbs {
+			out.LogProbs = o.addLogProb(out.LogProbs, &c)
 		}
 		out.Finish = fin
-		if fin != frame.FinishNone || i == len(drafts) || drafts[i] != id {
+		if fin != frame.FinishNone || i == len(drafts) || drafts[i] != c.ID {
 			return
 		}
-		ses.accept(id)
+		ses.accept(c.ID)
 	}
 }

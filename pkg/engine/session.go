@@ -2,8 +2,6 @@ package engine
 
 import (
 	"errors"
-	"math"
-	"slices"
 
 	"github.com/shoal-llm/shoal/pkg/frame"
 	"github.com/shoal-llm/shoal/pkg/grammar"
@@ -53,8 +51,21 @@ func (s *session) accept(id int32) {
 func (s *session) ready() {
 	if s.sampler == nil {
 		s.sampler = sample.New(s.open.Sampling, s.vocab, s.prompt)
+		s.sampler.Reserve(s.answer())
 		s.prompt = nil
 	}
+}
+
+// maxReserve bounds the ids of an answer for which there is room beforehand.
+const maxReserve = 4096
+
+// answer returns for how many ids of the answer room is made: all of them, or
+// where that is much, or unknown, enough to grow seldom.
+func (s *session) answer() int {
+	if n := int(s.open.Sampling.MaxTokens); n > 0 {
+		return min(n, maxReserve)
+	}
+	return maxReserve
 }
 
 // truncate forgets the ids from position n on.
@@ -71,29 +82,18 @@ func (s *session) truncate(n int) {
 	}
 }
 
-// pick samples the id at the next position.
-func (s *session) pick(logits []float32) (id int32, lp *frame.LogProb, fin frame.Finish, err error) {
+// pick samples the id at the next position. The choice is valid until the next
+// pick.
+func (s *session) pick(logits []float32) (c sample.Choice, fin frame.Finish, err error) {
 	s.ready()
 	pos := s.length()
 	if err := s.mask(logits, pos); err != nil {
-		return 0, nil, 0, err
+		return c, 0, err
 	}
-	c, err := s.sampler.Pick(logits, pos)
-	if err != nil {
-		return 0, nil, 0, err
+	if c, err = s.sampler.Pick(logits, pos); err != nil {
+		return c, 0, err
 	}
-	spec := &s.open.Sampling
-	if spec.LogProbs {
-		lp = &frame.LogProb{LogProb: c.LogProb, Top: possible(c.Top)}
-	}
-	return c.ID, lp, s.finish(c.ID, pos), nil
-}
-
-// possible copies the alternatives that can be chosen at all.
-func possible(top []sample.TopLogProb) []sample.TopLogProb {
-	return slices.DeleteFunc(slices.Clone(top), func(t sample.TopLogProb) bool {
-		return math.IsInf(float64(t.LogProb), -1)
-	})
+	return c, s.finish(c.ID, pos), nil
 }
 
 // finish says whether an id at a position ends the session.

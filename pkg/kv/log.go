@@ -54,32 +54,33 @@ type Log struct {
 	next   uint64
 	slots  []slot
 	pages  pages
+	ids    []int32 // page p holds those of its positions at 64·p
 	prefix index
 	undo   []func() // of the frame being applied, newest last
 	steps  [compute.MaxPasses + 1]Step
 	turn   int // which of steps is next
 }
 
-// slot is a session's place. Its ids are kept because identities and later
-// publications need them: 4 bytes a position.
+// slot is a session's place. The ids of its positions are kept with its pages,
+// because identities and later publications need them.
 type slot struct {
 	open    *frame.Open // nil when the slot is free
 	adopted bool        // its history has been adopted
-	ids     []int32     // one per position held
-	table   []int32     // pages of positions 0 on
+	length  int         // positions held
+	table   []int32     // pages of positions 0 on, none without a position
 	names   [][32]byte  // identities of the first pages, as far as they were needed
 	seen    uint64      // the last step with a span of this slot
 }
 
-func (s *slot) length() int { return len(s.ids) }
-
-// NewLog returns the empty log of a pipeline. Its first step is 1.
+// NewLog returns the empty log of a pipeline. Its first step is 1. It takes 4
+// bytes for each position of its pages; what a decode step needs is there then.
 func NewLog(cfg Config) *Log {
 	return &Log{
 		cfg:    cfg,
 		next:   1,
 		slots:  make([]slot, cfg.Slots),
 		pages:  newPages(cfg.Pages),
+		ids:    make([]int32, cfg.Pages*PageTokens),
 		prefix: index{},
 	}
 }
@@ -89,6 +90,9 @@ func (l *Log) Next() uint64 { return l.next }
 
 // Free returns how many pages nobody holds.
 func (l *Log) Free() int { return l.pages.free }
+
+// Pages returns how many pages there are.
+func (l *Log) Pages() int { return l.cfg.Pages }
 
 // Len returns the positions that an open slot holds, and whether it is open in
 // this attempt.
@@ -100,7 +104,7 @@ func (l *Log) Len(s frame.Slot, attempt uint32) (int, bool) {
 	if sl.open == nil || sl.open.Attempt != attempt {
 		return 0, false
 	}
-	return sl.length(), true
+	return sl.length, true
 }
 
 // Apply applies the next frame: its operations in order, then its spans. It
@@ -178,7 +182,7 @@ func (l *Log) checkSpans(f *frame.Frame) (pages int, err error) {
 		if rows += len(sp.Tokens); rows > l.cfg.Rows {
 			return 0, invalid("more than %d rows", l.cfg.Rows)
 		}
-		pages += pagesOf(s.length()+len(sp.Tokens)) - len(s.table)
+		pages += pagesOf(s.length+len(sp.Tokens)) - len(s.table)
 	}
 	return pages, nil
 }
@@ -195,10 +199,10 @@ func (l *Log) checkSpan(sp *frame.Span) error {
 		return invalid("no rows for slot %d", sp.Slot)
 	case len(s.open.History) > 0 && !s.adopted:
 		return invalid("slot %d has not adopted its %d positions of history", sp.Slot, len(s.open.History))
-	case int(sp.Start) != s.length():
-		return invalid("position %d of slot %d, which holds %d", sp.Start, sp.Slot, s.length())
-	case s.length()+len(sp.Tokens) > l.cfg.Context:
-		return invalid("position %d of slot %d, context of %d", s.length()+len(sp.Tokens)-1, sp.Slot, l.cfg.Context)
+	case int(sp.Start) != s.length:
+		return invalid("position %d of slot %d, which holds %d", sp.Start, sp.Slot, s.length)
+	case s.length+len(sp.Tokens) > l.cfg.Context:
+		return invalid("position %d of slot %d, context of %d", s.length+len(sp.Tokens)-1, sp.Slot, l.cfg.Context)
 	}
 	return nil
 }
@@ -208,17 +212,29 @@ func (l *Log) applySpans(f *frame.Frame, step *Step) {
 	for i := range f.Spans {
 		sp := &f.Spans[i]
 		s := &l.slots[sp.Slot]
-		s.ids = append(s.ids, sp.Tokens...)
-		for len(s.table) < pagesOf(len(s.ids)) {
-			page := l.pages.take()
-			s.table = append(s.table, page)
-			step.Clear = append(step.Clear, page)
-		}
+		l.extend(s, sp.Tokens, step)
 		step.addSpan(sp, row, s.table)
 		row += len(sp.Tokens)
 	}
 	step.setPages()
 }
+
+// extend appends positions to a slot, on pages of its own.
+func (l *Log) extend(s *slot, ids []int32, step *Step) {
+	for len(ids) > 0 {
+		if s.length == len(s.table)*PageTokens {
+			page := l.pages.take()
+			s.table = append(s.table, page)
+			step.Clear = append(step.Clear, page)
+		}
+		n := copy(l.idsOf(s.table[len(s.table)-1])[s.length%PageTokens:], ids)
+		s.length, ids = s.length+n, ids[n:]
+	}
+}
+
+// idsOf returns the ids of a page's positions. Nothing but extend writes them,
+// so a frame that is refused has not.
+func (l *Log) idsOf(page int32) []int32 { return l.ids[int(page)*PageTokens:][:PageTokens] }
 
 // opened returns an open slot.
 func (l *Log) opened(n frame.Slot) (*slot, error) {

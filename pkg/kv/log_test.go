@@ -47,7 +47,7 @@ func TestSteadyStateDoesNotAllocate(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for range 1100 { // past the growth of the slot's slices
+	for range 1100 { // past the growth of the steps that are used again
 		apply()
 	}
 	if n := testing.AllocsPerRun(50, apply); n > 0 {

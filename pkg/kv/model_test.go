@@ -396,8 +396,13 @@ func checkSame(t *rapid.T, log *Log, m *model) {
 	}
 	for i := range log.slots {
 		s, ms := &log.slots[i], m.slots[frame.Slot(i)]
-		if !slices.Equal(s.ids, ms.ids) || !slices.Equal(s.table, ms.pages) {
-			t.Fatalf("slot %d: pages %v for %d ids, model has %v for %d", i, s.table, len(s.ids), ms.pages, len(ms.ids))
+		if s.length != len(ms.ids) || !slices.Equal(s.table, ms.pages) {
+			t.Fatalf("slot %d: pages %v for %d ids, model has %v for %d", i, s.table, s.length, ms.pages, len(ms.ids))
+		}
+		for p, page := range s.table {
+			if want := ms.ids[p*64 : min((p+1)*64, len(ms.ids))]; !slices.Equal(log.idsOf(page)[:len(want)], want) {
+				t.Fatalf("slot %d, page %d: ids %v, model has %v", i, page, log.idsOf(page)[:len(want)], want)
+			}
 		}
 	}
 }

@@ -38,6 +38,7 @@ func (l *Log) openSlot(o *frame.Open, step *Step) error {
 	}
 	s := &l.slots[o.Slot]
 	s.open = o
+	s.table = make([]int32, 0, pagesOf(l.cfg.Context)) // it does not grow while the session decodes
 	l.onUndo(func() { s.open = nil })
 	step.Opened = append(step.Opened, o)
 	return nil
@@ -49,7 +50,7 @@ func (l *Log) adopt(a *frame.Adopt, step *Step) error {
 		return err
 	}
 	switch {
-	case s.length() > 0 || s.adopted:
+	case s.length > 0 || s.adopted:
 		return invalid("slot %d is not fresh", a.Slot)
 	case a.Tokens == 0 || int(a.Tokens) != len(s.open.History):
 		return invalid("slot %d adopts %d positions, with %d ids of history", a.Slot, a.Tokens, len(s.open.History))
@@ -67,13 +68,12 @@ func (l *Log) adopt(a *frame.Adopt, step *Step) error {
 		s.table = append(s.table, l.prefix[name].page)
 		l.pages.hold(l.prefix[name].page)
 	}
-	s.ids = append(s.ids, s.open.History...)
-	s.names, s.adopted = names, true
+	s.length, s.names, s.adopted = len(s.open.History), names, true
 	l.onUndo(func() {
 		for _, page := range s.table {
 			l.pages.release(page)
 		}
-		s.table, s.ids, s.names, s.adopted = s.table[:0], s.ids[:0], nil, false
+		s.table, s.length, s.names, s.adopted = s.table[:0], 0, nil, false
 	})
 	step.Adopted = append(step.Adopted, Adopted{Slot: a.Slot, Tokens: int(a.Tokens)})
 	return nil
@@ -90,11 +90,11 @@ func (l *Log) publish(p *frame.Publish) error {
 	if err != nil {
 		return err
 	}
-	if int(p.Tokens) > s.length() || p.Tokens < PageTokens {
-		return invalid("slot %d publishes %d positions of %d", p.Slot, p.Tokens, s.length())
+	if int(p.Tokens) > s.length || p.Tokens < PageTokens {
+		return invalid("slot %d publishes %d positions of %d", p.Slot, p.Tokens, s.length)
 	}
 	whole := int(p.Tokens) / PageTokens
-	s.nameTo(whole) // a function of the ids: nothing to undo
+	l.nameTo(s, whole) // a function of the ids: nothing to undo
 	parent := s.root()
 	for i, name := range s.names[:whole] {
 		if l.prefix[name] == nil {
@@ -105,14 +105,14 @@ func (l *Log) publish(p *frame.Publish) error {
 	return nil
 }
 
-// nameTo makes names hold at least n identities.
-func (s *slot) nameTo(n int) {
+// nameTo makes a slot's names hold at least n identities.
+func (l *Log) nameTo(s *slot, n int) {
 	parent := s.root()
 	if len(s.names) > 0 {
 		parent = s.names[len(s.names)-1]
 	}
 	for i := len(s.names); i < n; i++ {
-		parent = Extend(parent, s.ids[i*PageTokens:])
+		parent = Extend(parent, l.idsOf(s.table[i]))
 		s.names = append(s.names, parent)
 	}
 }
@@ -175,20 +175,19 @@ func (l *Log) truncate(t *frame.Truncate) error {
 		return err
 	}
 	n := int(t.Len)
-	if n < 0 || n > s.length() {
-		return invalid("slot %d, which holds %d positions, truncated to %d", t.Slot, s.length(), n)
+	if n < 0 || n > s.length {
+		return invalid("slot %d, which holds %d positions, truncated to %d", t.Slot, s.length, n)
 	}
 	keep := pagesOf(n)
-	if n%PageTokens != 0 && n < s.length() && l.pages.shared(s.table[keep-1]) {
+	if n%PageTokens != 0 && n < s.length && l.pages.shared(s.table[keep-1]) {
 		return invalid("slot %d truncated to %d, inside a page that others hold", t.Slot, n)
 	}
 	gone := slices.Clone(s.table[keep:])
-	lost := slices.Clone(s.ids[n:])
-	names := s.names
+	held, names := s.length, s.names
 	for _, page := range gone {
 		l.pages.release(page)
 	}
-	s.table, s.ids = s.table[:keep], s.ids[:n]
+	s.table, s.length = s.table[:keep], n
 	if len(names) > n/PageTokens {
 		s.names = names[: n/PageTokens : n/PageTokens]
 	}
@@ -196,7 +195,7 @@ func (l *Log) truncate(t *frame.Truncate) error {
 		for _, page := range gone {
 			l.pages.hold(page)
 		}
-		s.table, s.ids, s.names = append(s.table, gone...), append(s.ids, lost...), names
+		s.table, s.length, s.names = append(s.table, gone...), held, names
 	})
 	return nil
 }

@@ -1,5 +1,7 @@
 package sample
 
+import "slices"
+
 // counter counts ids and lists those with a count, all in constant time. The
 // zero value counts nothing.
 type counter struct {
@@ -10,6 +12,11 @@ type counter struct {
 
 func newCounter(vocab int) counter {
 	return counter{count: make([]int32, vocab), where: make([]int32, vocab)}
+}
+
+// reserve makes room for n more ids, of those there are.
+func (c *counter) reserve(n int) {
+	c.ids = slices.Grow(c.ids, min(n, len(c.count)-len(c.ids)))
 }
 
 func (c *counter) add(id int32) {

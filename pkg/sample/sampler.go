@@ -3,6 +3,7 @@ package sample
 import (
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // ErrNotFinite says that the logits have a NaN, a positive infinity, or nothing
@@ -58,12 +59,19 @@ func New(spec Spec, vocab int, prompt []int32) *Sampler {
 		s.answer = newCounter(vocab)
 		s.adjust = true
 	}
-	s.ids = make([]int32, 0, len(prompt)+64)
+	s.ids = make([]int32, 0, len(prompt))
 	for _, id := range prompt {
 		s.push(id)
 	}
 	s.prompt = len(prompt)
 	return s
+}
+
+// Reserve makes room for n more ids, which Accept then takes without allocating.
+func (s *Sampler) Reserve(n int) {
+	s.ids = slices.Grow(s.ids, n)
+	s.window.reserve(n)
+	s.answer.reserve(n)
 }
 
 // Accept appends an id of the answer to the history.

@@ -23,6 +23,9 @@ const (
 var (
 	// ErrFormat says that there is no kernel for a weight format.
 	ErrFormat = errors.New("no cpu kernel for the weight format")
+	// ErrFloatMode says that a worker's thread does not round to nearest or
+	// drops denormals, so that a pass has other bits than those of the class.
+	ErrFloatMode = errors.New("wrong floating-point mode")
 	// ErrMemory says that an object does not fit the memory of the device.
 	ErrMemory = errors.New("out of device memory")
 )
@@ -83,8 +86,11 @@ func Open(cfg Config) (*Backend, error) {
 		log = slog.New(slog.DiscardHandler)
 	}
 	b := &Backend{
-		arenas:    map[*arena]struct{}{},
-		info:      compute.Info{Kind: "cpu", Name: processorName(), Class: class, Threads: threads, Memory: memory},
+		arenas: map[*arena]struct{}{},
+		info: compute.Info{
+			Kind: "cpu", Name: processorName(), Class: class,
+			Threads: threads, Memory: memory, NUMA: memoryNodes(),
+		},
 		level:     level,
 		ops:       vec.For(level),
 		reference: cfg.Reference,

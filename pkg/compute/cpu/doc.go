@@ -19,6 +19,11 @@
 // A row with a sum of squares that is not finite is listed in NotFinite and
 // counts as zeros from that norm on.
 //
+// All of this holds for rounding to nearest even with denormals kept. Each worker
+// looks at its thread's mode when it starts a pass; a wrong one fails the pass
+// with ErrFloatMode. It is not set right: whoever changed it may do so again
+// inside a pass, and an answer of other bits is worse than none.
+//
 // # Threads
 //
 // A pass is a list of steps; a step is a number of independent tasks. A gang of

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/shoal-llm/shoal/pkg/compute"
+	"github.com/shoal-llm/shoal/pkg/compute/cpu/floatmode"
 )
 
 // gang is the workers of a backend. Worker 0 is the goroutine that calls run.
@@ -101,7 +102,7 @@ func (g *gang) run(p *pass) compute.Completion {
 	g.workers[0].run(p)
 	g.current.Store(nil)
 	p.read()
-	return compute.Completion{Tag: p.tag, Elapsed: time.Since(start), NotFinite: p.notFinite()}
+	return compute.Completion{Tag: p.tag, Err: p.modeError(), Elapsed: time.Since(start), NotFinite: p.notFinite()}
 }
 
 // retire keeps a pass that is done until no worker is inside it, and returns
@@ -137,8 +138,10 @@ func (g *gang) stop() {
 	g.stopped.Wait()
 }
 
-// run takes tasks of each step until the pass is done.
+// run takes tasks of each step until the pass is done. It looks at the mode of
+// its thread first, which a library may have changed since the pass before.
 func (w *worker) run(p *pass) {
+	p.checkMode(floatmode.Read())
 	w.ownsThat = nil
 	for i := range p.steps {
 		w.help(p, &p.steps[i], &p.progress[i], i+1 < len(p.steps) || w == w.gang.workers[0])

@@ -1,10 +1,12 @@
 package cpu
 
 import (
+	"fmt"
 	"slices"
 	"sync/atomic"
 
 	"github.com/shoal-llm/shoal/pkg/compute"
+	"github.com/shoal-llm/shoal/pkg/compute/cpu/floatmode"
 	"github.com/shoal-llm/shoal/pkg/quant"
 )
 
@@ -20,7 +22,8 @@ type pass struct {
 	steps    []step
 	progress []progress // of each step
 	number   uint64
-	inside   atomic.Int32 // workers that may read the pass
+	inside   atomic.Int32  // workers that may read the pass
+	mode     atomic.Uint32 // floatmode.Mode of a worker's thread, if it is a wrong one
 
 	ints     []int32
 	bytes    []byte
@@ -70,6 +73,7 @@ func (p *pass) begin(batch *compute.Batch) {
 	p.ints, p.bytes, p.tiles = p.ints[:0], p.bytes[:0], p.tiles[:0]
 	p.products, p.queries = p.products[:0], p.queries[:0]
 	p.rows, p.heads, p.kvHeads, p.attends, p.need = list{}, 0, 0, list{}, need{}
+	p.mode.Store(0)
 	p.bad = grown(p.bad, batch.Rows)
 	clear(p.bad)
 	p.rows = p.cut(batch.Rows)
@@ -146,6 +150,22 @@ func (p *pass) read() {
 			dst = dst[copy(dst, b.row(i)[:b.cols]):]
 		}
 	}
+}
+
+// checkMode notes the mode in which a worker computes, if it changes bits.
+func (p *pass) checkMode(m floatmode.Mode) {
+	if m.Deviations() != "" {
+		p.mode.Store(uint32(m))
+	}
+}
+
+// modeError says that bits of the pass are not those of the class.
+func (p *pass) modeError() error {
+	mode := floatmode.Mode(p.mode.Load())
+	if mode == 0 {
+		return nil
+	}
+	return fmt.Errorf("%w: %s (control register %#x); find the library in this process that sets it, and restart", ErrFloatMode, mode.Deviations(), uint32(mode))
 }
 
 // notFinite returns the rows marked, or nil.

@@ -237,8 +237,10 @@ func (p *pass) Attend(dst, q compute.Buffer, c compute.Cache, layer int, a compu
 	p.checkPages(cache, layer)
 	tiles := p.queryTiles(a.Heads, spec.KVHeads)
 	p.need.headDim = max(p.need.headDim, spec.HeadDim)
-	for _, span := range p.batch.Spans { // the scores of the reference
-		p.need.exact = max(p.need.exact, span.Start+span.Count)
+	if p.be.reference {
+		for _, span := range p.batch.Spans { // scores, in room for whole pages
+			p.need.exact = max(p.need.exact, padTo(span.Start+span.Count, compute.PageTokens))
+		}
 	}
 	p.add(step{
 		kind: attend, dst: out, src: queries, cache: cache, layer: layer, heads: a.Heads,

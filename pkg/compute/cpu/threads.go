@@ -5,11 +5,17 @@ import (
 	"io/fs"
 	"path"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/cpu"
+
+	"github.com/shoal-llm/shoal/pkg/compute"
 )
+
+// maxProcessors bounds the processor numbers looked at.
+const maxProcessors = 1024
 
 // processorName returns what the machine is called in reports.
 func processorName() string {
@@ -48,6 +54,47 @@ func physicalCores(root fs.FS, allowed []int) int {
 		cores[string(siblings)] = true
 	}
 	return len(cores)
+}
+
+// numaOf returns the memory nodes of the machine and those on which the
+// processors in allowed lie, by the files of Linux.
+func numaOf(root fs.FS, allowed []int) compute.NUMA {
+	const nodes = "sys/devices/system/node"
+	online, err := fs.ReadFile(root, path.Join(nodes, "online"))
+	if err != nil {
+		return compute.NUMA{}
+	}
+	ids := numbers(string(online))
+	numa := compute.NUMA{Nodes: len(ids)}
+	for _, id := range ids {
+		list, _ := fs.ReadFile(root, path.Join(nodes, "node"+strconv.Itoa(id), "cpulist"))
+		here := numbers(string(list))
+		if slices.ContainsFunc(allowed, func(p int) bool { return slices.Contains(here, p) }) {
+			numa.On = append(numa.On, id)
+		}
+	}
+	return numa
+}
+
+// numbers reads a list of numbers and ranges, such as "0-3,8,10-11", as Linux
+// writes it. What is none, or beyond maxProcessors, is left out.
+func numbers(list string) []int {
+	var out []int
+	for part := range strings.SplitSeq(strings.TrimSpace(list), ",") {
+		first, last, ranged := strings.Cut(part, "-")
+		if !ranged {
+			last = first
+		}
+		from, err1 := strconv.Atoi(first)
+		to, err2 := strconv.Atoi(last)
+		if err1 != nil || err2 != nil || from < 0 {
+			continue
+		}
+		for n := from; n <= min(to, maxProcessors-1); n++ {
+			out = append(out, n)
+		}
+	}
+	return out
 }
 
 // cgroupFiles returns the contents of a file of the process's control group and

@@ -5,23 +5,15 @@ import (
 	"runtime"
 
 	"golang.org/x/sys/unix"
-)
 
-// maxProcessors bounds the processor numbers looked at.
-const maxProcessors = 1024
+	"github.com/shoal-llm/shoal/pkg/compute"
+)
 
 // availableThreads returns the number of physical cores that the process may
 // use: never more workers than free cores, or the barriers collapse.
 func availableThreads() int {
 	n := runtime.GOMAXPROCS(0)
-	var set unix.CPUSet
-	if err := unix.SchedGetaffinity(0, &set); err == nil {
-		var allowed []int
-		for i := range maxProcessors {
-			if set.IsSet(i) {
-				allowed = append(allowed, i)
-			}
-		}
+	if allowed := allowedProcessors(); len(allowed) > 0 {
 		n = min(n, physicalCores(os.DirFS("/"), allowed))
 	}
 	if cores := cgroupCores(os.DirFS("/")); cores != 0 {
@@ -29,6 +21,25 @@ func availableThreads() int {
 	}
 	return max(1, n)
 }
+
+// allowedProcessors returns the processors that the process may run on; none if
+// the system does not say.
+func allowedProcessors() []int {
+	var set unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &set); err != nil {
+		return nil
+	}
+	var allowed []int
+	for i := range maxProcessors {
+		if set.IsSet(i) {
+			allowed = append(allowed, i)
+		}
+	}
+	return allowed
+}
+
+// memoryNodes says where the workers may run: they are not tied to processors.
+func memoryNodes() compute.NUMA { return numaOf(os.DirFS("/"), allowedProcessors()) }
 
 func cgroupMemory() uint64 { return cgroupBytes(os.DirFS("/")) }
 

@@ -2,7 +2,11 @@
 
 package cpu
 
-import "runtime"
+import (
+	"runtime"
+
+	"github.com/shoal-llm/shoal/pkg/compute"
+)
 
 // availableThreads returns the number of processors that the process may use.
 func availableThreads() int { return max(1, min(runtime.NumCPU(), runtime.GOMAXPROCS(0))) }
@@ -11,3 +15,6 @@ func brand() string { return "" }
 
 // yield does nothing: only Linux has the call.
 func yield() {}
+
+// memoryNodes knows no files to read here.
+func memoryNodes() compute.NUMA { return compute.NUMA{} }

@@ -1,8 +1,11 @@
 package cpu
 
 import (
+	"reflect"
 	"testing"
 	"testing/fstest"
+
+	"github.com/shoal-llm/shoal/pkg/compute"
 )
 
 func files(content map[string]string) fstest.MapFS {
@@ -58,6 +61,33 @@ func TestPhysicalCores(t *testing.T) {
 		if got := physicalCores(topology, c.allowed); got != c.want {
 			t.Errorf("processors %v: %d cores, want %d", c.allowed, got, c.want)
 		}
+	}
+}
+
+func TestNUMA(t *testing.T) {
+	two := map[string]string{
+		"sys/devices/system/node/online":        "0,2\n",
+		"sys/devices/system/node/node0/cpulist": "0-3,8-11\n",
+		"sys/devices/system/node/node2/cpulist": "4-7,12-15\n",
+	}
+	for name, c := range map[string]struct {
+		files   map[string]string
+		allowed []int
+		want    compute.NUMA
+	}{
+		"both nodes":          {two, []int{3, 12}, compute.NUMA{Nodes: 2, On: []int{0, 2}}},
+		"one node":            {two, []int{5, 6}, compute.NUMA{Nodes: 2, On: []int{2}}},
+		"threads unknown":     {two, nil, compute.NUMA{Nodes: 2}},
+		"node without a list": {map[string]string{"sys/devices/system/node/online": "0-1"}, []int{0}, compute.NUMA{Nodes: 2}},
+		"nonsense":            {map[string]string{"sys/devices/system/node/online": "x,1-y,-4"}, []int{0}, compute.NUMA{}},
+		"no files":            {nil, []int{0}, compute.NUMA{}},
+	} {
+		if got := numaOf(files(c.files), c.allowed); !reflect.DeepEqual(got, c.want) {
+			t.Errorf("%s: %+v, want %+v", name, got, c.want)
+		}
+	}
+	if got := numbers("4000000000-4000000001,5,1000-2000"); len(got) != 25 {
+		t.Errorf("%d numbers of a list beyond all processors", len(got))
 	}
 }
 

@@ -23,8 +23,8 @@ var Arch = model.Arch{
 // layer is one decoder layer's weights.
 type layer struct {
 	attnNorm, ffnNorm compute.Vector
-	q, k, v, o        compute.Weight
-	gate, up, down    compute.Weight
+	qkv               []compute.Weight
+	o, gate, up, down compute.Weight
 }
 
 // stage is a part of a Llama model on a device.
@@ -42,6 +42,7 @@ type stage struct {
 	cache       compute.Cache
 
 	x, q, k, v, att, ffn, logits compute.Buffer
+	qkv                          []compute.Buffer // q, k, v
 }
 
 // Forward records one batch: embed on the first part, the layers, logits on the
@@ -67,7 +68,7 @@ func (s *stage) Forward(p compute.Pass, ids []int32, in []byte, logits []int32) 
 
 func (s *stage) forwardLayer(p compute.Pass, i int) {
 	l := &s.layers[i]
-	p.NormLinear([]compute.Buffer{s.q, s.k, s.v}, s.x, l.attnNorm, s.eps, []compute.Weight{l.q, l.k, l.v})
+	p.NormLinear(s.qkv, s.x, l.attnNorm, s.eps, l.qkv)
 	p.RopeStore(s.q, s.k, s.v, s.rope, s.cache, i)
 	p.Attend(s.att, s.q, s.cache, i, s.attn)
 	p.LinearAdd(s.x, l.o, s.att)

@@ -96,8 +96,8 @@ func (l *loader) layer(i int) layer {
 	name := func(n string) string { return fmt.Sprintf("blk.%d.%s.weight", i, n) }
 	return layer{
 		attnNorm: l.vector(name("attn_norm")), ffnNorm: l.vector(name("ffn_norm")),
-		q: l.matrix(name("attn_q")), k: l.matrix(name("attn_k")), v: l.matrix(name("attn_v")), o: l.matrix(name("attn_output")),
-		gate: l.matrix(name("ffn_gate")), up: l.matrix(name("ffn_up")), down: l.matrix(name("ffn_down")),
+		qkv: []compute.Weight{l.matrix(name("attn_q")), l.matrix(name("attn_k")), l.matrix(name("attn_v"))},
+		o:   l.matrix(name("attn_output")), gate: l.matrix(name("ffn_gate")), up: l.matrix(name("ffn_up")), down: l.matrix(name("ffn_down")),
 	}
 }
 
@@ -146,6 +146,7 @@ func (s *stage) allocate(l *loader, p params, lim model.Limits) {
 	qDim, kvDim := s.spec.Heads*s.spec.HeadDim, s.spec.KVHeads*s.spec.HeadDim
 	s.x = l.buffer(lim.Rows, s.spec.Hidden)
 	s.q, s.k, s.v = l.buffer(lim.Rows, qDim), l.buffer(lim.Rows, kvDim), l.buffer(lim.Rows, kvDim)
+	s.qkv = []compute.Buffer{s.q, s.k, s.v}
 	s.att, s.ffn = l.buffer(lim.Rows, qDim), l.buffer(lim.Rows, p.ffn)
 	if l.err != nil {
 		return

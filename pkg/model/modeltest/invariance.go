@@ -3,6 +3,7 @@ package modeltest
 import (
 	"fmt"
 	"math"
+	"slices"
 	"testing"
 
 	"github.com/shoal-llm/shoal/internal/golden"
@@ -96,10 +97,11 @@ func inCompany(tb testing.TB, l *engine.Local, ids []int32) []float32 {
 	if len(r.Sampled) != 1 {
 		tb.Fatalf("result %+v", r.Sampled)
 	}
+	logits := slices.Clone(r.Sampled[0].Logits)
 	for slot := range frame.Slot(8) {
 		closeSlot(tb, l, slot)
 	}
-	return r.Sampled[0].Logits
+	return logits
 }
 
 // sameBits fails the test at the first logit whose bits differ.

@@ -4,6 +4,7 @@
 package modeltest
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/shoal-llm/shoal/internal/library"
@@ -88,7 +89,7 @@ func step(tb testing.TB, l *engine.Local, ops []frame.Op, span frame.Span) []flo
 	if len(r.Sampled) != 1 || r.Sampled[0].Err != "" {
 		tb.Fatalf("result %+v", r.Sampled)
 	}
-	return r.Sampled[0].Logits
+	return slices.Clone(r.Sampled[0].Logits)
 }
 
 // closeSlot ends a session.
