@@ -59,8 +59,8 @@ type node struct {
 	stopTel  func(context.Context) error
 }
 
-// newLogger makes the logger that the flags ask for.
-func newLogger(c *cobra.Command) *slog.Logger {
+// logLevel is the level that the flags ask for.
+func logLevel(c *cobra.Command) slog.Level {
 	level := slog.LevelWarn // commands that print what matters themselves
 	switch c.Name() {
 	case "coordinator", "shard", "gateway":
@@ -69,6 +69,12 @@ func newLogger(c *cobra.Command) *slog.Logger {
 	if name, _ := c.Flags().GetString("log-level"); name != "" {
 		_ = level.UnmarshalText([]byte(name)) // checked with the settings
 	}
+	return level
+}
+
+// newLogger makes the logger that the flags ask for.
+func newLogger(c *cobra.Command) *slog.Logger {
+	level := logLevel(c)
 	format, _ := c.Flags().GetString("log-format")
 	w := c.ErrOrStderr()
 	return telemetry.Logger(w, level, format == "json" || format == "auto" && !terminal(w))
@@ -176,6 +182,7 @@ func (n *node) gossip(o nodeOptions, devices []cluster.Device) (*cluster.Cluster
 	if err != nil {
 		return nil, portError("--gossip-addr", o.gossipAddr, err)
 	}
+	n.tel.WatchMembers(func() (alive, refused int) { return len(c.Members()), len(c.Refused()) })
 	return c, nil
 }
 

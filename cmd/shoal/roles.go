@@ -19,8 +19,6 @@ import (
 	"github.com/shoal-llm/shoal/internal/pki"
 	"github.com/shoal-llm/shoal/internal/telemetry/admin"
 	"github.com/shoal-llm/shoal/internal/wire"
-	"github.com/shoal-llm/shoal/pkg/compute"
-	"github.com/shoal-llm/shoal/pkg/quant/formats"
 	"github.com/shoal-llm/shoal/services/coordinator"
 	"github.com/shoal-llm/shoal/services/gateway"
 	"github.com/shoal-llm/shoal/services/shard"
@@ -121,9 +119,11 @@ type shardOptions struct {
 	models string
 	config shard.Config
 	device deviceOptions
+	gpu    gpuOptions
 }
 
 func (o *shardOptions) flags(f *pflag.FlagSet) {
+	o.gpu.flags(f)
 	f.IntVar(&o.config.Chunk, "chunk", 0, "rows of one prompt in a step; 0 is as many as a step has")
 	o.device.flags(f)
 }
@@ -154,16 +154,16 @@ func runShard(c *cobra.Command, o shardOptions, opts nodeOptions) error {
 	if err != nil {
 		return err
 	}
-	be, err := openDevice(o.device, n.log)
+	d, err := o.open(ctx, n, secret, library.Library{Dir: o.models}, logLevel(c))
 	if err != nil {
 		return err
 	}
-	defer be.Close()
-	members, err := n.gossip(opts, describe(be))
+	defer d.close()
+	members, err := n.gossip(opts, d.describe())
 	if err != nil {
 		return err
 	}
-	s, err := makeShard(n, library.Library{Dir: o.models}, o.config, be)
+	s, err := d.shard(n, o.config)
 	if err != nil {
 		return err
 	}
@@ -171,40 +171,8 @@ func runShard(c *cobra.Command, o shardOptions, opts nodeOptions) error {
 	if err != nil {
 		return err
 	}
-	n.log.Info("shard started", "device", be.Info().Name, "threads", be.Info().Threads, "memory", be.Info().Memory,
-		"grpc", n.grpcAddr(), "gossip", members.Addr(), "admin", adm.Addr())
-	return n.run(ctx, members.Run, s.Run, adm.Run)
-}
-
-// describe says in gossip what a shard computes on.
-func describe(be compute.Backend) []cluster.Device {
-	info := be.Info()
-	return []cluster.Device{{Backend: info.Kind, Name: info.Name, UsableBytes: info.Memory}}
-}
-
-// makeShard measures the device's fingerprint, tunes the process for it and makes
-// the shard.
-func makeShard(n *node, lib library.Library, cfg shard.Config, be compute.Backend) (*shard.Shard, error) {
-	print, err := compute.SelfTest(be, formats.All())
-	if err != nil {
-		return nil, fmt.Errorf("self-test of %s: %w", be.Info().Name, err)
-	}
-	tuneRuntime(be)
-	cfg.Version, cfg.KernelSet = version, kernelSet
-	return shard.New(cfg, shard.Deps{
-		Identity: n.identity, Listener: n.listener, Telemetry: n.tel, Log: n.log,
-		Devices: []shard.Device{{Backend: be, Fingerprint: print}},
-		Open: func(name string) (*shard.Model, error) {
-			m, err := lib.Open(name)
-			if err != nil {
-				return nil, err
-			}
-			return &shard.Model{
-				Arch: m.Arch, Spec: m.Spec, Source: m.Source, Digest: m.Digest, Bytes: m.Bytes, Close: m.Close,
-				Spelling: m.Spelling,
-			}, nil
-		},
-	})
+	n.log.Info("shard started", "devices", d.String(), "grpc", n.grpcAddr(), "gossip", members.Addr(), "admin", adm.Addr())
+	return n.run(ctx, members.Run, s.Run, d.children.run(s), adm.Run)
 }
 
 // gatewayOptions are the flags of a gateway.

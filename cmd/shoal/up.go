@@ -15,7 +15,6 @@ import (
 	"github.com/shoal-llm/shoal/internal/pki"
 	"github.com/shoal-llm/shoal/internal/telemetry"
 	"github.com/shoal-llm/shoal/internal/telemetry/admin"
-	"github.com/shoal-llm/shoal/pkg/compute"
 	"github.com/shoal-llm/shoal/services/coordinator"
 	"github.com/shoal-llm/shoal/services/gateway"
 )
@@ -119,11 +118,6 @@ func (u *up) start(c *cobra.Command, o *upOptions, model coordinator.Model) erro
 	if err != nil {
 		return err
 	}
-	be, err := openDevice(o.shard.device, log)
-	if err != nil {
-		return err
-	}
-	u.close = append(u.close, be.Close)
 	members, err := cn.gossip(copts, nil)
 	if err != nil {
 		return err
@@ -132,7 +126,16 @@ func (u *up) start(c *cobra.Command, o *upOptions, model coordinator.Model) erro
 	if err != nil {
 		return err
 	}
-	smembers, err := sn.gossip(sopts, describe(be))
+	lib := library.Library{Dir: o.coordinator.models}
+	if model.Path != "" { // the plan names it; here it is this file
+		lib.Paths = map[string]string{model.Name: model.Path}
+	}
+	d, err := o.shard.open(ctx, sn, secret, lib, logLevel(c))
+	if err != nil {
+		return err
+	}
+	u.close = append(u.close, d.close)
+	smembers, err := sn.gossip(sopts, d.describe())
 	if err != nil {
 		return err
 	}
@@ -143,11 +146,7 @@ func (u *up) start(c *cobra.Command, o *upOptions, model coordinator.Model) erro
 	if err != nil {
 		return err
 	}
-	lib := library.Library{Dir: o.coordinator.models}
-	if model.Path != "" { // the plan names it; here it is this file
-		lib.Paths = map[string]string{model.Name: model.Path}
-	}
-	s, err := makeShard(sn, lib, o.shard.config, be)
+	s, err := d.shard(sn, o.shard.config)
 	if err != nil {
 		return err
 	}
@@ -155,9 +154,9 @@ func (u *up) start(c *cobra.Command, o *upOptions, model coordinator.Model) erro
 	if err != nil {
 		return err
 	}
-	u.greet(model, be, g, adm.Addr())
+	u.greet(model, d, g, adm.Addr())
 	report := func(ctx context.Context) error { return u.reportReady(ctx, co) }
-	return together(ctx, frontFirst(g.Run, gossip(members), co.Run, gossip(smembers), s.Run), adm.Run, report)
+	return together(ctx, frontFirst(g.Run, gossip(members), co.Run, gossip(smembers), s.Run, d.children.run(s)), adm.Run, report)
 }
 
 // gossip takes part until its context ends, without a good-bye: who would hear
@@ -170,10 +169,19 @@ func gossip(members *cluster.Cluster) part {
 }
 
 // greet prints where everything is, before the model is loaded.
-func (u *up) greet(model coordinator.Model, be compute.Backend, g *gateway.Gateway, adminAddr string) {
-	info, url := be.Info(), g.URL()
+func (u *up) greet(model coordinator.Model, d *devices, g *gateway.Gateway, adminAddr string) {
+	url := g.URL()
 	fmt.Fprintf(u.out, "  ✓ model %-10s %d layers · %s · %s\n", model.Name, model.Facts.Layers(), model.Precision, bytesText(uint64(model.Size)))
-	fmt.Fprintf(u.out, "  ✓ device %-9s %s · %d threads · %s usable\n", info.Kind, info.Name, info.Threads, bytesText(info.Memory))
+	if d.cpu != nil {
+		info := d.cpu.Info()
+		fmt.Fprintf(u.out, "  ✓ device %-9s %s · %d threads · %s usable\n", info.Kind, info.Name, info.Threads, bytesText(info.Memory))
+	}
+	if why := d.children.set.noGPU; why != "" {
+		fmt.Fprintf(u.out, "  · no GPU: %s\n", why)
+	}
+	for _, a := range d.children.set.gpus {
+		fmt.Fprintf(u.out, "  ✓ device gpu%-6d %s · %s\n", a.Index, a.Name, a.API)
+	}
 	fmt.Fprintf(u.out, "  ➜ Chat   %s\n  ➜ API    %s/v1   (no key needed on this machine)\n", url, url)
 	fmt.Fprintf(u.out, "  ➜ gRPC   %s   ➜ Admin  http://%s/metrics\n", g.GRPCAddr(), adminAddr)
 	if at := g.OllamaAddr(); at != nil {

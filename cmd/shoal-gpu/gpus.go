@@ -1,0 +1,41 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/shoal-llm/shoal/internal/supervise"
+	"github.com/shoal-llm/shoal/pkg/compute"
+	"github.com/shoal-llm/shoal/pkg/compute/webgpu"
+)
+
+// webGPUs drives the GPUs of this machine.
+func webGPUs() driver { return driver{adapters: listGPUs, open: openGPU} }
+
+func listGPUs() ([]supervise.Adapter, error) {
+	list, err := webgpu.Adapters()
+	if err != nil {
+		return nil, err
+	}
+	var out []supervise.Adapter
+	for _, a := range list {
+		out = append(out, supervise.Adapter{Index: a.Index, Name: a.Name, API: a.API, Driver: a.Driver, Software: a.Software})
+	}
+	return out, nil
+}
+
+func openGPU(a supervise.Adapter, o openOptions) (compute.Backend, error) {
+	return webgpu.Open(webgpu.Config{
+		Adapter: strconv.Itoa(a.Index), Software: a.Software, Memory: o.memory, Tuning: tuningFile(), Retune: o.tune, Log: o.log,
+	})
+}
+
+// tuningFile is where measured tile shapes are kept; empty is nowhere.
+func tuningFile() string {
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		return ""
+	}
+	return filepath.Join(dir, "shoal", "gpu-tuning.json")
+}

@@ -1,0 +1,137 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/shoal-llm/shoal/internal/library"
+	"github.com/shoal-llm/shoal/internal/pki"
+	"github.com/shoal-llm/shoal/internal/supervise"
+	"github.com/shoal-llm/shoal/internal/synthetic"
+	"github.com/shoal-llm/shoal/internal/telemetry"
+	"github.com/shoal-llm/shoal/pkg/compute"
+	"github.com/shoal-llm/shoal/services/shard"
+)
+
+func newServe(d driver) *cobra.Command {
+	return &cobra.Command{
+		Use:    "serve",
+		Short:  "Serve one device to a cluster, as the shard role of shoal asks on standard input",
+		Hidden: true,
+		Args:   cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			signal.Ignore(os.Interrupt) // the parent, which gets it too, says when to end
+			return serve(c.Context(), d, os.Stdin, os.Stdout, os.Stderr)
+		},
+	}
+}
+
+// serve is a shard node with one device, until the parent ends it.
+func serve(ctx context.Context, d driver, in io.Reader, out, logs io.Writer) (err error) {
+	parent, err := supervise.Meet(in, out)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := parent.Follow(ctx)
+	defer cancel()
+	s := parent.Settings
+	refuse := func(reason error) error {
+		parent.Report(supervise.Report{State: supervise.Refused, Reason: reason.Error()})
+		return reason
+	}
+	if s.Version != version {
+		return refuse(fmt.Errorf("%s is version %s and shoal version %s: install both of one version", supervise.Program, version, s.Version))
+	}
+	quietCollector()
+	log := telemetry.Logger(logs, logLevel(s.LogLevel), true)
+	be, err := d.open(s.Adapter, openOptions{memory: s.Memory, log: log})
+	if err != nil {
+		return fmt.Errorf("open %s: %w", s.Adapter.Name, err)
+	}
+	defer func() { err = errors.Join(err, be.Close()) }()
+	print, err := verify(be)
+	if errors.Is(err, compute.ErrLost) {
+		return err
+	}
+	if err != nil {
+		return refuse(fmt.Errorf("device %s is wrong: %w", s.Adapter.Name, err))
+	}
+	tel, stop, err := telemetry.New(ctx, telemetry.Options{ServiceName: "shoal", Version: version, NodeID: s.Node, Role: string(pki.Shard)})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		const flush = 2 * time.Second
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), flush)
+		defer cancel()
+		err = errors.Join(err, stop(ctx))
+	}()
+	node, listener, err := join(s)
+	if err != nil {
+		return err
+	}
+	sh, err := shard.New(shard.Config{Version: version, KernelSet: s.KernelSet, Chunk: s.Chunk}, shard.Deps{
+		Identity: node, Listener: listener, Telemetry: tel, Log: log,
+		Devices: []shard.Device{{Backend: be, Fingerprint: print}}, Open: opener(s),
+	})
+	if err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	parent.Report(supervise.Report{State: supervise.Ready, Port: listener.Addr().(*net.TCPAddr).Port})
+	return sh.Run(ctx)
+}
+
+// join makes the identity of the node and its listener.
+func join(s supervise.Settings) (*pki.Identity, net.Listener, error) {
+	secret, err := pki.ParseSecret(s.Secret)
+	if err != nil {
+		return nil, nil, err
+	}
+	id, err := pki.New(secret, pki.Node{ID: s.Node, Roles: []pki.Role{pki.Shard}})
+	if err != nil {
+		return nil, nil, err
+	}
+	l, err := net.Listen("tcp", s.Listen)
+	if err != nil {
+		return nil, nil, fmt.Errorf("listen to other nodes: %w", err)
+	}
+	return id, l, nil
+}
+
+// opener opens the models of plans.
+func opener(s supervise.Settings) func(name string) (*shard.Model, error) {
+	lib := library.Library{Dir: s.Models, Paths: s.Paths}
+	return func(name string) (*shard.Model, error) {
+		if s.Synthetic && strings.HasPrefix(name, synthetic.Prefix) {
+			m, err := synthetic.Open(name)
+			if err != nil {
+				return nil, err
+			}
+			return &shard.Model{
+				Arch: m.Arch, Spec: m.Spec, Source: m.Source, Digest: m.Digest, Bytes: m.Bytes, Close: func() error { return nil },
+			}, nil
+		}
+		m, err := lib.Open(name)
+		if err != nil {
+			return nil, err
+		}
+		return shard.NewModel(m), nil
+	}
+}
+
+// logLevel reads a level; what cannot be read is info.
+func logLevel(name string) slog.Level {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(name))
+	return level
+}
