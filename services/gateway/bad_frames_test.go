@@ -108,7 +108,7 @@ func (s *rawSocket) wantClose(code websocket.StatusCode) {
 	}
 }
 
-// W04, W05, W06: what is no WebSocket closes the socket with the code that says
+// W04, W05, W06, W12: what is no WebSocket closes the socket with the code that says
 // what was wrong, on both protocols, and stops what ran on it.
 func TestBadFrames(t *testing.T) {
 	f := serve(t, func(c *Config, _ *Deps) { c.Limits.SocketFrame = 64 << 10 })
@@ -126,12 +126,19 @@ func TestBadFrames(t *testing.T) {
 		"RSV2":                      {wireFrame(fin|0x20|opText, "{}"), broken},
 		"RSV3":                      {wireFrame(fin|0x10|opText, "{}"), broken},
 		"opcode 3":                  {wireFrame(fin|3, "{}"), broken},
+		"opcode 4":                  {wireFrame(fin|4, "{}"), broken},
+		"opcode 5":                  {wireFrame(fin|5, "{}"), broken},
+		"opcode 6":                  {wireFrame(fin|6, "{}"), broken},
+		"opcode 12":                 {wireFrame(fin|12, "{}"), broken},
+		"opcode 13":                 {wireFrame(fin|13, "{}"), broken},
+		"opcode 14":                 {wireFrame(fin|14, "{}"), broken},
 		"opcode 7":                  {wireFrame(fin|7, "{}"), broken},
 		"opcode 11":                 {wireFrame(fin|11, "{}"), broken},
 		"opcode 15":                 {wireFrame(fin|15, "{}"), broken},
 		"long ping":                 {wireFrame(fin|opPing, strings.Repeat("x", 126)), broken},
 		"long close":                {wireFrame(fin|opClose, strings.Repeat("x", 126)), broken},
 		"fragmented ping":           {wireFrame(opPing, "x"), broken},
+		"fragmented close":          {wireFrame(opClose, "\x03\xe8"), broken},
 		"continuation of nothing":   {wireFrame(fin|opContinued, "{}"), broken},
 		"text inside a message":     {join(wireFrame(opText, "{"), wireFrame(fin|opText, "}")), broken},
 		"close code 0":              {closeFrame(0, ""), broken},
@@ -141,6 +148,7 @@ func TestBadFrames(t *testing.T) {
 		"close code 1006":           {closeFrame(1006, ""), broken},
 		"close code 5000":           {closeFrame(5000, ""), broken},
 		"close of one byte":         {wireFrame(fin|opClose, "x"), broken},
+		"close reason, no UTF-8":    {closeFrame(1000, "\xff"), websocket.StatusInvalidFramePayloadData},
 		"invalid UTF-8":             {wireFrame(fin|opText, "\"\xff\""), websocket.StatusInvalidFramePayloadData},
 		"invalid UTF-8, fragmented": {join(wireFrame(opText, "\"\xe2\x82"), wireFrame(fin|opContinued, "\"")), websocket.StatusInvalidFramePayloadData},
 		"2^63-1 bytes":              {huge, websocket.StatusMessageTooBig},
@@ -221,6 +229,7 @@ func TestBadHandshakes(t *testing.T) {
 		"no upgrade":   {"HTTP/1.1", version + key, []int{426}},
 		"other":        {"HTTP/1.1", connection + "Upgrade: h2c\r\n" + version + key, []int{426}},
 		"HTTP/1.0":     {"HTTP/1.0", connection + upgrade + version + key, []int{400, 426}},
+		"compression":  {"HTTP/1.1", connection + upgrade + version + key + "Sec-WebSocket-Extensions: permessage-deflate\r\n", []int{101}},
 		"two protocol": {"HTTP/1.1", connection + upgrade + version + key + "Sec-WebSocket-Protocol: " + richProtocol + ", " + plainProtocol + "\r\n", []int{101}},
 	} {
 		conn, err := net.Dial("tcp", f.HTTPAddr().String())
@@ -239,6 +248,9 @@ func TestBadHandshakes(t *testing.T) {
 			}
 			if !found {
 				t.Errorf("%s: status %d, want %v", name, resp.StatusCode, c.status)
+			}
+			if taken := resp.Header.Get("Sec-WebSocket-Extensions"); taken != "" { // W06: no deflate, no bomb
+				t.Errorf("%s: the extension %q is taken up", name, taken)
 			}
 			if name == "two protocol" && resp.Header.Get("Sec-WebSocket-Protocol") != richProtocol {
 				t.Errorf("the protocol is %q, want the one that was offered first", resp.Header.Get("Sec-WebSocket-Protocol"))

@@ -6,7 +6,6 @@ import (
 	"net"
 	"strings"
 	"testing"
-	"time"
 )
 
 // TestBadChatRequests holds rows of requests that no coordinator may ever see.
@@ -270,33 +269,4 @@ func (endlessReader) Read(p []byte) (int, error) {
 		p[i] = 'a'
 	}
 	return len(p), nil
-}
-
-// A16: requests that two servers would read differently.
-func TestSmuggling(t *testing.T) {
-	f := serve(t)
-	address := strings.TrimPrefix(f.url, "http://")
-	for name, text := range map[string]string{
-		"two lengths":        "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}x",
-		"space before colon": "GET /livez HTTP/1.1\r\nHost : localhost\r\n\r\n",
-		"two hosts":          "GET /livez HTTP/1.1\r\nHost: localhost\r\nHost: evil.com\r\n\r\n",
-		"no host":            "GET /livez HTTP/1.1\r\n\r\n",
-		"bad encoding":       "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
-	} {
-		t.Run(name, func(t *testing.T) {
-			conn, err := net.Dial("tcp", address)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer conn.Close()
-			conn.SetDeadline(time.Now().Add(patience))
-			if _, err := io.WriteString(conn, text); err != nil {
-				t.Fatal(err)
-			}
-			reply, _ := io.ReadAll(conn)
-			if !strings.HasPrefix(string(reply), "HTTP/1.1 4") && !strings.HasPrefix(string(reply), "HTTP/1.1 501") {
-				t.Errorf("reply %q", reply)
-			}
-		})
-	}
 }

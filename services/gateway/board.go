@@ -36,29 +36,38 @@ type clusterReport struct {
 	Reason      string                `json:"reason"` // why it is not
 	Nodes       map[string]nodeReport `json:"nodes"`
 	Models      map[string]modelFacts `json:"models"`
-	Plan        *planReport           `json:"plan,omitempty"`
-	Sessions    sessionReport         `json:"sessions"`
-	Totals      totalReport           `json:"totals"`
-	Rates       rateReport            `json:"rates"`
-	Gateway     gatewayReport         `json:"gateway"`
-	Events      []eventReport         `json:"events"` // the last few, oldest first
+	Plan        *planReport           `json:"plan,omitempty"` // the first of pipelines
+	Pipelines   []pipelineReport      `json:"pipelines,omitempty"`
+	Spares      []stageReport         `json:"spares,omitempty"` // whose weights are held in reserve
+	Explanation string                `json:"explanation"`      // why the plan is what it is, in sentences
+
+	Links map[string]map[string]linkReport `json:"links,omitempty"` // measured, by from and to
+
+	Sessions sessionReport `json:"sessions"`
+	Totals   totalReport   `json:"totals"`
+	Rates    rateReport    `json:"rates"`
+	Gateway  gatewayReport `json:"gateway"`
+	Events   []eventReport `json:"events"` // the last few, oldest first
 }
 
 type nodeReport struct {
 	Address string         `json:"address"`
 	State   string         `json:"state"` // joining, ready, lost, refused
 	Reason  string         `json:"reason"`
+	Aside   string         `json:"aside"` // why it is given nothing; empty when it may be used
 	Version string         `json:"version"`
 	Devices []deviceReport `json:"devices"`
 }
 
 type deviceReport struct {
-	Index         uint32 `json:"index"`
-	Kind          string `json:"kind"`
-	Name          string `json:"name"`
-	NumericsClass string `json:"numericsClass"`
-	MemoryBytes   uint64 `json:"memoryBytes"`
-	Threads       uint32 `json:"threads"`
+	Index         uint32   `json:"index"`
+	Kind          string   `json:"kind"`
+	Name          string   `json:"name"`
+	NumericsClass string   `json:"numericsClass"`
+	MemoryBytes   uint64   `json:"memoryBytes"`
+	Threads       uint32   `json:"threads"`
+	NUMANodes     uint32   `json:"numaNodes"`   // of the machine; 0 is unknown
+	OnNUMANodes   []uint32 `json:"onNumaNodes"` // those that the threads may run on
 }
 
 // planReport is the pipeline in force.
@@ -139,11 +148,15 @@ func (g *Gateway) reportOf(s *pb.ClusterResponse, rates rateReport) *clusterRepo
 		V: 1, TimeMs: time.Now().UnixMilli(), Cluster: s.GetCluster(), Coordinator: s.GetCoordinator(),
 		Epoch: s.GetEpoch(), Ready: s.GetReady(), Reason: s.GetReason(),
 		Nodes: map[string]nodeReport{}, Models: map[string]modelFacts{}, Plan: planReportOf(s.GetPipeline()),
+		Pipelines: pipelineReports(s.GetPipelines()), Explanation: s.GetExplanation(), Links: linkReports(s.GetLinks()),
 		Sessions: sessionReport{s.GetRunning(), s.GetWaiting()},
 		Totals:   totalReport{t.GetRequests(), t.GetPromptTokens(), t.GetGeneratedTokens(), t.GetFailed()},
 		Rates:    rates,
 		Gateway:  gatewayReport{g.sockets.inside.Load(), g.shelf.size()},
 		Events:   []eventReport{},
+	}
+	for _, spare := range s.GetSpares() {
+		r.Spares = append(r.Spares, stageReportOf(spare))
 	}
 	for _, n := range s.GetNodes() {
 		r.Nodes[n.GetNode()] = nodeReportOf(n)
@@ -159,11 +172,13 @@ func (g *Gateway) reportOf(s *pb.ClusterResponse, rates rateReport) *clusterRepo
 
 func nodeReportOf(n *pb.NodeInfo) nodeReport {
 	r := nodeReport{
-		Address: n.GetAddress(), State: n.GetState(), Reason: n.GetReason(), Version: n.GetVersion(), Devices: []deviceReport{},
+		Address: n.GetAddress(), State: n.GetState(), Reason: n.GetReason(), Aside: n.GetAside(), Version: n.GetVersion(),
+		Devices: []deviceReport{},
 	}
 	for _, d := range n.GetDevices() {
 		r.Devices = append(r.Devices, deviceReport{
 			d.GetIndex(), d.GetKind(), d.GetName(), d.GetNumericsClass(), d.GetMemoryBytes(), d.GetThreads(),
+			d.GetNumaNodes(), append([]uint32{}, d.GetOnNumaNodes()...), // never null
 		})
 	}
 	return r
@@ -175,11 +190,13 @@ func planReportOf(p *pb.Pipeline) *planReport {
 	}
 	r := &planReport{Context: p.GetContext(), Pages: p.GetPages(), Slots: p.GetSlots(), Rows: p.GetRows(), Stages: []stageReport{}}
 	for _, s := range p.GetStages() {
-		r.Stages = append(r.Stages, stageReport{
-			s.GetNode(), s.GetDevice(), s.GetFirst(), s.GetEnd(), s.GetEmbed(), s.GetHead(), s.GetNumericsClass(),
-		})
+		r.Stages = append(r.Stages, stageReportOf(s))
 	}
 	return r
+}
+
+func stageReportOf(s *pb.Stage) stageReport {
+	return stageReport{s.GetNode(), s.GetDevice(), s.GetFirst(), s.GetEnd(), s.GetEmbed(), s.GetHead(), s.GetNumericsClass()}
 }
 
 // boardFrame is a frame of /v1/cluster/stream: first a snapshot, then deltas

@@ -18,12 +18,26 @@ func clusterState() *pb.ClusterResponse {
 		Cluster: "c1", Coordinator: "ada", Epoch: 257, Ready: true, Running: 2, Waiting: 1,
 		Models: []*pb.ModelInfo{{Name: "tiny", State: "ready", Precision: "int8", Context: 2048, Layers: 8, Stages: []string{"ada/0 [0..8) embed head"}}},
 		Nodes: []*pb.NodeInfo{
-			{Node: "ada", Address: "10.0.0.1:7700", State: "ready", Version: "1", Devices: []*pb.Device{{Kind: "cpu", Name: "a cpu", MemoryBytes: 1 << 30, Threads: 2}}},
-			{Node: "bob", State: "lost", Reason: "gone"},
+			{Node: "ada", Address: "10.0.0.1:7700", State: "ready", Version: "1", Devices: []*pb.Device{{Kind: "cpu", Name: "a cpu", MemoryBytes: 1 << 30, Threads: 2, NumaNodes: 2, OnNumaNodes: []uint32{1}}}},
+			{Node: "bob", State: "lost", Reason: "gone", Aside: "drained"},
 		},
 		Pipeline: &pb.Pipeline{Context: 2048, Pages: 64, Slots: 4, Rows: 256, Stages: []*pb.Stage{{Node: "ada", End: 8, Embed: true, Head: true, NumericsClass: "f32"}}},
-		Totals:   &pb.Totals{Requests: 10, PromptTokens: 100, GeneratedTokens: 1000, Failed: 1},
-		Events:   []*pb.ClusterEvent{{Number: 1, TimeMs: 5, Kind: "node_joined", Node: "ada"}},
+		Pipelines: []*pb.PipelineInfo{
+			{
+				Pipeline: &pb.Pipeline{Id: 1, Epoch: 256, Context: 2048, Stages: []*pb.Stage{{Node: "ada", End: 8}}}, State: "ready",
+				Running: 2, FreePages: 60, Fingerprint: "f00d", Speed: &pb.PipelineSpeed{
+					Token: .01, TokenMeasured: .02, FirstToken: .5, Prompt: 512, Back: .001, Rate: 200, Streams: 8,
+					Stages: []*pb.StageSpeed{{Decode: .01, DecodeMeasured: .02, Prefill: .2, Hop: .003, Bytes: 10, BytesMeasured: 12, Assumed: true}},
+				},
+			},
+			{Pipeline: &pb.Pipeline{Id: 2}, State: "loading"},
+		},
+		Spares:      []*pb.Stage{{Node: "bob", First: 4, End: 8}},
+		Links:       []*pb.LinkSpeed{{From: "ada", To: "bob", DelaySeconds: .001, Rate: 1e8}, {From: "bob", To: "ada", DelaySeconds: .002, Rate: 2e8}},
+		Explanation: "One machine is fastest.",
+
+		Totals: &pb.Totals{Requests: 10, PromptTokens: 100, GeneratedTokens: 1000, Failed: 1},
+		Events: []*pb.ClusterEvent{{Number: 1, TimeMs: 5, Kind: "node_joined", Node: "ada"}},
 	}
 }
 
@@ -50,10 +64,11 @@ func TestClusterReport(t *testing.T) {
 	want := frame{
 		"v": 1., "cluster": "c1", "coordinator": "ada", "epoch": 257., "ready": true, "reason": "",
 		"nodes": map[string]any{
-			"ada": map[string]any{"address": "10.0.0.1:7700", "state": "ready", "reason": "", "version": "1", "devices": []any{
-				map[string]any{"index": 0., "kind": "cpu", "name": "a cpu", "numericsClass": "", "memoryBytes": float64(1 << 30), "threads": 2.},
+			"ada": map[string]any{"address": "10.0.0.1:7700", "state": "ready", "reason": "", "aside": "", "version": "1", "devices": []any{
+				map[string]any{"index": 0., "kind": "cpu", "name": "a cpu", "numericsClass": "", "memoryBytes": float64(1 << 30), "threads": 2.,
+					"numaNodes": 2., "onNumaNodes": []any{1.}},
 			}},
-			"bob": map[string]any{"address": "", "state": "lost", "reason": "gone", "version": "", "devices": []any{}},
+			"bob": map[string]any{"address": "", "state": "lost", "reason": "gone", "aside": "drained", "version": "", "devices": []any{}},
 		},
 		"models": map[string]any{"tiny": map[string]any{
 			"state": "ready", "precision": "int8", "context": 2048., "layers": 8., "stages": []any{"ada/0 [0..8) embed head"},
@@ -62,10 +77,35 @@ func TestClusterReport(t *testing.T) {
 		"plan": map[string]any{"context": 2048., "pages": 64., "slots": 4., "rows": 256., "stages": []any{
 			map[string]any{"node": "ada", "device": 0., "first": 0., "end": 8., "embed": true, "head": true, "numericsClass": "f32"},
 		}},
-		"sessions": map[string]any{"running": 2., "waiting": 1.},
-		"totals":   map[string]any{"requests": 10., "promptTokens": 100., "generatedTokens": 1000., "failed": 1.},
-		"gateway":  map[string]any{"sockets": 0., "resumable": 0.},
-		"events":   []any{map[string]any{"number": 1., "timeMs": 5., "kind": "node_joined", "node": "ada", "text": ""}},
+		"pipelines": []any{
+			map[string]any{
+				"id": 1., "epoch": 256., "state": "ready", "running": 2., "freePages": 60., "fingerprint": "f00d",
+				"plan": map[string]any{"context": 2048., "pages": 0., "slots": 0., "rows": 0., "stages": []any{
+					map[string]any{"node": "ada", "device": 0., "first": 0., "end": 8., "embed": false, "head": false, "numericsClass": ""},
+				}},
+				"speed": map[string]any{
+					"tokenSeconds": .01, "tokenSecondsMeasured": .02, "firstTokenSeconds": .5, "promptTokens": 512., "backSeconds": .001,
+					"tokensPerSecond": 200., "streams": 8., "stages": []any{map[string]any{
+						"decodeSeconds": .01, "decodeSecondsMeasured": .02, "prefillSeconds": .2, "hopSeconds": .003,
+						"bytes": 10., "bytesMeasured": 12., "assumed": true,
+					}},
+				},
+			},
+			map[string]any{
+				"id": 2., "epoch": 0., "state": "loading", "running": 0., "freePages": 0., "fingerprint": "",
+				"plan": map[string]any{"context": 0., "pages": 0., "slots": 0., "rows": 0., "stages": []any{}},
+			},
+		},
+		"spares": []any{map[string]any{"node": "bob", "device": 0., "first": 4., "end": 8., "embed": false, "head": false, "numericsClass": ""}},
+		"links": map[string]any{
+			"ada": map[string]any{"bob": map[string]any{"delaySeconds": .001, "bytesPerSecond": 1e8}},
+			"bob": map[string]any{"ada": map[string]any{"delaySeconds": .002, "bytesPerSecond": 2e8}},
+		},
+		"explanation": "One machine is fastest.",
+		"sessions":    map[string]any{"running": 2., "waiting": 1.},
+		"totals":      map[string]any{"requests": 10., "promptTokens": 100., "generatedTokens": 1000., "failed": 1.},
+		"gateway":     map[string]any{"sockets": 0., "resumable": 0.},
+		"events":      []any{map[string]any{"number": 1., "timeMs": 5., "kind": "node_joined", "node": "ada", "text": ""}},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

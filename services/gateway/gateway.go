@@ -50,6 +50,7 @@ type Gateway struct {
 	shelf     *shelf
 	tickets   *tickets
 	flights   *flights
+	repeats   *repeats
 	board     *board
 	known     atomic.Pointer[readiness] // by watchHealth
 	draining  *occasion                 // no new request may begin
@@ -86,6 +87,7 @@ func New(config Config, deps Deps) (*Gateway, error) {
 		shelf:     newShelf(2 * config.Limits.Generations),
 		tickets:   newTickets(),
 		flights:   newFlights(),
+		repeats:   newRepeats(),
 		board:     newBoard(),
 		draining:  newOccasion(),
 		drained:   newOccasion(),

@@ -36,6 +36,10 @@ func stopReason(ctx context.Context) string {
 // generation's: credit is granted for tokens that were consumed.
 func (r *relay) generate(ctx context.Context, g *pb.Generation) iter.Seq[*pb.Event] {
 	return func(yield func(*pb.Event) bool) {
+		if ctx.Err() != nil { // nobody waits any more: the coordinator need not know
+			yield(stopped(ctx, 0))
+			return
+		}
 		number, box, l, err := r.register(ctx)
 		if err != nil {
 			yield(failure(ctx, err))

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"encoding/json"
 	"fmt"
 	"math"
 	"slices"
@@ -47,7 +48,42 @@ func checkGeneration(g *pb.Generation, messages int) *problem {
 	if g.GetDeadlineMs() < 0 {
 		return bad("deadline_ms", "must not be negative")
 	}
+	if p := checkStructure(g, bad); p != nil {
+		return p
+	}
 	return checkSampling(g.GetSampling(), bad)
+}
+
+// checkStructure holds the form of an answer and its tools to what the OpenAI
+// API allows. Schemas and definitions are the coordinator's to compile.
+func checkStructure(g *pb.Generation, bad func(param, why string) *problem) *problem {
+	f := g.GetResponseFormat()
+	switch kind := f.GetType(); {
+	case f != nil && !slices.Contains([]string{"text", "json_object", "json_schema"}, kind):
+		return bad("response_format.type", "must be text, json_object or json_schema")
+	case kind == "json_schema" && f.GetSchema() == "":
+		return bad("response_format.schema", "is missing")
+	case kind != "json_schema" && f.GetSchema() != "":
+		return bad("response_format.schema", "needs the type json_schema")
+	}
+	if len(g.GetTools()) > maxTools {
+		return bad("tools", fmt.Sprintf("has more than %d definitions", maxTools))
+	}
+	for i, tool := range g.GetTools() {
+		if !json.Valid([]byte(tool)) {
+			return bad(fmt.Sprintf("tools[%d]", i), "must be JSON")
+		}
+	}
+	c := g.GetToolChoice()
+	switch mode := c.GetMode(); {
+	case c != nil && !slices.Contains([]string{"none", "auto", "required", "function"}, mode):
+		return bad("tool_choice.mode", "must be none, auto, required or function")
+	case (mode == "required" || mode == "function") && len(g.GetTools()) == 0:
+		return bad("tool_choice", "needs tools")
+	case (mode == "function") != (c.GetName() != ""):
+		return bad("tool_choice.name", "goes with the mode function, and with no other")
+	}
+	return nil
 }
 
 func checkChat(c *pb.Chat, messages int, bad func(param, why string) *problem) *problem {
@@ -57,6 +93,31 @@ func checkChat(c *pb.Chat, messages int, bad func(param, why string) *problem) *
 	for i, m := range c.GetMessages() {
 		if !slices.Contains([]string{"system", "user", "assistant", "tool"}, m.GetRole()) {
 			return bad(fmt.Sprintf("chat.messages[%d].role", i), "must be system, user, assistant or tool")
+		}
+		if p := checkCalls(m, fmt.Sprintf("chat.messages[%d]", i), bad); p != nil {
+			return p
+		}
+	}
+	return nil
+}
+
+// checkCalls checks what a turn says of tool calls: an assistant made them, and a
+// tool's turn is the result of one.
+func checkCalls(m *pb.Message, at string, bad func(param, why string) *problem) *problem {
+	switch n := len(m.GetToolCalls()); {
+	case n > maxToolCalls:
+		return bad(at+".tool_calls", fmt.Sprintf("has more than %d calls", maxToolCalls))
+	case n > 0 && m.GetRole() != "assistant":
+		return bad(at+".tool_calls", "are for the role assistant alone")
+	case (m.GetRole() == "tool") != (m.GetToolCallId() != ""):
+		return bad(at+".tool_call_id", "goes with the role tool, and with no other: it says whose result this is")
+	}
+	for i, c := range m.GetToolCalls() {
+		if c.GetName() == "" || len(c.GetName()) > maxSchemaName {
+			return bad(fmt.Sprintf("%s.tool_calls[%d].name", at, i), fmt.Sprintf("must have 1 to %d bytes", maxSchemaName))
+		}
+		if !json.Valid([]byte(c.GetArguments())) {
+			return bad(fmt.Sprintf("%s.tool_calls[%d].arguments", at, i), "must be JSON")
 		}
 	}
 	return nil

@@ -65,6 +65,7 @@ func (g *Gateway) authenticate(ctx context.Context, method string) (context.Cont
 	}
 	tenant, refused := g.access.tenantOf(grpcKey(md))
 	if refused != nil && !strings.HasPrefix(method, openMethods) {
+		g.log.InfoContext(ctx, "refused", "door", "grpc", "method", method, "code", refused.code)
 		return nil, status.Error(codes.Unauthenticated, "an API key is needed: send it as the metadata \"authorization: Bearer KEY\"")
 	}
 	return withCaller(ctx, caller{tenant: tenant}), nil
@@ -142,9 +143,6 @@ func (g *Gateway) refuseGRPC(ctx context.Context, gen *pb.Generation) *problem {
 func (g *Gateway) streamGRPC(ctx context.Context, gen *pb.Generation, send func(*pb.Event) error) error {
 	ctx, req := g.begin(ctx, "grpc", gen)
 	defer req.end()
-	if deadline, ok := ctx.Deadline(); ok && (gen.GetDeadlineMs() == 0 || deadline.UnixMilli() < gen.GetDeadlineMs()) {
-		gen.DeadlineMs = deadline.UnixMilli()
-	}
 	ctx, cancel := g.untilDrained(ctx)
 	defer cancel()
 	for e := range g.run(ctx, req, gen) {

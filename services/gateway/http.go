@@ -2,7 +2,9 @@ package gateway
 
 import (
 	"bufio"
+	"crypto/rand"
 	"crypto/tls"
+	"encoding/hex"
 	"errors"
 	"io"
 	"log/slog"
@@ -59,9 +61,9 @@ func (g *Gateway) routes() *router {
 	keyed("/v1/ws-ticket", []string{http.MethodPost}, g.ticket)
 	keyed("/v1/cancel/{id...}", []string{http.MethodPost}, g.cancel)
 	for _, base := range []string{"/v1", ""} { // clients disagree about the base
-		keyed(base+"/chat/completions", []string{http.MethodPost}, g.refuseWhenDraining(g.chat))
-		keyed(base+"/completions", []string{http.MethodPost}, g.refuseWhenDraining(g.completions))
-		keyed(base+"/embeddings", []string{http.MethodPost}, g.refuseWhenDraining(g.embeddings))
+		keyed(base+"/chat/completions", []string{http.MethodPost}, g.answering(g.chat))
+		keyed(base+"/completions", []string{http.MethodPost}, g.answering(g.completions))
+		keyed(base+"/embeddings", []string{http.MethodPost}, g.answering(g.embeddings))
 		keyed(base+"/models", get, g.models)
 		keyed(base+"/models/{id...}", get, g.model)
 	}
@@ -106,15 +108,17 @@ func (g *Gateway) keyed(next http.HandlerFunc) http.HandlerFunc {
 // safely.
 func requestIDOf(r *http.Request) string {
 	id := r.Header.Get(requestIDHeader)
-	if len(id) > maxRequestID {
+	if len(id) > maxRequestID || !printable(id) {
 		return ""
 	}
-	for _, c := range []byte(id) {
-		if c <= ' ' || c > '~' {
-			return ""
-		}
-	}
 	return id
+}
+
+// newRequestID makes an id that looks like a trace's, for a request without one.
+func newRequestID() string {
+	var b [16]byte
+	rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
 }
 
 func (g *Gateway) refuseWhenDraining(next http.HandlerFunc) http.HandlerFunc {
@@ -136,6 +140,12 @@ func (g *Gateway) guard(next http.Handler) http.Handler {
 		// A deadline of the connection's last answer is not this one's.
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Time{})
 		w.Header().Set("X-Content-Type-Options", "nosniff")
+		w.Header().Set(requestIDHeader, orDefault(requestIDOf(r), newRequestID())) // until a trace has one
+		if r.ProtoMajor == 1 && len(r.TransferEncoding) > 0 {
+			// If the request had a length too, a proxy in front may see another end
+			// of it than we do (RFC 9112, section 6.3): nothing may follow.
+			w.Header().Set("Connection", "close")
+		}
 		if g.admit(log, r) {
 			next.ServeHTTP(log, r)
 		}
@@ -172,7 +182,9 @@ func (g *Gateway) admit(w http.ResponseWriter, r *http.Request) bool {
 		h.Add("Vary", "Origin")
 		if r.Method == http.MethodOptions {
 			h.Set("Access-Control-Allow-Methods", "GET, POST")
-			h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, "+requestIDHeader)
+			h.Set("Access-Control-Allow-Headers", strings.Join([]string{
+				"Authorization", "Content-Type", requestIDHeader, timeoutHeader, idempotencyHeader, lastEventHeader,
+			}, ", "))
 			h.Set("Access-Control-Max-Age", "600")
 			w.WriteHeader(http.StatusNoContent)
 			return false

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"sync"
 	"time"
+	"unicode/utf8"
 )
 
 // Buffers of a WebSocket's connection. There are thousands of them, and they
@@ -47,8 +48,24 @@ func (l *line) Write(p []byte) (int, error) {
 	defer l.mu.Unlock()
 	if len(p) > 0 && p[0] == frameClose {
 		l.closing = true
+		if !utf8.Valid(closeReason(p)) {
+			if _, err := l.write(badReason); err != nil {
+				return 0, err
+			}
+			return len(p), nil
+		}
 	}
 	return l.write(p)
+}
+
+// badReason is the close frame, of code 1007, that answers one whose reason is
+// no text: the WebSocket would repeat it as it is.
+var badReason = []byte{frameClose, 2, 0x03, 0xef}
+
+// closeReason is the text of a close frame: what follows its head and code.
+func closeReason(frame []byte) []byte {
+	const before = 4
+	return frame[min(before, len(frame)):]
 }
 
 // send writes a text message as one frame. Nothing follows a close frame.

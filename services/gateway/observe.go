@@ -12,8 +12,9 @@ import (
 
 // caller is who sent a request.
 type caller struct {
-	tenant string
-	id     string // the request id it gave, or empty
+	tenant   string
+	id       string    // the request id it gave, or empty
+	deadline time.Time // that it gave; zero is none
 }
 
 type callerKey struct{}
@@ -37,6 +38,7 @@ type request struct {
 	tenant string
 	began  time.Time
 	span   telemetry.Span
+	log    *slog.Logger
 }
 
 // begin opens a request and its span; g is nil for one that was refused. end
@@ -45,7 +47,7 @@ func (g *Gateway) begin(ctx context.Context, door string, gen *pb.Generation) (c
 	who := callerOf(ctx)
 	ctx, span := g.telemetry.StartRequest(ctx, describe(gen))
 	return ctx, &request{
-		id: orDefault(who.id, telemetry.TraceID(ctx)), door: door, tenant: who.tenant, began: time.Now(), span: span,
+		id: orDefault(who.id, telemetry.TraceID(ctx)), door: door, tenant: who.tenant, began: time.Now(), span: span, log: g.log,
 	}
 }
 
@@ -80,9 +82,11 @@ func describe(gen *pb.Generation) telemetry.Request {
 
 func (r *request) end() { r.span.End() }
 
-// refuse notes that the request never became a generation.
+// refuse notes that the request never became a generation, and nothing of what its
+// client wrote.
 func (r *request) refuse(p *problem) *problem {
 	r.span.Fail(p.code)
+	r.log.Info("refused", "request", r.id, "door", r.door, "tenant", r.tenant, "code", p.code)
 	return p
 }
 
@@ -95,6 +99,8 @@ func (g *Gateway) run(ctx context.Context, req *request, gen *pb.Generation) ite
 		gen.Traceparent = telemetry.Inject(ctx)
 		o := &observation{request: req, op: operation(gen)}
 		defer o.finish(ctx, g)
+		ctx, cancel := withDeadline(ctx, gen)
+		defer cancel()
 		ctx, done := g.flights.enter(ctx, req.tenant, req.id)
 		defer done()
 		for e := range g.generate(ctx, gen) {
@@ -148,7 +154,7 @@ func (o *observation) finish(ctx context.Context, g *Gateway) {
 		errorType = o.outcome
 		o.request.span.Fail(o.outcome)
 	}
-	o.request.span.Answer(o.session, o.outcome, o.prompt, o.tokens)
+	o.request.span.Answer(o.session, o.model, o.outcome, o.prompt, o.tokens)
 	g.telemetry.ObserveRequest(o.op, o.model, errorType, total)
 	if o.session != "" {
 		g.telemetry.ObserveUsage(o.op, o.model, o.prompt, o.tokens)

@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"crypto/tls"
-	"encoding/json"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -70,9 +69,9 @@ func (g *Gateway) ollamaRoutes() *router {
 	keyed("/api/ps", get, g.ollamaRunning)
 	keyed("/api/show", post, g.ollamaShow)
 	keyed("/api/pull", post, g.ollamaPull)
-	keyed("/api/generate", post, g.refuseWhenDraining(g.ollamaGenerate))
-	keyed("/api/chat", post, g.refuseWhenDraining(g.ollamaChat))
-	keyed("/api/embed", post, g.refuseWhenDraining(g.ollamaEmbed))
+	keyed("/api/generate", post, g.answering(g.ollamaGenerate))
+	keyed("/api/chat", post, g.answering(g.ollamaChat))
+	keyed("/api/embed", post, g.answering(g.ollamaEmbed))
 	mux.HandleFunc("/", notFound)
 	return mux
 }
@@ -231,77 +230,3 @@ func (g *Gateway) readOllamaName(w http.ResponseWriter, r *http.Request) (name s
 	}
 	return name, stream, nil
 }
-
-// ollamaPull says of a model that is there that it is there. Fetching others is
-// not offered.
-func (g *Gateway) ollamaPull(w http.ResponseWriter, r *http.Request) {
-	name, stream, p := g.readOllamaName(w, r)
-	if p != nil {
-		p.write(w)
-		return
-	}
-	models, ok := g.ollamaModels(w, r)
-	if !ok {
-		return
-	}
-	if findModel(models, name) == nil {
-		(&problem{code: codeModelNotFound, param: "model", message: "The model is not on this cluster, and pulling models is not built yet: place the file in the coordinator's --models folder."}).write(w)
-		return
-	}
-	if !stream {
-		writeJSON(w, http.StatusOK, map[string]string{"status": "success"})
-		return
-	}
-	lines := newLineWriter(w, g.config.Limits.WriteTimeout)
-	defer lines.close()
-	for _, status := range []string{"pulling manifest", "verifying sha256 digest", "success"} {
-		if lines.write(map[string]string{"status": status}) != nil {
-			return
-		}
-	}
-}
-
-// lineWriter writes newline-delimited JSON. Each write has a deadline: a client
-// that reads nothing loses the stream.
-type lineWriter struct {
-	w       http.ResponseWriter
-	control *http.ResponseController
-	timeout time.Duration
-	begun   bool
-}
-
-func newLineWriter(w http.ResponseWriter, timeout time.Duration) *lineWriter {
-	return &lineWriter{w: w, control: http.NewResponseController(w), timeout: timeout}
-}
-
-func (l *lineWriter) write(doc any) error {
-	data, err := json.Marshal(doc)
-	if err != nil {
-		return err
-	}
-	if !l.begun {
-		l.begun = true
-		l.w.Header().Set("Content-Type", "application/x-ndjson")
-		l.w.Header().Set("Cache-Control", "no-store")
-		l.w.WriteHeader(http.StatusOK)
-	}
-	if err := l.control.SetWriteDeadline(time.Now().Add(l.timeout)); err != nil {
-		return err
-	}
-	if _, err := l.w.Write(append(data, '\n')); err != nil {
-		return err
-	}
-	return l.control.Flush()
-}
-
-// fail answers with a status when nothing was sent yet, else with a line.
-func (l *lineWriter) fail(p *problem) {
-	if !l.begun {
-		p.write(l.w)
-		return
-	}
-	_ = l.write(ollamaError{p.message}) // nobody is left to tell
-}
-
-// close lifts the deadline, which would outlive this answer on its connection.
-func (l *lineWriter) close() { _ = l.control.SetWriteDeadline(time.Time{}) }

@@ -169,13 +169,38 @@ func TestOllamaLists(t *testing.T) {
 
 func TestOllamaPull(t *testing.T) {
 	f := serveOllama(t)
-	_, _, body := f.post(t, "/api/pull", `{"model":"tiny"}`)
-	if list := lines(t, body); list[len(list)-1]["status"] != "success" {
-		t.Errorf("pull: %s", body)
+	digest := strings.Repeat("0123456789abcdef", 4)
+	f.fake.report(&pb.ClusterResponse{Ready: true, Models: []*pb.ModelInfo{
+		{Name: "tiny", State: "ready", Size: 1000, Digest: digest}, {Name: "bad", State: "failed", Reason: "layer 3 is damaged"},
+	}})
+	_, header, body := f.post(t, "/api/pull", `{"model":"tiny:latest"}`)
+	want := []map[string]any{
+		{"status": "pulling manifest"},
+		{"status": "pulling 0123456789ab", "digest": "sha256:" + digest, "total": 1000., "completed": 1000.},
+		{"status": "verifying sha256 digest"}, {"status": "writing manifest"}, {"status": "success"},
 	}
-	status, _, body := f.post(t, "/api/pull", `{"model":"other"}`)
-	if text, _ := lines(t, body)[0]["error"].(string); status != 404 || !strings.Contains(text, "not built yet") {
-		t.Errorf("pull other: status %d: %s", status, body)
+	if diff := cmp.Diff(want, lines(t, body)); diff != "" || header.Get("Content-Type") != "application/x-ndjson" {
+		t.Errorf("pull as %s (-want +got):\n%s", header.Get("Content-Type"), diff)
+	}
+	if _, _, body := f.post(t, "/api/pull", `{"model":"tiny","stream":false}`); lines(t, body)[0]["status"] != "success" || len(lines(t, body)) != 1 {
+		t.Errorf("pull at once: %s", body)
+	}
+	for name, c := range map[string]struct {
+		status int
+		words  []string
+	}{
+		"other": {404, []string{`"other" is not served here`, "Served: tiny, bad.", "--models", "--model NAME"}},
+		"bad":   {503, []string{"layer 3 is damaged"}},
+	} {
+		for _, stream := range []string{"true", "false"} {
+			status, _, body := f.post(t, "/api/pull", `{"model":"`+name+`","stream":`+stream+`}`)
+			text, _ := lines(t, body)[0]["error"].(string)
+			for _, word := range c.words {
+				if status != c.status || !strings.Contains(text, word) {
+					t.Errorf("pull %s: status %d, no %q in %s", name, status, word, body)
+				}
+			}
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 
 	"github.com/shoal-llm/shoal/pkg/sample"
@@ -77,8 +78,23 @@ type plainError struct {
 }
 
 func (p *problem) plain(requestID string) plainError {
-	return plainError{"error", p.code, p.message, p.param, p.retryable, requestID}
+	return plainError{"error", p.code, p.message, guideParam(p.param), p.retryable, requestID}
 }
+
+// guideParams are the names of the guide for what the coordinator calls
+// otherwise.
+var guideParams = map[string]string{
+	"kv.bits":        "config.kvCacheConfig.bits",
+	"kv.group_size":  "config.kvCacheConfig.groupSize",
+	"kv.max_seq_len": "config.kvCacheConfig.maxSeqLen",
+	"kv.progressive": "config.kvCacheConfig.progressivePrecision",
+	"ignore_eos":     "ignoreEos",
+	"logit_bias":     "logitBias",
+	"max_tokens":     "maxTokens",
+}
+
+// guideParam is the guide's name of a member of a request.
+func guideParam(param string) string { return orDefault(guideParams[param], param) }
 
 // parsePlain reads a request of the plain protocol. The error is one that
 // problemOf understands; it names the member that is wrong.
@@ -90,7 +106,7 @@ func parsePlain(data []byte, messages int) (*pb.Generation, error) {
 	g := &pb.Generation{Sampling: plainSampling(r), MaxTokensClamp: true}
 	plainInput(r, g, messages)
 	g.Model = plainModel(r)
-	g.Precision = plainPrecision(r)
+	readConfig(r, g)
 	g.Stop = r.Strings("stop", maxStops, maxStopBytes)
 	g.Sampling.Seed, g.SeedSet = r.Bits("seed")
 	if err := r.Err(); err != nil {
@@ -176,20 +192,40 @@ func plainModel(r *strictjson.Reader) string {
 	return orDefault(name, path)
 }
 
-// plainPrecision reads the precision class under either of its names. Which
-// classes are served is the coordinator's to say.
-func plainPrecision(r *strictjson.Reader) string {
-	direct := precision(r, "precision")
+// readConfig reads the precision and the guide's config object. Keys without an
+// effect on a generation here are refused by name; the coordinator refuses values
+// that its cluster does not serve.
+func readConfig(r *strictjson.Reader, g *pb.Generation) {
+	g.Precision = precision(r, "precision")
 	config := r.Object("config")
 	if config == nil {
-		return direct
+		return
 	}
 	nested := precision(config, "quantization")
-	if direct != "" && nested != "" && direct != nested {
+	if g.Precision != "" && nested != "" && g.Precision != nested {
 		config.Fail("quantization", "asks for another precision than precision does")
 	}
+	g.Precision = orDefault(g.Precision, nested)
+	if kv := config.Object("kvCacheConfig"); kv != nil {
+		g.Kv = readKV(kv)
+		kv.Close()
+	}
 	config.Close()
-	return orDefault(direct, nested)
+}
+
+// maxContextTokens bounds what a client may call a context.
+const maxContextTokens = 1 << 24
+
+// readKV reads the client's wishes for the KV cache.
+func readKV(kv *strictjson.Reader) *pb.KvOptions {
+	bits, _ := kv.Int("bits", 2, 16)
+	group, _ := kv.Int("groupSize", 1, 1<<16)
+	length, _ := kv.Float("maxSeqLen", 1, maxContextTokens) // the guide computes it: 1.5 contexts
+	progressive, _ := kv.Bool("progressivePrecision")
+	if bits == 16 { // what the cache has anyway
+		bits = 0
+	}
+	return &pb.KvOptions{Bits: uint32(bits), GroupSize: uint32(group), MaxSeqLen: uint32(math.Ceil(length)), Progressive: progressive}
 }
 
 // precision reads "int4" or 4, which mean the same; 16 is "fp16".

@@ -39,6 +39,7 @@ const (
 	codeStopped         = "stopped"
 
 	codeUnknownGeneration = "unknown_generation"
+	codeRepeated          = "idempotency_key_in_use"
 	codeResumeExpired     = "resume_expired"
 	codeResumedElsewhere  = "resumed_elsewhere"
 	codeNotAcceptable     = "not_acceptable"
@@ -78,6 +79,7 @@ var outcomes = map[string]outcome{
 	codeShardLost:       {http.StatusServiceUnavailable, codes.Unavailable},
 	codeInternal:        {http.StatusInternalServerError, codes.Internal},
 
+	codeRepeated:          {http.StatusConflict, codes.Aborted},
 	codeUnknownGeneration: {http.StatusNotFound, codes.NotFound},
 	codeResumeExpired:     {http.StatusNotFound, codes.OutOfRange},
 	codeResumedElsewhere:  {http.StatusConflict, codes.Aborted},

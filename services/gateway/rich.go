@@ -305,16 +305,7 @@ func (r *recording) terminalFrames(e *pb.Event, write func(uint64, any) error) e
 	}
 	p := problemFrom(e.GetError())
 	return write(0, richError{
-		richHead: head(typeError, r.id), Code: p.code, Message: p.message, Param: orDefault(richParams[p.param], p.param),
+		richHead: head(typeError, r.id), Code: p.code, Message: p.message, Param: guideParam(p.param),
 		Retryable: p.retryable, RequestID: r.requestID,
 	})
-}
-
-// richParams are the names that clients know members by which the coordinator
-// calls otherwise.
-var richParams = map[string]string{
-	"kv.bits":        "config.kvCacheConfig.bits",
-	"kv.group_size":  "config.kvCacheConfig.groupSize",
-	"kv.max_seq_len": "config.kvCacheConfig.maxSeqLen",
-	"kv.progressive": "config.kvCacheConfig.progressivePrecision",
 }

@@ -11,10 +11,9 @@ import (
 
 // Bounds of the ids that clients give.
 const (
-	maxGenerationID  = 128
-	minResumableID   = 16 // whoever knows it may read the answer, so it must not be easy to guess
-	maxPingText      = 128
-	maxContextTokens = 1 << 24
+	maxGenerationID = 128
+	minResumableID  = 16 // whoever knows it may read the answer, so it must not be easy to guess
+	maxPingText     = 128
 )
 
 // richRequest is a frame from a client.
@@ -85,14 +84,11 @@ func (q *richRequest) knownKind() string {
 
 // checkID refuses ids that do not print.
 func checkID(r *strictjson.Reader, id string) {
-	if id == "" {
+	switch {
+	case id == "":
 		r.Fail("id", "is missing: every generation has an id of its own")
-	}
-	for _, c := range []byte(id) {
-		if c <= ' ' || c > '~' {
-			r.Fail("id", "must be printable ASCII without spaces")
-			return
-		}
+	case !printable(id):
+		r.Fail("id", "must be printable ASCII without spaces")
 	}
 }
 
@@ -108,7 +104,8 @@ func readGenerate(r *strictjson.Reader, q *richRequest, messages int) {
 	readRichSampling(r, q, g.Sampling)
 	g.ResponseFormat = readFormat(r) // these, like messages, are spelled as OpenAI spells them
 	readTools(r, g)
-	readConfig(r, q, g)
+	readConfig(r, g)
+	q.show.context = g.GetKv().GetMaxSeqLen()
 	q.resumable, _ = r.Bool("resumable")
 	if q.resumable && r.Has("id") && len(q.id) < minResumableID {
 		r.Fail("id", "of a resumable generation must have at least "+strconv.Itoa(minResumableID)+" characters that nobody can guess")
@@ -130,35 +127,6 @@ func readRichSampling(r *strictjson.Reader, q *richRequest, s *pb.Sampling) {
 		r.Fail("topLogprobs", "needs logprobs to be true")
 	}
 	s.TopLogprobs = int32(top)
-}
-
-// readConfig reads the guide's config object: keys without an effect on a
-// generation here are refused by name, the coordinator refuses values that its
-// cluster does not serve.
-func readConfig(r *strictjson.Reader, q *richRequest, g *pb.Generation) {
-	g.Precision = precision(r, "precision")
-	config := r.Object("config")
-	if config == nil {
-		return
-	}
-	nested := precision(config, "quantization")
-	if g.Precision != "" && nested != "" && g.Precision != nested {
-		config.Fail("quantization", "asks for another precision than precision does")
-	}
-	g.Precision = orDefault(g.Precision, nested)
-	if kv := config.Object("kvCacheConfig"); kv != nil {
-		bits, _ := kv.Int("bits", 2, 16)
-		group, _ := kv.Int("groupSize", 1, 1<<16)
-		length, _ := kv.Int("maxSeqLen", 1, maxContextTokens)
-		g.Kv = &pb.KvOptions{Bits: uint32(bits), GroupSize: uint32(group), MaxSeqLen: uint32(length)}
-		if bits == 16 { // what the cache has anyway
-			g.Kv.Bits = 0
-		}
-		g.Kv.Progressive, _ = kv.Bool("progressivePrecision")
-		q.show.context = uint32(length)
-		kv.Close()
-	}
-	config.Close()
 }
 
 // readPing reads a word or number that the pong gives back.

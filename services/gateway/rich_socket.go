@@ -130,6 +130,7 @@ func (s *richSocket) handle(ctx context.Context, data []byte) {
 	switch {
 	case err != nil:
 		p = problemOf(err)
+		s.gateway.log.Info("refused", "door", "websocket", "tenant", s.tenant, "code", p.code)
 	case q.kind == typePing:
 		s.reply(ctx, richPong{head(typePong, q.id), q.echo})
 	case q.kind == typeGenerate:

@@ -84,22 +84,24 @@ func (l *pipeListener) dial(context.Context, string, string) (net.Conn, error) {
 func bareGateway() *Gateway {
 	config := Config{}.withDefaults()
 	return &Gateway{
-		config: config, log: slog.New(slog.DiscardHandler), telemetry: telemetry.Nop(),
+		config: config, access: &access{}, log: slog.New(slog.DiscardHandler), telemetry: telemetry.Nop(),
 		sockets: turnstile{limit: 1}, crowd: newCrowd(config), shelf: newShelf(4),
-		tickets: newTickets(), flights: newFlights(), board: newBoard(),
+		tickets: newTickets(), flights: newFlights(), repeats: newRepeats(), board: newBoard(),
 		draining: newOccasion(), drained: newOccasion(), cut: newOccasion(),
 	}
 }
 
 // inVirtualTime serves /streaming over a pipe and connects one client.
-func inVirtualTime(t *testing.T, use func(*testing.T, *websocket.Conn)) {
+func inVirtualTime(t *testing.T, protocol string, use func(*testing.T, *websocket.Conn)) {
 	synctest.Test(t, func(t *testing.T) {
 		g := bareGateway()
 		l := &pipeListener{make(chan net.Conn), make(chan struct{})}
 		server := &http.Server{Handler: http.HandlerFunc(g.streaming)}
 		go server.Serve(l)
 		client := &http.Client{Transport: &http.Transport{DialContext: l.dial}}
-		conn, _, err := websocket.Dial(t.Context(), "http://localhost/streaming", &websocket.DialOptions{HTTPClient: client})
+		conn, _, err := websocket.Dial(t.Context(), "http://localhost/streaming", &websocket.DialOptions{
+			HTTPClient: client, Subprotocols: []string{protocol},
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -114,34 +116,39 @@ func inVirtualTime(t *testing.T, use func(*testing.T, *websocket.Conn)) {
 	})
 }
 
-// A client that answers pings is kept until nobody has used it for long.
+// W09: a client that answers pings is kept until nobody has used it for long, on
+// both protocols.
 func TestIdleSocketIsClosed(t *testing.T) {
-	inVirtualTime(t, func(t *testing.T, conn *websocket.Conn) {
-		began := time.Now()
-		_, _, err := conn.Read(t.Context()) // answers pings meanwhile
-		if websocket.CloseStatus(err) != statusIdle {
-			t.Errorf("closed with %v", err)
-		}
-		if after := time.Since(began); after < 15*time.Minute || after > 16*time.Minute {
-			t.Errorf("closed after %v", after)
-		}
-	})
+	for _, protocol := range []string{plainProtocol, richProtocol} {
+		inVirtualTime(t, protocol, func(t *testing.T, conn *websocket.Conn) {
+			began := time.Now()
+			_, _, err := conn.Read(t.Context()) // answers pings meanwhile
+			if websocket.CloseStatus(err) != statusIdle {
+				t.Errorf("%s: closed with %v", protocol, err)
+			}
+			if after := time.Since(began); after < 15*time.Minute || after > 16*time.Minute {
+				t.Errorf("%s: closed after %v", protocol, after)
+			}
+		})
+	}
 }
 
-// A client that does not answer two pings is gone.
+// W07: a client that does not answer two pings is gone, on both protocols.
 func TestDeadSocketIsCut(t *testing.T) {
-	inVirtualTime(t, func(t *testing.T, conn *websocket.Conn) {
-		time.Sleep(2 * time.Minute) // reads nothing, so answers nothing
-		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
-		defer cancel()
-		for {
-			_, _, err := conn.Read(ctx)
-			if errors.Is(err, context.DeadlineExceeded) {
-				t.Error("the socket is still open")
+	for _, protocol := range []string{plainProtocol, richProtocol} {
+		inVirtualTime(t, protocol, func(t *testing.T, conn *websocket.Conn) {
+			time.Sleep(2 * time.Minute) // reads nothing, so answers nothing
+			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+			defer cancel()
+			for {
+				_, _, err := conn.Read(ctx)
+				if errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("%s: the socket is still open", protocol)
+				}
+				if err != nil {
+					return
+				}
 			}
-			if err != nil {
-				return
-			}
-		}
-	})
+		})
+	}
 }

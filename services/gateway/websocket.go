@@ -40,7 +40,7 @@ func offeredProtocols(r *http.Request) []string {
 // with server-sent events. Host, Origin and key were checked before.
 func (g *Gateway) streaming(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodPost {
-		g.refuseWhenDraining(g.richSSE)(w, r)
+		g.answering(g.richSSE)(w, r)
 		return
 	}
 	protocol := chosenProtocol(offeredProtocols(r))

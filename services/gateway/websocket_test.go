@@ -418,6 +418,7 @@ func TestSocketFrames(t *testing.T) {
 	big.wantClose(websocket.StatusMessageTooBig)
 }
 
+// W01, W02: who may open a socket, before it is one.
 func TestHandshakeIsRefused(t *testing.T) {
 	f := serve(t, func(c *Config, _ *Deps) {
 		c.APIKeys = []string{"sesame"}
@@ -436,6 +437,12 @@ func TestHandshakeIsRefused(t *testing.T) {
 		"evil origin":           {append([]string{"Origin", "http://evil.com"}, good...), 403},
 		"null origin":           {append([]string{"Origin", "null"}, good...), 403},
 		"name inside a name":    {append([]string{"Origin", "http://localhost.evil.com"}, good...), 403},
+		"name before a name":    {append([]string{"Origin", "http://" + host + ".evil.com"}, good...), 403},
+		"user before a name":    {append([]string{"Origin", "http://" + host + "@evil.com"}, good...), 403},
+		"path after a name":     {append([]string{"Origin", "http://" + host + "/"}, good...), 403},
+		"upper case evil":       {append([]string{"Origin", "HTTP://LOCALHOST.EVIL.COM"}, good...), 403},
+		"upper case own":        {append([]string{"Origin", "HTTP://" + strings.ToUpper(host)}, good...), 101},
+		"port of evil":          {append([]string{"Host", "evil.com:80", "Origin", "http://evil.com:80"}, good...), 421},
 		"other port":            {append([]string{"Origin", "http://127.0.0.1:1"}, good...), 403},
 		"two origins":           {append([]string{"Origin", "http://" + host, "Origin", "http://evil.com"}, good...), 403},
 		"rebound name":          {append([]string{"Host", "evil.com", "Origin", "http://evil.com"}, good...), 421},

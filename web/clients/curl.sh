@@ -31,6 +31,17 @@ want 401 '"type":"authentication_error"' "$SHOAL_KEY_URL/v1/models"
 want 200 '"id":"tiny"' "$SHOAL_KEY_URL/v1/models" -H "Authorization: Bearer $SHOAL_KEY"
 want 200 '"done":true' "$SHOAL_OLLAMA/api/generate" -d '{"model":"tiny","prompt":"Hello!","options":{"num_predict":4}}'
 
+# The rich protocol as events: a form, tools, and times that are over.
+place='{"type":"object","properties":{"city":{"type":"string"}},"required":["city"],"additionalProperties":false}'
+events() { curl -sN "$SHOAL_URL/streaming" -d "{\"prompt\":\"Hello!\",\"temperature\":0,\"maxTokens\":200,$1}"; }
+form=$(events "\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"place\",\"schema\":$place}}")
+echo "$form" | grep -q '"type":"complete".*"finishReason":"stop"' || fail streaming "no complete answer in $form"
+tool="{\"type\":\"function\",\"function\":{\"name\":\"weather\",\"parameters\":$place}}"
+calls=$(events "\"tools\":[$tool],\"tool_choice\":\"required\"")
+echo "$calls" | grep -q '"type":"complete".*"finishReason":"tool_calls"' || fail streaming "no call in $calls"
+want 400 '"param":"response_format.type"' "$SHOAL_URL/streaming" -d '{"prompt":"x","response_format":{"type":"xml"}}'
+want 504 '"code":"deadline_exceeded"' "$api/chat/completions" -d "$chat}" -H 'X-Request-Timeout-Ms: 0'
+
 # A client that leaves stops its answer.
 curl -sN --max-time 0.2 "$api/chat/completions" -o /dev/null \
   -d '{"model":"tiny","messages":[{"role":"user","content":"Hello!"}],"stream":true,"max_tokens":900,"logit_bias":{"2":-100}}' || true

@@ -35,19 +35,3 @@ export async function awaitIdle(before, most) {
   const made = (await generated()) - before;
   assert.ok(made < most, `the answer ran on after its client had left: ${made} tokens`);
 }
-
-// Tells whether chat completions take these members.
-async function accepts(members) {
-  const reply = await fetch(URL + "/v1/chat/completions", {
-    method: "POST",
-    headers: { "Content-Type": "application/json" },
-    body: JSON.stringify({ model: MODEL, messages: [{ role: "user", content: "Hi" }], max_tokens: 1, ...members }),
-  });
-  await reply.text();
-  return reply.status !== 400;
-}
-
-export const needsTools = (await accepts({ tools: [TOOL] })) ? {} : { skip: "this gateway does not take tools yet" };
-export const needsSchema = (await accepts({ response_format: { type: "json_schema", json_schema: { name: "place", schema: WORDS, strict: true } } }))
-  ? {}
-  : { skip: "this gateway does not take response_format yet" };

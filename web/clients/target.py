@@ -7,7 +7,6 @@ SHOAL_KEY_URL and SHOAL_KEY_GRPC of one that asks for SHOAL_KEY.
 import json
 import os
 import time
-import urllib.error
 import urllib.request
 
 URL = os.environ["SHOAL_URL"]
@@ -39,21 +38,3 @@ def await_idle(test, before, most):
         time.sleep(0.02)
     made = cluster()["totals"]["generatedTokens"] - before
     test.assertLess(made, most, "the answer ran on after its client had left")
-
-
-def accepts(**members):
-    """Reports whether chat completions take these members."""
-    body = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1, **members}
-    request = urllib.request.Request(URL + "/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"})
-    try:
-        urllib.request.urlopen(request).close()
-        return True
-    except urllib.error.HTTPError as error:
-        error.close()
-        return error.code != 400
-
-
-HAS_TOOLS = accepts(tools=[TOOL])
-HAS_SCHEMA = accepts(response_format={"type": "json_schema", "json_schema": {"name": "place", "schema": WORDS, "strict": True}})
-NO_TOOLS = "this gateway does not take tools yet"
-NO_SCHEMA = "this gateway does not take response_format yet"

@@ -1,5 +1,6 @@
 """grpcio with stubs made from the protos, against a running gateway."""
 
+import json
 import queue
 import unittest
 
@@ -73,6 +74,24 @@ class GRPC(unittest.TestCase):
         last = list(self.service.Generate(pb.GenerateRequest(generation=request)))[-1]
         self.assertAlmostEqual(sum(x * x for x in last.event.complete.embedding), 1, places=5)
 
+    def test_json_schema(self):
+        request = generation(max_tokens=200)
+        request.response_format.type, request.response_format.schema = "json_schema", json.dumps(target.WORDS)
+        events = [r.event for r in self.service.Generate(pb.GenerateRequest(generation=request))]
+        text = "".join(e.token.delta.content for e in events) + events[-1].complete.text
+        self.assertEqual(events[-1].complete.finish_reason, "stop")
+        self.assertEqual(list(json.loads(text)), ["city"])
+
+    def test_tools(self):
+        request = generation(max_tokens=200)
+        request.tools.append(json.dumps(target.TOOL))
+        request.tool_choice.mode = "required"
+        events = [r.event for r in self.service.Chat(iter([pb.ChatRequest(generation=request)]))]
+        calls = [e.token.delta.tool_call for e in events if e.token.delta.HasField("tool_call")] + list(events[-1].complete.tool_calls)
+        self.assertEqual(events[-1].complete.finish_reason, "tool_calls")
+        self.assertEqual(calls[0].name, "weather")
+        self.assertIn("city", json.loads("".join(c.arguments for c in calls)))
+
     def test_models_tokenize_cluster(self):
         self.assertEqual([m.name for m in self.service.Models(pb.ModelsRequest()).models], [target.MODEL])
         raw = self.service.Tokenize(pb.TokenizeRequest(raw="Hello"))
@@ -89,6 +108,7 @@ class GRPC(unittest.TestCase):
         for request, code in (
             (generation(temperature=-1), grpc.StatusCode.INVALID_ARGUMENT),
             (pb.Generation(), grpc.StatusCode.INVALID_ARGUMENT),
+            (pb.Generation(prompt="x", response_format=pb.ResponseFormat(type="xml")), grpc.StatusCode.INVALID_ARGUMENT),
         ):
             with self.assertRaises(grpc.RpcError) as caught:
                 list(self.service.Generate(pb.GenerateRequest(generation=request)))

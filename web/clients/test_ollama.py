@@ -51,14 +51,12 @@ class Ollama(unittest.TestCase):
         self.assertEqual(self.client.show(target.MODEL).details.family, "llama")
         self.assertEqual([p.status for p in self.client.pull(target.MODEL, stream=True)][-1], "success")
 
-    @unittest.skipUnless(target.HAS_TOOLS, target.NO_TOOLS)
     def test_tools(self):
         call = {"function": {"name": "weather", "arguments": {"city": "Oslo"}}}
         turns = [*MESSAGES, {"role": "assistant", "content": "", "tool_calls": [call]}, {"role": "tool", "tool_name": "weather", "content": "Cold."}]
         answer = self.client.chat(model=target.MODEL, messages=turns, tools=[target.TOOL], options=GREEDY)
         self.assertTrue(answer.done)
 
-    @unittest.skipUnless(target.HAS_SCHEMA, target.NO_SCHEMA)
     def test_schema(self):
         answer = self.client.chat(model=target.MODEL, messages=MESSAGES, format=target.WORDS, options={"num_predict": 200})
         self.assertEqual(list(json.loads(answer.message.content)), ["city"])

@@ -116,7 +116,6 @@ class OpenAI(unittest.TestCase):
         with openai.OpenAI(base_url=target.KEY_URL + "/v1", api_key=target.KEY) as right:
             self.assertTrue(right.chat.completions.create(**ASK, max_tokens=2).choices)
 
-    @unittest.skipUnless(target.HAS_TOOLS, target.NO_TOOLS)
     def test_tools(self):
         choice = self.client.chat.completions.create(**ASK, tools=[target.TOOL], tool_choice="required", max_tokens=200).choices[0]
         self.assertEqual(choice.finish_reason, "tool_calls")
@@ -124,7 +123,6 @@ class OpenAI(unittest.TestCase):
         self.assertEqual(call.function.name, "weather")
         self.assertIn("city", json.loads(call.function.arguments))
 
-    @unittest.skipUnless(target.HAS_SCHEMA, target.NO_SCHEMA)
     def test_schema(self):
         form = {"type": "json_schema", "json_schema": {"name": "place", "schema": target.WORDS, "strict": True}}
         choice = self.client.chat.completions.create(**ASK, response_format=form, max_tokens=200).choices[0]

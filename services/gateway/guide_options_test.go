@@ -1,0 +1,139 @@
+package gateway
+
+import (
+	"fmt"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
+)
+
+// Every option of the streaming guide, on both protocols of /streaming: it
+// reaches the coordinator, or is refused under its own name.
+
+// TestGuideOptionsAct holds the options that have an effect.
+func TestGuideOptionsAct(t *testing.T) {
+	base := func(edit func(*pb.Generation)) *pb.Generation {
+		g := &pb.Generation{
+			Input: &pb.Generation_Prompt{Prompt: "x"}, MaxTokensClamp: true, Tenant: "local",
+			Sampling: &pb.Sampling{MaxTokens: plainMaxTokens, Temperature: plainTemperature},
+		}
+		edit(g)
+		return g
+	}
+	kv := func(k *pb.KvOptions) *pb.Generation { return base(func(g *pb.Generation) { g.Kv = k }) }
+	class := func(name string) *pb.Generation { return base(func(g *pb.Generation) { g.Precision = name }) }
+	for option, want := range map[string]*pb.Generation{
+		`"maxTokens":100`:                                  base(func(g *pb.Generation) { g.Sampling.MaxTokens = 100 }),
+		`"temperature":0.5`:                                base(func(g *pb.Generation) { g.Sampling.Temperature = 0.5 }),
+		`"topP":0.5`:                                       base(func(g *pb.Generation) { g.Sampling.TopP = 0.5 }),
+		`"topK":40`:                                        base(func(g *pb.Generation) { g.Sampling.TopK = 40 }),
+		`"minP":0.5`:                                       base(func(g *pb.Generation) { g.Sampling.MinP = 0.5 }),
+		`"repetitionPenalty":1.5`:                          base(func(g *pb.Generation) { g.Sampling.RepetitionPenalty = 1.5 }),
+		`"presencePenalty":0.5`:                            base(func(g *pb.Generation) { g.Sampling.PresencePenalty = 0.5 }),
+		`"frequencyPenalty":0.5`:                           base(func(g *pb.Generation) { g.Sampling.FrequencyPenalty = 0.5 }),
+		`"stop":["a","b"]`:                                 base(func(g *pb.Generation) { g.Stop = []string{"a", "b"} }),
+		`"seed":5`:                                         base(func(g *pb.Generation) { g.Sampling.Seed, g.SeedSet = 5, true }),
+		`"raw":true`:                                       base(func(g *pb.Generation) { g.Input = &pb.Generation_Raw{Raw: "x"} }),
+		`"system":"be kind"`:                               base(func(g *pb.Generation) { g.Input = withSystem("be kind", "x") }),
+		`"model":"tiny"`:                                   base(func(g *pb.Generation) { g.Model = "tiny" }),
+		`"modelPath":"models/llama-7b"`:                    base(func(g *pb.Generation) { g.Model = "models/llama-7b" }),
+		`"precision":"int2"`:                               class("int2"),
+		`"precision":"int3"`:                               class("int3"),
+		`"precision":"int4"`:                               class("int4"),
+		`"precision":"int8"`:                               class("int8"),
+		`"precision":16`:                                   class("fp16"),
+		`"config":{"quantization":4}`:                      class("int4"),
+		`"config":{"quantization":"int3"}`:                 class("int3"),
+		`"config":{"quantization":"adaptive"}`:             class("adaptive"),
+		`"config":{"kvCacheConfig":{"bits":3}}`:            kv(&pb.KvOptions{Bits: 3}),
+		`"config":{"kvCacheConfig":{"groupSize":64}}`:      kv(&pb.KvOptions{GroupSize: 64}),
+		`"config":{"kvCacheConfig":{"maxSeqLen":8192}}`:    kv(&pb.KvOptions{MaxSeqLen: 8192}),
+		`"config":{"kvCacheConfig":{"maxSeqLen":12288.5}}`: kv(&pb.KvOptions{MaxSeqLen: 12289}),
+		`"config":{"kvCacheConfig":{"progressivePrecision":true}}`:          kv(&pb.KvOptions{Progressive: true}),
+		`"config":{"kvCacheConfig":{"bits":16,"groupSize":32}}`:             kv(&pb.KvOptions{GroupSize: 32}),
+		`"config":{"quantization":"int4","kvCacheConfig":{"bits":4}}`:       base(func(g *pb.Generation) { g.Precision, g.Kv = "int4", &pb.KvOptions{Bits: 4} }),
+		`"precision":"int4","config":{"quantization":4,"kvCacheConfig":{}}`: base(func(g *pb.Generation) { g.Precision, g.Kv = "int4", &pb.KvOptions{} }),
+	} {
+		plain, err := parsePlain([]byte(`{"prompt":"x",`+option+`}`), 10)
+		if err != nil {
+			t.Errorf("plain, %s: %v", option, err)
+			continue
+		}
+		rich, err := parseRich([]byte(`{"v":1,"type":"generate","id":"a","prompt":"x",`+option+`}`), 10, false)
+		if err != nil {
+			t.Errorf("rich, %s: %v", option, err)
+			continue
+		}
+		for protocol, got := range map[string]*pb.Generation{"plain": plain, "rich": rich.generation} {
+			got.Tenant = "local" // which the caller's key gives
+			if !proto.Equal(got, want) {
+				t.Errorf("%s, %s: got %v, want %v", protocol, option, got, want)
+			}
+		}
+	}
+}
+
+func withSystem(system, prompt string) *pb.Generation_Chat {
+	return &pb.Generation_Chat{Chat: &pb.Chat{Messages: []*pb.Message{{Role: "system", Content: system}, {Role: "user", Content: prompt}}}}
+}
+
+// TestGuideOptionsAreRefusedByName holds the options that act in the SDK, or that
+// no shard honours.
+func TestGuideOptionsAreRefusedByName(t *testing.T) {
+	values := map[string]string{ // "true" where none is given
+		"adaptivePrecisionConfig": `{"mixedPrecision":true}`, "visionModelPath": `"models/clip-vit-base"`, "shardId": "0", "totalShards": "2",
+		"contextCompressionRatio": "4", "streamingChunkSize": "4096", "workgroupSize": "[128,1,1]", "computeShaderOptimization": `"audio"`,
+		"fallbackPreference": `["webgpu","wasm"]`, "fallbacks": `{"wasm":{"threads":true}}`, "profilingDetail": `"high"`,
+		"reportIntervalMs": "1000", "logLevel": `"debug"`,
+	}
+	config := []string{
+		"adaptivePrecisionConfig", "reducedModelSize", "visionModelPath", "shardId", "totalShards", "computeShaders",
+		"optimizeKVCache", "kvCacheOptimization", "contextCompressionEnabled", "contextCompressionRatio", "streamingChunkSize",
+		"streamingInference", "latencyOptimized", "lowLatencyMode", "adaptiveBatchSize", "computeTransferOverlap",
+		"tokenPredictionEnabled", "memoryOptimizedMode", "progressiveLoading", "parallelLoading", "shaderPrecompilation",
+		"parallelCompilation", "workgroupSize", "computeShaderOptimization", "metalOptimizations", "fallbackPreference",
+		"fallbackToWebGL", "fallbacks", "enableProfiling", "profilingDetail", "collectLayerTiming", "trackMemoryUsage",
+		"reportIntervalMs", "debug", "logLevel", "debugInference", "debugTokens",
+	}
+	refused := map[string]string{ // member and value by name
+		"text": `"text":"x"`, "images": `"images":["x"]`, "imageData": `"imageData":"data:,x"`, "modelType": `"modelType":"text"`,
+		"autoDetect": `"autoDetect":true`, "callback": `"callback":true`, "profilingCallback": `"profilingCallback":true`,
+		"config.kvCacheConfig.attentionCompression": `"config":{"kvCacheConfig":{"attentionCompression":{"enabled":true}}}`,
+	}
+	for _, name := range config {
+		refused["config."+name] = fmt.Sprintf(`"config":{%q:%s}`, name, orDefault(values[name], "true"))
+	}
+	for name, option := range refused {
+		_, plain := parsePlain([]byte(`{"prompt":"x",`+option+`}`), 10)
+		_, rich := parseRich([]byte(`{"v":1,"type":"generate","id":"a","prompt":"x",`+option+`}`), 10, false)
+		for protocol, err := range map[string]error{"plain": plain, "rich": rich} {
+			if err == nil {
+				t.Errorf("%s, %s: taken, and without an effect", protocol, option)
+				continue
+			}
+			if p := problemOf(err); p.code != codeUnsupported || p.param != name {
+				t.Errorf("%s, %s: %s on %q, want %s on %q", protocol, option, p.code, p.param, codeUnsupported, name)
+			}
+		}
+	}
+}
+
+// TestUnservedGuideOptionsKeepTheirNames: what the coordinator refuses is named
+// as the client wrote it, on both protocols.
+func TestUnservedGuideOptionsKeepTheirNames(t *testing.T) {
+	f := serve(t)
+	plain, rich := f.dial(t, nil), f.rich(t)
+	for param, want := range guideParams {
+		f.fake.set(func(g *fakeGeneration) { g.send(g.number, errorEvent(codeUnsupported, param, false)) })
+		plain.send(`{"prompt":"x"}`)
+		if got := plain.read(); got["param"] != want {
+			t.Errorf("plain: %v, want %s", got, want)
+		}
+		rich.generate("a", "")
+		if got := rich.read(); got["param"] != want {
+			t.Errorf("rich: %v, want %s", got, want)
+		}
+	}
+}
