@@ -12,7 +12,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/shoal-llm/shoal/pkg/frame"
-	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
 )
 
 // CodecName is the gRPC content subtype of node to node streams.
@@ -25,17 +24,22 @@ const CodecName = "shoal"
 type Push struct {
 	Frame *frame.Frame
 
-	rows mem.Buffer // holds Frame.Rows of a received message
+	received *received  // holds Frame of a received message
+	rows     mem.Buffer // holds Frame.Rows of a received message
 }
 
-// Release gives the memory of a received frame's rows back. Rows must not be
-// used after it. It may be called more than once.
+// Release gives the memory of a received frame back, which must not be used after
+// it: not the frame, its spans and their tokens, its timings and its rows. Its
+// operations stay. It may be called more than once, and does nothing to a frame
+// that was not received.
 func (p *Push) Release() {
-	if p.rows != nil {
-		p.rows.Free()
-		p.rows = nil
-		p.Frame.Rows = nil
+	if p.received == nil {
+		return
 	}
+	p.rows.Free()
+	p.received.frame.Ops, p.received.frame.Rows = nil, nil
+	receivedFrames.Put(p.received)
+	p.Frame, p.received, p.rows = nil, nil, nil
 }
 
 // NewCodec returns the codec of node to node streams. It encodes *Push as
@@ -90,7 +94,7 @@ func marshalInto(m proto.Message, room int) (mem.Buffer, error) {
 
 func marshalPush(p *Push) (mem.BufferSlice, error) {
 	const room = 4
-	head, err := marshalInto(&pb.PushRequest{Frame: frameToProto(p.Frame)}, room)
+	head, err := marshalHeader(p.Frame, room)
 	if err != nil {
 		return nil, err
 	}
@@ -104,38 +108,45 @@ func marshalPush(p *Push) (mem.BufferSlice, error) {
 }
 
 func unmarshalPush(buf mem.Buffer, p *Push) error {
-	f, rows, err := DecodeFrame(buf.ReadOnlyData())
+	r := receivedFrames.Get().(*received)
+	rows, err := decodeFrame(r, buf.ReadOnlyData())
 	if err != nil {
+		receivedFrames.Put(r)
 		buf.Free()
 		return err
 	}
-	f.Rows = rows
-	p.Frame, p.rows = f, buf
+	r.frame.Rows = rows
+	p.Frame, p.received, p.rows = &r.frame, r, buf
 	return nil
 }
 
-// DecodeFrame decodes a frame in the frame codec. The rows alias data.
+// DecodeFrame decodes a frame in the frame codec, into memory of its own. The
+// rows alias data.
 func DecodeFrame(data []byte) (*frame.Frame, []byte, error) {
-	if len(data) < 4 {
-		return nil, nil, invalid("frame of %d bytes", len(data))
-	}
-	n := uint64(binary.LittleEndian.Uint32(data))
-	if n > uint64(len(data)-4) {
-		return nil, nil, invalid("frame header of %d bytes in a message of %d", n, len(data))
-	}
-	var head pb.PushRequest
-	if err := proto.Unmarshal(data[4:4+n], &head); err != nil {
-		return nil, nil, invalid("frame header: %v", err)
-	}
-	f, err := frameFromProto(head.GetFrame())
+	r := new(received)
+	rows, err := decodeFrame(r, data)
 	if err != nil {
 		return nil, nil, err
 	}
-	rows := data[4+n:]
-	if f.DType == frame.DTypeNone && len(rows) != 0 {
-		return nil, nil, invalid("%d bytes of rows in a frame without rows", len(rows))
+	return &r.frame, rows, nil
+}
+
+func decodeFrame(r *received, data []byte) (rows []byte, err error) {
+	if len(data) < 4 {
+		return nil, invalid("frame of %d bytes", len(data))
 	}
-	return f, rows, nil
+	n := uint64(binary.LittleEndian.Uint32(data))
+	if n > uint64(len(data)-4) {
+		return nil, invalid("frame header of %d bytes in a message of %d", n, len(data))
+	}
+	if err := r.decode(data[4 : 4+n]); err != nil {
+		return nil, err
+	}
+	rows = data[4+n:]
+	if r.frame.DType == frame.DTypeNone && len(rows) != 0 {
+		return nil, invalid("%d bytes of rows in a frame without rows", len(rows))
+	}
+	return rows, nil
 }
 
 // EncodeFrame encodes a frame in the frame codec, into memory of its own.

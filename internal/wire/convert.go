@@ -29,86 +29,6 @@ func invalid(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", ErrInvalid, fmt.Sprintf(format, args...))
 }
 
-func frameToProto(f *frame.Frame) *pb.StepFrame {
-	m := &pb.StepFrame{
-		PlanEpoch: f.Epoch, Pipeline: f.Pipeline, Step: f.Step,
-		Dtype:   pb.ElementType(f.DType),
-		Spans:   make([]*pb.Span, len(f.Spans)),
-		Timings: timingsToProto(f.Timings),
-	}
-	for i := range f.Spans {
-		s := &f.Spans[i]
-		m.Spans[i] = &pb.Span{
-			Slot: uint32(s.Slot), Attempt: s.Attempt, Start: s.Start, Tokens: s.Tokens,
-			Output: pb.Output(s.Output), Drafted: uint32(s.Drafted),
-		}
-	}
-	for i := range f.Ops {
-		m.Ops = append(m.Ops, opToProto(&f.Ops[i]))
-	}
-	return m
-}
-
-func frameFromProto(m *pb.StepFrame) (*frame.Frame, error) {
-	if m == nil {
-		return nil, invalid("no frame")
-	}
-	if len(m.Spans) > frame.MaxSpans || len(m.Ops) > frame.MaxOps || len(m.Timings) > MaxStages {
-		return nil, invalid("frame of %d spans, %d operations, %d timings", len(m.Spans), len(m.Ops), len(m.Timings))
-	}
-	if m.Dtype < 0 || m.Dtype > pb.ElementType(frame.DTypeF32) {
-		return nil, invalid("element type %d", m.Dtype)
-	}
-	f := &frame.Frame{
-		Epoch: m.PlanEpoch, Pipeline: m.Pipeline, Step: m.Step,
-		DType:   frame.DType(m.Dtype),
-		Spans:   make([]frame.Span, len(m.Spans)),
-		Ops:     make([]frame.Op, len(m.Ops)),
-		Timings: timingsFromProto(m.Timings),
-	}
-	rows := 0
-	for i, s := range m.Spans {
-		span, err := spanFromProto(s)
-		if err != nil {
-			return nil, fmt.Errorf("span %d: %w", i, err)
-		}
-		if rows += len(span.Tokens); rows > frame.MaxRows {
-			return nil, invalid("more than %d rows", frame.MaxRows)
-		}
-		f.Spans[i] = span
-	}
-	for i, op := range m.Ops {
-		o, err := opFromProto(op)
-		if err != nil {
-			return nil, fmt.Errorf("operation %d: %w", i, err)
-		}
-		f.Ops[i] = o
-	}
-	return f, nil
-}
-
-func spanFromProto(s *pb.Span) (frame.Span, error) {
-	switch {
-	case s.GetSlot() >= frame.MaxSlots:
-		return frame.Span{}, invalid("slot %d", s.GetSlot())
-	case len(s.GetTokens()) == 0:
-		return frame.Span{}, invalid("no tokens")
-	case s.Start < 0 || int64(s.Start)+int64(len(s.Tokens)) > MaxPositions:
-		return frame.Span{}, invalid("positions from %d", s.Start)
-	case s.Output < 0 || s.Output > pb.Output(frame.OutputPooled):
-		return frame.Span{}, invalid("output %d", s.Output)
-	case s.Drafted >= uint32(len(s.Tokens)) && s.Drafted != 0 || s.Drafted > math.MaxUint8:
-		return frame.Span{}, invalid("%d drafted of %d tokens", s.Drafted, len(s.Tokens))
-	}
-	if err := checkIDs(s.Tokens); err != nil {
-		return frame.Span{}, err
-	}
-	return frame.Span{
-		Slot: frame.Slot(s.Slot), Attempt: s.Attempt, Start: s.Start, Tokens: s.Tokens,
-		Output: frame.Output(s.Output), Drafted: uint8(s.Drafted),
-	}, nil
-}
-
 func checkIDs(ids []int32) error {
 	for _, id := range ids {
 		if id < 0 || id >= MaxTokenID {
@@ -267,16 +187,16 @@ func SamplingFromProto(m *pb.Sampling) (sample.Spec, error) {
 // ResultToProto converts the result of a step. Its slices are shared.
 func ResultToProto(r *frame.Result) *pb.StepResult {
 	m := &pb.StepResult{PlanEpoch: r.Epoch, Pipeline: r.Pipeline, Step: r.Step, Timings: timingsToProto(r.Timings)}
+	sampled := make([]pb.Sampled, len(r.Sampled))
+	m.Sampled = make([]*pb.Sampled, len(r.Sampled))
 	for i := range r.Sampled {
-		s := &r.Sampled[i]
-		out := &pb.Sampled{
-			Slot: uint32(s.Slot), Attempt: s.Attempt, Position: s.Position, Ids: s.IDs,
-			Logits: s.Logits, Finish: pb.Finish(s.Finish), Error: s.Err, Pooled: s.Pooled,
-		}
+		s, out := &r.Sampled[i], &sampled[i]
+		out.Slot, out.Attempt, out.Position, out.Ids = uint32(s.Slot), s.Attempt, s.Position, s.IDs
+		out.Logits, out.Finish, out.Error, out.Pooled = s.Logits, pb.Finish(s.Finish), s.Err, s.Pooled
 		for _, lp := range s.LogProbs {
 			out.Logprobs = append(out.Logprobs, logProbToProto(lp))
 		}
-		m.Sampled = append(m.Sampled, out)
+		m.Sampled[i] = out
 	}
 	return m
 }
@@ -340,9 +260,10 @@ func logProbFromProto(m *pb.LogProb) frame.LogProb {
 }
 
 func timingsToProto(ts []frame.Timing) []*pb.StageTiming {
-	out := make([]*pb.StageTiming, len(ts))
+	all, out := make([]pb.StageTiming, len(ts)), make([]*pb.StageTiming, len(ts))
 	for i, t := range ts {
-		out[i] = &pb.StageTiming{Stage: t.Stage, ComputeNs: t.ComputeNS, WaitNs: t.WaitNS, Rows: t.Rows}
+		all[i].Stage, all[i].ComputeNs, all[i].WaitNs, all[i].Rows = t.Stage, t.ComputeNS, t.WaitNS, t.Rows
+		out[i] = &all[i]
 	}
 	return out
 }

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/shoal-llm/shoal/internal/telemetry"
-	"github.com/shoal-llm/shoal/pkg/frame"
 	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
 	"github.com/shoal-llm/shoal/services/coordinator/generation"
 	"github.com/shoal-llm/shoal/services/coordinator/plan"
@@ -50,9 +49,6 @@ func (w *waiting) remove(s *session) {
 	}
 }
 
-// ids are those that the pipeline computes before it samples.
-func (p *prepared) ids() []int32 { return slices.Concat(p.prompt, p.committed) }
-
 // begin takes a request in, or says why not.
 func (o *owner) begin(r *relay, number uint64, g *pb.Generation) {
 	s := &session{relay: r, number: number, request: g, began: time.Now(), id: "gen-" + rand.Text()}
@@ -70,7 +66,7 @@ func (o *owner) begin(r *relay, number uint64, g *pb.Generation) {
 		o.stop(s, generation.ReasonTimeout)
 		return
 	}
-	s.positions = o.pipe.plan.Context
+	s.positions = o.context
 	select {
 	case o.c.jobs <- s:
 	default:
@@ -86,7 +82,7 @@ func (o *owner) refusal(g *pb.Generation) *problem {
 	if name := g.GetModel(); name != "" && name != m.Name && !slices.Contains(o.c.cfg.Aliases, name) {
 		return &problem{Code: codeNotFound, Param: "model", Message: fmt.Sprintf("There is no model %s; served is %q.", shorten(name), m.Name)}
 	}
-	if code, text := o.reason(); code != "" {
+	if code, text := o.reason(); code != "" && !(code == codeLoading && o.context > 0) { // else it waits until answers go on
 		return later(code, "No answer is possible at the moment: %s.", text)
 	}
 	if n := o.waiting.len(); n >= o.c.cfg.MaxWaiting {
@@ -141,34 +137,24 @@ func (e promptReady) apply(o *owner) {
 }
 
 // admit gives slots to the sessions at the head of the queue, in order, and
-// tells the others their place.
+// tells the others their place. Then sessions leave pipelines that retire.
 func (o *owner) admit() {
 	for len(o.waiting.queue) > 0 {
 		s := o.waiting.queue[0]
-		if !o.placeable(s) {
+		p := o.choose(s)
+		if p == nil {
 			break
 		}
 		o.waiting.remove(s)
-		o.place(s)
+		o.place(s, p)
 	}
 	for i, s := range o.waiting.queue {
-		if s.announced != i+1 {
+		if s.announced != i+1 && !s.recovery.waiting() {
 			s.announced = i + 1
 			o.progress(s, "queued", int64(i), int64(len(o.waiting.queue)))
 		}
 	}
-}
-
-// placeable reports whether there is a slot and KV pages for the prompt and the
-// longest answer.
-func (o *owner) placeable(s *session) bool {
-	if o.pipe == nil || !o.pipe.ready {
-		return false
-	}
-	if s.ready.fits(o.pipe.plan.Context) != nil {
-		return true // it is refused where it would be placed
-	}
-	return s.ready.pages() <= o.free && slices.ContainsFunc(o.slots, func(s slot) bool { return s.attempt == 0 })
+	o.leave()
 }
 
 // pages are those of the prompt and the longest answer.
@@ -184,13 +170,18 @@ func (p *prepared) fits(context int) *problem {
 	return nil
 }
 
-// place starts a session: everything its answer is a function of is fixed here.
-func (o *owner) place(s *session) {
-	p := s.ready
-	if err := p.fits(o.pipe.plan.Context); err != nil {
+// place starts a session on a pipeline, or has it go on there. Everything its
+// answer is a function of is fixed the first time.
+func (o *owner) place(s *session, on *pipeline) {
+	if err := s.ready.fits(on.plan.Context); err != nil {
 		o.fail(s, err)
 		return
 	}
+	if s.machine != nil {
+		o.goOn(s, on)
+		return
+	}
+	p := s.ready
 	s.placed = time.Now()
 	if !s.request.GetSeedSet() {
 		p.spec.Seed = drawSeed()
@@ -199,8 +190,8 @@ func (o *owner) place(s *session) {
 		if r.GetId() != "" {
 			s.id = r.GetId()
 		}
-		if f := r.GetFingerprint(); f != "" && f != o.fingerprint {
-			p.notes = append(p.notes, "the answer continues on another numerics class: later tokens may differ from an undisturbed run")
+		if f := r.GetFingerprint(); f != "" && f != on.fingerprint {
+			p.notes = append(p.notes, noteOtherClass)
 		}
 	}
 	s.machine = generation.New(generation.Config{
@@ -208,10 +199,10 @@ func (o *owner) place(s *session) {
 		Deadline: s.deadline, Detokenizer: o.c.deps.Model.Text.Detokenizer(),
 	})
 	s.follow(&o.c.deps.Model)
-	o.accept(s)
+	o.accept(s, on)
 	actions := s.machine.Start()
 	if !s.machine.Done() {
-		o.take(s)
+		o.take(s, on)
 		o.submit(s)
 		o.phase(s, telemetry.SpanPrefill, o.c.deps.Telemetry.RequestStarted)
 		actions = s.machine.Step(generation.Credit{Seq: s.credit})
@@ -220,22 +211,21 @@ func (o *owner) place(s *session) {
 }
 
 // take reserves a slot and pages. The attempt is never used again.
-func (o *owner) take(s *session) {
-	at := slices.IndexFunc(o.slots, func(s slot) bool { return s.attempt == 0 })
+func (o *owner) take(s *session, p *pipeline) {
 	o.attempts++
-	s.place, s.attempt = frame.Slot(at), o.attempts
-	o.slots[at] = slot{attempt: s.attempt, pages: s.ready.pages()}
-	o.free -= s.ready.pages()
+	s.attempt, s.pipe, s.sampled = o.attempts, p, false
+	s.place = p.take(s.attempt, s.ready.pages(), len(s.ready.prompt)+s.machine.Committed())
 	o.running[s.attempt] = s
 }
 
-func (o *owner) accept(s *session) {
+func (o *owner) accept(s *session, on *pipeline) {
 	p := s.ready
+	s.recovery.fingerprint = on.fingerprint
 	a := &pb.Accepted{
-		Id: s.id, Model: o.c.deps.Model.Name, PromptIds: p.prompt, Seed: p.spec.Seed, Fingerprint: o.fingerprint,
+		Id: s.id, Model: o.c.deps.Model.Name, PromptIds: p.prompt, Seed: p.spec.Seed, Fingerprint: on.fingerprint,
 		Precision: o.c.deps.Model.Precision, MaxTokens: uint32(p.spec.MaxTokens), Notes: p.notes,
 	}
-	for _, st := range o.pipe.plan.Stages {
+	for _, st := range on.plan.Stages {
 		a.Route = append(a.Route, st.String())
 	}
 	o.send(s, &pb.Event{Event: &pb.Event_Accepted{Accepted: a}})
@@ -252,7 +242,7 @@ func drawSeed() uint64 {
 // request: the model's file, its precision, the numerics class of every layer,
 // and the program's version. Within one class it does not matter where the
 // layers are cut.
-func fingerprint(m *Model, p *plan.Plan, version string) string {
+func fingerprint(m *Model, p *plan.Pipeline, version string) string {
 	h := sha256.New()
 	fmt.Fprintf(h, "%x\n%s\n%s\n", m.Digest, m.Precision, version)
 	for i, s := range p.Stages {

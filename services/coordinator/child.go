@@ -54,6 +54,7 @@ func (o *owner) forgetChild(id, kind, reason string) {
 	n.link.stop()
 	delete(o.nodes, id)
 	if n.conn != nil {
+		o.blame(id)
 		o.step(plan.Lost{Node: id, Reason: reason})
 	}
 }

@@ -30,19 +30,21 @@ type Config struct {
 	Number  uint8       // of this coordinator: the low bits of its epochs
 	Aliases []string    // other names that clients may call the model by
 	Wishes  plan.Wishes // for the plan
+	Place   plan.Placer // nil is plan.Split
 
 	MaxWaiting       int           // requests that wait for a slot
 	MaxWaitingTokens int           // prompt tokens of requests that wait
 	MaxWait          time.Duration // of a request for a slot
+	MaxRecovery      time.Duration // that an interrupted answer waits for shards to go on
 }
 
 // Default returns the configuration of a small cluster.
 func Default() Config {
 	return Config{
 		Wishes: plan.Wishes{
-			MinShards: 1, Sessions: 4, Slots: 32, Rows: 256, Settle: time.Second,
+			MinShards: 1, Sessions: 4, Slots: 32, Rows: 256, Settle: time.Second, Steady: 2 * time.Second,
 		},
-		MaxWaiting: 256, MaxWaitingTokens: 1 << 18, MaxWait: time.Minute,
+		MaxWaiting: 256, MaxWaitingTokens: 1 << 18, MaxWait: time.Minute, MaxRecovery: 30 * time.Second,
 	}
 }
 
@@ -64,12 +66,18 @@ func (c Config) Validate() error {
 		return fmt.Errorf("--context %d: want 0 (the model's) or more", w.Context)
 	case w.Settle < 0:
 		return fmt.Errorf("--settle %v: want 0 or more", w.Settle)
+	case w.Steady < 0:
+		return fmt.Errorf("--steady %v: want 0 or more", w.Steady)
+	case w.Spares < 0 || w.Spares > 1024:
+		return fmt.Errorf("--spares %d: want 0 to 1024", w.Spares)
 	case c.MaxWaiting < 1 || c.MaxWaiting > 1<<16:
 		return fmt.Errorf("--max-waiting %d: want 1 to %d", c.MaxWaiting, 1<<16)
 	case c.MaxWaitingTokens < 1:
 		return fmt.Errorf("--max-waiting-tokens %d: want 1 or more", c.MaxWaitingTokens)
 	case c.MaxWait <= 0:
 		return fmt.Errorf("--max-wait %v: want more than 0", c.MaxWait)
+	case c.MaxRecovery < 0:
+		return fmt.Errorf("--max-recovery %v: want 0 or more", c.MaxRecovery)
 	}
 	return nil
 }

@@ -172,48 +172,6 @@ func TestKVPagesAreReserved(t *testing.T) {
 	}
 }
 
-func TestLostShardEndsEveryAnswerOnceAndIsReplaced(t *testing.T) {
-	for name, kill := range map[string]func(*fakeShard){
-		"killed": func(f *fakeShard) { f.server.Stop() },
-		"silent": func(f *fakeShard) { close(f.mute) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			r := newRig(t, nil, "a", "b", "c")
-			before := r.report("ready", ready)
-			var answers []*answer
-			for range 3 {
-				a := r.relay.ask(1, raw("endless", 200))
-				a.until(tokenNumber(1))
-				answers = append(answers, a)
-			}
-			killed := time.Now()
-			kill(r.shards["b"])
-			for _, a := range answers {
-				e := a.finish().GetError()
-				if e.GetCode() != "shard_lost" || !e.GetRetryable() || !strings.Contains(e.GetMessage(), "node b (stage 1") {
-					t.Errorf("%v", a.terminal)
-				}
-			}
-			t.Logf("every answer had its error after %v", time.Since(killed).Round(time.Millisecond))
-			after := r.report("ready again", func(c *pb.ClusterResponse) bool {
-				return c.Ready && c.Epoch > before.Epoch && len(c.Models[0].Stages) == 2
-			})
-			a := r.relay.ask(100, raw("again$", 50))
-			if a.finish(); a.text != "again" {
-				t.Errorf("after the loss: %q %v; %v", a.text, a.terminal, after)
-			}
-			for _, old := range answers {
-				select {
-				case e := <-r.relay.box(old.number):
-					t.Errorf("after its terminal: %v", e)
-				default:
-				}
-			}
-		})
-	}
-}
-
 func TestNoShardNoAnswer(t *testing.T) {
 	r := newRig(t, func(c *Config, _ *wires) { c.Wishes.MinShards = 2 }, "a")
 	r.report("the shard joined", func(c *pb.ClusterResponse) bool {

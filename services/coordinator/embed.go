@@ -42,7 +42,13 @@ func (o *owner) embedding(s *session, r *frame.Sampled) {
 
 // tokenized ends a session that wants nothing but the ids of its prompt.
 func (o *owner) tokenized(s *session) {
-	o.accept(s)
+	serving := o.serving()
+	if len(serving) == 0 { // it was lost since the request came in
+		_, text := o.reason()
+		o.fail(s, later(codeNoCapacity, "No answer is possible at the moment: %s.", text))
+		return
+	}
+	o.accept(s, serving[0])
 	o.end(s, &pb.Event{Event: &pb.Event_Complete{Complete: &pb.Complete{
 		FinishReason: generation.FinishLength, Usage: s.usage(), Timings: s.timings(),
 	}}})

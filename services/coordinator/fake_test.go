@@ -75,6 +75,23 @@ func toyModel() Model {
 	}
 }
 
+// onePerNode is a placer that has every node hold the whole model.
+func onePerNode(f plan.Facts) (plan.Placement, error) {
+	var out plan.Placement
+	for _, n := range f.Nodes {
+		if slices.ContainsFunc(slices.Concat(f.Kept, f.Leaving), func(p *plan.Pipeline) bool { return p.OfNode(n.ID) >= 0 }) {
+			continue
+		}
+		p, err := plan.Split(plan.Facts{Model: f.Model, Wishes: f.Wishes, Nodes: []plan.Node{n}})
+		if err != nil {
+			return out, err
+		}
+		out.Pipelines = append(out.Pipelines, p.Pipelines...)
+	}
+	out.Pipelines = append(out.Pipelines, f.Leaving...)
+	return out, nil
+}
+
 // gossip is a member list that tests change.
 type gossip struct {
 	changed chan struct{}
@@ -103,29 +120,31 @@ func (g *gossip) add(id, addr string) {
 // wires is what the fake shards of a test share: the way from the driver on the
 // first stage to the results of the last, and what tests look at.
 type wires struct {
-	epoch uint64 // the shards have seen it before the test
+	epoch  uint64 // the shards have seen it before the test
+	poison int32  // the first stage's node dies of a prompt with this id; 0 is none
 
 	mu      sync.Mutex
-	results map[uint64]chan *pb.StepResult // by epoch
-	halted  map[uint32]bool                // by attempt
+	results map[plan.Key]chan *pb.StepResult
+	halted  map[uint32]bool // by attempt
 	closed  map[uint32]bool
 	opened  []*pb.Submit
+	plans   []*pb.Plan    // as shards got them
 	change  chan struct{} // closed and replaced at every change
 }
 
 func newWires() *wires {
 	return &wires{
-		results: map[uint64]chan *pb.StepResult{}, halted: map[uint32]bool{}, closed: map[uint32]bool{}, change: make(chan struct{}),
+		results: map[plan.Key]chan *pb.StepResult{}, halted: map[uint32]bool{}, closed: map[uint32]bool{}, change: make(chan struct{}),
 	}
 }
 
-func (w *wires) stream(epoch uint64) chan *pb.StepResult {
+func (w *wires) stream(key plan.Key) chan *pb.StepResult {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.results[epoch] == nil {
-		w.results[epoch] = make(chan *pb.StepResult, 1024)
+	if w.results[key] == nil {
+		w.results[key] = make(chan *pb.StepResult, 1024)
 	}
-	return w.results[epoch]
+	return w.results[key]
 }
 
 func (w *wires) update(f func()) {
@@ -161,6 +180,7 @@ type fakeShard struct {
 	pb.UnimplementedShardServiceServer
 	node   string
 	id     *pki.Identity
+	class  string
 	memory uint64
 	wires  *wires
 	server *grpc.Server
@@ -169,7 +189,7 @@ type fakeShard struct {
 
 func (f *fakeShard) Hello(context.Context, *pb.HelloRequest) (*pb.HelloResponse, error) {
 	return &pb.HelloResponse{Protocol: 1, Cluster: f.id.ClusterID(), Node: f.node, Version: "test",
-		Devices: []*pb.Device{{MemoryBytes: f.memory, NumericsClass: "toy"}}}, nil
+		Devices: []*pb.Device{{MemoryBytes: f.memory, NumericsClass: f.class}}}, nil
 }
 
 func (f *fakeShard) Beat(stream pb.ShardService_BeatServer) error {
@@ -209,25 +229,39 @@ func (f *fakeShard) Control(stream pb.ShardService_ControlServer) error {
 				Refused: &pb.Refused{Reason: "it is over", Epoch: f.wires.epoch},
 			}})
 		}
-		for i, s := range p.Pipelines[0].Stages {
-			if s.Node != f.node {
+		f.wires.update(func() { f.wires.plans = append(f.wires.plans, p) })
+		for _, pl := range p.Pipelines {
+			if pl.Epoch != p.Epoch { // it is loaded
 				continue
 			}
-			for _, state := range []pb.LoadState{pb.LoadState_LOAD_STATE_LOADING, pb.LoadState_LOAD_STATE_READY} {
-				out := &pb.StageState{Epoch: p.Epoch, Stage: uint32(i), State: state}
-				if err := stream.Send(&pb.ControlResponse{Message: &pb.ControlResponse_Stage{Stage: out}}); err != nil {
-					return err
-				}
+			if err := f.load(stream, pl); err != nil {
+				return err
 			}
 		}
 	}
+}
+
+// load says that this node's stages of a pipeline are ready, once they may be.
+func (f *fakeShard) load(stream pb.ShardService_ControlServer, pl *pb.Pipeline) error {
+	for i, s := range pl.Stages {
+		if s.Node != f.node {
+			continue
+		}
+		for _, state := range []pb.LoadState{pb.LoadState_LOAD_STATE_LOADING, pb.LoadState_LOAD_STATE_READY} {
+			out := &pb.StageState{Epoch: pl.Epoch, Pipeline: pl.Id, Stage: uint32(i), State: state}
+			if err := stream.Send(&pb.ControlResponse{Message: &pb.ControlResponse_Stage{Stage: out}}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func (f *fakeShard) Results(req *pb.ResultsRequest, stream pb.ShardService_ResultsServer) error {
 	if err := stream.SendHeader(nil); err != nil {
 		return err
 	}
-	results := f.wires.stream(req.Epoch)
+	results := f.wires.stream(plan.Key{Epoch: req.Epoch, ID: req.Pipeline})
 	for {
 		select {
 		case <-stream.Context().Done():
@@ -241,7 +275,7 @@ func (f *fakeShard) Results(req *pb.ResultsRequest, stream pb.ShardService_Resul
 }
 
 func (f *fakeShard) Drive(stream pb.ShardService_DriveServer) error {
-	d := &fakeDriver{wires: f.wires, ctx: stream.Context(), send: make(chan *pb.DriveResponse, 64), commits: map[uint32]chan int32{}}
+	d := &fakeDriver{shard: f, wires: f.wires, ctx: stream.Context(), send: make(chan *pb.DriveResponse, 64), commits: map[uint32]chan int32{}}
 	go func() {
 		for m := range d.send {
 			_ = stream.Send(m) // a broken stream shows at Recv
@@ -265,9 +299,10 @@ func (f *fakeShard) Drive(stream pb.ShardService_DriveServer) error {
 
 // fakeDriver runs every session in a goroutine of its own.
 type fakeDriver struct {
+	shard    *fakeShard
 	wires    *wires
 	ctx      context.Context
-	epoch    uint64
+	key      plan.Key
 	send     chan *pb.DriveResponse
 	commits  map[uint32]chan int32 // by attempt
 	sessions sync.WaitGroup
@@ -276,14 +311,20 @@ type fakeDriver struct {
 func (d *fakeDriver) take(m *pb.DriveRequest) {
 	switch m := m.Message.(type) {
 	case *pb.DriveRequest_Attach:
-		d.epoch = m.Attach.Epoch
+		d.key = plan.Key{Epoch: m.Attach.Epoch, ID: m.Attach.Pipeline}
 	case *pb.DriveRequest_Submit:
 		d.wires.update(func() { d.wires.opened = append(d.wires.opened, m.Submit) })
+		if p := d.wires.poison; p != 0 && slices.Contains(m.Submit.Tokens, p) {
+			go d.shard.server.Stop()
+			return
+		}
 		commits := make(chan int32, 1024)
 		d.commits[m.Submit.Open.Attempt] = commits
 		d.sessions.Go(func() { d.run(m.Submit, commits) })
 	case *pb.DriveRequest_Commit:
-		d.commits[m.Commit.Attempt] <- m.Commit.Length
+		if c := d.commits[m.Commit.Attempt]; c != nil {
+			c <- m.Commit.Length
+		}
 	case *pb.DriveRequest_Halt:
 		d.wires.update(func() { d.wires.halted[m.Halt.Attempt] = true })
 		if c := d.commits[m.Halt.Attempt]; c != nil {
@@ -331,7 +372,7 @@ func (d *fakeDriver) run(s *pb.Submit, commits <-chan int32) {
 			r.Finish = pb.Finish_FINISH_LENGTH
 		}
 		select {
-		case d.wires.stream(d.epoch) <- &pb.StepResult{PlanEpoch: d.epoch, Step: uint64(i + 1), Sampled: []*pb.Sampled{r}}:
+		case d.wires.stream(d.key) <- &pb.StepResult{PlanEpoch: d.key.Epoch, Pipeline: d.key.ID, Step: uint64(i + 1), Sampled: []*pb.Sampled{r}}:
 		case <-d.ctx.Done():
 			return
 		}
@@ -351,7 +392,7 @@ func (d *fakeDriver) embed(s *pb.Submit) {
 		r.Pooled[i%len(r.Pooled)] += float32(id)
 	}
 	select {
-	case d.wires.stream(d.epoch) <- &pb.StepResult{PlanEpoch: d.epoch, Step: 1, Sampled: []*pb.Sampled{r}}:
+	case d.wires.stream(d.key) <- &pb.StepResult{PlanEpoch: d.key.Epoch, Pipeline: d.key.ID, Step: 1, Sampled: []*pb.Sampled{r}}:
 	case <-d.ctx.Done():
 		return
 	}

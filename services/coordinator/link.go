@@ -36,7 +36,7 @@ type link struct {
 	c     *Coordinator
 	node  string
 	addr  atomic.Pointer[string] // where gossip says it is
-	moved chan struct{}          // capacity 1: addr has changed
+	moved chan struct{}          // capacity 1: addr has changed, or it is there again
 	stop  context.CancelFunc
 }
 
@@ -76,6 +76,11 @@ func (l *link) move(addr string) {
 		return
 	}
 	l.addr.Store(&addr)
+	l.hurry()
+}
+
+// hurry makes the link try at once: the shard is there now.
+func (l *link) hurry() {
 	select {
 	case l.moved <- struct{}{}:
 	default:

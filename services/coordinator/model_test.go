@@ -51,8 +51,10 @@ func TestFactsAddUp(t *testing.T) {
 		}
 	}
 	devices := []plan.Device{{Memory: 4 << 30}}
-	p, err := plan.Split(m.Facts, Default().Wishes, []plan.Node{{ID: "a", Devices: devices}, {ID: "b", Devices: devices}})
-	if err != nil || len(p.Stages) != 2 || p.Sessions != Default().Wishes.Sessions {
+	p, err := plan.Split(plan.Facts{
+		Model: m.Facts, Wishes: Default().Wishes, Nodes: []plan.Node{{ID: "a", Devices: devices}, {ID: "b", Devices: devices}},
+	})
+	if err != nil || len(p.Pipelines[0].Stages) != 2 || p.Pipelines[0].Sessions != Default().Wishes.Sessions {
 		t.Errorf("two machines: %v, %v", p, err)
 	}
 }

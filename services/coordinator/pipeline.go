@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -17,33 +18,93 @@ import (
 const (
 	maxDrive      = 16 << 10 // messages waiting for the driver
 	attachTimeout = 5 * time.Second
-	pipelineID    = 0 // there is one
+	retireFor     = 10 * time.Second // that sessions may look for room elsewhere before they have to go
 )
 
-// pipeline is the two streams of the plan in force: sessions to its first
-// stage, results from its last.
+// pipeline is a pipeline of the plan whose stages are loaded: the two streams to
+// it, sessions to its first stage and results from its last, and who is on it.
 type pipeline struct {
-	plan  *plan.Plan
-	drive *mailbox[*pb.DriveRequest]
-	ready bool // both streams are open
-	full  bool // drive took no more: the pipeline is given up
-	stop  context.CancelFunc
+	plan        *plan.Pipeline
+	fingerprint string
+	drive       *mailbox[*pb.DriveRequest]
+	ready       bool      // both streams are open
+	full        bool      // drive took no more: the pipeline is given up
+	retiring    time.Time // since when its sessions are to leave it; zero is not
+	stop        context.CancelFunc
+
+	slots []slot
+	free  int // KV pages
+	pace  pace
 }
 
-// The events of a pipeline. Those of an epoch that is over are not heard.
+// slot is a place for one session.
+type slot struct {
+	attempt uint32 // 0 is free
+	pages   int
+	prompt  int // ids to be computed before one is sampled
+}
+
+// The events of a pipeline. Those of one that is over are not heard.
 type (
-	pipelineUp   struct{ epoch uint64 }
+	pipelineUp   struct{ key plan.Key }
 	pipelineDown struct {
-		epoch uint64
+		key   plan.Key
 		stage int
 		err   error
 	}
-	stepDone struct{ result *frame.Result }
-	driven   struct {
-		epoch uint64
-		msg   *pb.DriveResponse
+	stepDone struct {
+		key    plan.Key
+		result *frame.Result
+	}
+	driven struct {
+		key plan.Key
+		msg *pb.DriveResponse
 	}
 )
+
+// serves reports whether sessions may be placed.
+func (p *pipeline) serves() bool { return p.ready && !p.full && p.retiring.IsZero() }
+
+// running is how many slots are taken.
+func (p *pipeline) running() (n int) {
+	for i := range p.slots {
+		if p.slots[i].attempt != 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// queued is how many ids of prompts are still to be computed.
+func (p *pipeline) queued() (n int) {
+	for i := range p.slots {
+		n += p.slots[i].prompt
+	}
+	return n
+}
+
+// take reserves a slot and pages for an attempt. There is room.
+func (p *pipeline) take(attempt uint32, pages, prompt int) frame.Slot {
+	at := slices.IndexFunc(p.slots, func(s slot) bool { return s.attempt == 0 })
+	p.slots[at] = slot{attempt, pages, prompt}
+	p.free -= pages
+	return frame.Slot(at)
+}
+
+// has reports whether an attempt is in a slot.
+func (p *pipeline) has(at frame.Slot, attempt uint32) bool {
+	return attempt != 0 && int(at) < len(p.slots) && p.slots[at].attempt == attempt
+}
+
+// release frees the slot of an attempt, if it is there.
+func (p *pipeline) release(at frame.Slot, attempt uint32) bool {
+	if !p.has(at, attempt) {
+		return false
+	}
+	p.free += p.slots[at].pages
+	p.slots[at] = slot{}
+	return true
+}
 
 // stageError is an error of the stream to one stage.
 type stageError struct {
@@ -57,11 +118,11 @@ func (e *stageError) Error() string { return e.err.Error() }
 // runPipeline opens the streams and carries messages until ctx ends or one of
 // them breaks.
 func (c *Coordinator) runPipeline(ctx context.Context, p *pipeline, first, last *shardConn) {
-	epoch, end := p.plan.Epoch, len(p.plan.Stages)-1
+	key, end := p.plan.Key, len(p.plan.Stages)-1
 	group, inner := errgroup.WithContext(ctx)
 	opened := make(chan struct{}, 2)
 	group.Go(func() error {
-		if err := c.follow(inner, epoch, last, opened); err != nil {
+		if err := c.follow(inner, key, last, opened); err != nil {
 			return &stageError{end, err}
 		}
 		return nil
@@ -82,14 +143,14 @@ func (c *Coordinator) runPipeline(ctx context.Context, p *pipeline, first, last 
 				return &stageError{end, fmt.Errorf("the streams did not open within %v", attachTimeout)}
 			}
 		}
-		c.post(pipelineUp{epoch})
+		c.post(pipelineUp{key})
 		return nil
 	})
 	err := group.Wait()
 	if ctx.Err() != nil {
 		return
 	}
-	down := pipelineDown{epoch: epoch, err: err}
+	down := pipelineDown{key: key, err: err}
 	if s := (*stageError)(nil); errors.As(err, &s) {
 		down.stage = s.stage
 	}
@@ -98,8 +159,8 @@ func (c *Coordinator) runPipeline(ctx context.Context, p *pipeline, first, last 
 
 // follow receives what the last stage samples. The stage answers the
 // subscription with headers, so that no result is missed.
-func (c *Coordinator) follow(ctx context.Context, epoch uint64, last *shardConn, opened chan<- struct{}) error {
-	stream, err := pb.NewShardServiceClient(last.conn).Results(ctx, &pb.ResultsRequest{Epoch: epoch, Pipeline: pipelineID})
+func (c *Coordinator) follow(ctx context.Context, key plan.Key, last *shardConn, opened chan<- struct{}) error {
+	stream, err := pb.NewShardServiceClient(last.conn).Results(ctx, &pb.ResultsRequest{Epoch: key.Epoch, Pipeline: key.ID})
 	if err != nil {
 		return streamError("result stream", err)
 	}
@@ -116,7 +177,7 @@ func (c *Coordinator) follow(ctx context.Context, epoch uint64, last *shardConn,
 		if err != nil {
 			return fmt.Errorf("result stream: %w", err)
 		}
-		c.post(stepDone{r})
+		c.post(stepDone{key, r})
 	}
 }
 
@@ -128,7 +189,7 @@ func (c *Coordinator) steer(ctx context.Context, p *pipeline, first *shardConn, 
 		return streamError("drive stream", err)
 	}
 	group.Go(func() error {
-		attach := &pb.DriveOpen{Epoch: p.plan.Epoch, Pipeline: pipelineID}
+		attach := &pb.DriveOpen{Epoch: p.plan.Epoch, Pipeline: p.plan.ID}
 		if err := stream.Send(&pb.DriveRequest{Message: &pb.DriveRequest_Attach{Attach: attach}}); err != nil {
 			return nil // the receiver knows why
 		}
@@ -151,7 +212,7 @@ func (c *Coordinator) steer(ctx context.Context, p *pipeline, first *shardConn, 
 			if err != nil {
 				return streamError("drive stream", err)
 			}
-			c.post(driven{p.plan.Epoch, m})
+			c.post(driven{p.plan.Key, m})
 		}
 	})
 	return group.Wait()

@@ -17,6 +17,7 @@ const (
 	codeLoading     = "model_loading"
 	codeNoCapacity  = "no_capacity"
 	codeShardLost   = "shard_lost"
+	codePoison      = "request_crashes_shards"
 )
 
 // problem is why a generation cannot be, or cannot go on.

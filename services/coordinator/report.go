@@ -19,6 +19,8 @@ const (
 	notePlan          = "plan"
 	noteReady         = "ready"
 	notePipelineLost  = "pipeline_lost"
+	noteRetired       = "pipeline_retired"
+	noteDrain         = "node_drain"
 	noteGatewayJoined = "gateway_joined"
 	noteGatewayLeft   = "gateway_left"
 )
@@ -59,15 +61,41 @@ func (o *owner) report() *pb.ClusterResponse {
 		Running: uint32(len(o.running)), Waiting: uint32(o.waiting.len()),
 		Totals: o.journal.totals.proto(), Events: slices.Clone(o.journal.notes),
 	}
-	if p := o.machine.Plan(); p != nil {
-		r.Pipeline = pipelineProto(p)
-	}
+	o.reportPlan(r)
 	for _, n := range o.nodes {
 		r.Nodes = append(r.Nodes, &pb.NodeInfo{
 			Node: n.link.node, Address: *n.link.addr.Load(), State: n.state, Reason: n.reason,
-			Devices: n.hello.GetDevices(), Version: n.hello.GetVersion(),
+			Devices: n.hello.GetDevices(), Version: n.hello.GetVersion(), Aside: o.machine.Aside(n.link.node),
 		})
 	}
+	r.Nodes = append(r.Nodes, o.childrenReport()...)
 	slices.SortFunc(r.Nodes, func(a, b *pb.NodeInfo) int { return strings.Compare(a.Node, b.Node) })
 	return r
+}
+
+// reportPlan says which pipelines there are and how they are doing.
+func (o *owner) reportPlan(r *pb.ClusterResponse) {
+	p := o.machine.Plan()
+	if p == nil {
+		return
+	}
+	for _, pl := range p.Pipelines {
+		info := &pb.PipelineInfo{Pipeline: pipelineProto(pl), State: "loading", FreePages: uint32(pl.Pages)}
+		if pipe := o.pipes[pl.Key]; pipe != nil {
+			info.Running, info.FreePages, info.Fingerprint = uint32(pipe.running()), uint32(pipe.free), pipe.fingerprint
+			switch {
+			case !pipe.retiring.IsZero():
+				info.State = "retiring"
+			case pipe.ready:
+				info.State = "ready"
+			}
+		}
+		r.Pipelines = append(r.Pipelines, info)
+	}
+	for _, s := range p.Spares {
+		r.Spares = append(r.Spares, stageProto(s))
+	}
+	if len(r.Pipelines) > 0 {
+		r.Pipeline = r.Pipelines[0].Pipeline
+	}
 }

@@ -2,7 +2,6 @@ package coordinator
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"net"
 	"sync"
@@ -25,6 +24,7 @@ type rig struct {
 	addr   string
 	relay  *client
 	shards map[string]*fakeShard
+	class  string // of the devices of shards that are started next
 	end    context.CancelFunc
 	ended  chan error
 }
@@ -32,7 +32,7 @@ type rig struct {
 // newRig starts a coordinator that waits for as many shards as are named.
 func newRig(t *testing.T, change func(*Config, *wires), shards ...string) *rig {
 	t.Helper()
-	r := &rig{t: t, secret: pki.NewSecret(), gossip: &gossip{changed: make(chan struct{}, 1)}, wires: newWires(),
+	r := &rig{t: t, secret: pki.NewSecret(), gossip: &gossip{changed: make(chan struct{}, 1)}, wires: newWires(), class: "toy",
 		shards: map[string]*fakeShard{}, ended: make(chan error, 1)}
 	cfg := Default()
 	cfg.Version = "test"
@@ -47,7 +47,7 @@ func newRig(t *testing.T, change func(*Config, *wires), shards ...string) *rig {
 	l := listen(t)
 	c, err := New(cfg, Deps{
 		Identity: r.identity("head", pki.Coordinator), Listener: l, Members: r.gossip, Model: toyModel(),
-		Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -85,7 +85,7 @@ func (r *rig) identity(id string, roles ...pki.Role) *pki.Identity {
 
 func (r *rig) startShard(name string) {
 	r.t.Helper()
-	f := &fakeShard{node: name, id: r.identity(name, pki.Shard), memory: 64 << 20, wires: r.wires, mute: make(chan struct{})}
+	f := &fakeShard{node: name, id: r.identity(name, pki.Shard), class: r.class, memory: 64 << 20, wires: r.wires, mute: make(chan struct{})}
 	f.server = grpc.NewServer(append(wire.ServerOptions(), grpc.Creds(f.id.ServerCredentials(pki.Coordinator)))...)
 	pb.RegisterShardServiceServer(f.server, f)
 	l := listen(r.t)
@@ -258,6 +258,17 @@ func (r *rig) report(what string, ok func(*pb.ClusterResponse) bool) *pb.Cluster
 	}
 	r.t.Fatalf("%s: not after ten seconds: %v", what, last)
 	return nil
+}
+
+// drain has a node emptied, or used again, and returns how far it is.
+func (r *rig) drain(node string, undo bool) string {
+	r.t.Helper()
+	c := pb.NewCoordinatorServiceClient(r.dial("somebody", pki.Operator))
+	resp, err := c.Drain(r.t.Context(), &pb.DrainRequest{Node: node, Undo: undo})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return resp.State
 }
 
 func ready(r *pb.ClusterResponse) bool { return r.Ready }

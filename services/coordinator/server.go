@@ -18,6 +18,7 @@ import (
 	"github.com/shoal-llm/shoal/internal/wire"
 	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
 	"github.com/shoal-llm/shoal/services/coordinator/generation"
+	"github.com/shoal-llm/shoal/services/coordinator/plan"
 )
 
 const (
@@ -35,6 +36,7 @@ type server struct {
 var rules = pki.Rules{
 	"/shoal.v1.CoordinatorService/Relay":   {pki.Gateway},
 	"/shoal.v1.CoordinatorService/Cluster": pki.AnyRole(),
+	"/shoal.v1.CoordinatorService/Drain":   {pki.Operator},
 	"/grpc.health.v1.Health/Check":         pki.AnyRole(),
 	"/grpc.health.v1.Health/List":          pki.AnyRole(),
 	"/grpc.health.v1.Health/Watch":         pki.AnyRole(),
@@ -218,14 +220,63 @@ func (o *owner) modelInfo(why string) *pb.ModelInfo {
 	for name, n := range m.TensorTypes {
 		info.TensorTypes[name] = uint32(n)
 	}
-	if p := o.machine.Plan(); p != nil {
+	serving := o.serving()
+	if len(serving) > 0 {
+		info.State, info.Fingerprint = "ready", serving[0].fingerprint
+	}
+	if p := o.shown(serving); p != nil {
 		info.Context = uint32(p.Context)
 		for _, s := range p.Stages {
 			info.Stages = append(info.Stages, s.String())
 		}
 	}
-	if why == "" {
-		info.State, info.Fingerprint = "ready", o.fingerprint
-	}
 	return info
+}
+
+// shown is the pipeline that is shown as the model's: the first that serves, or
+// else the first there is.
+func (o *owner) shown(serving []*pipeline) *plan.Pipeline {
+	if len(serving) > 0 {
+		return serving[0].plan
+	}
+	if p := o.machine.Plan(); p != nil && len(p.Pipelines) > 0 {
+		return p.Pipelines[0]
+	}
+	return nil
+}
+
+// drainAsked asks to have a node emptied, or used again.
+type drainAsked struct {
+	node   string
+	undo   bool
+	answer chan<- *pb.DrainResponse // nil: there is no such node
+}
+
+// Drain has a node emptied, or used again.
+func (s *server) Drain(ctx context.Context, req *pb.DrainRequest) (*pb.DrainResponse, error) {
+	answer := make(chan *pb.DrainResponse, 1)
+	s.c.post(drainAsked{req.GetNode(), req.GetUndo(), answer})
+	select {
+	case r := <-answer:
+		if r == nil {
+			return nil, status.Errorf(codes.NotFound, "there is no shard %q", req.GetNode())
+		}
+		return r, nil
+	case <-ctx.Done():
+		return nil, status.FromContextError(ctx.Err()).Err()
+	case <-s.c.ended:
+		return nil, status.Error(codes.Unavailable, "the coordinator is shutting down")
+	}
+}
+
+func (e drainAsked) apply(o *owner) {
+	if o.nodes[e.node] == nil {
+		e.answer <- nil
+		return
+	}
+	o.step(plan.Drain{Node: e.node, Undo: e.undo})
+	state := o.machine.Aside(e.node)
+	o.log.Info("drain", "shard", e.node, "undo", e.undo, "state", state)
+	o.journal.note(noteDrain, e.node, state)
+	e.answer <- &pb.DrainResponse{State: state}
 }

@@ -3,6 +3,7 @@ package coordinator
 import (
 	"context"
 	"crypto/sha256"
+	"slices"
 	"strings"
 	"time"
 
@@ -41,14 +42,17 @@ type session struct {
 	credit    uint64
 	ready     *prepared // nil until its prompt is made
 	machine   *generation.Machine
-	calls     *calls // of an answer that may call tools; else nil
+	calls     *calls    // of an answer that may call tools; else nil
+	pipe      *pipeline // nil while it has no slot
 	place     frame.Slot
 	attempt   uint32
+	sampled   bool      // this attempt gave an id
 	told      int32     // committed positions that the driver knows of
 	orphaned  time.Time // its slot was closed under it; zero is not
 	why       string    // the driver's reason for that
 	cached    int
 	announced int // its place in the queue, as the client knows it
+	recovery  recovery
 	done      bool
 
 	span    telemetry.Span // of the present phase
@@ -82,10 +86,16 @@ func (o *owner) phase(s *session, name string, gauge func() func()) {
 
 // sampled gives a session what a step sampled for it. The owner finds it by
 // attempt, which is never used twice: what comes for others is discarded.
-func (o *owner) sampled(r *frame.Sampled) {
+func (o *owner) sampled(p *pipeline, r *frame.Sampled) {
 	s := o.running[r.Attempt]
+	if s == nil || s.pipe != p || s.place != r.Slot {
+		return
+	}
+	if !s.sampled {
+		s.sampled = true
+		p.computed(s, 0)
+	}
 	switch {
-	case s == nil || s.place != r.Slot:
 	case s.request.GetPooling() != 0 && r.Err == "":
 		o.embedding(s, r)
 	default:
@@ -104,7 +114,7 @@ func (o *owner) act(s *session, actions []generation.Action) {
 				continue
 			}
 			s.told = a.Length
-			o.drive(&pb.DriveRequest{Message: &pb.DriveRequest_Commit{Commit: &pb.Commit{
+			o.drive(s.pipe, &pb.DriveRequest{Message: &pb.DriveRequest_Commit{Commit: &pb.Commit{
 				Slot: uint32(s.place), Attempt: s.attempt, Length: a.Length,
 			}}})
 		case generation.Halt:
@@ -157,31 +167,38 @@ func (o *owner) token(s *session, t generation.Token, last bool) {
 // halt tells the driver that no step shall contain the session any more. A
 // session without a slot, or whose driver is gone, has nothing to halt.
 func (o *owner) halt(s *session) {
-	if s.attempt == 0 || o.pipe == nil || int(s.place) >= len(o.slots) || o.slots[s.place].attempt != s.attempt {
+	if s.pipe == nil || !s.pipe.has(s.place, s.attempt) {
 		return
 	}
-	o.drive(&pb.DriveRequest{Message: &pb.DriveRequest_Halt{Halt: &pb.Halt{Slot: uint32(s.place), Attempt: s.attempt}}})
+	o.drive(s.pipe, &pb.DriveRequest{Message: &pb.DriveRequest_Halt{Halt: &pb.Halt{Slot: uint32(s.place), Attempt: s.attempt}}})
 }
 
-// drive queues a message to the driver. A driver that takes none is lost.
-func (o *owner) drive(m *pb.DriveRequest) {
-	if o.pipe == nil || o.pipe.full || o.pipe.drive.put(m) {
+// drive queues a message to a driver. A driver that takes none is lost.
+func (o *owner) drive(p *pipeline, m *pb.DriveRequest) {
+	if p == nil || p.full || p.drive.put(m) {
 		return
 	}
-	o.pipe.full = true
-	epoch := o.pipe.plan.Epoch
-	o.start(func(context.Context) { o.c.post(pipelineDown{epoch, 0, errSlowDriver}) })
+	p.full = true
+	o.start(func(context.Context) { o.c.post(pipelineDown{p.plan.Key, 0, errSlowDriver}) })
+}
+
+// prefilled notes how much of a prompt is computed.
+func (o *owner) prefilled(p *pipeline, m *pb.Prefilled) {
+	s := o.running[m.GetAttempt()]
+	if s == nil || s.pipe != p {
+		return
+	}
+	s.cached = max(s.cached, int(m.GetCached()))
+	p.computed(s, int(m.GetTotal()-m.GetDone()))
+	o.progress(s, "prefill", int64(m.GetDone()), int64(m.GetTotal()))
 }
 
 // slotClosed frees a slot: no stage holds anything of its session.
-func (o *owner) slotClosed(c *pb.Closed) {
-	at, attempt := c.GetSlot(), c.GetAttempt()
-	if int(at) >= len(o.slots) || o.slots[at].attempt != attempt || attempt == 0 {
+func (o *owner) slotClosed(p *pipeline, c *pb.Closed) {
+	if !p.release(frame.Slot(c.GetSlot()), c.GetAttempt()) {
 		return
 	}
-	o.free += o.slots[at].pages
-	o.slots[at] = slot{}
-	if s := o.running[attempt]; s != nil {
+	if s := o.running[c.GetAttempt()]; s != nil && s.pipe == p {
 		s.orphaned = time.Now()
 		s.why = strings.TrimSuffix(c.GetReason()+": "+c.GetDetail(), ": ")
 		if c.GetReason() == "refused" { // no result will tell
@@ -203,6 +220,8 @@ func (o *owner) expire(now time.Time) {
 		switch {
 		case !s.deadline.IsZero() && !now.Before(s.deadline):
 			o.stop(s, generation.ReasonTimeout)
+		case s.recovery.waiting():
+			o.expireRecovery(s, now)
 		case now.Sub(s.began) > o.c.cfg.MaxWait:
 			o.fail(s, later(codeNoCapacity, "The request waited %v for a free place.", o.c.cfg.MaxWait))
 		}
@@ -246,6 +265,7 @@ func (o *owner) end(s *session, terminal *pb.Event) {
 	delete(s.relay.sessions, s.number)
 	delete(o.running, s.attempt)
 	o.waiting.remove(s)
+	o.emptied(s.pipe)
 }
 
 func (s *session) stopped(reason string) *pb.Event {
@@ -287,13 +307,15 @@ func (o *owner) submit(s *session) {
 	if t := s.request.GetTraceparent(); len(t) <= maxTraceparent {
 		open.Traceparent = t
 	}
-	ids := p.ids()
+	ids := slices.Concat(p.prompt, s.machine.IDs())
 	s.told = int32(len(ids))
-	o.drive(&pb.DriveRequest{Message: &pb.DriveRequest_Submit{Submit: &pb.Submit{
+	o.drive(s.pipe, &pb.DriveRequest{Message: &pb.DriveRequest_Submit{Submit: &pb.Submit{
 		Open: wire.OpenToProto(open), Tokens: ids, Ahead: generation.Ahead,
 	}}})
-	o.c.deps.Telemetry.AddTokens(telemetry.Prompt, len(p.prompt))
-	o.journal.totals.promptTokens += uint64(len(p.prompt))
+	if s.recovery.times == 0 {
+		o.c.deps.Telemetry.AddTokens(telemetry.Prompt, len(p.prompt))
+		o.journal.totals.promptTokens += uint64(len(p.prompt))
+	}
 }
 
 // salt keeps the prefixes of tenants apart.

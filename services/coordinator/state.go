@@ -1,14 +1,17 @@
 package coordinator
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
-	"github.com/shoal-llm/shoal/internal/cluster"
 	"github.com/shoal-llm/shoal/internal/pki"
 	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
 	"github.com/shoal-llm/shoal/services/coordinator/plan"
@@ -34,17 +37,17 @@ type owner struct {
 	ctx   func() (context.Context, context.CancelFunc) // for goroutines it starts
 	group sync.WaitGroup                               // of those goroutines
 
-	machine *plan.Machine
-	nodes   map[string]*node
-	leased  time.Time // when leases were renewed
+	machine  *plan.Machine
+	planned  []plan.Event // for the machine, once it is done with the one before
+	nodes    map[string]*node
+	children map[string]child // nodes that others supervise
+	leased   time.Time        // when leases were renewed
 
-	pipe        *pipeline
-	fingerprint string
-	slots       []slot
-	free        int                 // KV pages
-	attempts    uint32              // the last one given out
-	running     map[uint32]*session // by attempt
-	waiting     waiting
+	pipes    map[plan.Key]*pipeline
+	context  int                 // positions of a session, by the last pipeline that served; 0 before the first
+	attempts uint32              // the last one given out
+	running  map[uint32]*session // by attempt
+	waiting  waiting
 
 	relays map[*relay]bool
 	dirty  []*relay // with messages to be sent after this event
@@ -52,20 +55,16 @@ type owner struct {
 	journal journal
 }
 
-// slot is a place for one session on the pipeline.
-type slot struct {
-	attempt uint32 // 0 is free
-	pages   int
-}
-
 func newOwner(c *Coordinator) *owner {
 	return &owner{
 		c: c, log: c.deps.Log,
-		machine: plan.New(plan.Config{Model: c.deps.Model.Facts, Wishes: c.cfg.Wishes, Coordinator: c.cfg.Number}),
-		nodes:   map[string]*node{},
-		running: map[uint32]*session{},
-		relays:  map[*relay]bool{},
-		waiting: waiting{preparing: map[*session]bool{}},
+		machine:  plan.New(plan.Config{Model: c.deps.Model.Facts, Wishes: c.cfg.Wishes, Coordinator: c.cfg.Number, Place: c.cfg.Place}),
+		nodes:    map[string]*node{},
+		children: map[string]child{},
+		pipes:    map[plan.Key]*pipeline{},
+		running:  map[uint32]*session{},
+		relays:   map[*relay]bool{},
+		waiting:  waiting{preparing: map[*session]bool{}},
 	}
 }
 
@@ -112,6 +111,7 @@ func (o *owner) tick(now time.Time) {
 			o.lease(n)
 		}
 	}
+	o.retireBy(now)
 	o.expire(now)
 }
 
@@ -128,23 +128,29 @@ func (o *owner) lease(n *node) {
 // control queues a message. A shard that takes nothing is lost by its silence.
 func (n *node) control(m *pb.ControlRequest) { n.conn.control.put(m) }
 
-// findNodes reads gossip anew: shards are dialled, and those that have left
-// gossip are forgotten once their connection is down too.
+// findNodes reads gossip, and what nodes tell of their children, anew: shards are
+// dialled, and those that have left are forgotten once their connection is down
+// too.
 func (o *owner) findNodes() {
-	here := map[string]cluster.Member{}
+	here := map[string]string{} // addresses
 	for _, m := range o.c.deps.Members.Members() {
 		for _, r := range m.Meta.Roles {
 			if r == pki.Shard {
-				here[m.NodeID] = m
+				here[m.NodeID] = m.Meta.GRPCAddr
 			}
 		}
 	}
-	for id, m := range here {
+	for id, c := range o.children {
+		if c.GetState() == pb.ChildState_CHILD_STATE_READY {
+			here[id] = c.GetAddress()
+		}
+	}
+	for id, addr := range here {
 		if n := o.nodes[id]; n != nil {
-			n.link.move(m.Meta.GRPCAddr)
+			n.link.move(addr)
 			continue
 		}
-		l := newLink(o.c, id, m.Meta.GRPCAddr)
+		l := newLink(o.c, id, addr)
 		l.stop = o.start(l.run)
 		o.nodes[id] = &node{link: l, state: "joining"}
 	}
@@ -171,6 +177,9 @@ func (e linkUp) apply(o *owner) {
 		})
 	}
 	o.lease(n)
+	if len(joined.Devices) == 0 {
+		return // its children compute
+	}
 	o.step(plan.Joined{Node: joined, Epoch: e.hello.GetEpoch()})
 }
 
@@ -190,6 +199,8 @@ func (e linkDown) apply(o *owner) {
 	n.state, n.reason = state, e.err.Error()
 	if n.conn != nil && n.conn == e.conn {
 		n.conn = nil
+		o.orphan(n.link.node)
+		o.blame(n.link.node) // the fault may have been heard of before
 		o.step(plan.Lost{Node: n.link.node, Reason: n.reason})
 	}
 	o.findNodes()
@@ -212,44 +223,73 @@ func (e controlled) apply(o *owner) {
 		o.step(plan.Refused{Node: n.link.node, Epoch: r.GetEpoch(), Reason: r.GetReason()})
 		return
 	}
-	s, p := e.msg.GetStage(), o.machine.Plan()
-	if s == nil || p == nil || s.GetEpoch() != p.Epoch || s.GetPipeline() != pipelineID ||
-		int(s.GetStage()) >= len(p.Stages) || p.Stages[s.GetStage()].Node != n.link.node {
-		return // of an old plan, or of another's stage
+	if c := e.msg.GetChild(); c != nil {
+		o.childState(n, c)
+		return
+	}
+	s := e.msg.GetStage()
+	if s == nil || o.machine.Plan() == nil {
+		return
+	}
+	key := plan.Key{Epoch: s.GetEpoch(), ID: s.GetPipeline()}
+	p := o.machine.Plan().Find(key)
+	if p == nil || int(s.GetStage()) >= len(p.Stages) || p.Stages[s.GetStage()].Node != n.link.node {
+		return // of an old plan, of a reserve, or of another's stage
 	}
 	switch s.GetState() {
 	case pb.LoadState_LOAD_STATE_READY:
-		o.step(plan.Loaded{Epoch: s.GetEpoch(), Stage: int(s.GetStage())})
+		o.step(plan.Loaded{Pipeline: key, Stage: int(s.GetStage())})
 	case pb.LoadState_LOAD_STATE_FAILED:
 		why := s.GetError()
 		if why == "" {
 			why = "it does not say why"
 		}
-		o.step(plan.Loaded{Epoch: s.GetEpoch(), Stage: int(s.GetStage()), Err: why})
+		o.step(plan.Loaded{Pipeline: key, Stage: int(s.GetStage()), Err: why})
 	}
 }
 
-// step gives the plan machine an event and does what it asks for.
+// step gives the plan machine an event and does what it asks for. What comes up
+// meanwhile comes after.
 func (o *owner) step(e plan.Event) {
-	for _, a := range o.machine.Step(e) {
-		switch a := a.(type) {
-		case plan.Install:
-			o.install(a.Plan)
-		case plan.Start:
-			o.open(a.Epoch)
-		case plan.Drop:
-			o.drop(a.Reason)
-		case plan.Wait:
-			o.log.Info("not ready", "reason", a.Reason)
+	o.planned = append(o.planned, e)
+	if len(o.planned) > 1 {
+		return
+	}
+	for ; len(o.planned) > 0; o.planned = o.planned[1:] {
+		for _, a := range o.machine.Step(o.planned[0]) {
+			o.obey(a)
 		}
+	}
+	o.planned = nil
+}
+
+func (o *owner) obey(a plan.Action) {
+	switch a := a.(type) {
+	case plan.Install:
+		o.install(a.Plan)
+	case plan.Start:
+		o.open(a.Pipeline)
+	case plan.Retire:
+		o.retire(a.Pipeline, a.Reason)
+	case plan.Drop:
+		o.drop(a)
+	case plan.Wait:
+		o.log.Info("not ready", "reason", a.Reason)
+		o.tellWaiting(phaseWaiting)
 	}
 }
 
 // install sends a plan to every shard: those without a stage in it drop what
 // they hold.
 func (o *owner) install(p *plan.Plan) {
-	o.log.Info("new plan", "epoch", p.Epoch, "stages", fmt.Sprint(p.Stages), "sessions", p.Sessions, "context", p.Context)
-	o.journal.note(notePlan, "", fmt.Sprint(p.Stages))
+	var stages []string
+	for _, pl := range p.Pipelines {
+		stages = append(stages, fmt.Sprint(pl.Stages))
+	}
+	text := strings.Join(stages, " ")
+	o.log.Info("new plan", "epoch", p.Epoch, "pipelines", text, "spares", fmt.Sprint(p.Spares))
+	o.journal.note(notePlan, "", text)
+	o.tellWaiting(phaseRecovering)
 	m := &pb.ControlRequest{Message: &pb.ControlRequest_Plan{Plan: o.planProto(p)}}
 	for _, n := range o.nodes {
 		if n.conn != nil {
@@ -259,98 +299,119 @@ func (o *owner) install(p *plan.Plan) {
 }
 
 func (o *owner) planProto(p *plan.Plan) *pb.Plan {
-	return &pb.Plan{
-		Epoch: p.Epoch, Coordinator: o.c.deps.Identity.NodeID(),
-		Model: o.c.deps.Model.proto(), Pipelines: []*pb.Pipeline{pipelineProto(p)},
+	out := &pb.Plan{Epoch: p.Epoch, Coordinator: o.c.deps.Identity.NodeID(), Model: o.c.deps.Model.proto()}
+	for _, pl := range p.Pipelines {
+		out.Pipelines = append(out.Pipelines, pipelineProto(pl))
 	}
-}
-
-func pipelineProto(p *plan.Plan) *pb.Pipeline {
-	out := &pb.Pipeline{
-		Id: pipelineID, Pages: uint32(p.Pages), Slots: uint32(p.Slots), Rows: uint32(p.Rows),
-		Lanes: 1, Context: uint32(p.Context),
-	}
-	for _, s := range p.Stages {
-		out.Stages = append(out.Stages, &pb.Stage{
-			Node: s.Node, Address: s.Address, Device: uint32(s.Device),
-			First: uint32(s.Part.First), End: uint32(s.Part.End), Embed: s.Part.Embed, Head: s.Part.Head,
-			NumericsClass: s.Class, Fingerprint: s.Fingerprint,
-		})
+	for _, s := range p.Spares {
+		out.Spares = append(out.Spares, stageProto(s))
 	}
 	return out
 }
 
-// open starts the streams of a plan whose stages are ready.
-func (o *owner) open(epoch uint64) {
-	p := o.machine.Plan()
-	first, last := o.nodes[p.Stages[0].Node], o.nodes[p.Stages[len(p.Stages)-1].Node]
-	o.slots, o.free = make([]slot, p.Slots), p.Pages
-	o.fingerprint = fingerprint(&o.c.deps.Model, p, o.c.cfg.Version)
-	pipe := &pipeline{plan: p, drive: newMailbox[*pb.DriveRequest](maxDrive)}
-	o.pipe = pipe
-	from, to := first.conn, last.conn
+func pipelineProto(p *plan.Pipeline) *pb.Pipeline {
+	out := &pb.Pipeline{
+		Id: p.ID, Epoch: p.Epoch, Pages: uint32(p.Pages), Slots: uint32(p.Slots), Rows: uint32(p.Rows),
+		Lanes: uint32(len(p.Stages) + 1), Context: uint32(p.Context),
+	}
+	for _, s := range p.Stages {
+		out.Stages = append(out.Stages, stageProto(s))
+	}
+	return out
+}
+
+func stageProto(s plan.Stage) *pb.Stage {
+	return &pb.Stage{
+		Node: s.Node, Address: s.Address, Device: uint32(s.Device),
+		First: uint32(s.Part.First), End: uint32(s.Part.End), Embed: s.Part.Embed, Head: s.Part.Head,
+		NumericsClass: s.Class, Fingerprint: s.Fingerprint,
+	}
+}
+
+// open starts the streams of a pipeline whose stages are ready, or lets one
+// serve on that was to be retired.
+func (o *owner) open(key plan.Key) {
+	if pipe := o.pipes[key]; pipe != nil {
+		pipe.retiring = time.Time{}
+		o.admit()
+		return
+	}
+	p := o.machine.Plan().Find(key)
+	pipe := &pipeline{
+		plan: p, fingerprint: fingerprint(&o.c.deps.Model, p, o.c.cfg.Version), drive: newMailbox[*pb.DriveRequest](maxDrive),
+		slots: make([]slot, p.Slots), free: p.Pages,
+	}
+	o.pipes[key] = pipe
+	from, to := o.nodes[p.Stages[0].Node].conn, o.nodes[p.Stages[len(p.Stages)-1].Node].conn
 	pipe.stop = o.start(func(ctx context.Context) { o.c.runPipeline(ctx, pipe, from, to) })
-	o.log.Info("stages are loaded", "epoch", epoch)
+	o.log.Info("stages are loaded", "pipeline", key)
 }
 
 func (e pipelineUp) apply(o *owner) {
-	if o.pipe == nil || o.pipe.plan.Epoch != e.epoch {
+	p := o.pipes[e.key]
+	if p == nil {
 		return
 	}
-	o.pipe.ready = true
-	o.log.Info("ready", "epoch", e.epoch, "fingerprint", o.fingerprint)
+	p.ready = true
+	o.context = p.plan.Context
+	o.log.Info("ready", "pipeline", e.key, "fingerprint", p.fingerprint)
 	o.journal.note(noteReady, "", "")
 	o.admit()
 }
 
 func (e pipelineDown) apply(o *owner) {
-	o.step(plan.Faulted{Epoch: e.epoch, Stage: e.stage, Reason: e.err.Error()})
-}
-
-// drop ends the pipeline: every session on it gets its one error, at once.
-func (o *owner) drop(reason string) {
-	o.log.Warn("pipeline lost", "reason", reason, "sessions", len(o.running))
-	o.journal.note(notePipelineLost, "", reason)
-	if o.pipe != nil {
-		o.pipe.stop()
-	}
-	o.pipe, o.slots, o.free = nil, nil, 0
-	for _, s := range o.running {
-		o.fail(s, later(codeShardLost, "The answer was interrupted: %s.", reason))
-	}
+	o.step(plan.Faulted{Pipeline: e.key, Stage: e.stage, Reason: e.err.Error()})
 }
 
 func (e driven) apply(o *owner) {
-	if o.pipe == nil || o.pipe.plan.Epoch != e.epoch {
+	p := o.pipes[e.key]
+	if p == nil {
 		return
 	}
 	switch m := e.msg.GetMessage().(type) {
 	case *pb.DriveResponse_Prefilled:
-		if s := o.running[m.Prefilled.GetAttempt()]; s != nil {
-			s.cached = int(m.Prefilled.GetCached())
-			o.progress(s, "prefill", int64(m.Prefilled.GetDone()), int64(m.Prefilled.GetTotal()))
-		}
+		o.prefilled(p, m.Prefilled)
 	case *pb.DriveResponse_Closed:
-		o.slotClosed(m.Closed)
+		o.slotClosed(p, m.Closed)
 	case *pb.DriveResponse_Faulted:
-		o.step(plan.Faulted{Epoch: e.epoch, Stage: int(m.Faulted.GetStage()), Reason: m.Faulted.GetReason()})
+		o.step(plan.Faulted{Pipeline: e.key, Stage: int(m.Faulted.GetStage()), Reason: m.Faulted.GetReason()})
 	}
 }
 
 func (e stepDone) apply(o *owner) {
-	if o.pipe == nil || o.pipe.plan.Epoch != e.result.Epoch {
+	p := o.pipes[e.key]
+	if p == nil || e.result.Epoch != e.key.Epoch || e.result.Pipeline != e.key.ID {
 		return
 	}
+	p.pace.note(e.result.Timings)
 	for i := range e.result.Sampled {
-		o.sampled(&e.result.Sampled[i])
+		o.sampled(p, &e.result.Sampled[i])
 	}
+}
+
+// serving returns the pipelines on which sessions may be placed, oldest first.
+func (o *owner) serving() []*pipeline {
+	var out []*pipeline
+	for _, p := range o.sortedPipes() {
+		if p.serves() {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// sortedPipes returns the pipelines that have been started, oldest first.
+func (o *owner) sortedPipes() []*pipeline {
+	return slices.SortedFunc(maps.Values(o.pipes), func(a, b *pipeline) int {
+		return cmp.Or(cmp.Compare(a.plan.Epoch, b.plan.Epoch), cmp.Compare(a.plan.ID, b.plan.ID))
+	})
 }
 
 // reason says in a sentence why no request can run now, and by which code; an
 // empty code says that one can.
 func (o *owner) reason() (code, text string) {
 	switch {
-	case o.pipe != nil && o.pipe.ready:
+	case len(o.serving()) > 0:
 		return "", ""
 	case o.machine.Phase() == plan.Waiting:
 		return codeNoCapacity, o.machine.Reason()

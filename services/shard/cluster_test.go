@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/shoal-llm/shoal/internal/pki"
+	"github.com/shoal-llm/shoal/internal/telemetry"
 	"github.com/shoal-llm/shoal/internal/wire"
 	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
 )
@@ -25,11 +26,12 @@ const patience = 10 * time.Second
 
 // node is a shard in this process.
 type node struct {
-	id      string
-	addr    string
-	backend *fakeBackend
-	kill    func() // ends it and waits
-	sever   func() // cuts every connection to it, as when its process is killed
+	id        string
+	addr      string
+	backend   *fakeBackend
+	telemetry *telemetry.Telemetry
+	kill      func() // ends it and waits
+	sever     func() // cuts every connection to it, as when its process is killed
 }
 
 // severable is a listener whose connections can be cut.
@@ -94,9 +96,13 @@ func (b *bench) start(id, kernels string) *node {
 	}
 	l := &severable{Listener: inner}
 	n := &node{id: id, addr: l.Addr().String(), backend: newFakeBackend()}
+	n.telemetry, _, err = telemetry.New(b.ctx, telemetry.Options{ServiceName: "test", NodeID: id})
+	if err != nil {
+		b.t.Fatal(err)
+	}
 	s, err := New(Config{Version: "test", KernelSet: kernels, Chunk: 16}, Deps{
 		Identity: b.identity(id, pki.Shard), Listener: l, Devices: []Device{{Backend: n.backend}},
-		Open: fakeModel, Load: loadFake, Log: slog.New(slog.DiscardHandler),
+		Open: fakeModel, Load: loadFake, Telemetry: n.telemetry, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		b.t.Fatal(err)

@@ -34,6 +34,7 @@ type Config struct {
 	Version   string // of the program
 	KernelSet string // the version of the kernels: nodes of one cluster have the same
 	Chunk     int    // rows of one prompt in a step; 0 is as many as a step has
+	State     string // folder for what is kept between runs; empty keeps nothing
 }
 
 // Validate reports the first setting that cannot work, by the name of its flag.
@@ -48,7 +49,8 @@ func (c Config) Validate() error {
 type Deps struct {
 	Identity  *pki.Identity
 	Listener  net.Listener // for other nodes; Run closes it
-	Devices   []Device     // at least one; the shard is their one user
+	Devices   []Device     // the shard is their one user
+	Children  bool         // others serve devices for it (Announce): it may have none
 	Open      func(name string) (*Model, error)
 	Load      Loader               // nil is engine.Open
 	Telemetry *telemetry.Telemetry // nil forgets everything
@@ -59,6 +61,9 @@ type Deps struct {
 type Device struct {
 	Backend     compute.Backend // closed by its maker, after Run
 	Fingerprint [32]byte        // of its self-test
+	// Bandwidth measures how many bytes a second its memory is read, in a part
+	// of a second; nil: nobody can tell.
+	Bandwidth func() (float64, error)
 }
 
 // Model is an open model file, as far as a shard needs it.
@@ -82,6 +87,8 @@ type Engine interface {
 	// Finish takes the completion of the oldest started frame. The output is
 	// valid until compute.MaxPasses frames later.
 	Finish(c compute.Completion) (engine.Output, error)
+	// Pages tells how many KV pages are held, and how many there are.
+	Pages() (used, capacity int)
 	// Close frees what the engine holds. Nothing is started any more.
 	Close() error
 }
@@ -105,7 +112,7 @@ func (d *Deps) check() error {
 		return errors.New("shard: no identity")
 	case d.Listener == nil:
 		return errors.New("shard: no listener")
-	case len(d.Devices) == 0:
+	case len(d.Devices) == 0 && !d.Children:
 		return errors.New("shard: no device")
 	case d.Open == nil:
 		return errors.New("shard: no models")

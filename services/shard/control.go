@@ -1,8 +1,11 @@
 package shard
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,31 +22,41 @@ import (
 // goroutine.
 type control struct {
 	mu        sync.Mutex
-	lease     lease                // guarded by mu
-	epoch     uint64               // guarded by mu; the highest that was accepted
-	plan      *pb.Plan             // guarded by mu; of that epoch
-	pipelines map[uint32]*pipeline // guarded by mu; of the plan in force
-	states    []*pb.StageState     // guarded by mu; replaced, never changed
-	listener  chan struct{}        // guarded by mu; capacity 1: states have changed
-	replaced  chan struct{}        // guarded by mu; closed when another stream has taken over
-	ended     error                // guarded by mu; set when the shard stops
+	lease     lease             // guarded by mu
+	epoch     uint64            // guarded by mu; the highest that was accepted
+	plan      *pb.Plan          // guarded by mu; of that epoch
+	pipelines map[key]*pipeline // guarded by mu; of the plan in force
+	states    []*pb.StageState  // guarded by mu; replaced, never changed
+	children  []*pb.Child       // guarded by mu; replaced, never changed
+	listener  chan struct{}     // guarded by mu; capacity 1: states or children have changed
+	replaced  chan struct{}     // guarded by mu; closed when another stream has taken over
+	ended     error             // guarded by mu; set when the shard stops
 }
 
-// assignment is what a plan gives this node to load.
-type assignment struct {
-	plan      *pb.Plan
-	pipelines []*pipeline
+// key is the identity of a pipeline in all plans that hold it: the epoch of the
+// plan that made it, and its number.
+type key struct {
+	epoch uint64
+	id    uint32
 }
 
-func newControl() *control { return &control{pipelines: map[uint32]*pipeline{}} }
+// keyOf returns the identity of a pipeline of a plan.
+func keyOf(plan *pb.Plan, p *pb.Pipeline) key {
+	if p.Epoch == 0 {
+		return key{plan.Epoch, p.Id}
+	}
+	return key{p.Epoch, p.Id}
+}
+
+func newControl() *control { return &control{pipelines: map[key]*pipeline{}} }
 
 // find returns a pipeline of the plan in force. Errors are statuses.
 func (c *control) find(epoch uint64, id uint32) (*pipeline, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	p := c.pipelines[id]
+	p := c.pipelines[key{epoch, id}]
 	switch {
-	case epoch < c.epoch:
+	case p == nil && epoch < c.epoch:
 		return nil, status.Errorf(codes.FailedPrecondition, "epoch %d is over, this node has seen %d", epoch, c.epoch)
 	case epoch > c.epoch:
 		return nil, status.Errorf(codes.FailedPrecondition, "epoch %d is unknown, this node has seen %d", epoch, c.epoch)
@@ -100,9 +113,9 @@ func (c *control) refuse(reason string) *pb.Refused {
 	return &pb.Refused{Reason: reason, Epoch: c.epoch}
 }
 
-// install makes a plan the one in force and ends the pipelines of the one
-// before. A plan that is in force already is no news.
-func (c *control) install(coordinator string, a *assignment) (news bool, refused *pb.Refused) {
+// install makes a plan the one in force: the pipelines that it keeps go on, all
+// others end. A plan that is in force already is no news.
+func (c *control) install(coordinator string, plan *pb.Plan, fresh []*pipeline) (news bool, refused *pb.Refused) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
@@ -110,47 +123,81 @@ func (c *control) install(coordinator string, a *assignment) (news bool, refused
 		return false, c.refuse(c.ended.Error())
 	case !c.lease.held(coordinator, time.Now()):
 		return false, c.refuse("the lease has run out")
-	case a.plan.Epoch < c.epoch:
-		return false, c.refuse(fmt.Sprintf("epoch %d is over", a.plan.Epoch))
-	case a.plan.Epoch == c.epoch && !proto.Equal(a.plan, c.plan):
-		return false, c.refuse(fmt.Sprintf("epoch %d is that of another plan", a.plan.Epoch))
-	case a.plan.Epoch == c.epoch:
+	case plan.Epoch < c.epoch:
+		return false, c.refuse(fmt.Sprintf("epoch %d is over", plan.Epoch))
+	case plan.Epoch == c.epoch && !proto.Equal(plan, c.plan):
+		return false, c.refuse(fmt.Sprintf("epoch %d is that of another plan", plan.Epoch))
+	case plan.Epoch == c.epoch:
 		return false, nil
 	}
-	for _, p := range c.pipelines {
-		p.fuse.blow(0, fmt.Errorf("the plan of epoch %d replaced it", a.plan.Epoch))
+	now := map[key]*pipeline{}
+	for _, pl := range plan.Pipelines {
+		k := keyOf(plan, pl)
+		if old := c.pipelines[k]; old != nil && proto.Equal(old.plan, pl) && proto.Equal(c.plan.Model, plan.Model) {
+			now[k] = old
+		}
 	}
-	c.epoch, c.plan, c.pipelines, c.states = a.plan.Epoch, a.plan, map[uint32]*pipeline{}, nil
-	for _, p := range a.pipelines {
-		c.pipelines[p.plan.Id] = p
+	for k, p := range c.pipelines {
+		if now[k] == nil {
+			p.fuse.blow(0, fmt.Errorf("the plan of epoch %d has no place for it", plan.Epoch))
+		}
 	}
+	for _, p := range fresh {
+		if now[p.key()] == nil {
+			now[p.key()] = p
+		}
+	}
+	c.epoch, c.plan, c.pipelines = plan.Epoch, plan, now
+	c.states = slices.DeleteFunc(slices.Clone(c.states), func(s *pb.StageState) bool { return now[key{s.Epoch, s.Pipeline}] == nil })
 	return true, nil
+}
+
+// wanted returns what is to be loaded now: the plan, and its pipelines that have
+// not ended, oldest first.
+func (c *control) wanted() (*pb.Plan, []*pipeline) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var out []*pipeline
+	for _, p := range c.pipelines {
+		if !p.fuse.blown() {
+			out = append(out, p)
+		}
+	}
+	slices.SortFunc(out, func(a, b *pipeline) int {
+		return cmp.Or(cmp.Compare(a.epoch, b.epoch), cmp.Compare(a.plan.Id, b.plan.Id))
+	})
+	return c.plan, out
 }
 
 // report notes how far a stage is, unless its plan is over.
 func (c *control) report(s *pb.StageState) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if s.Epoch != c.epoch {
+	if c.pipelines[key{s.Epoch, s.Pipeline}] == nil {
 		return
 	}
 	states := make([]*pb.StageState, 0, len(c.states)+1)
 	for _, old := range c.states {
-		if old.Pipeline != s.Pipeline || old.Stage != s.Stage {
+		if old.Epoch != s.Epoch || old.Pipeline != s.Pipeline || old.Stage != s.Stage {
 			states = append(states, old)
 		}
 	}
 	c.states = append(states, s)
+	c.tell()
+}
+
+// tell wakes the coordinator's stream; mu is held.
+func (c *control) tell() {
 	select {
 	case c.listener <- struct{}{}:
 	default: // nobody listens, or it has been told
 	}
 }
 
-func (c *control) snapshot() []*pb.StageState {
+func (c *control) snapshot() ([]*pb.StageState, []*pb.Child) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.states
+	return c.states, c.children
 }
 
 // end ends all pipelines because the shard stops.
@@ -188,10 +235,9 @@ func (s *server) Control(stream pb.ShardService_ControlServer) error {
 	failed := make(chan error, 1)
 	refusals := make(chan *pb.Refused) // met by the sender
 	go s.obey(stream, peer.NodeID, refusals, replaced, failed)
-	sent := map[*pb.StageState]bool{}
+	sent := map[any]bool{}
 	for {
-		states := s.control.snapshot()
-		if err := sendStates(stream, states, sent); err != nil {
+		if err := s.control.sendNews(stream, sent); err != nil {
 			return err
 		}
 		select {
@@ -235,30 +281,30 @@ func (s *server) obey(stream pb.ShardService_ControlServer, peer string, refusal
 
 // accept checks a plan whole, puts it in force and has it loaded.
 func (s *Shard) accept(peer string, plan *pb.Plan) *pb.Refused {
-	a := &assignment{plan: plan}
 	err := checkPlan(plan)
 	if err == nil && plan.Coordinator != peer {
 		err = fmt.Errorf("it is of coordinator %q", plan.Coordinator)
 	}
+	var fresh []*pipeline
 	if err == nil {
-		a.pipelines, err = s.assign(plan)
+		fresh, err = s.assign(plan)
 	}
 	if err != nil {
 		return &pb.Refused{Reason: fmt.Sprintf("plan of epoch %d: %v", plan.GetEpoch(), err), Epoch: s.control.highest()}
 	}
-	news, refused := s.control.install(peer, a)
+	news, refused := s.control.install(peer, plan, fresh)
 	if !news {
 		return refused
 	}
-	s.deps.Log.Info("new plan", "epoch", plan.Epoch, "model", plan.Model.Name, "pipelines", len(a.pipelines))
-	select { // a plan that the loader has not begun is out of date
-	case <-s.plans:
-	default:
+	s.deps.Log.Info("new plan", "epoch", plan.Epoch, "model", plan.Model.Name, "pipelines", len(plan.Pipelines), "spares", len(plan.Spares))
+	select {
+	case s.plans <- struct{}{}:
+	default: // the loader has not looked yet
 	}
-	s.plans <- a
 	return nil
 }
 
+// assign makes this node's parts of the pipelines of a plan.
 func (s *Shard) assign(plan *pb.Plan) ([]*pipeline, error) {
 	var out []*pipeline
 	for _, pl := range plan.Pipelines {
@@ -268,6 +314,11 @@ func (s *Shard) assign(plan *pb.Plan) ([]*pipeline, error) {
 		}
 		if len(p.stages) > 0 {
 			out = append(out, p)
+		}
+	}
+	for i, sp := range plan.Spares {
+		if sp.Node == s.deps.Identity.NodeID() && int(sp.Device) >= len(s.devices) {
+			return nil, fmt.Errorf("spare %d: device %d of %d", i, sp.Device, len(s.devices))
 		}
 	}
 	return out, nil
@@ -284,21 +335,28 @@ func refuse(stream pb.ShardService_ControlServer, r *pb.Refused) error {
 	return errors.Join(status.Error(codes.FailedPrecondition, r.Reason), err)
 }
 
-// sendStates sends the states that this stream has not heard.
-func sendStates(stream pb.ShardService_ControlServer, states []*pb.StageState, sent map[*pb.StageState]bool) error {
-	now := map[*pb.StageState]bool{}
-	for _, st := range states {
-		now[st] = true
-		if sent[st] {
-			continue
+// sendNews sends the states and children that this stream has not heard.
+func (c *control) sendNews(stream pb.ShardService_ControlServer, sent map[any]bool) error {
+	states, children := c.snapshot()
+	now := map[any]bool{}
+	say := func(what any, m *pb.ControlResponse) error {
+		now[what] = true
+		if sent[what] {
+			return nil
 		}
-		if err := stream.Send(&pb.ControlResponse{Message: &pb.ControlResponse_Stage{Stage: st}}); err != nil {
+		return stream.Send(m)
+	}
+	for _, st := range states {
+		if err := say(st, &pb.ControlResponse{Message: &pb.ControlResponse_Stage{Stage: st}}); err != nil {
+			return err
+		}
+	}
+	for _, child := range children {
+		if err := say(child, &pb.ControlResponse{Message: &pb.ControlResponse_Child{Child: child}}); err != nil {
 			return err
 		}
 	}
 	clear(sent)
-	for st := range now {
-		sent[st] = true
-	}
+	maps.Copy(sent, now)
 	return nil
 }

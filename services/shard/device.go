@@ -2,6 +2,7 @@ package shard
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 
@@ -15,13 +16,17 @@ type device struct {
 	index       int
 	be          compute.Backend
 	fingerprint [32]byte
+	bandwidth   func() (float64, error)
 	telemetry   *telemetry.Telemetry
 	log         *slog.Logger
 
 	wake     chan struct{} // capacity 1: a stage has a frame, or room for one
 	commands chan func()   // to run on the owner
 
+	emptied chan struct{} // capacity 1: a stage that was dropped is gone
+
 	// Of the owner:
+	weights *weights
 	stages  []*stage
 	turn    int
 	passes  []work // submitted, oldest first; at most compute.MaxPasses
@@ -30,8 +35,9 @@ type device struct {
 
 func newDevice(index int, d Device, t *telemetry.Telemetry, log *slog.Logger) *device {
 	return &device{
-		index: index, be: d.Backend, fingerprint: d.Fingerprint, telemetry: t, log: log,
-		wake: make(chan struct{}, 1), commands: make(chan func()),
+		index: index, be: d.Backend, fingerprint: d.Fingerprint, bandwidth: d.Bandwidth, telemetry: t, log: log,
+		wake: make(chan struct{}, 1), commands: make(chan func()), emptied: make(chan struct{}, 1),
+		weights: newWeights(d.Backend),
 	}
 }
 
@@ -75,6 +81,9 @@ func (d *device) run(ctx context.Context) error {
 				return fmt.Errorf("device %d: its backend was closed", d.index)
 			}
 			d.finish(c)
+			if errors.Is(c.Err, compute.ErrLost) {
+				return fmt.Errorf("device %d: %w", d.index, c.Err)
+			}
 		}
 		d.start()
 	}
@@ -131,13 +140,47 @@ func (d *device) add(st *stage, e Engine) {
 	d.stages = append(d.stages, st)
 }
 
-// drop gives up the stages of ended pipelines. It runs on the owner; frames on
-// the device finish first.
-func (d *device) drop() {
+// clear gives up the stages of ended pipelines, and returns when they are gone:
+// frames on the device finish first.
+func (d *device) clear(ctx context.Context) error {
+	for {
+		left := 0
+		if err := d.do(ctx, func() { left = d.drop() }); err != nil || left == 0 {
+			return err
+		}
+		select {
+		case <-d.emptied:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// drop closes the stages of ended pipelines and returns how many have frames on
+// the device still. It runs on the owner.
+func (d *device) drop() (left int) {
 	for _, st := range d.stages {
 		st.dropped = st.dropped || st.pipe.fuse.blown()
 	}
 	d.closeDropped()
+	for _, st := range d.stages {
+		if st.dropped {
+			left++
+		}
+	}
+	return left
+}
+
+// sweep frees the weights that no stage uses. It runs on the owner.
+func (d *device) sweep() {
+	if _, err := d.weights.sweep(); err != nil {
+		d.log.Error("free weights", "device", d.index, "err", err)
+	}
+}
+
+// tenant is the device as a stage that is being loaded sees it.
+func (d *device) tenant(ctx context.Context, m *Model) *tenant {
+	return &tenant{Backend: d.be, weights: d.weights, model: m.Digest, turn: func(f func()) error { return d.do(ctx, f) }}
 }
 
 func (d *device) closeDropped() {
@@ -146,6 +189,10 @@ func (d *device) closeDropped() {
 		if !st.dropped || st.running > 0 {
 			kept = append(kept, st)
 			continue
+		}
+		select {
+		case d.emptied <- struct{}{}:
+		default:
 		}
 		st.empty()
 		if err := st.engine.Close(); err != nil {
@@ -182,8 +229,13 @@ func (d *device) abandon() {
 // describe says what the device is, for a handshake.
 func (d *device) describe() *pb.Device {
 	info := d.be.Info()
-	return &pb.Device{
+	out := &pb.Device{
 		Index: uint32(d.index), Kind: info.Kind, Name: info.Name, NumericsClass: info.Class,
 		Fingerprint: d.fingerprint[:], MemoryBytes: info.Memory, Threads: uint32(info.Threads),
+		NumaNodes: uint32(info.NUMA.Nodes),
 	}
+	for _, n := range info.NUMA.On {
+		out.OnNumaNodes = append(out.OnNumaNodes, uint32(n))
+	}
+	return out
 }

@@ -36,8 +36,8 @@ type drive struct {
 	replies  chan *pb.DriveResponse
 	results  <-chan *frame.Result
 
-	spans map[uint64]telemetry.Span // of steps in flight
-	trace map[frame.Slot]string     // traceparents of sessions
+	spans map[uint64]telemetry.StepSpan // of steps in flight
+	trace map[frame.Slot]string         // traceparents of sessions
 }
 
 // Drive carries sessions to the driver. The stream's end, on either side, is the
@@ -52,7 +52,7 @@ func (s *server) Drive(stream pb.ShardService_DriveServer) error {
 		shard: s.Shard, pipe: p, machine: machine,
 		requests: make(chan *pb.DriveRequest, maxRequests),
 		replies:  make(chan *pb.DriveResponse, maxReplies),
-		spans:    map[uint64]telemetry.Span{}, trace: map[frame.Slot]string{},
+		spans:    map[uint64]telemetry.StepSpan{}, trace: map[frame.Slot]string{},
 	}
 	var running sync.WaitGroup
 	if st := p.stages[0]; st.out != nil {
@@ -153,10 +153,10 @@ func (d *drive) run(ctx context.Context) {
 		case m := <-d.requests:
 			err = d.request(ctx, m)
 		case r := <-d.results:
-			d.endSpan(r.Step)
+			d.endSpan(r)
 			err = d.step(ctx, driver.Returned{Result: r})
 		case <-timer.C:
-			err = d.step(ctx, tick())
+			err = d.step(ctx, driver.Tick{})
 		case <-d.pipe.fuse.done:
 			return
 		case <-ctx.Done():
@@ -168,8 +168,6 @@ func (d *drive) run(ctx context.Context) {
 		}
 	}
 }
-
-func tick() driver.Tick { return driver.Tick{NowMS: time.Now().UnixMilli()} }
 
 // request turns a message into an event.
 func (d *drive) request(ctx context.Context, m *pb.DriveRequest) error {
@@ -193,9 +191,6 @@ func (d *drive) submit(ctx context.Context, m *pb.Submit) error {
 		err = checkVocab(m.Tokens, d.pipe.vocab)
 	}
 	if err == nil {
-		if err := d.step(ctx, tick()); err != nil {
-			return err
-		}
 		d.trace[open.Slot] = open.Traceparent
 		err = d.step(ctx, driver.Submit{Open: open, Tokens: m.Tokens, Ahead: int(m.Ahead)})
 	}
@@ -219,7 +214,7 @@ func checkVocab(ids []int32, vocab int) error {
 
 // step gives the machine an event and does what it says.
 func (d *drive) step(ctx context.Context, ev driver.Event) error {
-	out, err := d.machine.Step(ev)
+	out, err := d.machine.Step(time.Now(), ev)
 	if err != nil {
 		return err
 	}
@@ -230,7 +225,7 @@ func (d *drive) step(ctx context.Context, ev driver.Event) error {
 		}
 	}
 	for _, p := range out.Prefilled {
-		m := &pb.Prefilled{Slot: uint32(p.Slot), Attempt: p.Attempt, Done: int32(p.Done), Total: int32(p.Total)}
+		m := &pb.Prefilled{Slot: uint32(p.Slot), Attempt: p.Attempt, Done: int32(p.Done), Total: int32(p.Total), Cached: int32(p.Cached)}
 		if err := d.tell(&pb.DriveResponse{Message: &pb.DriveResponse_Prefilled{Prefilled: m}}); err != nil {
 			return err
 		}
@@ -276,18 +271,34 @@ func (d *drive) startSpan(ctx context.Context, f *frame.Frame) {
 			step.Requests = append(step.Requests, parent)
 		}
 	}
-	_, d.spans[f.Step] = d.shard.deps.Telemetry.StartStep(ctx, step)
+	d.spans[f.Step] = d.shard.deps.Telemetry.StartStep(ctx, step)
 }
 
-func (d *drive) endSpan(step uint64) {
-	if span, ok := d.spans[step]; ok {
-		span.End()
-		delete(d.spans, step)
+// endSpan closes the span of a step with what its stages say of it.
+func (d *drive) endSpan(r *frame.Result) {
+	span, ok := d.spans[r.Step]
+	if !ok {
+		return
 	}
+	delete(d.spans, r.Step)
+	var parts []telemetry.StagePart
+	for _, t := range r.Timings {
+		if int(t.Stage) >= len(d.pipe.plan.Stages) {
+			continue
+		}
+		st := d.pipe.plan.Stages[t.Stage]
+		parts = append(parts, telemetry.StagePart{
+			Node: st.Node, First: int(st.First), End: int(st.End), Rows: int(t.Rows),
+			Wait: time.Duration(t.WaitNS), Compute: time.Duration(t.ComputeNS),
+		})
+	}
+	span.EndWith(parts)
 }
 
+// endSpans closes those of steps that have no result.
 func (d *drive) endSpans() {
-	for step := range d.spans {
-		d.endSpan(step)
+	for _, span := range d.spans {
+		span.End()
 	}
+	clear(d.spans)
 }

@@ -34,7 +34,7 @@ func newFakeBackend() *fakeBackend {
 
 func (b *fakeBackend) Completions() <-chan compute.Completion { return b.done }
 func (b *fakeBackend) Info() compute.Info {
-	return compute.Info{Kind: "fake", Name: "a fake", Class: "fake", Threads: 1, Memory: 1 << 30}
+	return compute.Info{Kind: "fake", Name: "a fake", Class: "fake", Threads: 1, Memory: 1 << 30, NUMA: compute.NUMA{Nodes: 2, On: []int{1}}}
 }
 func (b *fakeBackend) Used() compute.Memory { return compute.Memory{Weights: 1000} }
 
@@ -127,10 +127,18 @@ func loadFake(be compute.Backend, arch model.Arch, src model.Source, spec model.
 		}
 	}
 	return &fakeEngine{
-		be: be.(*fakeBackend), cfg: cfg,
+		be: fakeOf(be), cfg: cfg,
 		log: kv.NewLog(kv.Config{Epoch: cfg.Epoch, Pipeline: cfg.Pipeline, Pages: cfg.Pages, Slots: cfg.Slots, Rows: cfg.Rows, Context: cfg.Context}),
 		ids: map[frame.Slot][]int32{}, open: map[frame.Slot]*frame.Open{},
 	}, nil
+}
+
+// fakeOf returns the fake below what stages see.
+func fakeOf(be compute.Backend) *fakeBackend {
+	if t, ok := be.(*tenant); ok {
+		be = t.Backend
+	}
+	return be.(*fakeBackend)
 }
 
 func (e *fakeEngine) Start(tag uint64, f *frame.Frame) error {
@@ -152,6 +160,8 @@ func (e *fakeEngine) Start(tag uint64, f *frame.Frame) error {
 	e.be.submit(tag)
 	return nil
 }
+
+func (e *fakeEngine) Pages() (used, capacity int) { return e.log.Pages() - e.log.Free(), e.log.Pages() }
 
 func (e *fakeEngine) Finish(c compute.Completion) (engine.Output, error) {
 	f := e.started[0]
@@ -182,7 +192,9 @@ func (e *fakeEngine) sample(f *frame.Frame, timings []frame.Timing) *frame.Resul
 	for i := range f.Ops {
 		switch op := &f.Ops[i]; {
 		case op.Open != nil:
-			e.open[op.Open.Slot], e.ids[op.Open.Slot] = op.Open, nil
+			e.open[op.Open.Slot], e.ids[op.Open.Slot] = op.Open, slices.Clone(op.Open.History)
+		case op.Truncate != nil:
+			e.ids[op.Truncate.Slot] = e.ids[op.Truncate.Slot][:op.Truncate.Len]
 		case op.Close != nil:
 			delete(e.open, op.Close.Slot)
 		}
@@ -194,17 +206,30 @@ func (e *fakeEngine) sample(f *frame.Frame, timings []frame.Timing) *frame.Resul
 		if sp.Output != frame.OutputSample {
 			continue
 		}
-		o, ids := e.open[sp.Slot], e.ids[sp.Slot]
-		out := frame.Sampled{Slot: sp.Slot, Attempt: sp.Attempt, Position: int32(len(ids)), IDs: []int32{next(o.Sampling.Seed, ids)}}
-		switch {
-		case out.IDs[0] == stopID:
-			out.Finish = frame.FinishStop
-		case len(ids)+1-int(o.AnswerStart) >= int(o.Sampling.MaxTokens):
-			out.Finish = frame.FinishLength
-		}
-		r.Sampled = append(r.Sampled, out)
+		r.Sampled = append(r.Sampled, e.sampleSpan(sp))
 	}
 	return r
+}
+
+// sampleSpan samples after a span's ids, and after its guesses as long as they
+// hold.
+func (e *fakeEngine) sampleSpan(sp *frame.Span) frame.Sampled {
+	o, ids := e.open[sp.Slot], e.ids[sp.Slot]
+	at := len(ids) - int(sp.Drafted)
+	out := frame.Sampled{Slot: sp.Slot, Attempt: sp.Attempt, Position: int32(at)}
+	for ; ; at++ {
+		id := next(o.Sampling.Seed, ids[:at])
+		out.IDs = append(out.IDs, id)
+		switch {
+		case id == stopID:
+			out.Finish = frame.FinishStop
+		case at+1-int(o.AnswerStart) >= int(o.Sampling.MaxTokens):
+			out.Finish = frame.FinishLength
+		}
+		if out.Finish != frame.FinishNone || at == len(ids) || ids[at] != id {
+			return out
+		}
+	}
 }
 
 func (e *fakeEngine) Close() error { return nil }

@@ -16,61 +16,90 @@ import (
 // reportEvery is how often progress of loading is told at most.
 const reportEvery = 100 * time.Millisecond
 
-// loadAll loads what plans assign, one plan after the other, until ctx ends.
+// loadAll keeps what is loaded in step with the plan in force, until ctx ends.
 func (s *Shard) loadAll(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case a := <-s.plans:
-			s.load(ctx, a)
+		case <-s.plans:
+			if err := s.load(ctx); err != nil {
+				return err
+			}
 		}
 	}
 }
 
-// load loads the stages of a plan and reports each. Stages of plans before are
-// given up first.
-func (s *Shard) load(ctx context.Context, a *assignment) {
+// load gives up the stages of pipelines that have ended, loads those that the
+// plan has in addition, and then what it holds in reserve. Weights that stay or
+// move between stages of a device are not loaded again. An error says that a
+// device is lost.
+func (s *Shard) load(ctx context.Context) error {
 	for _, d := range s.devices {
-		if d.do(ctx, d.drop) != nil {
-			return
+		if d.clear(ctx) != nil {
+			return nil
 		}
 	}
-	stages := a.stages()
-	if len(stages) == 0 {
-		return
+	plan, pipelines := s.control.wanted()
+	stages := unloaded(pipelines)
+	reserves := s.reserves(ctx, plan)
+	var lost error
+	if len(stages)+len(reserves) > 0 {
+		lost = s.loadFrom(ctx, plan.Model, stages, reserves)
 	}
-	for _, st := range stages {
-		s.control.report(st.state(pb.LoadState_LOAD_STATE_LOADING))
-	}
-	m, err := s.openModel(a.plan.Model)
-	if err != nil {
-		for _, st := range stages {
-			s.fail(st, err)
-		}
-		return
-	}
-	for _, st := range stages {
-		if err := s.loadStage(ctx, st, m); err != nil {
-			s.fail(st, err)
+	for _, d := range s.devices {
+		if d.do(ctx, d.sweep) != nil {
+			return nil
 		}
 	}
-	if err := m.Close(); err != nil {
-		s.deps.Log.Warn("close model", "model", a.plan.Model.Name, "err", err)
-	}
+	return lost
 }
 
-// stages returns this node's stages in the plan's order.
-func (a *assignment) stages() []*stage {
+// unloaded returns this node's stages that nobody has begun to load.
+func unloaded(pipelines []*pipeline) []*stage {
 	var out []*stage
-	for _, p := range a.pipelines {
+	for _, p := range pipelines {
 		for i := range p.plan.Stages {
-			if st := p.stages[i]; st != nil {
+			if st := p.stages[i]; st != nil && !st.begun {
+				st.begun = true
 				out = append(out, st)
 			}
 		}
 	}
 	return out
+}
+
+// loadFrom loads stages and reserves of a model.
+func (s *Shard) loadFrom(ctx context.Context, model *pb.Model, stages []*stage, reserves []*reserve) error {
+	for _, st := range stages {
+		s.control.report(st.state(pb.LoadState_LOAD_STATE_LOADING))
+	}
+	m, err := s.openModel(model)
+	if err != nil {
+		for _, st := range stages {
+			s.fail(st, err)
+		}
+		return nil
+	}
+	var lost error
+	for _, st := range stages {
+		if err := s.loadStage(ctx, st, m); err != nil {
+			s.fail(st, err)
+			if errors.Is(err, compute.ErrLost) {
+				lost = err
+			}
+		}
+	}
+	for _, r := range reserves {
+		if len(s.plans) > 0 { // there is a newer plan: it comes first
+			break
+		}
+		s.loadReserve(ctx, r, m)
+	}
+	if err := m.Close(); err != nil {
+		s.deps.Log.Warn("close model", "model", model.Name, "err", err)
+	}
+	return lost
 }
 
 // openModel opens a model and holds it against what the plan says of it.
@@ -93,7 +122,7 @@ func (s *Shard) openModel(want *pb.Model) (*Model, error) {
 	return m, nil
 }
 
-// loadStage loads one stage on its device's goroutine.
+// loadStage loads one stage, a matrix at a time between the steps of others.
 func (s *Shard) loadStage(ctx context.Context, st *stage, m *Model) error {
 	if st.pipe.fuse.blown() {
 		return st.pipe.fuse.err
@@ -117,17 +146,18 @@ func (s *Shard) loadStage(ctx context.Context, st *stage, m *Model) error {
 		s.control.report(state)
 	}}
 	began := time.Now()
-	var loadErr error
+	be := st.dev.tenant(ctx, m)
+	e, err := s.deps.Load(be, m.Arch, src, m.Spec, cfg)
+	if err != nil {
+		return err
+	}
 	var used compute.Memory
-	err := st.dev.do(ctx, func() {
-		e, err := s.deps.Load(st.dev.be, m.Arch, src, m.Spec, cfg)
-		if loadErr = err; err != nil {
-			return
-		}
+	err = st.dev.do(ctx, func() {
+		be.settle()
 		st.dev.add(st, e)
 		used = st.dev.be.Used()
 	})
-	if err = errors.Join(err, loadErr); err != nil {
+	if err != nil {
 		return err
 	}
 	st.ready.Store(true)

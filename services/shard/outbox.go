@@ -10,14 +10,13 @@ import (
 
 // outbox holds the frames that the next stage has not taken yet: those to be
 // sent, and those to be sent again if it asks. The owner of the device puts, one
-// goroutine sends, another hears what was taken. Memory of rows is kept and used
-// again.
+// goroutine sends, another hears what was taken. Its memory is used again.
 type outbox struct {
 	mu    sync.Mutex
-	ring  [frame.MaxPending]frame.Frame // guarded by mu; step s is at s mod the length
-	taken uint64                        // guarded by mu; the newest step the next stage has
-	sent  uint64                        // guarded by mu; the newest step that was sent
-	last  uint64                        // guarded by mu; the newest step that was put
+	ring  [frame.MaxPending]held // guarded by mu; step s is at s mod the length
+	taken uint64                 // guarded by mu; the newest step the next stage has
+	sent  uint64                 // guarded by mu; the newest step that was sent
+	last  uint64                 // guarded by mu; the newest step that was put
 
 	wake  chan struct{} // capacity 1: there is something to send
 	freed func()        // called when there is room again
@@ -27,7 +26,27 @@ func newOutbox(room func()) *outbox {
 	return &outbox{wake: make(chan struct{}, 1), freed: room}
 }
 
-func (o *outbox) at(step uint64) *frame.Frame { return &o.ring[step%uint64(len(o.ring))] }
+func (o *outbox) at(step uint64) *held { return &o.ring[step%uint64(len(o.ring))] }
+
+// held is a copy of a frame.
+type held struct {
+	frame  frame.Frame
+	tokens []int32 // of all spans
+}
+
+// copy takes a frame's place with another one. Operations are shared: nobody
+// changes them.
+func (h *held) copy(f *frame.Frame) {
+	rows, timings := append(h.frame.Rows[:0], f.Rows...), append(h.frame.Timings[:0], f.Timings...)
+	spans := append(h.frame.Spans[:0], f.Spans...)
+	h.frame, h.tokens = *f, h.tokens[:0]
+	h.frame.Rows, h.frame.Timings, h.frame.Spans = rows, timings, spans
+	for i := range spans {
+		from := len(h.tokens)
+		h.tokens = append(h.tokens, spans[i].Tokens...)
+		spans[i].Tokens = h.tokens[from:len(h.tokens):len(h.tokens)]
+	}
+}
 
 // room reports whether one more frame fits besides running ones that will come.
 func (o *outbox) room(running int) bool {
@@ -36,8 +55,8 @@ func (o *outbox) room(running int) bool {
 	return int(o.last-o.taken)+running < len(o.ring)
 }
 
-// put adds the next step's frame, of which it copies the rows. There must be
-// room.
+// put adds a copy of the next step's frame, which an engine or a codec lends. There
+// must be room.
 func (o *outbox) put(f *frame.Frame) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -47,10 +66,7 @@ func (o *outbox) put(f *frame.Frame) {
 	if o.last == 0 {
 		o.taken, o.sent = f.Step-1, f.Step-1
 	}
-	slot := o.at(f.Step)
-	rows := append(slot.Rows[:0], f.Rows...)
-	*slot = *f
-	slot.Rows = rows
+	o.at(f.Step).copy(f)
 	o.last = f.Step
 	o.signal()
 }
@@ -84,7 +100,7 @@ func (o *outbox) advance() *frame.Frame {
 		return nil
 	}
 	o.sent++
-	return o.at(o.sent)
+	return &o.at(o.sent).frame
 }
 
 // took notes that the next stage has all steps up to one.

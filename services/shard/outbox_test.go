@@ -56,10 +56,13 @@ func TestOutbox(t *testing.T) {
 	})
 }
 
-// TestOutboxReusesMemory: the rows of a steady stream of steps cost no memory.
+// TestOutboxReusesMemory: a steady stream of steps costs no memory.
 func TestOutboxReusesMemory(t *testing.T) {
 	o := newOutbox(func() {})
-	f := &frame.Frame{Rows: make([]byte, 1<<16)}
+	f := &frame.Frame{
+		Rows: make([]byte, 1<<16), Timings: make([]frame.Timing, 3),
+		Spans: []frame.Span{{Tokens: []int32{1, 2}}, {Tokens: []int32{3}}},
+	}
 	pass := func() {
 		f.Step++
 		o.put(f)
@@ -75,5 +78,26 @@ func TestOutboxReusesMemory(t *testing.T) {
 	}
 	if n := testing.AllocsPerRun(100, pass); n > 0 {
 		t.Errorf("%v allocations a step", n)
+	}
+}
+
+// TestOutboxKeepsCopies: what is put is lent, and may change before it is sent.
+func TestOutboxKeepsCopies(t *testing.T) {
+	o := newOutbox(func() {})
+	f := &frame.Frame{
+		Rows: []byte{1, 2}, Timings: []frame.Timing{{Stage: 5}},
+		Spans: []frame.Span{{Slot: 1, Tokens: []int32{1, 2}}, {Slot: 2, Tokens: []int32{3}}},
+	}
+	for step := range uint64(3) {
+		f.Step = step + 1
+		f.Spans[0].Tokens[1], f.Spans[1].Slot, f.Timings[0].Rows, f.Rows[0] = int32(step), frame.Slot(step), uint32(step), byte(step)
+		o.put(f)
+	}
+	for step := range uint64(3) {
+		got := o.advance()
+		if got.Spans[0].Tokens[1] != int32(step) || got.Spans[1].Slot != frame.Slot(step) || got.Spans[1].Tokens[0] != 3 ||
+			got.Timings[0].Rows != uint32(step) || got.Rows[0] != byte(step) {
+			t.Errorf("step %d is sent as %+v", step+1, got)
+		}
 	}
 }

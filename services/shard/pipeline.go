@@ -3,6 +3,7 @@ package shard
 import (
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/shoal-llm/shoal/pkg/model"
 	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
@@ -53,12 +54,14 @@ type pipeline struct {
 	machine chan *driver.Machine
 }
 
+func (p *pipeline) key() key { return key{p.epoch, p.plan.Id} }
+
 func (p *pipeline) last() int { return len(p.plan.Stages) - 1 }
 
 // newPipeline makes this node's part; nil if there is none.
 func (s *Shard) newPipeline(plan *pb.Plan, pl *pb.Pipeline) (*pipeline, error) {
 	p := &pipeline{
-		epoch: plan.Epoch, plan: pl, model: plan.GetModel().GetName(),
+		epoch: keyOf(plan, pl).epoch, plan: pl, model: plan.GetModel().GetName(),
 		vocab: int(plan.GetModel().GetVocab()),
 		fuse:  newFuse(), stages: map[int]*stage{},
 	}
@@ -82,6 +85,14 @@ func (s *Shard) newPipeline(plan *pb.Plan, pl *pb.Pipeline) (*pipeline, error) {
 	return p, nil
 }
 
+const (
+	// stepTarget is how long a step with decode rows should take through all
+	// stages: nobody's answer pauses for much longer because of another's prompt.
+	stepTarget = 50 * time.Millisecond
+	maxDrafts  = 8 // ids of a session that are guessed in one step
+)
+
+// addMachine makes the driver of a pipeline that begins here.
 func (s *Shard) addMachine(p *pipeline) error {
 	chunk := s.cfg.Chunk
 	if chunk == 0 || chunk > int(p.plan.Rows) {
@@ -90,7 +101,8 @@ func (s *Shard) addMachine(p *pipeline) error {
 	m, err := driver.New(driver.Config{
 		Epoch: p.epoch, Pipeline: p.plan.Id, Slots: int(p.plan.Slots), Pages: int(p.plan.Pages),
 		Context: int(p.plan.Context), Rows: int(p.plan.Rows), Chunk: chunk,
-		Lanes: int(p.plan.Lanes), InFlight: min(len(p.plan.Stages)+1, maxInFlight),
+		Stages: len(p.plan.Stages), Lanes: int(p.plan.Lanes), InFlight: min(len(p.plan.Stages)+2, maxInFlight),
+		Drafts: maxDrafts, Cached: int(p.plan.Pages), Target: stepTarget,
 	})
 	if err != nil {
 		return err

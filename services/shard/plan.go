@@ -11,6 +11,7 @@ import (
 
 const (
 	maxPipelines = 64
+	maxSpares    = 1 << 12
 	maxLanes     = 1 << 10
 	maxPages     = 1 << 24
 )
@@ -32,8 +33,19 @@ func checkPlan(p *pb.Plan) error {
 			return fmt.Errorf("pipeline %d is there twice", pl.GetId())
 		}
 		seen[pl.GetId()] = true
+		if pl.GetEpoch() > p.Epoch {
+			return fmt.Errorf("pipeline %d is of epoch %d", pl.GetId(), pl.GetEpoch())
+		}
 		if err := checkPipeline(pl, p.Model); err != nil {
 			return fmt.Errorf("pipeline %d: %w", pl.GetId(), err)
+		}
+	}
+	if len(p.Spares) > maxSpares {
+		return fmt.Errorf("%d spares", len(p.Spares))
+	}
+	for i, st := range p.Spares {
+		if err := partOf(st).Check(int(p.Model.Layers)); err != nil {
+			return fmt.Errorf("spare %d: %w", i, err)
 		}
 	}
 	return nil

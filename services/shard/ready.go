@@ -32,5 +32,8 @@ func (c *control) ready(now time.Time) (bool, map[string]string) {
 			ok, stages[name] = false, fmt.Sprintf("loading, %d of %d bytes", st.DoneBytes, st.TotalBytes)
 		}
 	}
+	for _, child := range c.children {
+		stages[child.Node] = childText(child)
+	}
 	return ok, stages
 }

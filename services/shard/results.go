@@ -23,8 +23,8 @@ type results struct {
 	subs []*subscription // guarded by mu
 }
 
-// subscription receives results from when it was made. Results are shared:
-// nobody changes them.
+// subscription receives results from when it was made. They are copies that all
+// subscribers share: nobody changes them.
 type subscription struct {
 	results chan *frame.Result
 	behind  chan struct{} // closed when a result had no place: the subscriber is cut off
@@ -62,15 +62,24 @@ func (r *results) publish(result *frame.Result) {
 	})
 }
 
-// cloneResult copies what an engine lends.
+// cloneResult copies what an engine lends: subscribers read it when the engine has
+// taken its memory back. What all sessions have takes one list for all.
 func cloneResult(r *frame.Result) *frame.Result {
 	c := *r
-	c.Timings = slices.Clone(r.Timings)
-	c.Sampled = slices.Clone(r.Sampled)
+	c.Timings, c.Sampled = slices.Clone(r.Timings), slices.Clone(r.Sampled)
+	n := 0
+	for i := range c.Sampled {
+		n += len(c.Sampled[i].IDs)
+	}
+	ids := make([]int32, 0, n)
 	for i := range c.Sampled {
 		s := &c.Sampled[i]
-		s.IDs, s.LogProbs, s.Logits = slices.Clone(s.IDs), slices.Clone(s.LogProbs), slices.Clone(s.Logits)
-		s.Pooled = slices.Clone(s.Pooled)
+		ids = append(ids, s.IDs...)
+		s.IDs = ids[len(ids)-len(s.IDs) : len(ids) : len(ids)]
+		s.Logits, s.Pooled, s.LogProbs = slices.Clone(s.Logits), slices.Clone(s.Pooled), slices.Clone(s.LogProbs)
+		for j := range s.LogProbs {
+			s.LogProbs[j].Top = slices.Clone(s.LogProbs[j].Top)
+		}
 	}
 	return &c
 }

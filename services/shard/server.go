@@ -21,15 +21,18 @@ import (
 func rules() pki.Rules {
 	neighbours := []pki.Role{pki.Coordinator, pki.Shard}
 	return pki.Rules{
-		pb.ShardService_Hello_FullMethodName:   neighbours,
-		pb.ShardService_Control_FullMethodName: {pki.Coordinator},
-		pb.ShardService_Drive_FullMethodName:   {pki.Coordinator},
-		pb.ShardService_Push_FullMethodName:    {pki.Shard},
-		pb.ShardService_Results_FullMethodName: neighbours,
-		pb.ShardService_Beat_FullMethodName:    neighbours,
-		healthpb.Health_Check_FullMethodName:   pki.AnyRole(),
-		healthpb.Health_Watch_FullMethodName:   pki.AnyRole(),
-		healthpb.Health_List_FullMethodName:    pki.AnyRole(),
+		pb.ShardService_Hello_FullMethodName:        neighbours,
+		pb.ShardService_Control_FullMethodName:      {pki.Coordinator},
+		pb.ShardService_Drive_FullMethodName:        {pki.Coordinator},
+		pb.ShardService_Push_FullMethodName:         {pki.Shard},
+		pb.ShardService_Results_FullMethodName:      neighbours,
+		pb.ShardService_Beat_FullMethodName:         neighbours,
+		pb.ShardService_Measure_FullMethodName:      {pki.Coordinator},
+		pb.ShardService_MeasureLinks_FullMethodName: {pki.Coordinator},
+		pb.ShardService_Probe_FullMethodName:        {pki.Shard},
+		healthpb.Health_Check_FullMethodName:        pki.AnyRole(),
+		healthpb.Health_Watch_FullMethodName:        pki.AnyRole(),
+		healthpb.Health_List_FullMethodName:         pki.AnyRole(),
 	}
 }
 

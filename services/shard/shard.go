@@ -19,7 +19,11 @@ type Shard struct {
 	deps    Deps
 	devices []*device
 	control *control
-	plans   chan *assignment // for the loader; capacity 1, the newest wins
+	plans   chan struct{} // capacity 1: for the loader, the plan has changed
+	held    []*reserve    // of the loader
+
+	speeds    *speeds
+	measuring chan struct{} // holds a token while devices are measured
 }
 
 // New returns a shard that does nothing before Run.
@@ -30,7 +34,12 @@ func New(cfg Config, deps Deps) (*Shard, error) {
 	if err := deps.check(); err != nil {
 		return nil, err
 	}
-	s := &Shard{cfg: cfg, deps: deps, control: newControl(), plans: make(chan *assignment, 1)}
+	s := &Shard{cfg: cfg, deps: deps, control: newControl(), plans: make(chan struct{}, 1)}
+	s.measuring = make(chan struct{}, 1)
+	var err error
+	if s.speeds, err = openSpeeds(cfg.State, cfg.KernelSet); err != nil {
+		deps.Log.Warn("devices are measured anew", "err", err)
+	}
 	for i, d := range deps.Devices {
 		s.devices = append(s.devices, newDevice(i, d, deps.Telemetry, deps.Log))
 	}

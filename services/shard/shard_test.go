@@ -239,7 +239,10 @@ func TestWhoMayCall(t *testing.T) {
 	client := b.dial(boss, n)
 	h, err := client.Hello(b.ctx, hello(boss))
 	if err != nil || h.Protocol != 1 || h.Node != n.id || h.KernelSet != "k1" || len(h.Devices) != 1 || h.Devices[0].Kind != "fake" {
-		t.Errorf("hello: %v, %v", h, err)
+		t.Fatalf("hello: %v, %v", h, err)
+	}
+	if d := h.GetDevices()[0]; d.NumaNodes != 2 || !slices.Equal(d.OnNumaNodes, []uint32{1}) {
+		t.Errorf("memory nodes of %v", d)
 	}
 	for what, c := range map[string]struct {
 		change func(*pb.HelloRequest)

@@ -27,6 +27,8 @@ type stage struct {
 	in    chan arrival // frames to compute; the one feeder waits when it is full
 	out   *outbox      // frames for the next stage; nil on the last
 
+	begun bool // of the loader: it has begun to load the stage
+
 	// Of the goroutine that owns the device:
 	engine  Engine
 	running int // frames between Start and Finish
@@ -103,6 +105,11 @@ func (st *stage) emit(w work, c compute.Completion, out engine.Output) {
 	t := st.dev.telemetry
 	t.ObserveStage(st.label, c.Elapsed, w.push.Frame.NumRows())
 	t.ObserveStageWait(st.label, w.wait)
+	used, capacity := st.engine.Pages()
+	t.SetKV(st.label, used, capacity)
+	if n := evictions(w.push.Frame); n > 0 {
+		t.AddKVEvictions(st.label, n)
+	}
 	if out.Result != nil {
 		setWait(out.Result.Timings, w.wait)
 		st.pipe.results.publish(out.Result)
@@ -110,6 +117,16 @@ func (st *stage) emit(w work, c compute.Completion, out engine.Output) {
 	}
 	setWait(out.Frame.Timings, w.wait)
 	st.out.put(out.Frame)
+}
+
+// evictions counts the pages that a frame takes from the prefix cache.
+func evictions(f *frame.Frame) (n int) {
+	for i := range f.Ops {
+		if f.Ops[i].Evict != nil {
+			n++
+		}
+	}
+	return n
 }
 
 // setWait completes this stage's timing, which is the newest.

@@ -21,6 +21,102 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type DrainRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Undo          bool                   `protobuf:"varint,2,opt,name=undo,proto3" json:"undo,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainRequest) Reset() {
+	*x = DrainRequest{}
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainRequest) ProtoMessage() {}
+
+func (x *DrainRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
+func (*DrainRequest) Descriptor() ([]byte, []int) {
+	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *DrainRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *DrainRequest) GetUndo() bool {
+	if x != nil {
+		return x.Undo
+	}
+	return false
+}
+
+type DrainResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	State         string                 `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"` // in words, as NodeInfo.aside
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainResponse) Reset() {
+	*x = DrainResponse{}
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainResponse) ProtoMessage() {}
+
+func (x *DrainResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
+func (*DrainResponse) Descriptor() ([]byte, []int) {
+	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *DrainResponse) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
 type RelayRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Messages      []*Upward              `protobuf:"bytes,1,rep,name=messages,proto3" json:"messages,omitempty"`
@@ -30,7 +126,7 @@ type RelayRequest struct {
 
 func (x *RelayRequest) Reset() {
 	*x = RelayRequest{}
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[0]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -42,7 +138,7 @@ func (x *RelayRequest) String() string {
 func (*RelayRequest) ProtoMessage() {}
 
 func (x *RelayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[0]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -55,7 +151,7 @@ func (x *RelayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelayRequest.ProtoReflect.Descriptor instead.
 func (*RelayRequest) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{0}
+	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *RelayRequest) GetMessages() []*Upward {
@@ -82,7 +178,7 @@ type Upward struct {
 
 func (x *Upward) Reset() {
 	*x = Upward{}
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[1]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -94,7 +190,7 @@ func (x *Upward) String() string {
 func (*Upward) ProtoMessage() {}
 
 func (x *Upward) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[1]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -107,7 +203,7 @@ func (x *Upward) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Upward.ProtoReflect.Descriptor instead.
 func (*Upward) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{1}
+	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Upward) GetNumber() uint64 {
@@ -183,7 +279,7 @@ type Stop struct {
 
 func (x *Stop) Reset() {
 	*x = Stop{}
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[2]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -195,7 +291,7 @@ func (x *Stop) String() string {
 func (*Stop) ProtoMessage() {}
 
 func (x *Stop) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[2]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -208,7 +304,7 @@ func (x *Stop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stop.ProtoReflect.Descriptor instead.
 func (*Stop) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{2}
+	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Stop) GetReason() string {
@@ -229,7 +325,7 @@ type Credit struct {
 
 func (x *Credit) Reset() {
 	*x = Credit{}
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[3]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -241,7 +337,7 @@ func (x *Credit) String() string {
 func (*Credit) ProtoMessage() {}
 
 func (x *Credit) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[3]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -254,7 +350,7 @@ func (x *Credit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Credit.ProtoReflect.Descriptor instead.
 func (*Credit) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{3}
+	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Credit) GetSeq() uint64 {
@@ -273,7 +369,7 @@ type RelayResponse struct {
 
 func (x *RelayResponse) Reset() {
 	*x = RelayResponse{}
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[4]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -285,7 +381,7 @@ func (x *RelayResponse) String() string {
 func (*RelayResponse) ProtoMessage() {}
 
 func (x *RelayResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[4]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -298,7 +394,7 @@ func (x *RelayResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelayResponse.ProtoReflect.Descriptor instead.
 func (*RelayResponse) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{4}
+	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *RelayResponse) GetMessages() []*Downward {
@@ -319,7 +415,7 @@ type Downward struct {
 
 func (x *Downward) Reset() {
 	*x = Downward{}
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[5]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -331,7 +427,7 @@ func (x *Downward) String() string {
 func (*Downward) ProtoMessage() {}
 
 func (x *Downward) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[5]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -344,7 +440,7 @@ func (x *Downward) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Downward.ProtoReflect.Descriptor instead.
 func (*Downward) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{5}
+	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Downward) GetNumber() uint64 {
@@ -369,7 +465,7 @@ type ClusterRequest struct {
 
 func (x *ClusterRequest) Reset() {
 	*x = ClusterRequest{}
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[6]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -381,7 +477,7 @@ func (x *ClusterRequest) String() string {
 func (*ClusterRequest) ProtoMessage() {}
 
 func (x *ClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[6]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -394,7 +490,7 @@ func (x *ClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterRequest.ProtoReflect.Descriptor instead.
 func (*ClusterRequest) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{6}
+	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{8}
 }
 
 type ClusterResponse struct {
@@ -408,16 +504,20 @@ type ClusterResponse struct {
 	Nodes         []*NodeInfo            `protobuf:"bytes,7,rep,name=nodes,proto3" json:"nodes,omitempty"`
 	Running       uint32                 `protobuf:"varint,8,opt,name=running,proto3" json:"running,omitempty"` // sessions
 	Waiting       uint32                 `protobuf:"varint,9,opt,name=waiting,proto3" json:"waiting,omitempty"`
-	Pipeline      *Pipeline              `protobuf:"bytes,10,opt,name=pipeline,proto3" json:"pipeline,omitempty"` // of the plan in force; absent without one
+	Pipeline      *Pipeline              `protobuf:"bytes,10,opt,name=pipeline,proto3" json:"pipeline,omitempty"` // the first of pipelines; absent without one
 	Totals        *Totals                `protobuf:"bytes,11,opt,name=totals,proto3" json:"totals,omitempty"`
-	Events        []*ClusterEvent        `protobuf:"bytes,12,rep,name=events,proto3" json:"events,omitempty"` // the last few, oldest first
+	Events        []*ClusterEvent        `protobuf:"bytes,12,rep,name=events,proto3" json:"events,omitempty"`           // the last few, oldest first
+	Pipelines     []*PipelineInfo        `protobuf:"bytes,13,rep,name=pipelines,proto3" json:"pipelines,omitempty"`     // of the plan in force
+	Spares        []*Stage               `protobuf:"bytes,14,rep,name=spares,proto3" json:"spares,omitempty"`           // whose weights are held in reserve
+	Links         []*LinkSpeed           `protobuf:"bytes,15,rep,name=links,proto3" json:"links,omitempty"`             // as measured
+	Explanation   string                 `protobuf:"bytes,16,opt,name=explanation,proto3" json:"explanation,omitempty"` // why the plan in force is what it is, in sentences
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ClusterResponse) Reset() {
 	*x = ClusterResponse{}
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[7]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -429,7 +529,7 @@ func (x *ClusterResponse) String() string {
 func (*ClusterResponse) ProtoMessage() {}
 
 func (x *ClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[7]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -442,7 +542,7 @@ func (x *ClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterResponse.ProtoReflect.Descriptor instead.
 func (*ClusterResponse) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{7}
+	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ClusterResponse) GetCluster() string {
@@ -529,6 +629,313 @@ func (x *ClusterResponse) GetEvents() []*ClusterEvent {
 	return nil
 }
 
+func (x *ClusterResponse) GetPipelines() []*PipelineInfo {
+	if x != nil {
+		return x.Pipelines
+	}
+	return nil
+}
+
+func (x *ClusterResponse) GetSpares() []*Stage {
+	if x != nil {
+		return x.Spares
+	}
+	return nil
+}
+
+func (x *ClusterResponse) GetLinks() []*LinkSpeed {
+	if x != nil {
+		return x.Links
+	}
+	return nil
+}
+
+func (x *ClusterResponse) GetExplanation() string {
+	if x != nil {
+		return x.Explanation
+	}
+	return ""
+}
+
+// PipelineInfo is how a pipeline is doing.
+type PipelineInfo struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pipeline      *Pipeline              `protobuf:"bytes,1,opt,name=pipeline,proto3" json:"pipeline,omitempty"`
+	State         string                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`                           // loading, ready, retiring
+	Running       uint32                 `protobuf:"varint,3,opt,name=running,proto3" json:"running,omitempty"`                      // sessions on it
+	FreePages     uint32                 `protobuf:"varint,4,opt,name=free_pages,json=freePages,proto3" json:"free_pages,omitempty"` // of pipeline.pages
+	Fingerprint   string                 `protobuf:"bytes,5,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`               // of the answers it gives
+	Speed         *PipelineSpeed         `protobuf:"bytes,6,opt,name=speed,proto3" json:"speed,omitempty"`                           // absent while nothing is known
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PipelineInfo) Reset() {
+	*x = PipelineInfo{}
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PipelineInfo) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PipelineInfo) ProtoMessage() {}
+
+func (x *PipelineInfo) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PipelineInfo.ProtoReflect.Descriptor instead.
+func (*PipelineInfo) Descriptor() ([]byte, []int) {
+	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *PipelineInfo) GetPipeline() *Pipeline {
+	if x != nil {
+		return x.Pipeline
+	}
+	return nil
+}
+
+func (x *PipelineInfo) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *PipelineInfo) GetRunning() uint32 {
+	if x != nil {
+		return x.Running
+	}
+	return 0
+}
+
+func (x *PipelineInfo) GetFreePages() uint32 {
+	if x != nil {
+		return x.FreePages
+	}
+	return 0
+}
+
+func (x *PipelineInfo) GetFingerprint() string {
+	if x != nil {
+		return x.Fingerprint
+	}
+	return ""
+}
+
+func (x *PipelineInfo) GetSpeed() *PipelineSpeed {
+	if x != nil {
+		return x.Speed
+	}
+	return nil
+}
+
+// PipelineSpeed is how fast a pipeline is predicted to be, and was measured. All
+// times are seconds; 0 is unknown.
+type PipelineSpeed struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Token         float64                `protobuf:"fixed64,1,opt,name=token,proto3" json:"token,omitempty"`                             // of one stream
+	FirstToken    float64                `protobuf:"fixed64,2,opt,name=first_token,json=firstToken,proto3" json:"first_token,omitempty"` // after a prompt of that many tokens
+	Prompt        uint32                 `protobuf:"varint,3,opt,name=prompt,proto3" json:"prompt,omitempty"`
+	Back          float64                `protobuf:"fixed64,4,opt,name=back,proto3" json:"back,omitempty"` // of token: from the last stage to the next step
+	Rate          float64                `protobuf:"fixed64,5,opt,name=rate,proto3" json:"rate,omitempty"` // tokens a second for that many streams
+	Streams       uint32                 `protobuf:"varint,6,opt,name=streams,proto3" json:"streams,omitempty"`
+	Stages        []*StageSpeed          `protobuf:"bytes,7,rep,name=stages,proto3" json:"stages,omitempty"`
+	TokenMeasured float64                `protobuf:"fixed64,8,opt,name=token_measured,json=tokenMeasured,proto3" json:"token_measured,omitempty"` // the median of late
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PipelineSpeed) Reset() {
+	*x = PipelineSpeed{}
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PipelineSpeed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PipelineSpeed) ProtoMessage() {}
+
+func (x *PipelineSpeed) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PipelineSpeed.ProtoReflect.Descriptor instead.
+func (*PipelineSpeed) Descriptor() ([]byte, []int) {
+	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *PipelineSpeed) GetToken() float64 {
+	if x != nil {
+		return x.Token
+	}
+	return 0
+}
+
+func (x *PipelineSpeed) GetFirstToken() float64 {
+	if x != nil {
+		return x.FirstToken
+	}
+	return 0
+}
+
+func (x *PipelineSpeed) GetPrompt() uint32 {
+	if x != nil {
+		return x.Prompt
+	}
+	return 0
+}
+
+func (x *PipelineSpeed) GetBack() float64 {
+	if x != nil {
+		return x.Back
+	}
+	return 0
+}
+
+func (x *PipelineSpeed) GetRate() float64 {
+	if x != nil {
+		return x.Rate
+	}
+	return 0
+}
+
+func (x *PipelineSpeed) GetStreams() uint32 {
+	if x != nil {
+		return x.Streams
+	}
+	return 0
+}
+
+func (x *PipelineSpeed) GetStages() []*StageSpeed {
+	if x != nil {
+		return x.Stages
+	}
+	return nil
+}
+
+func (x *PipelineSpeed) GetTokenMeasured() float64 {
+	if x != nil {
+		return x.TokenMeasured
+	}
+	return 0
+}
+
+type StageSpeed struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Decode         float64                `protobuf:"fixed64,1,opt,name=decode,proto3" json:"decode,omitempty"`                                       // a step of one row
+	Prefill        float64                `protobuf:"fixed64,2,opt,name=prefill,proto3" json:"prefill,omitempty"`                                     // a chunk of a prompt
+	Hop            float64                `protobuf:"fixed64,3,opt,name=hop,proto3" json:"hop,omitempty"`                                             // a row to the next stage
+	DecodeMeasured float64                `protobuf:"fixed64,4,opt,name=decode_measured,json=decodeMeasured,proto3" json:"decode_measured,omitempty"` // of late
+	Bytes          uint64                 `protobuf:"varint,5,opt,name=bytes,proto3" json:"bytes,omitempty"`                                          // of device memory
+	BytesMeasured  uint64                 `protobuf:"varint,6,opt,name=bytes_measured,json=bytesMeasured,proto3" json:"bytes_measured,omitempty"`     // by the backend's account
+	Assumed        bool                   `protobuf:"varint,7,opt,name=assumed,proto3" json:"assumed,omitempty"`                                      // the device has not been measured for this model
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *StageSpeed) Reset() {
+	*x = StageSpeed{}
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StageSpeed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StageSpeed) ProtoMessage() {}
+
+func (x *StageSpeed) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StageSpeed.ProtoReflect.Descriptor instead.
+func (*StageSpeed) Descriptor() ([]byte, []int) {
+	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *StageSpeed) GetDecode() float64 {
+	if x != nil {
+		return x.Decode
+	}
+	return 0
+}
+
+func (x *StageSpeed) GetPrefill() float64 {
+	if x != nil {
+		return x.Prefill
+	}
+	return 0
+}
+
+func (x *StageSpeed) GetHop() float64 {
+	if x != nil {
+		return x.Hop
+	}
+	return 0
+}
+
+func (x *StageSpeed) GetDecodeMeasured() float64 {
+	if x != nil {
+		return x.DecodeMeasured
+	}
+	return 0
+}
+
+func (x *StageSpeed) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *StageSpeed) GetBytesMeasured() uint64 {
+	if x != nil {
+		return x.BytesMeasured
+	}
+	return 0
+}
+
+func (x *StageSpeed) GetAssumed() bool {
+	if x != nil {
+		return x.Assumed
+	}
+	return false
+}
+
 // Totals count since the coordinator started. Rates are differences of them.
 type Totals struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
@@ -542,7 +949,7 @@ type Totals struct {
 
 func (x *Totals) Reset() {
 	*x = Totals{}
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[8]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -554,7 +961,7 @@ func (x *Totals) String() string {
 func (*Totals) ProtoMessage() {}
 
 func (x *Totals) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[8]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -567,7 +974,7 @@ func (x *Totals) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Totals.ProtoReflect.Descriptor instead.
 func (*Totals) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{8}
+	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Totals) GetRequests() uint64 {
@@ -603,7 +1010,7 @@ type ClusterEvent struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Number        uint64                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`               // grows by one
 	TimeMs        int64                  `protobuf:"varint,2,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"` // Unix milliseconds
-	Kind          string                 `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`                    // node_joined, node_lost, node_refused, plan, ready, pipeline_lost, gateway_joined, gateway_left
+	Kind          string                 `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`                    // node_joined, node_lost, node_refused, node_drain, plan, ready, pipeline_lost, pipeline_retired, gateway_joined, gateway_left
 	Node          string                 `protobuf:"bytes,4,opt,name=node,proto3" json:"node,omitempty"`                    // empty unless it is about one
 	Text          string                 `protobuf:"bytes,5,opt,name=text,proto3" json:"text,omitempty"`                    // a few words for people
 	unknownFields protoimpl.UnknownFields
@@ -612,7 +1019,7 @@ type ClusterEvent struct {
 
 func (x *ClusterEvent) Reset() {
 	*x = ClusterEvent{}
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[9]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -624,7 +1031,7 @@ func (x *ClusterEvent) String() string {
 func (*ClusterEvent) ProtoMessage() {}
 
 func (x *ClusterEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[9]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -637,7 +1044,7 @@ func (x *ClusterEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterEvent.ProtoReflect.Descriptor instead.
 func (*ClusterEvent) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{9}
+	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ClusterEvent) GetNumber() uint64 {
@@ -684,13 +1091,15 @@ type NodeInfo struct {
 	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
 	Devices       []*Device              `protobuf:"bytes,5,rep,name=devices,proto3" json:"devices,omitempty"`
 	Version       string                 `protobuf:"bytes,6,opt,name=version,proto3" json:"version,omitempty"`
+	Aside         string                 `protobuf:"bytes,7,opt,name=aside,proto3" json:"aside,omitempty"`   // why it is given nothing: it is drained, or has failed; empty when it may be used
+	Speeds        []*DeviceSpeed         `protobuf:"bytes,8,rep,name=speeds,proto3" json:"speeds,omitempty"` // of its devices, as measured
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *NodeInfo) Reset() {
 	*x = NodeInfo{}
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[10]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -702,7 +1111,7 @@ func (x *NodeInfo) String() string {
 func (*NodeInfo) ProtoMessage() {}
 
 func (x *NodeInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[10]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -715,7 +1124,7 @@ func (x *NodeInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeInfo.ProtoReflect.Descriptor instead.
 func (*NodeInfo) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{10}
+	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *NodeInfo) GetNode() string {
@@ -760,11 +1169,30 @@ func (x *NodeInfo) GetVersion() string {
 	return ""
 }
 
+func (x *NodeInfo) GetAside() string {
+	if x != nil {
+		return x.Aside
+	}
+	return ""
+}
+
+func (x *NodeInfo) GetSpeeds() []*DeviceSpeed {
+	if x != nil {
+		return x.Speeds
+	}
+	return nil
+}
+
 var File_shoal_v1_coordinator_proto protoreflect.FileDescriptor
 
 const file_shoal_v1_coordinator_proto_rawDesc = "" +
 	"\n" +
-	"\x1ashoal/v1/coordinator.proto\x12\bshoal.v1\x1a\x17shoal/v1/generate.proto\x1a\x13shoal/v1/plan.proto\"<\n" +
+	"\x1ashoal/v1/coordinator.proto\x12\bshoal.v1\x1a\x17shoal/v1/generate.proto\x1a\x13shoal/v1/plan.proto\"6\n" +
+	"\fDrainRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
+	"\x04undo\x18\x02 \x01(\bR\x04undo\"%\n" +
+	"\rDrainResponse\x12\x14\n" +
+	"\x05state\x18\x01 \x01(\tR\x05state\"<\n" +
 	"\fRelayRequest\x12,\n" +
 	"\bmessages\x18\x01 \x03(\v2\x10.shoal.v1.UpwardR\bmessages\"\xab\x01\n" +
 	"\x06Upward\x12\x16\n" +
@@ -782,7 +1210,7 @@ const file_shoal_v1_coordinator_proto_rawDesc = "" +
 	"\bDownward\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12%\n" +
 	"\x05event\x18\x02 \x01(\v2\x0f.shoal.v1.EventR\x05event\"\x10\n" +
-	"\x0eClusterRequest\"\xa6\x03\n" +
+	"\x0eClusterRequest\"\xd2\x04\n" +
 	"\x0fClusterResponse\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12 \n" +
 	"\vcoordinator\x18\x02 \x01(\tR\vcoordinator\x12\x14\n" +
@@ -796,7 +1224,38 @@ const file_shoal_v1_coordinator_proto_rawDesc = "" +
 	"\bpipeline\x18\n" +
 	" \x01(\v2\x12.shoal.v1.PipelineR\bpipeline\x12(\n" +
 	"\x06totals\x18\v \x01(\v2\x10.shoal.v1.TotalsR\x06totals\x12.\n" +
-	"\x06events\x18\f \x03(\v2\x16.shoal.v1.ClusterEventR\x06events\"\x8c\x01\n" +
+	"\x06events\x18\f \x03(\v2\x16.shoal.v1.ClusterEventR\x06events\x124\n" +
+	"\tpipelines\x18\r \x03(\v2\x16.shoal.v1.PipelineInfoR\tpipelines\x12'\n" +
+	"\x06spares\x18\x0e \x03(\v2\x0f.shoal.v1.StageR\x06spares\x12)\n" +
+	"\x05links\x18\x0f \x03(\v2\x13.shoal.v1.LinkSpeedR\x05links\x12 \n" +
+	"\vexplanation\x18\x10 \x01(\tR\vexplanation\"\xde\x01\n" +
+	"\fPipelineInfo\x12.\n" +
+	"\bpipeline\x18\x01 \x01(\v2\x12.shoal.v1.PipelineR\bpipeline\x12\x14\n" +
+	"\x05state\x18\x02 \x01(\tR\x05state\x12\x18\n" +
+	"\arunning\x18\x03 \x01(\rR\arunning\x12\x1d\n" +
+	"\n" +
+	"free_pages\x18\x04 \x01(\rR\tfreePages\x12 \n" +
+	"\vfingerprint\x18\x05 \x01(\tR\vfingerprint\x12-\n" +
+	"\x05speed\x18\x06 \x01(\v2\x17.shoal.v1.PipelineSpeedR\x05speed\"\xf5\x01\n" +
+	"\rPipelineSpeed\x12\x14\n" +
+	"\x05token\x18\x01 \x01(\x01R\x05token\x12\x1f\n" +
+	"\vfirst_token\x18\x02 \x01(\x01R\n" +
+	"firstToken\x12\x16\n" +
+	"\x06prompt\x18\x03 \x01(\rR\x06prompt\x12\x12\n" +
+	"\x04back\x18\x04 \x01(\x01R\x04back\x12\x12\n" +
+	"\x04rate\x18\x05 \x01(\x01R\x04rate\x12\x18\n" +
+	"\astreams\x18\x06 \x01(\rR\astreams\x12,\n" +
+	"\x06stages\x18\a \x03(\v2\x14.shoal.v1.StageSpeedR\x06stages\x12%\n" +
+	"\x0etoken_measured\x18\b \x01(\x01R\rtokenMeasured\"\xd0\x01\n" +
+	"\n" +
+	"StageSpeed\x12\x16\n" +
+	"\x06decode\x18\x01 \x01(\x01R\x06decode\x12\x18\n" +
+	"\aprefill\x18\x02 \x01(\x01R\aprefill\x12\x10\n" +
+	"\x03hop\x18\x03 \x01(\x01R\x03hop\x12'\n" +
+	"\x0fdecode_measured\x18\x04 \x01(\x01R\x0edecodeMeasured\x12\x14\n" +
+	"\x05bytes\x18\x05 \x01(\x04R\x05bytes\x12%\n" +
+	"\x0ebytes_measured\x18\x06 \x01(\x04R\rbytesMeasured\x12\x18\n" +
+	"\aassumed\x18\a \x01(\bR\aassumed\"\x8c\x01\n" +
 	"\x06Totals\x12\x1a\n" +
 	"\brequests\x18\x01 \x01(\x04R\brequests\x12#\n" +
 	"\rprompt_tokens\x18\x02 \x01(\x04R\fpromptTokens\x12)\n" +
@@ -807,17 +1266,20 @@ const file_shoal_v1_coordinator_proto_rawDesc = "" +
 	"\atime_ms\x18\x02 \x01(\x03R\x06timeMs\x12\x12\n" +
 	"\x04kind\x18\x03 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04node\x18\x04 \x01(\tR\x04node\x12\x12\n" +
-	"\x04text\x18\x05 \x01(\tR\x04text\"\xac\x01\n" +
+	"\x04text\x18\x05 \x01(\tR\x04text\"\xf1\x01\n" +
 	"\bNodeInfo\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x14\n" +
 	"\x05state\x18\x03 \x01(\tR\x05state\x12\x16\n" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x12*\n" +
 	"\adevices\x18\x05 \x03(\v2\x10.shoal.v1.DeviceR\adevices\x12\x18\n" +
-	"\aversion\x18\x06 \x01(\tR\aversion2\x92\x01\n" +
+	"\aversion\x18\x06 \x01(\tR\aversion\x12\x14\n" +
+	"\x05aside\x18\a \x01(\tR\x05aside\x12-\n" +
+	"\x06speeds\x18\b \x03(\v2\x15.shoal.v1.DeviceSpeedR\x06speeds2\xcc\x01\n" +
 	"\x12CoordinatorService\x12<\n" +
 	"\x05Relay\x12\x16.shoal.v1.RelayRequest\x1a\x17.shoal.v1.RelayResponse(\x010\x01\x12>\n" +
-	"\aCluster\x12\x18.shoal.v1.ClusterRequest\x1a\x19.shoal.v1.ClusterResponseB3Z1github.com/shoal-llm/shoal/proto/shoal/v1;shoalv1b\x06proto3"
+	"\aCluster\x12\x18.shoal.v1.ClusterRequest\x1a\x19.shoal.v1.ClusterResponse\x128\n" +
+	"\x05Drain\x12\x16.shoal.v1.DrainRequest\x1a\x17.shoal.v1.DrainResponseB3Z1github.com/shoal-llm/shoal/proto/shoal/v1;shoalv1b\x06proto3"
 
 var (
 	file_shoal_v1_coordinator_proto_rawDescOnce sync.Once
@@ -831,47 +1293,64 @@ func file_shoal_v1_coordinator_proto_rawDescGZIP() []byte {
 	return file_shoal_v1_coordinator_proto_rawDescData
 }
 
-var file_shoal_v1_coordinator_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_shoal_v1_coordinator_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_shoal_v1_coordinator_proto_goTypes = []any{
-	(*RelayRequest)(nil),    // 0: shoal.v1.RelayRequest
-	(*Upward)(nil),          // 1: shoal.v1.Upward
-	(*Stop)(nil),            // 2: shoal.v1.Stop
-	(*Credit)(nil),          // 3: shoal.v1.Credit
-	(*RelayResponse)(nil),   // 4: shoal.v1.RelayResponse
-	(*Downward)(nil),        // 5: shoal.v1.Downward
-	(*ClusterRequest)(nil),  // 6: shoal.v1.ClusterRequest
-	(*ClusterResponse)(nil), // 7: shoal.v1.ClusterResponse
-	(*Totals)(nil),          // 8: shoal.v1.Totals
-	(*ClusterEvent)(nil),    // 9: shoal.v1.ClusterEvent
-	(*NodeInfo)(nil),        // 10: shoal.v1.NodeInfo
-	(*Generation)(nil),      // 11: shoal.v1.Generation
-	(*Event)(nil),           // 12: shoal.v1.Event
-	(*ModelInfo)(nil),       // 13: shoal.v1.ModelInfo
-	(*Pipeline)(nil),        // 14: shoal.v1.Pipeline
-	(*Device)(nil),          // 15: shoal.v1.Device
+	(*DrainRequest)(nil),    // 0: shoal.v1.DrainRequest
+	(*DrainResponse)(nil),   // 1: shoal.v1.DrainResponse
+	(*RelayRequest)(nil),    // 2: shoal.v1.RelayRequest
+	(*Upward)(nil),          // 3: shoal.v1.Upward
+	(*Stop)(nil),            // 4: shoal.v1.Stop
+	(*Credit)(nil),          // 5: shoal.v1.Credit
+	(*RelayResponse)(nil),   // 6: shoal.v1.RelayResponse
+	(*Downward)(nil),        // 7: shoal.v1.Downward
+	(*ClusterRequest)(nil),  // 8: shoal.v1.ClusterRequest
+	(*ClusterResponse)(nil), // 9: shoal.v1.ClusterResponse
+	(*PipelineInfo)(nil),    // 10: shoal.v1.PipelineInfo
+	(*PipelineSpeed)(nil),   // 11: shoal.v1.PipelineSpeed
+	(*StageSpeed)(nil),      // 12: shoal.v1.StageSpeed
+	(*Totals)(nil),          // 13: shoal.v1.Totals
+	(*ClusterEvent)(nil),    // 14: shoal.v1.ClusterEvent
+	(*NodeInfo)(nil),        // 15: shoal.v1.NodeInfo
+	(*Generation)(nil),      // 16: shoal.v1.Generation
+	(*Event)(nil),           // 17: shoal.v1.Event
+	(*ModelInfo)(nil),       // 18: shoal.v1.ModelInfo
+	(*Pipeline)(nil),        // 19: shoal.v1.Pipeline
+	(*Stage)(nil),           // 20: shoal.v1.Stage
+	(*LinkSpeed)(nil),       // 21: shoal.v1.LinkSpeed
+	(*Device)(nil),          // 22: shoal.v1.Device
+	(*DeviceSpeed)(nil),     // 23: shoal.v1.DeviceSpeed
 }
 var file_shoal_v1_coordinator_proto_depIdxs = []int32{
-	1,  // 0: shoal.v1.RelayRequest.messages:type_name -> shoal.v1.Upward
-	11, // 1: shoal.v1.Upward.start:type_name -> shoal.v1.Generation
-	2,  // 2: shoal.v1.Upward.stop:type_name -> shoal.v1.Stop
-	3,  // 3: shoal.v1.Upward.credit:type_name -> shoal.v1.Credit
-	5,  // 4: shoal.v1.RelayResponse.messages:type_name -> shoal.v1.Downward
-	12, // 5: shoal.v1.Downward.event:type_name -> shoal.v1.Event
-	13, // 6: shoal.v1.ClusterResponse.models:type_name -> shoal.v1.ModelInfo
-	10, // 7: shoal.v1.ClusterResponse.nodes:type_name -> shoal.v1.NodeInfo
-	14, // 8: shoal.v1.ClusterResponse.pipeline:type_name -> shoal.v1.Pipeline
-	8,  // 9: shoal.v1.ClusterResponse.totals:type_name -> shoal.v1.Totals
-	9,  // 10: shoal.v1.ClusterResponse.events:type_name -> shoal.v1.ClusterEvent
-	15, // 11: shoal.v1.NodeInfo.devices:type_name -> shoal.v1.Device
-	0,  // 12: shoal.v1.CoordinatorService.Relay:input_type -> shoal.v1.RelayRequest
-	6,  // 13: shoal.v1.CoordinatorService.Cluster:input_type -> shoal.v1.ClusterRequest
-	4,  // 14: shoal.v1.CoordinatorService.Relay:output_type -> shoal.v1.RelayResponse
-	7,  // 15: shoal.v1.CoordinatorService.Cluster:output_type -> shoal.v1.ClusterResponse
-	14, // [14:16] is the sub-list for method output_type
-	12, // [12:14] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	3,  // 0: shoal.v1.RelayRequest.messages:type_name -> shoal.v1.Upward
+	16, // 1: shoal.v1.Upward.start:type_name -> shoal.v1.Generation
+	4,  // 2: shoal.v1.Upward.stop:type_name -> shoal.v1.Stop
+	5,  // 3: shoal.v1.Upward.credit:type_name -> shoal.v1.Credit
+	7,  // 4: shoal.v1.RelayResponse.messages:type_name -> shoal.v1.Downward
+	17, // 5: shoal.v1.Downward.event:type_name -> shoal.v1.Event
+	18, // 6: shoal.v1.ClusterResponse.models:type_name -> shoal.v1.ModelInfo
+	15, // 7: shoal.v1.ClusterResponse.nodes:type_name -> shoal.v1.NodeInfo
+	19, // 8: shoal.v1.ClusterResponse.pipeline:type_name -> shoal.v1.Pipeline
+	13, // 9: shoal.v1.ClusterResponse.totals:type_name -> shoal.v1.Totals
+	14, // 10: shoal.v1.ClusterResponse.events:type_name -> shoal.v1.ClusterEvent
+	10, // 11: shoal.v1.ClusterResponse.pipelines:type_name -> shoal.v1.PipelineInfo
+	20, // 12: shoal.v1.ClusterResponse.spares:type_name -> shoal.v1.Stage
+	21, // 13: shoal.v1.ClusterResponse.links:type_name -> shoal.v1.LinkSpeed
+	19, // 14: shoal.v1.PipelineInfo.pipeline:type_name -> shoal.v1.Pipeline
+	11, // 15: shoal.v1.PipelineInfo.speed:type_name -> shoal.v1.PipelineSpeed
+	12, // 16: shoal.v1.PipelineSpeed.stages:type_name -> shoal.v1.StageSpeed
+	22, // 17: shoal.v1.NodeInfo.devices:type_name -> shoal.v1.Device
+	23, // 18: shoal.v1.NodeInfo.speeds:type_name -> shoal.v1.DeviceSpeed
+	2,  // 19: shoal.v1.CoordinatorService.Relay:input_type -> shoal.v1.RelayRequest
+	8,  // 20: shoal.v1.CoordinatorService.Cluster:input_type -> shoal.v1.ClusterRequest
+	0,  // 21: shoal.v1.CoordinatorService.Drain:input_type -> shoal.v1.DrainRequest
+	6,  // 22: shoal.v1.CoordinatorService.Relay:output_type -> shoal.v1.RelayResponse
+	9,  // 23: shoal.v1.CoordinatorService.Cluster:output_type -> shoal.v1.ClusterResponse
+	1,  // 24: shoal.v1.CoordinatorService.Drain:output_type -> shoal.v1.DrainResponse
+	22, // [22:25] is the sub-list for method output_type
+	19, // [19:22] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_shoal_v1_coordinator_proto_init() }
@@ -881,7 +1360,7 @@ func file_shoal_v1_coordinator_proto_init() {
 	}
 	file_shoal_v1_generate_proto_init()
 	file_shoal_v1_plan_proto_init()
-	file_shoal_v1_coordinator_proto_msgTypes[1].OneofWrappers = []any{
+	file_shoal_v1_coordinator_proto_msgTypes[3].OneofWrappers = []any{
 		(*Upward_Start)(nil),
 		(*Upward_Stop)(nil),
 		(*Upward_Credit)(nil),
@@ -892,7 +1371,7 @@ func file_shoal_v1_coordinator_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shoal_v1_coordinator_proto_rawDesc), len(file_shoal_v1_coordinator_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -21,6 +21,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	CoordinatorService_Relay_FullMethodName   = "/shoal.v1.CoordinatorService/Relay"
 	CoordinatorService_Cluster_FullMethodName = "/shoal.v1.CoordinatorService/Cluster"
+	CoordinatorService_Drain_FullMethodName   = "/shoal.v1.CoordinatorService/Drain"
 )
 
 // CoordinatorServiceClient is the client API for CoordinatorService service.
@@ -33,6 +34,9 @@ type CoordinatorServiceClient interface {
 	Relay(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[RelayRequest, RelayResponse], error)
 	// Cluster says who is there, what is loaded and whether it can answer.
 	Cluster(ctx context.Context, in *ClusterRequest, opts ...grpc.CallOption) (*ClusterResponse, error)
+	// Drain has a node emptied, or used again. It returns at once: NodeInfo says
+	// how far it is.
+	Drain(ctx context.Context, in *DrainRequest, opts ...grpc.CallOption) (*DrainResponse, error)
 }
 
 type coordinatorServiceClient struct {
@@ -66,6 +70,16 @@ func (c *coordinatorServiceClient) Cluster(ctx context.Context, in *ClusterReque
 	return out, nil
 }
 
+func (c *coordinatorServiceClient) Drain(ctx context.Context, in *DrainRequest, opts ...grpc.CallOption) (*DrainResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DrainResponse)
+	err := c.cc.Invoke(ctx, CoordinatorService_Drain_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // CoordinatorServiceServer is the server API for CoordinatorService service.
 // All implementations must embed UnimplementedCoordinatorServiceServer
 // for forward compatibility.
@@ -76,6 +90,9 @@ type CoordinatorServiceServer interface {
 	Relay(grpc.BidiStreamingServer[RelayRequest, RelayResponse]) error
 	// Cluster says who is there, what is loaded and whether it can answer.
 	Cluster(context.Context, *ClusterRequest) (*ClusterResponse, error)
+	// Drain has a node emptied, or used again. It returns at once: NodeInfo says
+	// how far it is.
+	Drain(context.Context, *DrainRequest) (*DrainResponse, error)
 	mustEmbedUnimplementedCoordinatorServiceServer()
 }
 
@@ -91,6 +108,9 @@ func (UnimplementedCoordinatorServiceServer) Relay(grpc.BidiStreamingServer[Rela
 }
 func (UnimplementedCoordinatorServiceServer) Cluster(context.Context, *ClusterRequest) (*ClusterResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Cluster not implemented")
+}
+func (UnimplementedCoordinatorServiceServer) Drain(context.Context, *DrainRequest) (*DrainResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Drain not implemented")
 }
 func (UnimplementedCoordinatorServiceServer) mustEmbedUnimplementedCoordinatorServiceServer() {}
 func (UnimplementedCoordinatorServiceServer) testEmbeddedByValue()                            {}
@@ -138,6 +158,24 @@ func _CoordinatorService_Cluster_Handler(srv interface{}, ctx context.Context, d
 	return interceptor(ctx, in, info, handler)
 }
 
+func _CoordinatorService_Drain_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DrainRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CoordinatorServiceServer).Drain(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CoordinatorService_Drain_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CoordinatorServiceServer).Drain(ctx, req.(*DrainRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // CoordinatorService_ServiceDesc is the grpc.ServiceDesc for CoordinatorService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -148,6 +186,10 @@ var CoordinatorService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Cluster",
 			Handler:    _CoordinatorService_Cluster_Handler,
+		},
+		{
+			MethodName: "Drain",
+			Handler:    _CoordinatorService_Drain_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -1725,9 +1725,11 @@ func (x *Accepted) GetNotes() []string {
 // Progress is sent while nothing else is.
 type Progress struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Phase         string                 `protobuf:"bytes,1,opt,name=phase,proto3" json:"phase,omitempty"` // queued, loading, prefill, recovering
+	Phase         string                 `protobuf:"bytes,1,opt,name=phase,proto3" json:"phase,omitempty"` // queued, loading, prefill, recovering, waiting
 	Done          int64                  `protobuf:"varint,2,opt,name=done,proto3" json:"done,omitempty"`
 	Total         int64                  `protobuf:"varint,3,opt,name=total,proto3" json:"total,omitempty"`
+	Fingerprint   string                 `protobuf:"bytes,4,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"` // of what the answer continues on, when that has changed
+	Notes         []string               `protobuf:"bytes,5,rep,name=notes,proto3" json:"notes,omitempty"`             // what that means, in words
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1781,6 +1783,20 @@ func (x *Progress) GetTotal() int64 {
 		return x.Total
 	}
 	return 0
+}
+
+func (x *Progress) GetFingerprint() string {
+	if x != nil {
+		return x.Fingerprint
+	}
+	return ""
+}
+
+func (x *Progress) GetNotes() []string {
+	if x != nil {
+		return x.Notes
+	}
+	return nil
 }
 
 // Token is one committed token.
@@ -2517,11 +2533,13 @@ const file_shoal_v1_generate_proto_rawDesc = "" +
 	"\x05route\x18\a \x03(\tR\x05route\x12\x1d\n" +
 	"\n" +
 	"max_tokens\x18\b \x01(\rR\tmaxTokens\x12\x14\n" +
-	"\x05notes\x18\t \x03(\tR\x05notes\"J\n" +
+	"\x05notes\x18\t \x03(\tR\x05notes\"\x82\x01\n" +
 	"\bProgress\x12\x14\n" +
 	"\x05phase\x18\x01 \x01(\tR\x05phase\x12\x12\n" +
 	"\x04done\x18\x02 \x01(\x03R\x04done\x12\x14\n" +
-	"\x05total\x18\x03 \x01(\x03R\x05total\"\x91\x01\n" +
+	"\x05total\x18\x03 \x01(\x03R\x05total\x12 \n" +
+	"\vfingerprint\x18\x04 \x01(\tR\vfingerprint\x12\x14\n" +
+	"\x05notes\x18\x05 \x03(\tR\x05notes\"\x91\x01\n" +
 	"\x05Token\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\x05R\x02id\x12%\n" +

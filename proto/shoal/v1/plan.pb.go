@@ -22,14 +22,14 @@ const (
 )
 
 // Plan says which stages hold which layers of a model. It replaces every plan of
-// a lower epoch.
+// a lower epoch; the pipelines that it keeps run on undisturbed.
 type Plan struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Epoch         uint64                 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"` // only grows; the coordinator's number in the low 8 bits
 	Coordinator   string                 `protobuf:"bytes,2,opt,name=coordinator,proto3" json:"coordinator,omitempty"`
 	Model         *Model                 `protobuf:"bytes,3,opt,name=model,proto3" json:"model,omitempty"`
 	Pipelines     []*Pipeline            `protobuf:"bytes,4,rep,name=pipelines,proto3" json:"pipelines,omitempty"`
-	Spares        []*Stage               `protobuf:"bytes,5,rep,name=spares,proto3" json:"spares,omitempty"`
+	Spares        []*Stage               `protobuf:"bytes,5,rep,name=spares,proto3" json:"spares,omitempty"` // whose weights a device holds in reserve
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -210,6 +210,7 @@ type Pipeline struct {
 	Rows          uint32                 `protobuf:"varint,5,opt,name=rows,proto3" json:"rows,omitempty"`   // rows of a step
 	Lanes         uint32                 `protobuf:"varint,6,opt,name=lanes,proto3" json:"lanes,omitempty"`
 	Context       uint32                 `protobuf:"varint,7,opt,name=context,proto3" json:"context,omitempty"` // the largest context of a session
+	Epoch         uint64                 `protobuf:"varint,8,opt,name=epoch,proto3" json:"epoch,omitempty"`     // of the plan that made it; with id its identity in every later plan. 0 is the plan's own
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -289,6 +290,13 @@ func (x *Pipeline) GetLanes() uint32 {
 func (x *Pipeline) GetContext() uint32 {
 	if x != nil {
 		return x.Context
+	}
+	return 0
+}
+
+func (x *Pipeline) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
 	}
 	return 0
 }
@@ -412,6 +420,8 @@ type Device struct {
 	Fingerprint   []byte                 `protobuf:"bytes,5,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
 	MemoryBytes   uint64                 `protobuf:"varint,6,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"` // usable
 	Threads       uint32                 `protobuf:"varint,7,opt,name=threads,proto3" json:"threads,omitempty"`
+	NumaNodes     uint32                 `protobuf:"varint,8,opt,name=numa_nodes,json=numaNodes,proto3" json:"numa_nodes,omitempty"`                // of the machine; 0 is unknown
+	OnNumaNodes   []uint32               `protobuf:"varint,9,rep,packed,name=on_numa_nodes,json=onNumaNodes,proto3" json:"on_numa_nodes,omitempty"` // those that the threads may run on, ascending
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -495,6 +505,236 @@ func (x *Device) GetThreads() uint32 {
 	return 0
 }
 
+func (x *Device) GetNumaNodes() uint32 {
+	if x != nil {
+		return x.NumaNodes
+	}
+	return 0
+}
+
+func (x *Device) GetOnNumaNodes() []uint32 {
+	if x != nil {
+		return x.OnNumaNodes
+	}
+	return nil
+}
+
+// DeviceSpeed is how fast a device is, as measured.
+type DeviceSpeed struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Device        uint32                 `protobuf:"varint,1,opt,name=device,proto3" json:"device,omitempty"`
+	PassSeconds   float64                `protobuf:"fixed64,2,opt,name=pass_seconds,json=passSeconds,proto3" json:"pass_seconds,omitempty"` // of any step, besides its work
+	TurnSeconds   float64                `protobuf:"fixed64,3,opt,name=turn_seconds,json=turnSeconds,proto3" json:"turn_seconds,omitempty"` // from a result to the next step, where a pipeline begins
+	Bandwidth     float64                `protobuf:"fixed64,4,opt,name=bandwidth,proto3" json:"bandwidth,omitempty"`                        // bytes a second that its memory is read; 0 is unknown
+	Shapes        []*ShapeSpeed          `protobuf:"bytes,5,rep,name=shapes,proto3" json:"shapes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeviceSpeed) Reset() {
+	*x = DeviceSpeed{}
+	mi := &file_shoal_v1_plan_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeviceSpeed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeviceSpeed) ProtoMessage() {}
+
+func (x *DeviceSpeed) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_v1_plan_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeviceSpeed.ProtoReflect.Descriptor instead.
+func (*DeviceSpeed) Descriptor() ([]byte, []int) {
+	return file_shoal_v1_plan_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *DeviceSpeed) GetDevice() uint32 {
+	if x != nil {
+		return x.Device
+	}
+	return 0
+}
+
+func (x *DeviceSpeed) GetPassSeconds() float64 {
+	if x != nil {
+		return x.PassSeconds
+	}
+	return 0
+}
+
+func (x *DeviceSpeed) GetTurnSeconds() float64 {
+	if x != nil {
+		return x.TurnSeconds
+	}
+	return 0
+}
+
+func (x *DeviceSpeed) GetBandwidth() float64 {
+	if x != nil {
+		return x.Bandwidth
+	}
+	return 0
+}
+
+func (x *DeviceSpeed) GetShapes() []*ShapeSpeed {
+	if x != nil {
+		return x.Shapes
+	}
+	return nil
+}
+
+// ShapeSpeed is how long work of one shape takes: fixed + rows × row, and key
+// more for each row and each position before it. All are seconds.
+type ShapeSpeed struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Shape         string                 `protobuf:"bytes,1,opt,name=shape,proto3" json:"shape,omitempty"`
+	Fixed         float64                `protobuf:"fixed64,2,opt,name=fixed,proto3" json:"fixed,omitempty"`
+	Row           float64                `protobuf:"fixed64,3,opt,name=row,proto3" json:"row,omitempty"`
+	Key           float64                `protobuf:"fixed64,4,opt,name=key,proto3" json:"key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShapeSpeed) Reset() {
+	*x = ShapeSpeed{}
+	mi := &file_shoal_v1_plan_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShapeSpeed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShapeSpeed) ProtoMessage() {}
+
+func (x *ShapeSpeed) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_v1_plan_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShapeSpeed.ProtoReflect.Descriptor instead.
+func (*ShapeSpeed) Descriptor() ([]byte, []int) {
+	return file_shoal_v1_plan_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ShapeSpeed) GetShape() string {
+	if x != nil {
+		return x.Shape
+	}
+	return ""
+}
+
+func (x *ShapeSpeed) GetFixed() float64 {
+	if x != nil {
+		return x.Fixed
+	}
+	return 0
+}
+
+func (x *ShapeSpeed) GetRow() float64 {
+	if x != nil {
+		return x.Row
+	}
+	return 0
+}
+
+func (x *ShapeSpeed) GetKey() float64 {
+	if x != nil {
+		return x.Key
+	}
+	return 0
+}
+
+// LinkSpeed is what a message costs from one node to another.
+type LinkSpeed struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	From          string                 `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`
+	To            string                 `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`
+	DelaySeconds  float64                `protobuf:"fixed64,3,opt,name=delay_seconds,json=delaySeconds,proto3" json:"delay_seconds,omitempty"` // of a small message, one way
+	Rate          float64                `protobuf:"fixed64,4,opt,name=rate,proto3" json:"rate,omitempty"`                                     // bytes a second
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LinkSpeed) Reset() {
+	*x = LinkSpeed{}
+	mi := &file_shoal_v1_plan_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LinkSpeed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LinkSpeed) ProtoMessage() {}
+
+func (x *LinkSpeed) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_v1_plan_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LinkSpeed.ProtoReflect.Descriptor instead.
+func (*LinkSpeed) Descriptor() ([]byte, []int) {
+	return file_shoal_v1_plan_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *LinkSpeed) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *LinkSpeed) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *LinkSpeed) GetDelaySeconds() float64 {
+	if x != nil {
+		return x.DelaySeconds
+	}
+	return 0
+}
+
+func (x *LinkSpeed) GetRate() float64 {
+	if x != nil {
+		return x.Rate
+	}
+	return 0
+}
+
 var File_shoal_v1_plan_proto protoreflect.FileDescriptor
 
 const file_shoal_v1_plan_proto_rawDesc = "" +
@@ -514,7 +754,7 @@ const file_shoal_v1_plan_proto_rawDesc = "" +
 	"\x06layers\x18\x05 \x01(\rR\x06layers\x12\x16\n" +
 	"\x06hidden\x18\x06 \x01(\rR\x06hidden\x12\x14\n" +
 	"\x05vocab\x18\a \x01(\rR\x05vocab\x12\x18\n" +
-	"\acontext\x18\b \x01(\rR\acontext\"\xb3\x01\n" +
+	"\acontext\x18\b \x01(\rR\acontext\"\xc9\x01\n" +
 	"\bPipeline\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12'\n" +
 	"\x06stages\x18\x02 \x03(\v2\x0f.shoal.v1.StageR\x06stages\x12\x14\n" +
@@ -522,7 +762,8 @@ const file_shoal_v1_plan_proto_rawDesc = "" +
 	"\x05slots\x18\x04 \x01(\rR\x05slots\x12\x12\n" +
 	"\x04rows\x18\x05 \x01(\rR\x04rows\x12\x14\n" +
 	"\x05lanes\x18\x06 \x01(\rR\x05lanes\x12\x18\n" +
-	"\acontext\x18\a \x01(\rR\acontext\"\xe8\x01\n" +
+	"\acontext\x18\a \x01(\rR\acontext\x12\x14\n" +
+	"\x05epoch\x18\b \x01(\x04R\x05epoch\"\xe8\x01\n" +
 	"\x05Stage\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x16\n" +
@@ -532,7 +773,7 @@ const file_shoal_v1_plan_proto_rawDesc = "" +
 	"\x05embed\x18\x06 \x01(\bR\x05embed\x12\x12\n" +
 	"\x04head\x18\a \x01(\bR\x04head\x12%\n" +
 	"\x0enumerics_class\x18\b \x01(\tR\rnumericsClass\x12 \n" +
-	"\vfingerprint\x18\t \x01(\fR\vfingerprint\"\xcc\x01\n" +
+	"\vfingerprint\x18\t \x01(\fR\vfingerprint\"\x8f\x02\n" +
 	"\x06Device\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\rR\x05index\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x12\n" +
@@ -540,7 +781,27 @@ const file_shoal_v1_plan_proto_rawDesc = "" +
 	"\x0enumerics_class\x18\x04 \x01(\tR\rnumericsClass\x12 \n" +
 	"\vfingerprint\x18\x05 \x01(\fR\vfingerprint\x12!\n" +
 	"\fmemory_bytes\x18\x06 \x01(\x04R\vmemoryBytes\x12\x18\n" +
-	"\athreads\x18\a \x01(\rR\athreadsB3Z1github.com/shoal-llm/shoal/proto/shoal/v1;shoalv1b\x06proto3"
+	"\athreads\x18\a \x01(\rR\athreads\x12\x1d\n" +
+	"\n" +
+	"numa_nodes\x18\b \x01(\rR\tnumaNodes\x12\"\n" +
+	"\ron_numa_nodes\x18\t \x03(\rR\vonNumaNodes\"\xb7\x01\n" +
+	"\vDeviceSpeed\x12\x16\n" +
+	"\x06device\x18\x01 \x01(\rR\x06device\x12!\n" +
+	"\fpass_seconds\x18\x02 \x01(\x01R\vpassSeconds\x12!\n" +
+	"\fturn_seconds\x18\x03 \x01(\x01R\vturnSeconds\x12\x1c\n" +
+	"\tbandwidth\x18\x04 \x01(\x01R\tbandwidth\x12,\n" +
+	"\x06shapes\x18\x05 \x03(\v2\x14.shoal.v1.ShapeSpeedR\x06shapes\"\\\n" +
+	"\n" +
+	"ShapeSpeed\x12\x14\n" +
+	"\x05shape\x18\x01 \x01(\tR\x05shape\x12\x14\n" +
+	"\x05fixed\x18\x02 \x01(\x01R\x05fixed\x12\x10\n" +
+	"\x03row\x18\x03 \x01(\x01R\x03row\x12\x10\n" +
+	"\x03key\x18\x04 \x01(\x01R\x03key\"h\n" +
+	"\tLinkSpeed\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\tR\x04from\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\tR\x02to\x12#\n" +
+	"\rdelay_seconds\x18\x03 \x01(\x01R\fdelaySeconds\x12\x12\n" +
+	"\x04rate\x18\x04 \x01(\x01R\x04rateB3Z1github.com/shoal-llm/shoal/proto/shoal/v1;shoalv1b\x06proto3"
 
 var (
 	file_shoal_v1_plan_proto_rawDescOnce sync.Once
@@ -554,24 +815,28 @@ func file_shoal_v1_plan_proto_rawDescGZIP() []byte {
 	return file_shoal_v1_plan_proto_rawDescData
 }
 
-var file_shoal_v1_plan_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_shoal_v1_plan_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_shoal_v1_plan_proto_goTypes = []any{
-	(*Plan)(nil),     // 0: shoal.v1.Plan
-	(*Model)(nil),    // 1: shoal.v1.Model
-	(*Pipeline)(nil), // 2: shoal.v1.Pipeline
-	(*Stage)(nil),    // 3: shoal.v1.Stage
-	(*Device)(nil),   // 4: shoal.v1.Device
+	(*Plan)(nil),        // 0: shoal.v1.Plan
+	(*Model)(nil),       // 1: shoal.v1.Model
+	(*Pipeline)(nil),    // 2: shoal.v1.Pipeline
+	(*Stage)(nil),       // 3: shoal.v1.Stage
+	(*Device)(nil),      // 4: shoal.v1.Device
+	(*DeviceSpeed)(nil), // 5: shoal.v1.DeviceSpeed
+	(*ShapeSpeed)(nil),  // 6: shoal.v1.ShapeSpeed
+	(*LinkSpeed)(nil),   // 7: shoal.v1.LinkSpeed
 }
 var file_shoal_v1_plan_proto_depIdxs = []int32{
 	1, // 0: shoal.v1.Plan.model:type_name -> shoal.v1.Model
 	2, // 1: shoal.v1.Plan.pipelines:type_name -> shoal.v1.Pipeline
 	3, // 2: shoal.v1.Plan.spares:type_name -> shoal.v1.Stage
 	3, // 3: shoal.v1.Pipeline.stages:type_name -> shoal.v1.Stage
-	4, // [4:4] is the sub-list for method output_type
-	4, // [4:4] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	6, // 4: shoal.v1.DeviceSpeed.shapes:type_name -> shoal.v1.ShapeSpeed
+	5, // [5:5] is the sub-list for method output_type
+	5, // [5:5] is the sub-list for method input_type
+	5, // [5:5] is the sub-list for extension type_name
+	5, // [5:5] is the sub-list for extension extendee
+	0, // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_shoal_v1_plan_proto_init() }
@@ -585,7 +850,7 @@ func file_shoal_v1_plan_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shoal_v1_plan_proto_rawDesc), len(file_shoal_v1_plan_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -73,6 +73,61 @@ func (LoadState) EnumDescriptor() ([]byte, []int) {
 	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{0}
 }
 
+type ChildState int32
+
+const (
+	ChildState_CHILD_STATE_UNSPECIFIED ChildState = 0
+	ChildState_CHILD_STATE_STARTING    ChildState = 1
+	ChildState_CHILD_STATE_READY       ChildState = 2
+	ChildState_CHILD_STATE_REFUSED     ChildState = 3 // its device is wrong: it is not started again
+	ChildState_CHILD_STATE_LOST        ChildState = 4 // it has ended and is started again
+)
+
+// Enum value maps for ChildState.
+var (
+	ChildState_name = map[int32]string{
+		0: "CHILD_STATE_UNSPECIFIED",
+		1: "CHILD_STATE_STARTING",
+		2: "CHILD_STATE_READY",
+		3: "CHILD_STATE_REFUSED",
+		4: "CHILD_STATE_LOST",
+	}
+	ChildState_value = map[string]int32{
+		"CHILD_STATE_UNSPECIFIED": 0,
+		"CHILD_STATE_STARTING":    1,
+		"CHILD_STATE_READY":       2,
+		"CHILD_STATE_REFUSED":     3,
+		"CHILD_STATE_LOST":        4,
+	}
+)
+
+func (x ChildState) Enum() *ChildState {
+	p := new(ChildState)
+	*p = x
+	return p
+}
+
+func (x ChildState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ChildState) Descriptor() protoreflect.EnumDescriptor {
+	return file_shoal_v1_shard_proto_enumTypes[1].Descriptor()
+}
+
+func (ChildState) Type() protoreflect.EnumType {
+	return &file_shoal_v1_shard_proto_enumTypes[1]
+}
+
+func (x ChildState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ChildState.Descriptor instead.
+func (ChildState) EnumDescriptor() ([]byte, []int) {
+	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{1}
+}
+
 type HelloRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ProtocolMin   uint32                 `protobuf:"varint,1,opt,name=protocol_min,json=protocolMin,proto3" json:"protocol_min,omitempty"`
@@ -391,6 +446,7 @@ type ControlResponse struct {
 	//
 	//	*ControlResponse_Stage
 	//	*ControlResponse_Refused
+	//	*ControlResponse_Child
 	Message       isControlResponse_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -451,6 +507,15 @@ func (x *ControlResponse) GetRefused() *Refused {
 	return nil
 }
 
+func (x *ControlResponse) GetChild() *Child {
+	if x != nil {
+		if x, ok := x.Message.(*ControlResponse_Child); ok {
+			return x.Child
+		}
+	}
+	return nil
+}
+
 type isControlResponse_Message interface {
 	isControlResponse_Message()
 }
@@ -463,9 +528,15 @@ type ControlResponse_Refused struct {
 	Refused *Refused `protobuf:"bytes,2,opt,name=refused,proto3,oneof"`
 }
 
+type ControlResponse_Child struct {
+	Child *Child `protobuf:"bytes,3,opt,name=child,proto3,oneof"`
+}
+
 func (*ControlResponse_Stage) isControlResponse_Message() {}
 
 func (*ControlResponse_Refused) isControlResponse_Message() {}
+
+func (*ControlResponse_Child) isControlResponse_Message() {}
 
 // StageState is how far a stage of a plan is.
 type StageState struct {
@@ -621,6 +692,85 @@ func (x *Refused) GetEpoch() uint64 {
 	return 0
 }
 
+// Child says how a node is that this one supervises: a process that serves one
+// of its GPUs. Its name is this node's, a dot and a word. Once it is ready it is
+// a shard like all others, and admitted by its own handshake.
+type Child struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"` // host:port, node to node; of one that is ready
+	State         ChildState             `protobuf:"varint,3,opt,name=state,proto3,enum=shoal.v1.ChildState" json:"state,omitempty"`
+	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"` // of one that is refused or lost, a sentence
+	Device        *Device                `protobuf:"bytes,5,opt,name=device,proto3" json:"device,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Child) Reset() {
+	*x = Child{}
+	mi := &file_shoal_v1_shard_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Child) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Child) ProtoMessage() {}
+
+func (x *Child) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_v1_shard_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Child.ProtoReflect.Descriptor instead.
+func (*Child) Descriptor() ([]byte, []int) {
+	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Child) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Child) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *Child) GetState() ChildState {
+	if x != nil {
+		return x.State
+	}
+	return ChildState_CHILD_STATE_UNSPECIFIED
+}
+
+func (x *Child) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Child) GetDevice() *Device {
+	if x != nil {
+		return x.Device
+	}
+	return nil
+}
+
 type DriveRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Message:
@@ -636,7 +786,7 @@ type DriveRequest struct {
 
 func (x *DriveRequest) Reset() {
 	*x = DriveRequest{}
-	mi := &file_shoal_v1_shard_proto_msgTypes[7]
+	mi := &file_shoal_v1_shard_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -648,7 +798,7 @@ func (x *DriveRequest) String() string {
 func (*DriveRequest) ProtoMessage() {}
 
 func (x *DriveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_shard_proto_msgTypes[7]
+	mi := &file_shoal_v1_shard_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -661,7 +811,7 @@ func (x *DriveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DriveRequest.ProtoReflect.Descriptor instead.
 func (*DriveRequest) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{7}
+	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *DriveRequest) GetMessage() isDriveRequest_Message {
@@ -746,7 +896,7 @@ type DriveOpen struct {
 
 func (x *DriveOpen) Reset() {
 	*x = DriveOpen{}
-	mi := &file_shoal_v1_shard_proto_msgTypes[8]
+	mi := &file_shoal_v1_shard_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -758,7 +908,7 @@ func (x *DriveOpen) String() string {
 func (*DriveOpen) ProtoMessage() {}
 
 func (x *DriveOpen) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_shard_proto_msgTypes[8]
+	mi := &file_shoal_v1_shard_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -771,7 +921,7 @@ func (x *DriveOpen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DriveOpen.ProtoReflect.Descriptor instead.
 func (*DriveOpen) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{8}
+	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *DriveOpen) GetEpoch() uint64 {
@@ -800,7 +950,7 @@ type Submit struct {
 
 func (x *Submit) Reset() {
 	*x = Submit{}
-	mi := &file_shoal_v1_shard_proto_msgTypes[9]
+	mi := &file_shoal_v1_shard_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -812,7 +962,7 @@ func (x *Submit) String() string {
 func (*Submit) ProtoMessage() {}
 
 func (x *Submit) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_shard_proto_msgTypes[9]
+	mi := &file_shoal_v1_shard_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -825,7 +975,7 @@ func (x *Submit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Submit.ProtoReflect.Descriptor instead.
 func (*Submit) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{9}
+	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Submit) GetOpen() *OpenSession {
@@ -861,7 +1011,7 @@ type Commit struct {
 
 func (x *Commit) Reset() {
 	*x = Commit{}
-	mi := &file_shoal_v1_shard_proto_msgTypes[10]
+	mi := &file_shoal_v1_shard_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -873,7 +1023,7 @@ func (x *Commit) String() string {
 func (*Commit) ProtoMessage() {}
 
 func (x *Commit) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_shard_proto_msgTypes[10]
+	mi := &file_shoal_v1_shard_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -886,7 +1036,7 @@ func (x *Commit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Commit.ProtoReflect.Descriptor instead.
 func (*Commit) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{10}
+	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Commit) GetSlot() uint32 {
@@ -921,7 +1071,7 @@ type Halt struct {
 
 func (x *Halt) Reset() {
 	*x = Halt{}
-	mi := &file_shoal_v1_shard_proto_msgTypes[11]
+	mi := &file_shoal_v1_shard_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -933,7 +1083,7 @@ func (x *Halt) String() string {
 func (*Halt) ProtoMessage() {}
 
 func (x *Halt) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_shard_proto_msgTypes[11]
+	mi := &file_shoal_v1_shard_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -946,7 +1096,7 @@ func (x *Halt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Halt.ProtoReflect.Descriptor instead.
 func (*Halt) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{11}
+	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Halt) GetSlot() uint32 {
@@ -977,7 +1127,7 @@ type DriveResponse struct {
 
 func (x *DriveResponse) Reset() {
 	*x = DriveResponse{}
-	mi := &file_shoal_v1_shard_proto_msgTypes[12]
+	mi := &file_shoal_v1_shard_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -989,7 +1139,7 @@ func (x *DriveResponse) String() string {
 func (*DriveResponse) ProtoMessage() {}
 
 func (x *DriveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_shard_proto_msgTypes[12]
+	mi := &file_shoal_v1_shard_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1002,7 +1152,7 @@ func (x *DriveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DriveResponse.ProtoReflect.Descriptor instead.
 func (*DriveResponse) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{12}
+	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *DriveResponse) GetMessage() isDriveResponse_Message {
@@ -1075,7 +1225,7 @@ type Prefilled struct {
 
 func (x *Prefilled) Reset() {
 	*x = Prefilled{}
-	mi := &file_shoal_v1_shard_proto_msgTypes[13]
+	mi := &file_shoal_v1_shard_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1087,7 +1237,7 @@ func (x *Prefilled) String() string {
 func (*Prefilled) ProtoMessage() {}
 
 func (x *Prefilled) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_shard_proto_msgTypes[13]
+	mi := &file_shoal_v1_shard_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1100,7 +1250,7 @@ func (x *Prefilled) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Prefilled.ProtoReflect.Descriptor instead.
 func (*Prefilled) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{13}
+	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Prefilled) GetSlot() uint32 {
@@ -1151,7 +1301,7 @@ type Closed struct {
 
 func (x *Closed) Reset() {
 	*x = Closed{}
-	mi := &file_shoal_v1_shard_proto_msgTypes[14]
+	mi := &file_shoal_v1_shard_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1163,7 +1313,7 @@ func (x *Closed) String() string {
 func (*Closed) ProtoMessage() {}
 
 func (x *Closed) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_shard_proto_msgTypes[14]
+	mi := &file_shoal_v1_shard_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1176,7 +1326,7 @@ func (x *Closed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Closed.ProtoReflect.Descriptor instead.
 func (*Closed) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{14}
+	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Closed) GetSlot() uint32 {
@@ -1218,7 +1368,7 @@ type Faulted struct {
 
 func (x *Faulted) Reset() {
 	*x = Faulted{}
-	mi := &file_shoal_v1_shard_proto_msgTypes[15]
+	mi := &file_shoal_v1_shard_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1230,7 +1380,7 @@ func (x *Faulted) String() string {
 func (*Faulted) ProtoMessage() {}
 
 func (x *Faulted) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_shard_proto_msgTypes[15]
+	mi := &file_shoal_v1_shard_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1243,7 +1393,7 @@ func (x *Faulted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Faulted.ProtoReflect.Descriptor instead.
 func (*Faulted) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{15}
+	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Faulted) GetReason() string {
@@ -1270,7 +1420,7 @@ type PushRequest struct {
 
 func (x *PushRequest) Reset() {
 	*x = PushRequest{}
-	mi := &file_shoal_v1_shard_proto_msgTypes[16]
+	mi := &file_shoal_v1_shard_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1282,7 +1432,7 @@ func (x *PushRequest) String() string {
 func (*PushRequest) ProtoMessage() {}
 
 func (x *PushRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_shard_proto_msgTypes[16]
+	mi := &file_shoal_v1_shard_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1295,7 +1445,7 @@ func (x *PushRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PushRequest.ProtoReflect.Descriptor instead.
 func (*PushRequest) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{16}
+	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *PushRequest) GetFrame() *StepFrame {
@@ -1317,7 +1467,7 @@ type PushResponse struct {
 
 func (x *PushResponse) Reset() {
 	*x = PushResponse{}
-	mi := &file_shoal_v1_shard_proto_msgTypes[17]
+	mi := &file_shoal_v1_shard_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1329,7 +1479,7 @@ func (x *PushResponse) String() string {
 func (*PushResponse) ProtoMessage() {}
 
 func (x *PushResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_shard_proto_msgTypes[17]
+	mi := &file_shoal_v1_shard_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1342,7 +1492,7 @@ func (x *PushResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PushResponse.ProtoReflect.Descriptor instead.
 func (*PushResponse) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{17}
+	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *PushResponse) GetTakenStep() uint64 {
@@ -1376,7 +1526,7 @@ type ResultsRequest struct {
 
 func (x *ResultsRequest) Reset() {
 	*x = ResultsRequest{}
-	mi := &file_shoal_v1_shard_proto_msgTypes[18]
+	mi := &file_shoal_v1_shard_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1388,7 +1538,7 @@ func (x *ResultsRequest) String() string {
 func (*ResultsRequest) ProtoMessage() {}
 
 func (x *ResultsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_shard_proto_msgTypes[18]
+	mi := &file_shoal_v1_shard_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1401,7 +1551,7 @@ func (x *ResultsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResultsRequest.ProtoReflect.Descriptor instead.
 func (*ResultsRequest) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{18}
+	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ResultsRequest) GetEpoch() uint64 {
@@ -1427,7 +1577,7 @@ type ResultsResponse struct {
 
 func (x *ResultsResponse) Reset() {
 	*x = ResultsResponse{}
-	mi := &file_shoal_v1_shard_proto_msgTypes[19]
+	mi := &file_shoal_v1_shard_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1439,7 +1589,7 @@ func (x *ResultsResponse) String() string {
 func (*ResultsResponse) ProtoMessage() {}
 
 func (x *ResultsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_shard_proto_msgTypes[19]
+	mi := &file_shoal_v1_shard_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1452,7 +1602,7 @@ func (x *ResultsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResultsResponse.ProtoReflect.Descriptor instead.
 func (*ResultsResponse) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{19}
+	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ResultsResponse) GetResult() *StepResult {
@@ -1471,7 +1621,7 @@ type BeatRequest struct {
 
 func (x *BeatRequest) Reset() {
 	*x = BeatRequest{}
-	mi := &file_shoal_v1_shard_proto_msgTypes[20]
+	mi := &file_shoal_v1_shard_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1483,7 +1633,7 @@ func (x *BeatRequest) String() string {
 func (*BeatRequest) ProtoMessage() {}
 
 func (x *BeatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_shard_proto_msgTypes[20]
+	mi := &file_shoal_v1_shard_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1496,7 +1646,7 @@ func (x *BeatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeatRequest.ProtoReflect.Descriptor instead.
 func (*BeatRequest) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{20}
+	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *BeatRequest) GetSequence() uint64 {
@@ -1515,7 +1665,7 @@ type BeatResponse struct {
 
 func (x *BeatResponse) Reset() {
 	*x = BeatResponse{}
-	mi := &file_shoal_v1_shard_proto_msgTypes[21]
+	mi := &file_shoal_v1_shard_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1527,7 +1677,7 @@ func (x *BeatResponse) String() string {
 func (*BeatResponse) ProtoMessage() {}
 
 func (x *BeatResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_shard_proto_msgTypes[21]
+	mi := &file_shoal_v1_shard_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1540,10 +1690,428 @@ func (x *BeatResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeatResponse.ProtoReflect.Descriptor instead.
 func (*BeatResponse) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{21}
+	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *BeatResponse) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+type MeasureRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Model         *Model                 `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
+	Parts         []*MeasurePart         `protobuf:"bytes,2,rep,name=parts,proto3" json:"parts,omitempty"`    // the most important first
+	Cached        bool                   `protobuf:"varint,3,opt,name=cached,proto3" json:"cached,omitempty"` // only what is known already
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MeasureRequest) Reset() {
+	*x = MeasureRequest{}
+	mi := &file_shoal_v1_shard_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MeasureRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MeasureRequest) ProtoMessage() {}
+
+func (x *MeasureRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_v1_shard_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MeasureRequest.ProtoReflect.Descriptor instead.
+func (*MeasureRequest) Descriptor() ([]byte, []int) {
+	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *MeasureRequest) GetModel() *Model {
+	if x != nil {
+		return x.Model
+	}
+	return nil
+}
+
+func (x *MeasureRequest) GetParts() []*MeasurePart {
+	if x != nil {
+		return x.Parts
+	}
+	return nil
+}
+
+func (x *MeasureRequest) GetCached() bool {
+	if x != nil {
+		return x.Cached
+	}
+	return false
+}
+
+// MeasurePart is layers [first, end), which are all of one shape, or with head
+// the output head, which is measured with the layers before it.
+type MeasurePart struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Shape         string                 `protobuf:"bytes,1,opt,name=shape,proto3" json:"shape,omitempty"`
+	First         uint32                 `protobuf:"varint,2,opt,name=first,proto3" json:"first,omitempty"`
+	End           uint32                 `protobuf:"varint,3,opt,name=end,proto3" json:"end,omitempty"`
+	Head          bool                   `protobuf:"varint,4,opt,name=head,proto3" json:"head,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MeasurePart) Reset() {
+	*x = MeasurePart{}
+	mi := &file_shoal_v1_shard_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MeasurePart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MeasurePart) ProtoMessage() {}
+
+func (x *MeasurePart) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_v1_shard_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MeasurePart.ProtoReflect.Descriptor instead.
+func (*MeasurePart) Descriptor() ([]byte, []int) {
+	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *MeasurePart) GetShape() string {
+	if x != nil {
+		return x.Shape
+	}
+	return ""
+}
+
+func (x *MeasurePart) GetFirst() uint32 {
+	if x != nil {
+		return x.First
+	}
+	return 0
+}
+
+func (x *MeasurePart) GetEnd() uint32 {
+	if x != nil {
+		return x.End
+	}
+	return 0
+}
+
+func (x *MeasurePart) GetHead() bool {
+	if x != nil {
+		return x.Head
+	}
+	return false
+}
+
+type MeasureResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Devices       []*DeviceSpeed         `protobuf:"bytes,1,rep,name=devices,proto3" json:"devices,omitempty"` // by index
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MeasureResponse) Reset() {
+	*x = MeasureResponse{}
+	mi := &file_shoal_v1_shard_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MeasureResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MeasureResponse) ProtoMessage() {}
+
+func (x *MeasureResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_v1_shard_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MeasureResponse.ProtoReflect.Descriptor instead.
+func (*MeasureResponse) Descriptor() ([]byte, []int) {
+	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *MeasureResponse) GetDevices() []*DeviceSpeed {
+	if x != nil {
+		return x.Devices
+	}
+	return nil
+}
+
+type MeasureLinksRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Peers         []*Peer                `protobuf:"bytes,1,rep,name=peers,proto3" json:"peers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MeasureLinksRequest) Reset() {
+	*x = MeasureLinksRequest{}
+	mi := &file_shoal_v1_shard_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MeasureLinksRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MeasureLinksRequest) ProtoMessage() {}
+
+func (x *MeasureLinksRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_v1_shard_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MeasureLinksRequest.ProtoReflect.Descriptor instead.
+func (*MeasureLinksRequest) Descriptor() ([]byte, []int) {
+	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *MeasureLinksRequest) GetPeers() []*Peer {
+	if x != nil {
+		return x.Peers
+	}
+	return nil
+}
+
+type Peer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"` // host:port, node to node
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Peer) Reset() {
+	*x = Peer{}
+	mi := &file_shoal_v1_shard_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Peer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Peer) ProtoMessage() {}
+
+func (x *Peer) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_v1_shard_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Peer.ProtoReflect.Descriptor instead.
+func (*Peer) Descriptor() ([]byte, []int) {
+	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *Peer) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Peer) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+type MeasureLinksResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Links         []*LinkSpeed           `protobuf:"bytes,1,rep,name=links,proto3" json:"links,omitempty"` // of the peers that answered, in their order
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MeasureLinksResponse) Reset() {
+	*x = MeasureLinksResponse{}
+	mi := &file_shoal_v1_shard_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MeasureLinksResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MeasureLinksResponse) ProtoMessage() {}
+
+func (x *MeasureLinksResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_v1_shard_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MeasureLinksResponse.ProtoReflect.Descriptor instead.
+func (*MeasureLinksResponse) Descriptor() ([]byte, []int) {
+	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *MeasureLinksResponse) GetLinks() []*LinkSpeed {
+	if x != nil {
+		return x.Links
+	}
+	return nil
+}
+
+type ProbeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Sequence      uint64                 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	Payload       []byte                 `protobuf:"bytes,2,opt,name=payload,proto3" json:"payload,omitempty"`
+	Silent        bool                   `protobuf:"varint,3,opt,name=silent,proto3" json:"silent,omitempty"` // no answer
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProbeRequest) Reset() {
+	*x = ProbeRequest{}
+	mi := &file_shoal_v1_shard_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProbeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProbeRequest) ProtoMessage() {}
+
+func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_v1_shard_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProbeRequest.ProtoReflect.Descriptor instead.
+func (*ProbeRequest) Descriptor() ([]byte, []int) {
+	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *ProbeRequest) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *ProbeRequest) GetPayload() []byte {
+	if x != nil {
+		return x.Payload
+	}
+	return nil
+}
+
+func (x *ProbeRequest) GetSilent() bool {
+	if x != nil {
+		return x.Silent
+	}
+	return false
+}
+
+type ProbeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Sequence      uint64                 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProbeResponse) Reset() {
+	*x = ProbeResponse{}
+	mi := &file_shoal_v1_shard_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProbeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProbeResponse) ProtoMessage() {}
+
+func (x *ProbeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_v1_shard_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProbeResponse.ProtoReflect.Descriptor instead.
+func (*ProbeResponse) Descriptor() ([]byte, []int) {
+	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *ProbeResponse) GetSequence() uint64 {
 	if x != nil {
 		return x.Sequence
 	}
@@ -1578,10 +2146,11 @@ const file_shoal_v1_shard_proto_rawDesc = "" +
 	"\vcoordinator\x18\x01 \x01(\tR\vcoordinator\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x1f\n" +
 	"\vduration_ms\x18\x03 \x01(\rR\n" +
-	"durationMs\"y\n" +
+	"durationMs\"\xa2\x01\n" +
 	"\x0fControlResponse\x12,\n" +
 	"\x05stage\x18\x01 \x01(\v2\x14.shoal.v1.StageStateH\x00R\x05stage\x12-\n" +
-	"\arefused\x18\x02 \x01(\v2\x11.shoal.v1.RefusedH\x00R\arefusedB\t\n" +
+	"\arefused\x18\x02 \x01(\v2\x11.shoal.v1.RefusedH\x00R\arefused\x12'\n" +
+	"\x05child\x18\x03 \x01(\v2\x0f.shoal.v1.ChildH\x00R\x05childB\t\n" +
 	"\amessage\"\xf4\x01\n" +
 	"\n" +
 	"StageState\x12\x14\n" +
@@ -1598,7 +2167,13 @@ const file_shoal_v1_shard_proto_rawDesc = "" +
 	"used_bytes\x18\b \x01(\x04R\tusedBytes\"7\n" +
 	"\aRefused\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x14\n" +
-	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\"\xc6\x01\n" +
+	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\"\xa3\x01\n" +
+	"\x05Child\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12*\n" +
+	"\x05state\x18\x03 \x01(\x0e2\x14.shoal.v1.ChildStateR\x05state\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12(\n" +
+	"\x06device\x18\x05 \x01(\v2\x10.shoal.v1.DeviceR\x06device\"\xc6\x01\n" +
 	"\fDriveRequest\x12-\n" +
 	"\x06attach\x18\x01 \x01(\v2\x13.shoal.v1.DriveOpenH\x00R\x06attach\x12*\n" +
 	"\x06submit\x18\x02 \x01(\v2\x10.shoal.v1.SubmitH\x00R\x06submit\x12*\n" +
@@ -1654,19 +2229,53 @@ const file_shoal_v1_shard_proto_rawDesc = "" +
 	"\vBeatRequest\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\"*\n" +
 	"\fBeatResponse\x12\x1a\n" +
+	"\bsequence\x18\x01 \x01(\x04R\bsequence\"|\n" +
+	"\x0eMeasureRequest\x12%\n" +
+	"\x05model\x18\x01 \x01(\v2\x0f.shoal.v1.ModelR\x05model\x12+\n" +
+	"\x05parts\x18\x02 \x03(\v2\x15.shoal.v1.MeasurePartR\x05parts\x12\x16\n" +
+	"\x06cached\x18\x03 \x01(\bR\x06cached\"_\n" +
+	"\vMeasurePart\x12\x14\n" +
+	"\x05shape\x18\x01 \x01(\tR\x05shape\x12\x14\n" +
+	"\x05first\x18\x02 \x01(\rR\x05first\x12\x10\n" +
+	"\x03end\x18\x03 \x01(\rR\x03end\x12\x12\n" +
+	"\x04head\x18\x04 \x01(\bR\x04head\"B\n" +
+	"\x0fMeasureResponse\x12/\n" +
+	"\adevices\x18\x01 \x03(\v2\x15.shoal.v1.DeviceSpeedR\adevices\";\n" +
+	"\x13MeasureLinksRequest\x12$\n" +
+	"\x05peers\x18\x01 \x03(\v2\x0e.shoal.v1.PeerR\x05peers\"4\n" +
+	"\x04Peer\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\"A\n" +
+	"\x14MeasureLinksResponse\x12)\n" +
+	"\x05links\x18\x01 \x03(\v2\x13.shoal.v1.LinkSpeedR\x05links\"\\\n" +
+	"\fProbeRequest\x12\x1a\n" +
+	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x18\n" +
+	"\apayload\x18\x02 \x01(\fR\apayload\x12\x16\n" +
+	"\x06silent\x18\x03 \x01(\bR\x06silent\"+\n" +
+	"\rProbeResponse\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence*l\n" +
 	"\tLoadState\x12\x1a\n" +
 	"\x16LOAD_STATE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12LOAD_STATE_LOADING\x10\x01\x12\x14\n" +
 	"\x10LOAD_STATE_READY\x10\x02\x12\x15\n" +
-	"\x11LOAD_STATE_FAILED\x10\x032\x82\x03\n" +
+	"\x11LOAD_STATE_FAILED\x10\x03*\x89\x01\n" +
+	"\n" +
+	"ChildState\x12\x1b\n" +
+	"\x17CHILD_STATE_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14CHILD_STATE_STARTING\x10\x01\x12\x15\n" +
+	"\x11CHILD_STATE_READY\x10\x02\x12\x17\n" +
+	"\x13CHILD_STATE_REFUSED\x10\x03\x12\x14\n" +
+	"\x10CHILD_STATE_LOST\x10\x042\xcf\x04\n" +
 	"\fShardService\x128\n" +
 	"\x05Hello\x12\x16.shoal.v1.HelloRequest\x1a\x17.shoal.v1.HelloResponse\x12B\n" +
 	"\aControl\x12\x18.shoal.v1.ControlRequest\x1a\x19.shoal.v1.ControlResponse(\x010\x01\x12<\n" +
 	"\x05Drive\x12\x16.shoal.v1.DriveRequest\x1a\x17.shoal.v1.DriveResponse(\x010\x01\x129\n" +
 	"\x04Push\x12\x15.shoal.v1.PushRequest\x1a\x16.shoal.v1.PushResponse(\x010\x01\x12@\n" +
 	"\aResults\x12\x18.shoal.v1.ResultsRequest\x1a\x19.shoal.v1.ResultsResponse0\x01\x129\n" +
-	"\x04Beat\x12\x15.shoal.v1.BeatRequest\x1a\x16.shoal.v1.BeatResponse(\x010\x01B3Z1github.com/shoal-llm/shoal/proto/shoal/v1;shoalv1b\x06proto3"
+	"\x04Beat\x12\x15.shoal.v1.BeatRequest\x1a\x16.shoal.v1.BeatResponse(\x010\x01\x12>\n" +
+	"\aMeasure\x12\x18.shoal.v1.MeasureRequest\x1a\x19.shoal.v1.MeasureResponse\x12M\n" +
+	"\fMeasureLinks\x12\x1d.shoal.v1.MeasureLinksRequest\x1a\x1e.shoal.v1.MeasureLinksResponse\x12<\n" +
+	"\x05Probe\x12\x16.shoal.v1.ProbeRequest\x1a\x17.shoal.v1.ProbeResponse(\x010\x01B3Z1github.com/shoal-llm/shoal/proto/shoal/v1;shoalv1b\x06proto3"
 
 var (
 	file_shoal_v1_shard_proto_rawDescOnce sync.Once
@@ -1680,72 +2289,99 @@ func file_shoal_v1_shard_proto_rawDescGZIP() []byte {
 	return file_shoal_v1_shard_proto_rawDescData
 }
 
-var file_shoal_v1_shard_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_shoal_v1_shard_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_shoal_v1_shard_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_shoal_v1_shard_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_shoal_v1_shard_proto_goTypes = []any{
-	(LoadState)(0),          // 0: shoal.v1.LoadState
-	(*HelloRequest)(nil),    // 1: shoal.v1.HelloRequest
-	(*HelloResponse)(nil),   // 2: shoal.v1.HelloResponse
-	(*ControlRequest)(nil),  // 3: shoal.v1.ControlRequest
-	(*Lease)(nil),           // 4: shoal.v1.Lease
-	(*ControlResponse)(nil), // 5: shoal.v1.ControlResponse
-	(*StageState)(nil),      // 6: shoal.v1.StageState
-	(*Refused)(nil),         // 7: shoal.v1.Refused
-	(*DriveRequest)(nil),    // 8: shoal.v1.DriveRequest
-	(*DriveOpen)(nil),       // 9: shoal.v1.DriveOpen
-	(*Submit)(nil),          // 10: shoal.v1.Submit
-	(*Commit)(nil),          // 11: shoal.v1.Commit
-	(*Halt)(nil),            // 12: shoal.v1.Halt
-	(*DriveResponse)(nil),   // 13: shoal.v1.DriveResponse
-	(*Prefilled)(nil),       // 14: shoal.v1.Prefilled
-	(*Closed)(nil),          // 15: shoal.v1.Closed
-	(*Faulted)(nil),         // 16: shoal.v1.Faulted
-	(*PushRequest)(nil),     // 17: shoal.v1.PushRequest
-	(*PushResponse)(nil),    // 18: shoal.v1.PushResponse
-	(*ResultsRequest)(nil),  // 19: shoal.v1.ResultsRequest
-	(*ResultsResponse)(nil), // 20: shoal.v1.ResultsResponse
-	(*BeatRequest)(nil),     // 21: shoal.v1.BeatRequest
-	(*BeatResponse)(nil),    // 22: shoal.v1.BeatResponse
-	(*Device)(nil),          // 23: shoal.v1.Device
-	(*Plan)(nil),            // 24: shoal.v1.Plan
-	(*OpenSession)(nil),     // 25: shoal.v1.OpenSession
-	(*StepFrame)(nil),       // 26: shoal.v1.StepFrame
-	(*StepResult)(nil),      // 27: shoal.v1.StepResult
+	(LoadState)(0),               // 0: shoal.v1.LoadState
+	(ChildState)(0),              // 1: shoal.v1.ChildState
+	(*HelloRequest)(nil),         // 2: shoal.v1.HelloRequest
+	(*HelloResponse)(nil),        // 3: shoal.v1.HelloResponse
+	(*ControlRequest)(nil),       // 4: shoal.v1.ControlRequest
+	(*Lease)(nil),                // 5: shoal.v1.Lease
+	(*ControlResponse)(nil),      // 6: shoal.v1.ControlResponse
+	(*StageState)(nil),           // 7: shoal.v1.StageState
+	(*Refused)(nil),              // 8: shoal.v1.Refused
+	(*Child)(nil),                // 9: shoal.v1.Child
+	(*DriveRequest)(nil),         // 10: shoal.v1.DriveRequest
+	(*DriveOpen)(nil),            // 11: shoal.v1.DriveOpen
+	(*Submit)(nil),               // 12: shoal.v1.Submit
+	(*Commit)(nil),               // 13: shoal.v1.Commit
+	(*Halt)(nil),                 // 14: shoal.v1.Halt
+	(*DriveResponse)(nil),        // 15: shoal.v1.DriveResponse
+	(*Prefilled)(nil),            // 16: shoal.v1.Prefilled
+	(*Closed)(nil),               // 17: shoal.v1.Closed
+	(*Faulted)(nil),              // 18: shoal.v1.Faulted
+	(*PushRequest)(nil),          // 19: shoal.v1.PushRequest
+	(*PushResponse)(nil),         // 20: shoal.v1.PushResponse
+	(*ResultsRequest)(nil),       // 21: shoal.v1.ResultsRequest
+	(*ResultsResponse)(nil),      // 22: shoal.v1.ResultsResponse
+	(*BeatRequest)(nil),          // 23: shoal.v1.BeatRequest
+	(*BeatResponse)(nil),         // 24: shoal.v1.BeatResponse
+	(*MeasureRequest)(nil),       // 25: shoal.v1.MeasureRequest
+	(*MeasurePart)(nil),          // 26: shoal.v1.MeasurePart
+	(*MeasureResponse)(nil),      // 27: shoal.v1.MeasureResponse
+	(*MeasureLinksRequest)(nil),  // 28: shoal.v1.MeasureLinksRequest
+	(*Peer)(nil),                 // 29: shoal.v1.Peer
+	(*MeasureLinksResponse)(nil), // 30: shoal.v1.MeasureLinksResponse
+	(*ProbeRequest)(nil),         // 31: shoal.v1.ProbeRequest
+	(*ProbeResponse)(nil),        // 32: shoal.v1.ProbeResponse
+	(*Device)(nil),               // 33: shoal.v1.Device
+	(*Plan)(nil),                 // 34: shoal.v1.Plan
+	(*OpenSession)(nil),          // 35: shoal.v1.OpenSession
+	(*StepFrame)(nil),            // 36: shoal.v1.StepFrame
+	(*StepResult)(nil),           // 37: shoal.v1.StepResult
+	(*Model)(nil),                // 38: shoal.v1.Model
+	(*DeviceSpeed)(nil),          // 39: shoal.v1.DeviceSpeed
+	(*LinkSpeed)(nil),            // 40: shoal.v1.LinkSpeed
 }
 var file_shoal_v1_shard_proto_depIdxs = []int32{
-	23, // 0: shoal.v1.HelloResponse.devices:type_name -> shoal.v1.Device
-	4,  // 1: shoal.v1.ControlRequest.lease:type_name -> shoal.v1.Lease
-	24, // 2: shoal.v1.ControlRequest.plan:type_name -> shoal.v1.Plan
-	6,  // 3: shoal.v1.ControlResponse.stage:type_name -> shoal.v1.StageState
-	7,  // 4: shoal.v1.ControlResponse.refused:type_name -> shoal.v1.Refused
-	0,  // 5: shoal.v1.StageState.state:type_name -> shoal.v1.LoadState
-	9,  // 6: shoal.v1.DriveRequest.attach:type_name -> shoal.v1.DriveOpen
-	10, // 7: shoal.v1.DriveRequest.submit:type_name -> shoal.v1.Submit
-	11, // 8: shoal.v1.DriveRequest.commit:type_name -> shoal.v1.Commit
-	12, // 9: shoal.v1.DriveRequest.halt:type_name -> shoal.v1.Halt
-	25, // 10: shoal.v1.Submit.open:type_name -> shoal.v1.OpenSession
-	14, // 11: shoal.v1.DriveResponse.prefilled:type_name -> shoal.v1.Prefilled
-	15, // 12: shoal.v1.DriveResponse.closed:type_name -> shoal.v1.Closed
-	16, // 13: shoal.v1.DriveResponse.faulted:type_name -> shoal.v1.Faulted
-	26, // 14: shoal.v1.PushRequest.frame:type_name -> shoal.v1.StepFrame
-	27, // 15: shoal.v1.ResultsResponse.result:type_name -> shoal.v1.StepResult
-	1,  // 16: shoal.v1.ShardService.Hello:input_type -> shoal.v1.HelloRequest
-	3,  // 17: shoal.v1.ShardService.Control:input_type -> shoal.v1.ControlRequest
-	8,  // 18: shoal.v1.ShardService.Drive:input_type -> shoal.v1.DriveRequest
-	17, // 19: shoal.v1.ShardService.Push:input_type -> shoal.v1.PushRequest
-	19, // 20: shoal.v1.ShardService.Results:input_type -> shoal.v1.ResultsRequest
-	21, // 21: shoal.v1.ShardService.Beat:input_type -> shoal.v1.BeatRequest
-	2,  // 22: shoal.v1.ShardService.Hello:output_type -> shoal.v1.HelloResponse
-	5,  // 23: shoal.v1.ShardService.Control:output_type -> shoal.v1.ControlResponse
-	13, // 24: shoal.v1.ShardService.Drive:output_type -> shoal.v1.DriveResponse
-	18, // 25: shoal.v1.ShardService.Push:output_type -> shoal.v1.PushResponse
-	20, // 26: shoal.v1.ShardService.Results:output_type -> shoal.v1.ResultsResponse
-	22, // 27: shoal.v1.ShardService.Beat:output_type -> shoal.v1.BeatResponse
-	22, // [22:28] is the sub-list for method output_type
-	16, // [16:22] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	33, // 0: shoal.v1.HelloResponse.devices:type_name -> shoal.v1.Device
+	5,  // 1: shoal.v1.ControlRequest.lease:type_name -> shoal.v1.Lease
+	34, // 2: shoal.v1.ControlRequest.plan:type_name -> shoal.v1.Plan
+	7,  // 3: shoal.v1.ControlResponse.stage:type_name -> shoal.v1.StageState
+	8,  // 4: shoal.v1.ControlResponse.refused:type_name -> shoal.v1.Refused
+	9,  // 5: shoal.v1.ControlResponse.child:type_name -> shoal.v1.Child
+	0,  // 6: shoal.v1.StageState.state:type_name -> shoal.v1.LoadState
+	1,  // 7: shoal.v1.Child.state:type_name -> shoal.v1.ChildState
+	33, // 8: shoal.v1.Child.device:type_name -> shoal.v1.Device
+	11, // 9: shoal.v1.DriveRequest.attach:type_name -> shoal.v1.DriveOpen
+	12, // 10: shoal.v1.DriveRequest.submit:type_name -> shoal.v1.Submit
+	13, // 11: shoal.v1.DriveRequest.commit:type_name -> shoal.v1.Commit
+	14, // 12: shoal.v1.DriveRequest.halt:type_name -> shoal.v1.Halt
+	35, // 13: shoal.v1.Submit.open:type_name -> shoal.v1.OpenSession
+	16, // 14: shoal.v1.DriveResponse.prefilled:type_name -> shoal.v1.Prefilled
+	17, // 15: shoal.v1.DriveResponse.closed:type_name -> shoal.v1.Closed
+	18, // 16: shoal.v1.DriveResponse.faulted:type_name -> shoal.v1.Faulted
+	36, // 17: shoal.v1.PushRequest.frame:type_name -> shoal.v1.StepFrame
+	37, // 18: shoal.v1.ResultsResponse.result:type_name -> shoal.v1.StepResult
+	38, // 19: shoal.v1.MeasureRequest.model:type_name -> shoal.v1.Model
+	26, // 20: shoal.v1.MeasureRequest.parts:type_name -> shoal.v1.MeasurePart
+	39, // 21: shoal.v1.MeasureResponse.devices:type_name -> shoal.v1.DeviceSpeed
+	29, // 22: shoal.v1.MeasureLinksRequest.peers:type_name -> shoal.v1.Peer
+	40, // 23: shoal.v1.MeasureLinksResponse.links:type_name -> shoal.v1.LinkSpeed
+	2,  // 24: shoal.v1.ShardService.Hello:input_type -> shoal.v1.HelloRequest
+	4,  // 25: shoal.v1.ShardService.Control:input_type -> shoal.v1.ControlRequest
+	10, // 26: shoal.v1.ShardService.Drive:input_type -> shoal.v1.DriveRequest
+	19, // 27: shoal.v1.ShardService.Push:input_type -> shoal.v1.PushRequest
+	21, // 28: shoal.v1.ShardService.Results:input_type -> shoal.v1.ResultsRequest
+	23, // 29: shoal.v1.ShardService.Beat:input_type -> shoal.v1.BeatRequest
+	25, // 30: shoal.v1.ShardService.Measure:input_type -> shoal.v1.MeasureRequest
+	28, // 31: shoal.v1.ShardService.MeasureLinks:input_type -> shoal.v1.MeasureLinksRequest
+	31, // 32: shoal.v1.ShardService.Probe:input_type -> shoal.v1.ProbeRequest
+	3,  // 33: shoal.v1.ShardService.Hello:output_type -> shoal.v1.HelloResponse
+	6,  // 34: shoal.v1.ShardService.Control:output_type -> shoal.v1.ControlResponse
+	15, // 35: shoal.v1.ShardService.Drive:output_type -> shoal.v1.DriveResponse
+	20, // 36: shoal.v1.ShardService.Push:output_type -> shoal.v1.PushResponse
+	22, // 37: shoal.v1.ShardService.Results:output_type -> shoal.v1.ResultsResponse
+	24, // 38: shoal.v1.ShardService.Beat:output_type -> shoal.v1.BeatResponse
+	27, // 39: shoal.v1.ShardService.Measure:output_type -> shoal.v1.MeasureResponse
+	30, // 40: shoal.v1.ShardService.MeasureLinks:output_type -> shoal.v1.MeasureLinksResponse
+	32, // 41: shoal.v1.ShardService.Probe:output_type -> shoal.v1.ProbeResponse
+	33, // [33:42] is the sub-list for method output_type
+	24, // [24:33] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_shoal_v1_shard_proto_init() }
@@ -1762,14 +2398,15 @@ func file_shoal_v1_shard_proto_init() {
 	file_shoal_v1_shard_proto_msgTypes[4].OneofWrappers = []any{
 		(*ControlResponse_Stage)(nil),
 		(*ControlResponse_Refused)(nil),
+		(*ControlResponse_Child)(nil),
 	}
-	file_shoal_v1_shard_proto_msgTypes[7].OneofWrappers = []any{
+	file_shoal_v1_shard_proto_msgTypes[8].OneofWrappers = []any{
 		(*DriveRequest_Attach)(nil),
 		(*DriveRequest_Submit)(nil),
 		(*DriveRequest_Commit)(nil),
 		(*DriveRequest_Halt)(nil),
 	}
-	file_shoal_v1_shard_proto_msgTypes[12].OneofWrappers = []any{
+	file_shoal_v1_shard_proto_msgTypes[13].OneofWrappers = []any{
 		(*DriveResponse_Prefilled)(nil),
 		(*DriveResponse_Closed)(nil),
 		(*DriveResponse_Faulted)(nil),
@@ -1779,8 +2416,8 @@ func file_shoal_v1_shard_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shoal_v1_shard_proto_rawDesc), len(file_shoal_v1_shard_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   22,
+			NumEnums:      2,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -19,12 +19,15 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	ShardService_Hello_FullMethodName   = "/shoal.v1.ShardService/Hello"
-	ShardService_Control_FullMethodName = "/shoal.v1.ShardService/Control"
-	ShardService_Drive_FullMethodName   = "/shoal.v1.ShardService/Drive"
-	ShardService_Push_FullMethodName    = "/shoal.v1.ShardService/Push"
-	ShardService_Results_FullMethodName = "/shoal.v1.ShardService/Results"
-	ShardService_Beat_FullMethodName    = "/shoal.v1.ShardService/Beat"
+	ShardService_Hello_FullMethodName        = "/shoal.v1.ShardService/Hello"
+	ShardService_Control_FullMethodName      = "/shoal.v1.ShardService/Control"
+	ShardService_Drive_FullMethodName        = "/shoal.v1.ShardService/Drive"
+	ShardService_Push_FullMethodName         = "/shoal.v1.ShardService/Push"
+	ShardService_Results_FullMethodName      = "/shoal.v1.ShardService/Results"
+	ShardService_Beat_FullMethodName         = "/shoal.v1.ShardService/Beat"
+	ShardService_Measure_FullMethodName      = "/shoal.v1.ShardService/Measure"
+	ShardService_MeasureLinks_FullMethodName = "/shoal.v1.ShardService/MeasureLinks"
+	ShardService_Probe_FullMethodName        = "/shoal.v1.ShardService/Probe"
 )
 
 // ShardServiceClient is the client API for ShardService service.
@@ -46,6 +49,13 @@ type ShardServiceClient interface {
 	Results(ctx context.Context, in *ResultsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ResultsResponse], error)
 	// Beat answers heartbeats, on a connection of its own.
 	Beat(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[BeatRequest, BeatResponse], error)
+	// Measure says how fast this node's devices are at parts of a model. What was
+	// measured before is not measured again.
+	Measure(ctx context.Context, in *MeasureRequest, opts ...grpc.CallOption) (*MeasureResponse, error)
+	// MeasureLinks says what it takes to reach other shards from this one.
+	MeasureLinks(ctx context.Context, in *MeasureLinksRequest, opts ...grpc.CallOption) (*MeasureLinksResponse, error)
+	// Probe answers each message at once: what that takes is the link's.
+	Probe(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ProbeRequest, ProbeResponse], error)
 }
 
 type shardServiceClient struct {
@@ -137,6 +147,39 @@ func (c *shardServiceClient) Beat(ctx context.Context, opts ...grpc.CallOption) 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type ShardService_BeatClient = grpc.BidiStreamingClient[BeatRequest, BeatResponse]
 
+func (c *shardServiceClient) Measure(ctx context.Context, in *MeasureRequest, opts ...grpc.CallOption) (*MeasureResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(MeasureResponse)
+	err := c.cc.Invoke(ctx, ShardService_Measure_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *shardServiceClient) MeasureLinks(ctx context.Context, in *MeasureLinksRequest, opts ...grpc.CallOption) (*MeasureLinksResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(MeasureLinksResponse)
+	err := c.cc.Invoke(ctx, ShardService_MeasureLinks_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *shardServiceClient) Probe(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ProbeRequest, ProbeResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &ShardService_ServiceDesc.Streams[5], ShardService_Probe_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ProbeRequest, ProbeResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ShardService_ProbeClient = grpc.BidiStreamingClient[ProbeRequest, ProbeResponse]
+
 // ShardServiceServer is the server API for ShardService service.
 // All implementations must embed UnimplementedShardServiceServer
 // for forward compatibility.
@@ -156,6 +199,13 @@ type ShardServiceServer interface {
 	Results(*ResultsRequest, grpc.ServerStreamingServer[ResultsResponse]) error
 	// Beat answers heartbeats, on a connection of its own.
 	Beat(grpc.BidiStreamingServer[BeatRequest, BeatResponse]) error
+	// Measure says how fast this node's devices are at parts of a model. What was
+	// measured before is not measured again.
+	Measure(context.Context, *MeasureRequest) (*MeasureResponse, error)
+	// MeasureLinks says what it takes to reach other shards from this one.
+	MeasureLinks(context.Context, *MeasureLinksRequest) (*MeasureLinksResponse, error)
+	// Probe answers each message at once: what that takes is the link's.
+	Probe(grpc.BidiStreamingServer[ProbeRequest, ProbeResponse]) error
 	mustEmbedUnimplementedShardServiceServer()
 }
 
@@ -183,6 +233,15 @@ func (UnimplementedShardServiceServer) Results(*ResultsRequest, grpc.ServerStrea
 }
 func (UnimplementedShardServiceServer) Beat(grpc.BidiStreamingServer[BeatRequest, BeatResponse]) error {
 	return status.Error(codes.Unimplemented, "method Beat not implemented")
+}
+func (UnimplementedShardServiceServer) Measure(context.Context, *MeasureRequest) (*MeasureResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Measure not implemented")
+}
+func (UnimplementedShardServiceServer) MeasureLinks(context.Context, *MeasureLinksRequest) (*MeasureLinksResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method MeasureLinks not implemented")
+}
+func (UnimplementedShardServiceServer) Probe(grpc.BidiStreamingServer[ProbeRequest, ProbeResponse]) error {
+	return status.Error(codes.Unimplemented, "method Probe not implemented")
 }
 func (UnimplementedShardServiceServer) mustEmbedUnimplementedShardServiceServer() {}
 func (UnimplementedShardServiceServer) testEmbeddedByValue()                      {}
@@ -262,6 +321,49 @@ func _ShardService_Beat_Handler(srv interface{}, stream grpc.ServerStream) error
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type ShardService_BeatServer = grpc.BidiStreamingServer[BeatRequest, BeatResponse]
 
+func _ShardService_Measure_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(MeasureRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ShardServiceServer).Measure(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ShardService_Measure_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ShardServiceServer).Measure(ctx, req.(*MeasureRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ShardService_MeasureLinks_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(MeasureLinksRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ShardServiceServer).MeasureLinks(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ShardService_MeasureLinks_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ShardServiceServer).MeasureLinks(ctx, req.(*MeasureLinksRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ShardService_Probe_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(ShardServiceServer).Probe(&grpc.GenericServerStream[ProbeRequest, ProbeResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ShardService_ProbeServer = grpc.BidiStreamingServer[ProbeRequest, ProbeResponse]
+
 // ShardService_ServiceDesc is the grpc.ServiceDesc for ShardService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -272,6 +374,14 @@ var ShardService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Hello",
 			Handler:    _ShardService_Hello_Handler,
+		},
+		{
+			MethodName: "Measure",
+			Handler:    _ShardService_Measure_Handler,
+		},
+		{
+			MethodName: "MeasureLinks",
+			Handler:    _ShardService_MeasureLinks_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
@@ -301,6 +411,12 @@ var ShardService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Beat",
 			Handler:       _ShardService_Beat_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "Probe",
+			Handler:       _ShardService_Probe_Handler,
 			ServerStreams: true,
 			ClientStreams: true,
 		},

@@ -46,6 +46,9 @@ type (
 	Sampled frame.Sampled
 	// Credit allows tokens up to Seq to leave.
 	Credit struct{ Seq uint64 }
+	// Lost says that what computed the answer is gone: ids that are not committed
+	// are sampled again, after IDs. Those of a finished answer wait on.
+	Lost struct{}
 	// Stop ends the answer because somebody wants no more of it.
 	Stop struct{ Reason string }
 	// Fail ends the answer because it cannot go on.
@@ -59,6 +62,7 @@ type (
 
 func (Sampled) event() {}
 func (Credit) event()  {}
+func (Lost) event()    {}
 func (Stop) event()    {}
 func (Fail) event()    {}
 func (Tick) event()    {}
@@ -123,7 +127,8 @@ type Machine struct {
 	matcher *token.StopMatcher
 	held    string // text pushed to the matcher and not released
 	pending []sampled
-	seq     uint64 // of the last committed id
+	ids     []int32 // committed
+	seq     uint64  // of the last committed id
 	credit  uint64
 	done    bool
 	actions []Action
@@ -141,6 +146,7 @@ func (m *Machine) Start() []Action {
 	m.actions = m.actions[:0]
 	for _, id := range m.cfg.Committed {
 		m.seq++
+		m.ids = append(m.ids, id)
 		if _, stop := m.push(m.cfg.Detokenizer.Push(id)); stop != "" {
 			m.end(Complete{FinishReason: FinishStop, StopString: stop})
 			return m.actions
@@ -154,6 +160,10 @@ func (m *Machine) Start() []Action {
 
 // Committed is the number of ids of the answer that are final.
 func (m *Machine) Committed() int { return int(m.seq) }
+
+// IDs returns the ids of the answer that are final: what is submitted after the
+// prompt when the answer goes on elsewhere. They are not changed, ever.
+func (m *Machine) IDs() []int32 { return m.ids }
 
 // Done reports whether the answer has ended.
 func (m *Machine) Done() bool { return m.done }
@@ -178,6 +188,10 @@ func (m *Machine) Step(e Event) []Action {
 	case Credit:
 		m.credit = max(m.credit, e.Seq)
 		m.commit()
+	case Lost:
+		if !m.Finishing() { // else nothing more is to be sampled
+			m.pending = m.pending[:0]
+		}
 	case Stop:
 		m.end(Stopped{e.Reason})
 	case Fail:
@@ -236,6 +250,7 @@ func (m *Machine) commit() {
 		}
 		taken++
 		m.seq++
+		m.ids = append(m.ids, s.id)
 		text, stop := m.push(m.cfg.Detokenizer.Push(s.id))
 		m.actions = append(m.actions, Token{Seq: m.seq, ID: s.id, Text: text, LogProb: s.logprob})
 		switch {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -11,12 +12,13 @@ import (
 type Config struct {
 	Model       Model
 	Wishes      Wishes
-	Coordinator uint8 // number of this coordinator: the low bits of its epochs
+	Coordinator uint8  // number of this coordinator: the low bits of its epochs
+	Place       Placer // nil is Split
 }
 
-// retryFailed is how long a node that could not load its stage, or refused a
-// plan, is left out, whether it stays connected or not.
-const retryFailed = 10 * time.Second
+// newsDelay is how long a pipeline that failed waits for the news which node is
+// lost, before it is planned anew without it.
+const newsDelay = 200 * time.Millisecond
 
 // Phase says how far the cluster is.
 type Phase uint8
@@ -24,7 +26,7 @@ type Phase uint8
 // The phases, in order.
 const (
 	Waiting Phase = iota // for nodes or memory; Reason says for what
-	Loading              // stages load their weights
+	Loading              // the first pipeline loads its weights
 	Ready                // sessions can run
 )
 
@@ -37,17 +39,25 @@ type Event interface{ event() }
 // The events.
 type (
 	// Joined says that a node's handshake succeeded, and which epoch it has seen.
+	// A node that is there already has started again.
 	Joined struct {
 		Node  Node
 		Epoch uint64
 	}
+	// Learned says that facts about a node have changed, measured ones for example.
+	Learned struct{ Node Node }
 	// Lost says that a node is gone.
 	Lost struct{ Node, Reason string }
-	// Loaded says that a stage of a plan is ready, or with Err that it cannot be.
+	// Drain says that a node shall hold nothing, or with Undo that it may again.
+	Drain struct {
+		Node string
+		Undo bool
+	}
+	// Loaded says that a stage is ready, or with Err that it cannot be.
 	Loaded struct {
-		Epoch uint64
-		Stage int
-		Err   string
+		Pipeline Key
+		Stage    int
+		Err      string
 	}
 	// Refused says that a node refused the lease or a plan and has seen Epoch.
 	Refused struct {
@@ -57,19 +67,24 @@ type (
 	}
 	// Faulted says that a pipeline cannot go on though its nodes may be there.
 	Faulted struct {
-		Epoch  uint64
-		Stage  int
-		Reason string
+		Pipeline Key
+		Stage    int
+		Reason   string
 	}
+	// Emptied says that no session is left on a pipeline that was to be retired.
+	Emptied struct{ Pipeline Key }
 	// Tick says what time it is.
 	Tick struct{ Now time.Time }
 )
 
 func (Joined) event()  {}
+func (Learned) event() {}
 func (Lost) event()    {}
+func (Drain) event()   {}
 func (Loaded) event()  {}
 func (Refused) event() {}
 func (Faulted) event() {}
+func (Emptied) event() {}
 func (Tick) event()    {}
 
 // Action is something to do.
@@ -79,19 +94,27 @@ type Action interface{ action() }
 type (
 	// Install asks to send a plan to every node. The plan is not changed any more.
 	Install struct{ Plan *Plan }
-	// Start says that every stage of the plan is ready.
-	Start struct{ Epoch uint64 }
-	// Drop says that the plan of an epoch is over: its sessions are lost.
-	Drop struct {
-		Epoch  uint64
-		Reason string // a sentence that names the node and the stage
+	// Start says that every stage of a pipeline is ready: sessions may be placed.
+	Start struct{ Pipeline Key }
+	// Retire says that sessions shall leave a pipeline for others. It serves those
+	// it has until Emptied is heard.
+	Retire struct {
+		Pipeline Key
+		Reason   string
 	}
-	// Wait says that there is no plan, and why.
+	// Drop says that a pipeline is over: its sessions have to begin elsewhere.
+	Drop struct {
+		Pipeline Key
+		Reason   string // a sentence that names the node and the stage
+		Died     string // the node whose loss it was; empty when no node died
+	}
+	// Wait says that there is no pipeline, and why.
 	Wait struct{ Reason string }
 )
 
 func (Install) action() {}
 func (Start) action()   {}
+func (Retire) action()  {}
 func (Drop) action()    {}
 func (Wait) action()    {}
 
@@ -99,62 +122,110 @@ func (Wait) action()    {}
 type Machine struct {
 	cfg     Config
 	nodes   map[string]Node
-	failed  map[string]failure // nodes left out for now
-	seen    uint64             // highest epoch that anybody has seen
-	issued  uint64             // epoch of the last plan made here
+	health  health
+	drained map[string]string // nodes to be left empty, and why they cannot be
+	seen    uint64            // highest epoch that anybody has seen
+	issued  uint64            // epoch of the last plan made here
 	now     time.Time
-	planAt  time.Time // when to plan next; zero is not
+	planAt  time.Time // when to plan for lost pipelines; zero is not
+	moveAt  time.Time // when to look for something better than what runs; zero is not
+	moved   time.Time // when running pipelines were last replaced
 	forming bool      // wait for MinShards: true until the first plan of a set of nodes
 
-	phase  Phase
-	reason string
-	plan   *Plan
-	loaded []bool // by stage of plan
+	reason    string // why nothing is ready
+	plan      *Plan  // nil when there is no pipeline
+	pipes     map[Key]*pipe
+	reserve   []Stage    // of the last plan
+	lostPipes []lostPipe // to be replaced
+	suspects  []string   // where pipelines failed, while news of a lost node may come
 }
 
-// failure is why a node is left out, and until when.
-type failure struct {
-	reason string
-	until  time.Time
+// pipe is how far a pipeline of the plan is.
+type pipe struct {
+	*Pipeline
+	loaded  []bool // by stage
+	ready   bool
+	leaving bool // it goes once all that are not leaving are ready
+	retired bool // its sessions have been told to go
 }
 
 // New returns a machine that waits for nodes.
 func New(cfg Config) *Machine {
-	m := &Machine{cfg: cfg, nodes: map[string]Node{}, failed: map[string]failure{}, forming: true}
+	if cfg.Place == nil {
+		cfg.Place = Split
+	}
+	m := &Machine{
+		cfg: cfg, nodes: map[string]Node{}, health: newHealth(), drained: map[string]string{},
+		pipes: map[Key]*pipe{}, forming: true,
+	}
 	m.reason = m.missing(0)
 	return m
 }
 
 // Phase returns how far the cluster is.
-func (m *Machine) Phase() Phase { return m.phase }
+func (m *Machine) Phase() Phase {
+	phase := Waiting
+	for _, p := range m.pipes {
+		if p.ready {
+			return Ready
+		}
+		phase = Loading
+	}
+	return phase
+}
 
 // Reason says in a sentence why the cluster is not ready; empty when it is.
-func (m *Machine) Reason() string { return m.reason }
+func (m *Machine) Reason() string {
+	switch m.Phase() {
+	case Ready:
+		return ""
+	case Loading:
+		return "the model is loading"
+	}
+	return m.reason
+}
 
-// Plan returns the plan that loads or is ready, or nil.
+// Plan returns what the shards hold, or nil when that is nothing.
 func (m *Machine) Plan() *Plan { return m.plan }
 
 // Epoch returns the highest epoch that anybody has seen.
 func (m *Machine) Epoch() uint64 { return m.seen }
+
+// Aside says why a node is left out of plans; empty when it is not.
+func (m *Machine) Aside(node string) string {
+	why, drained := m.drained[node]
+	switch {
+	case drained && why == "":
+		return m.drainText(node)
+	case drained:
+		return why
+	}
+	return m.health.aside(node)
+}
 
 // Step applies one event and returns what to do about it, in order.
 func (m *Machine) Step(e Event) []Action {
 	switch e := e.(type) {
 	case Joined:
 		return m.joined(e)
+	case Learned:
+		if _, ok := m.nodes[e.Node.ID]; ok {
+			m.nodes[e.Node.ID] = e.Node
+			m.consider()
+		}
+		return nil
 	case Lost:
 		return m.lost(e)
+	case Drain:
+		return m.drain(e)
 	case Loaded:
 		return m.stageLoaded(e)
 	case Refused:
 		return m.refused(e)
 	case Faulted:
-		if m.plan == nil || e.Epoch != m.plan.Epoch {
-			return nil
-		}
-		actions := m.drop(fmt.Sprintf("%s failed: %s", m.stageName(e.Stage), e.Reason))
-		m.planAt = m.now.Add(m.cfg.Wishes.Settle) // news of a lost node may be on its way
-		return append(actions, m.wait("the pipeline failed and starts again: "+e.Reason)...)
+		return m.faulted(e)
+	case Emptied:
+		return m.emptied(e)
 	case Tick:
 		m.now = e.Now
 		return m.tick()
@@ -164,13 +235,23 @@ func (m *Machine) Step(e Event) []Action {
 
 func (m *Machine) joined(e Joined) []Action {
 	m.seen = max(m.seen, e.Epoch)
-	var actions []Action
-	if m.plan != nil && m.plan.OfNode(e.Node.ID) >= 0 { // it restarted
-		actions = m.drop(fmt.Sprintf("node %s started again", e.Node.ID))
-	}
+	_, again := m.nodes[e.Node.ID]
 	m.nodes[e.Node.ID] = e.Node
-	if m.phase != Waiting { // a running plan is not disturbed
-		return actions
+	var actions []Action
+	if again {
+		actions = m.dropOf(e.Node.ID, func(p *pipe) Drop {
+			return Drop{p.Key, fmt.Sprintf("node %s started again", e.Node.ID), e.Node.ID}
+		})
+		if len(actions) > 0 {
+			m.health.died(e.Node.ID, m.now)
+		}
+	}
+	if m.Phase() != Waiting {
+		m.consider()
+		if len(actions) > 0 {
+			return append(actions, m.repair()...)
+		}
+		return nil
 	}
 	m.planAt = m.now.Add(m.cfg.Wishes.Settle)
 	if n := len(m.nodes); m.forming && n < m.cfg.Wishes.MinShards {
@@ -184,110 +265,167 @@ func (m *Machine) lost(e Lost) []Action {
 		return nil
 	}
 	delete(m.nodes, e.Node)
+	if len(m.suspects) > 0 { // this is the news that was awaited
+		m.suspects = nil
+		m.health.died(e.Node, m.now)
+	}
 	m.forming = m.forming || len(m.nodes) == 0
-	if m.plan == nil {
-		if m.forming && !m.planAt.IsZero() && len(m.nodes) > 0 {
-			return nil // others may be joining still
-		}
-		return m.try()
+	actions := m.dropOf(e.Node, func(p *pipe) Drop {
+		return Drop{p.Key, fmt.Sprintf("%s was lost: %s", p.name(p.OfNode(e.Node)), e.Reason), e.Node}
+	})
+	if len(actions) > 0 {
+		m.health.died(e.Node, m.now)
 	}
-	stage := m.plan.OfNode(e.Node)
-	if stage < 0 {
-		return nil
-	}
-	actions := m.drop(fmt.Sprintf("%s was lost: %s", m.stageName(stage), e.Reason))
-	return append(actions, m.try()...)
-}
-
-func (m *Machine) stageLoaded(e Loaded) []Action {
-	if m.plan == nil || e.Epoch != m.plan.Epoch || e.Stage < 0 || e.Stage >= len(m.plan.Stages) {
-		return nil
-	}
-	if e.Err != "" {
-		reason := fmt.Sprintf("%s failed: %s", m.stageName(e.Stage), e.Err)
-		m.failed[m.plan.Stages[e.Stage].Node] = failure{reason, m.now.Add(retryFailed)}
-		return append(m.drop(reason), m.try()...)
-	}
-	m.loaded[e.Stage] = true
-	if m.phase != Loading || slices.Contains(m.loaded, false) {
-		return nil
-	}
-	m.phase, m.reason = Ready, ""
-	return []Action{Start{m.plan.Epoch}}
-}
-
-func (m *Machine) refused(e Refused) []Action {
-	m.seen = max(m.seen, e.Epoch)
-	concerned := m.plan != nil && m.plan.OfNode(e.Node) >= 0
-	if e.Epoch > m.issued {
-		if !concerned {
-			return nil
-		}
-		// This coordinator is new to the cluster: all nodes will refuse, and come
-		// again. So the next plan forms like the first.
-		actions := m.drop(fmt.Sprintf("node %s refused the plan: %s", e.Node, e.Reason))
-		m.forming, m.planAt = true, m.now.Add(m.cfg.Wishes.Settle)
-		return append(actions, m.wait("node "+e.Node+" has seen a newer plan: making another")...)
-	}
-	reason := fmt.Sprintf("node %s refused: %s", e.Node, e.Reason)
-	m.failed[e.Node] = failure{reason, m.now.Add(retryFailed)}
-	if !concerned {
-		return nil
-	}
-	return append(m.drop(reason), m.try()...)
-}
-
-func (m *Machine) tick() []Action {
-	again := false
-	for id, f := range m.failed {
-		if !m.now.Before(f.until) {
-			delete(m.failed, id)
-			again = again || m.phase == Waiting && m.planAt.IsZero()
-		}
-	}
-	if again || !m.planAt.IsZero() && !m.now.Before(m.planAt) {
-		return m.try()
+	switch {
+	case len(actions) > 0 || !m.planAt.IsZero() && !m.forming:
+		return append(actions, m.repair()...)
+	case len(m.pipes) == 0 && !(m.forming && !m.planAt.IsZero() && len(m.nodes) > 0): // else others may be joining still
+		return m.repair()
+	case m.spares(e.Node):
+		m.consider()
 	}
 	return nil
 }
 
-// try makes a plan of the nodes that are there, or says why it cannot.
-func (m *Machine) try() []Action {
-	m.planAt = time.Time{}
-	var nodes []Node
-	for _, id := range slices.Sorted(maps.Keys(m.nodes)) {
-		if _, ok := m.failed[id]; !ok {
-			nodes = append(nodes, m.nodes[id])
-		}
-	}
-	if n := len(m.nodes); n == 0 || m.forming && n < m.cfg.Wishes.MinShards {
-		return m.wait(m.missing(n))
-	}
-	p, err := Split(m.cfg.Model, m.cfg.Wishes, nodes)
-	if err != nil {
-		return m.wait(m.withFailures(err.Error()))
-	}
-	m.forming = false
-	m.seen = (m.seen>>8+1)<<8 | uint64(m.cfg.Coordinator)
-	m.issued, p.Epoch = m.seen, m.seen
-	m.plan, m.loaded = p, make([]bool, len(p.Stages))
-	m.phase, m.reason = Loading, "the model is loading"
-	return []Action{Install{p}}
+// spares reports whether a node holds a reserve.
+func (m *Machine) spares(node string) bool {
+	return m.plan != nil && slices.ContainsFunc(m.plan.Spares, func(s Stage) bool { return s.Node == node })
 }
 
-// drop ends the plan in force.
-func (m *Machine) drop(reason string) []Action {
-	epoch := m.plan.Epoch
-	m.plan, m.loaded, m.phase = nil, nil, Waiting
-	return []Action{Drop{epoch, reason}}
-}
-
-// wait notes why there is no plan; it says so once.
-func (m *Machine) wait(reason string) []Action {
-	if m.reason == reason && m.phase == Waiting {
+func (m *Machine) stageLoaded(e Loaded) []Action {
+	p := m.pipes[e.Pipeline]
+	if p == nil || e.Stage < 0 || e.Stage >= len(p.Stages) {
 		return nil
 	}
-	m.phase, m.reason = Waiting, reason
+	if e.Err != "" {
+		reason := fmt.Sprintf("%s failed: %s", p.name(e.Stage), e.Err)
+		m.health.refuse(p.Stages[e.Stage].Node, reason, m.now)
+		return append(m.drop(p, Drop{p.Key, reason, ""}), m.repair()...)
+	}
+	p.loaded[e.Stage] = true
+	if p.ready || slices.Contains(p.loaded, false) {
+		return nil
+	}
+	p.ready = true
+	return append([]Action{Start{p.Key}}, m.retire()...)
+}
+
+func (m *Machine) refused(e Refused) []Action {
+	m.seen = max(m.seen, e.Epoch)
+	if e.Epoch > m.issued {
+		// This coordinator is new to the cluster: all nodes will refuse, and come
+		// again. So the next plan forms like the first.
+		actions := m.dropOf(e.Node, func(p *pipe) Drop {
+			return Drop{p.Key, fmt.Sprintf("node %s refused the plan: %s", e.Node, e.Reason), ""}
+		})
+		if len(actions) == 0 {
+			return nil
+		}
+		if len(m.pipes) > 0 {
+			return append(actions, m.repair()...)
+		}
+		m.forming, m.planAt = true, m.now.Add(m.cfg.Wishes.Settle)
+		return append(actions, m.wait("node "+e.Node+" has seen a newer plan: making another")...)
+	}
+	reason := fmt.Sprintf("node %s refused: %s", e.Node, e.Reason)
+	m.health.refuse(e.Node, reason, m.now)
+	actions := m.dropOf(e.Node, func(p *pipe) Drop { return Drop{p.Key, reason, ""} })
+	if len(actions) == 0 {
+		return nil
+	}
+	return append(actions, m.repair()...)
+}
+
+func (m *Machine) faulted(e Faulted) []Action {
+	p := m.pipes[e.Pipeline]
+	if p == nil {
+		return nil
+	}
+	if e.Stage >= 0 && e.Stage < len(p.Stages) {
+		m.suspects = append(m.suspects, p.Stages[e.Stage].Node)
+	}
+	actions := m.drop(p, Drop{p.Key, fmt.Sprintf("%s failed: %s", p.name(e.Stage), e.Reason), ""})
+	m.planAt = m.now.Add(newsDelay)
+	if len(m.pipes) > 0 {
+		return actions
+	}
+	return append(actions, m.wait("the pipeline failed and starts again: "+e.Reason)...)
+}
+
+func (m *Machine) tick() []Action {
+	again := m.health.expire(m.now) && len(m.pipes) == 0 && m.planAt.IsZero()
+	if again || !m.planAt.IsZero() && !m.now.Before(m.planAt) {
+		return m.repair()
+	}
+	if !m.moveAt.IsZero() && !m.now.Before(m.moveAt) {
+		return m.improve()
+	}
+	return nil
+}
+
+// dropOf drops the pipelines with a stage on a node.
+func (m *Machine) dropOf(node string, why func(*pipe) Drop) []Action {
+	var actions []Action
+	for _, p := range m.sorted() {
+		if p.OfNode(node) >= 0 {
+			actions = append(actions, m.drop(p, why(p))...)
+		}
+	}
+	return actions
+}
+
+// drop ends a pipeline. The shards hear of it by the next plan.
+func (m *Machine) drop(p *pipe, d Drop) []Action {
+	delete(m.pipes, p.Key)
+	if !p.leaving && !m.anyLeaving() { // else those it was to replace go on
+		m.lostPipes = append(m.lostPipes, lostPipe{p.Pipeline, d.Died})
+	}
+	return []Action{d}
+}
+
+func (m *Machine) anyLeaving() bool {
+	for _, p := range m.pipes {
+		if p.leaving {
+			return true
+		}
+	}
+	return false
+}
+
+// sorted returns the pipelines in order of their keys.
+func (m *Machine) sorted() []*pipe {
+	return slices.SortedFunc(maps.Values(m.pipes), func(a, b *pipe) int { return a.compare(b.Key) })
+}
+
+func (k Key) compare(o Key) int {
+	switch {
+	case k.Epoch != o.Epoch && k.Epoch < o.Epoch, k.Epoch == o.Epoch && k.ID < o.ID:
+		return -1
+	case k == o:
+		return 0
+	}
+	return 1
+}
+
+// usable returns the nodes that may hold stages; cautious leaves out those that
+// were lost too often.
+func (m *Machine) usable(cautious bool) []Node {
+	var out []Node
+	for _, id := range slices.Sorted(maps.Keys(m.nodes)) {
+		_, drained := m.drained[id]
+		if !drained && m.health.usable(id, cautious) {
+			out = append(out, m.nodes[id])
+		}
+	}
+	return out
+}
+
+// wait notes why there is no pipeline; it says so once.
+func (m *Machine) wait(reason string) []Action {
+	if m.reason == reason && m.plan == nil {
+		return nil
+	}
+	m.reason, m.plan = reason, nil
 	return []Action{Wait{reason}}
 }
 
@@ -302,18 +440,19 @@ func (m *Machine) missing(n int) string {
 
 // withFailures adds why nodes are left out.
 func (m *Machine) withFailures(reason string) string {
-	for _, id := range slices.Sorted(maps.Keys(m.failed)) {
-		if _, here := m.nodes[id]; here {
-			reason += "; " + m.failed[id].reason
+	parts := []string{reason}
+	for _, id := range slices.Sorted(maps.Keys(m.nodes)) {
+		if why := m.Aside(id); why != "" {
+			parts = append(parts, why)
 		}
 	}
-	return reason
+	return strings.Join(parts, "; ")
 }
 
-func (m *Machine) stageName(i int) string {
-	if i < 0 || i >= len(m.plan.Stages) {
-		return fmt.Sprintf("stage %d", i)
+func (p *pipe) name(stage int) string {
+	if stage < 0 || stage >= len(p.Stages) {
+		return fmt.Sprintf("stage %d", stage)
 	}
-	s := m.plan.Stages[i]
-	return fmt.Sprintf("node %s (stage %d, layers %d to %d)", s.Node, i, s.Part.First, s.Part.End-1)
+	s := p.Stages[stage]
+	return fmt.Sprintf("node %s (stage %d, layers %d to %d)", s.Node, stage, s.Part.First, s.Part.End-1)
 }

@@ -3,8 +3,10 @@ package plan
 import (
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -65,6 +67,11 @@ func runScript(t *testing.T, script string) string {
 			continue
 		case "show":
 			fmt.Fprintf(&out, "  %s: %s\n", m.Phase(), m.Reason())
+			for _, id := range slices.Sorted(maps.Keys(m.nodes)) {
+				if why := m.Aside(id); why != "" {
+					fmt.Fprintf(&out, "  aside: %s\n", why)
+				}
+			}
 			continue
 		}
 		if m == nil {
@@ -119,6 +126,7 @@ func parseWishes(t *testing.T, text string) Wishes {
 	return Wishes{
 		Stages: int(f["stages"]), MinShards: int(f["shards"]), Sessions: int(f["sessions"]), Context: int(f["context"]),
 		Slots: int(f["slots"]), Rows: int(f["rows"]), Settle: time.Duration(f["settle"]) * time.Millisecond,
+		Steady: time.Duration(f["steady"]) * time.Millisecond, Spares: int(f["spares"]),
 	}
 }
 
@@ -141,21 +149,47 @@ func parseEvent(t *testing.T, m *Machine, verb, rest string) Event {
 	case "lost":
 		return Lost{word, tail}
 	case "loaded":
-		return Loaded{Epoch: m.Epoch(), Stage: int(number(t, word))}
+		key, stage := pipeAt(t, m, word)
+		return Loaded{Pipeline: key, Stage: stage}
 	case "failed":
-		return Loaded{Epoch: m.Epoch(), Stage: int(number(t, word)), Err: tail}
+		key, stage := pipeAt(t, m, word)
+		return Loaded{Pipeline: key, Stage: stage, Err: tail}
+	case "emptied":
+		key, _ := pipeAt(t, m, word+"/0")
+		return Emptied{key}
+	case "drain":
+		return Drain{Node: word}
+	case "undrain":
+		return Drain{Node: word, Undo: true}
 	case "refused":
 		epoch, reason, _ := strings.Cut(tail, " ")
 		return Refused{Node: word, Epoch: number(t, epoch), Reason: reason}
 	case "fault":
-		return Faulted{Epoch: m.Epoch(), Stage: int(number(t, word)), Reason: tail}
+		key, stage := pipeAt(t, m, word)
+		return Faulted{Pipeline: key, Stage: stage, Reason: tail}
 	case "stale":
-		return Loaded{Epoch: m.Epoch() - 256, Stage: int(number(t, word)), Err: tail}
+		return Loaded{Pipeline: Key{m.Epoch() - 256, 0}, Stage: int(number(t, word)), Err: tail}
 	case "tick":
 		return Tick{time.UnixMilli(int64(number(t, word)))}
 	}
 	t.Fatalf("unknown event %q", verb)
 	return nil
+}
+
+// pipeAt reads "pipeline/stage", or a stage of the newest pipeline.
+func pipeAt(t *testing.T, m *Machine, word string) (Key, int) {
+	t.Helper()
+	id, stage, named := strings.Cut(word, "/")
+	if !named {
+		id, stage = "", id
+	}
+	var key Key
+	for _, p := range m.sorted() {
+		if id == "" || fmt.Sprint(p.ID) == id {
+			key = p.Key
+		}
+	}
+	return key, int(number(t, stage))
 }
 
 func showAction(a Action) string {
@@ -167,9 +201,15 @@ func showAction(a Action) string {
 		}
 		return text
 	case Start:
-		return fmt.Sprintf("  start epoch %d\n", a.Epoch)
+		return fmt.Sprintf("  start %v\n", a.Pipeline)
+	case Retire:
+		return fmt.Sprintf("  retire %v: %s\n", a.Pipeline, a.Reason)
 	case Drop:
-		return fmt.Sprintf("  drop epoch %d: %s\n", a.Epoch, a.Reason)
+		died := ""
+		if a.Died != "" {
+			died = " (" + a.Died + " died)"
+		}
+		return fmt.Sprintf("  drop %v: %s%s\n", a.Pipeline, a.Reason, died)
 	case Wait:
 		return fmt.Sprintf("  wait: %s\n", a.Reason)
 	}

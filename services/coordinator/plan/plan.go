@@ -1,12 +1,19 @@
-// Package plan decides which node computes which layers.
+// Package plan decides which node computes which layers, and keeps it so while
+// nodes come and go.
 //
-// Its Machine is pure: events in, actions out. It reads no clock, starts no
+// A plan is a set of pipelines. A pipeline is made once and never changed; its
+// key, the epoch of the plan that made it and a number, is its identity. A newer
+// plan that keeps a pipeline keeps its key, so its sessions are not disturbed,
+// and frames of (epoch, pipeline, step) stay totally ordered.
+//
+// The Machine is pure: events in, actions out. It reads no clock, starts no
 // goroutine and does no I/O; time comes in as Tick. The scripts in testdata are
-// its specification.
+// its specification. Where layers go is decided by a Placer, a pure function.
 package plan
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -47,13 +54,15 @@ func (m Model) Layers() int { return len(m.LayerBytes) }
 
 // Wishes are what an operator asks of a plan.
 type Wishes struct {
-	Stages    int           // of the pipeline; 0 is one per device
+	Stages    int           // of a pipeline; 0 is one per device
 	MinShards int           // nodes to wait for before the first plan
+	Spares    int           // nodes that hold weights in reserve and compute nothing
 	Sessions  int           // sessions of the whole context to hold KV pages for; fewer are promised when memory is short
 	Context   int           // positions of a session; 0 is the model's
-	Slots     int           // sessions that may run at once
+	Slots     int           // sessions that may run at once on a pipeline
 	Rows      int           // rows of a step
-	Settle    time.Duration // between the last join and a plan
+	Settle    time.Duration // between the last join and the first plan
+	Steady    time.Duration // how long a node must have been there before running pipelines change for it
 }
 
 // context is the context promised to every session.
@@ -64,15 +73,32 @@ func (w Wishes) context(m Model) int {
 	return w.Context
 }
 
-// Plan is a pipeline in force.
+// Key is the identity of a pipeline, for ever.
+type Key struct {
+	Epoch uint64 // of the plan that made it
+	ID    uint32 // its number; no other pipeline of a plan has it
+}
+
+// String writes "0x101/0".
+func (k Key) String() string { return fmt.Sprintf("%#x/%d", k.Epoch, k.ID) }
+
+// Plan is the pipelines that shards hold. It is not changed once it was made.
 type Plan struct {
-	Epoch    uint64
-	Stages   []Stage // in order of layers
+	Epoch     uint64
+	Pipelines []*Pipeline // oldest first
+	Spares    []Stage     // what devices hold in reserve: the weights of stages that others run
+}
+
+// Pipeline is a row of stages that together hold the model once. It is not
+// changed once it was made.
+type Pipeline struct {
+	Key
+	Stages   []Stage // in order of layers; their numbers are their places here
 	Pages    int     // KV pages on every stage
-	Slots    int
-	Rows     int
-	Context  int
-	Sessions int // whole contexts that Pages hold
+	Slots    int     // sessions at once
+	Rows     int     // rows of a step
+	Context  int     // positions of a session
+	Sessions int     // whole contexts that Pages hold
 }
 
 // Stage is a contiguous range of layers on one device.
@@ -87,25 +113,56 @@ type Stage struct {
 	Budget      uint64 // of the device that this stage may use
 }
 
-// Stage numbers are positions in Plan.Stages.
-
-// OfNode returns the number of the first stage that a node holds, or -1.
-func (p *Plan) OfNode(node string) int {
-	for i, s := range p.Stages {
-		if s.Node == node {
-			return i
+// Find returns the pipeline of a key, or nil.
+func (p *Plan) Find(k Key) *Pipeline {
+	for _, pl := range p.Pipelines {
+		if pl.Key == k {
+			return pl
 		}
 	}
-	return -1
+	return nil
+}
+
+// OfNode returns the number of the first stage that a node holds, or -1.
+func (p *Pipeline) OfNode(node string) int {
+	return slices.IndexFunc(p.Stages, func(s Stage) bool { return s.Node == node })
+}
+
+// Nodes returns the nodes of the stages, each once, in order.
+func (p *Pipeline) Nodes() []string {
+	var out []string
+	for _, s := range p.Stages {
+		if !slices.Contains(out, s.Node) {
+			out = append(out, s.Node)
+		}
+	}
+	return out
+}
+
+// same reports whether two pipelines differ in their keys alone.
+func (p *Pipeline) same(o *Pipeline) bool {
+	return p.Pages == o.Pages && p.Slots == o.Slots && p.Rows == o.Rows && p.Context == o.Context &&
+		slices.EqualFunc(p.Stages, o.Stages, Stage.same)
+}
+
+// same reports whether two stages are the same layers on the same device.
+func (s Stage) same(o Stage) bool {
+	return s.Node == o.Node && s.Address == o.Address && s.Device == o.Device && s.Part == o.Part &&
+		s.Class == o.Class && string(s.Fingerprint) == string(o.Fingerprint)
 }
 
 // Explain says in one line per stage who computes what.
 func (p *Plan) Explain() string {
 	var b strings.Builder
-	for i, s := range p.Stages {
-		fmt.Fprintf(&b, "stage %d: %s, %s of %s\n", i, s, gib(s.Bytes), gib(s.Budget))
+	for _, pl := range p.Pipelines {
+		fmt.Fprintf(&b, "pipeline %v: %d sessions of %d positions, %d pages on every stage\n", pl.Key, pl.Sessions, pl.Context, pl.Pages)
+		for i, s := range pl.Stages {
+			fmt.Fprintf(&b, "  stage %d: %s, %s of %s\n", i, s, gib(s.Bytes), gib(s.Budget))
+		}
 	}
-	fmt.Fprintf(&b, "%d sessions of %d positions, %d pages on every stage\n", p.Sessions, p.Context, p.Pages)
+	for _, s := range p.Spares {
+		fmt.Fprintf(&b, "spare: %s\n", s)
+	}
 	return b.String()
 }
 

@@ -19,16 +19,112 @@ var errNoDevices = errors.New("no shard offers a device with memory")
 type seat struct {
 	node   *Node
 	device *Device
-	budget uint64
+	share  uint64   // of the device's memory, when it were empty
+	budget uint64   // what is free of it
+	held   []uint64 // held[l]: bytes of the layers below l that the device holds already
 }
 
-// Split places the layers of m on the devices of nodes: contiguous ranges in
-// the order of node id and device, in proportion to usable memory, each within
-// its device's memory. The result is a function of its arguments; the order of
-// nodes does not matter. When not every wished session fits, the most that fit
-// are promised, at least one.
-func Split(m Model, w Wishes, nodes []Node) (*Plan, error) {
-	seats := takeSeats(m, w, nodes)
+// saved returns the bytes of layers [first, end) that need not be loaded.
+func (s *seat) saved(first, end int) uint64 {
+	if s.held == nil {
+		return 0
+	}
+	return s.held[end] - s.held[first]
+}
+
+// Split is a Placer for devices of which nothing but their memory is known. It
+// places one pipeline: contiguous ranges of layers in the order of node id and
+// device, in proportion to usable memory, each within its device's. When not
+// every wished session fits, the most that fit are promised, at least one. The
+// nodes with the least memory are the spares, as many as are wished and can be
+// done without. Beside a pipeline that is kept it makes no other.
+func Split(f Facts) (Placement, error) {
+	nodes := slices.SortedFunc(slices.Values(f.Nodes), func(a, b Node) int { return cmp.Compare(a.ID, b.ID) })
+	nodes = slices.DeleteFunc(nodes, func(n Node) bool {
+		return slices.ContainsFunc(f.Kept, func(p *Pipeline) bool { return p.OfNode(n.ID) >= 0 })
+	})
+	if len(f.Kept) > 0 {
+		return Placement{Spares: reserve(smallest(nodes, f.Wishes.Spares), f.Kept)}, nil
+	}
+	p, spares, err := splitSparing(f, nodes)
+	if err != nil {
+		return Placement{}, err
+	}
+	out := Placement{Pipelines: []*Pipeline{p}, Spares: reserve(spares, []*Pipeline{p})}
+	if len(f.Leaving) > 0 {
+		out.Gain = 1 - widest(p)/widest(f.Leaving...)
+	}
+	return out, nil
+}
+
+// splitSparing splits over all but the smallest nodes, if that is possible.
+func splitSparing(f Facts, nodes []Node) (p *Pipeline, spares []Node, err error) {
+	for spare := min(f.Wishes.Spares, max(len(nodes)-1, 0)); spare >= 0; spare-- {
+		spares = smallest(nodes, spare)
+		used := slices.DeleteFunc(slices.Clone(nodes), func(n Node) bool {
+			return slices.ContainsFunc(spares, func(s Node) bool { return s.ID == n.ID })
+		})
+		if p, err = split(f, used); err == nil {
+			return p, spares, nil
+		}
+	}
+	return nil, nil, err
+}
+
+// smallest returns the n nodes with the least memory.
+func smallest(nodes []Node, n int) []Node {
+	nodes = slices.Clone(nodes)
+	slices.SortStableFunc(nodes, func(a, b Node) int { return cmp.Compare(b.memory(), a.memory()) })
+	return nodes[len(nodes)-min(n, len(nodes)):]
+}
+
+func (n *Node) memory() (sum uint64) {
+	for _, d := range n.Devices {
+		sum += d.Memory
+	}
+	return sum
+}
+
+// widest returns the largest stage of pipelines, by weights, KV pages and
+// buffers: what a step waits for longest where all devices are equal.
+func widest(pipelines ...*Pipeline) float64 {
+	most := uint64(0)
+	for _, p := range pipelines {
+		for _, s := range p.Stages {
+			most = max(most, s.Bytes)
+		}
+	}
+	return float64(most)
+}
+
+// reserve fills nodes with what pipelines run, the largest stages first.
+func reserve(nodes []Node, pipelines []*Pipeline) []Stage {
+	var stages, out []Stage
+	for _, p := range pipelines {
+		stages = append(stages, p.Stages...)
+	}
+	slices.SortStableFunc(stages, func(a, b Stage) int { return cmp.Compare(b.Bytes, a.Bytes) })
+	for _, n := range nodes {
+		for _, d := range n.Devices {
+			free := d.Memory
+			for _, s := range stages {
+				if s.Bytes > free || s.Node == n.ID {
+					continue
+				}
+				free -= s.Bytes
+				out = append(out, Stage{
+					Node: n.ID, Address: n.Address, Device: d.Index, Part: s.Part,
+					Class: d.Class, Fingerprint: d.Fingerprint, Bytes: s.Bytes, Budget: d.Memory,
+				})
+			}
+		}
+	}
+	return out
+}
+
+func split(f Facts, nodes []Node) (*Pipeline, error) {
+	m, w := f.Model, f.Wishes
+	seats := takeSeats(f, nodes)
 	if len(seats) == 0 {
 		return nil, errNoDevices
 	}
@@ -44,7 +140,7 @@ func Split(m Model, w Wishes, nodes []Node) (*Plan, error) {
 	sessions -= fewer
 	stages, _ := place(m, w, seats, sessions)
 	context := w.context(m)
-	return &Plan{
+	return &Pipeline{
 		Stages: stages, Pages: sessions * PagesFor(context), Sessions: sessions,
 		Slots: w.Slots, Rows: w.Rows, Context: context,
 	}, nil
@@ -52,17 +148,23 @@ func Split(m Model, w Wishes, nodes []Node) (*Plan, error) {
 
 // takeSeats lists the places for stages in a stable order. A device has
 // several when more stages are wished than there are devices.
-func takeSeats(m Model, w Wishes, nodes []Node) []seat {
-	nodes = slices.SortedFunc(slices.Values(nodes), func(a, b Node) int { return cmp.Compare(a.ID, b.ID) })
+func takeSeats(f Facts, nodes []Node) []seat {
+	busy := uses(slices.Concat(f.Kept, f.Leaving)...)
 	var devices []seat
 	for i := range nodes {
 		for j := range nodes[i].Devices {
-			if d := &nodes[i].Devices[j]; d.Memory > 0 {
-				devices = append(devices, seat{&nodes[i], d, d.Memory})
+			d := &nodes[i].Devices[j]
+			s := seat{node: &nodes[i], device: d, share: d.Memory, budget: d.Memory}
+			if u := busy[where{nodes[i].ID, d.Index}]; u != nil {
+				s.budget -= min(s.budget, u.taken)
+				s.held = u.sums(f.Model)
+			}
+			if d.Memory > 0 {
+				devices = append(devices, s)
 			}
 		}
 	}
-	wish := min(w.Stages, m.Layers())
+	wish := min(f.Wishes.Stages, f.Model.Layers())
 	if wish <= len(devices) || len(devices) == 0 {
 		return devices
 	}
@@ -72,6 +174,7 @@ func takeSeats(m Model, w Wishes, nodes []Node) []seat {
 		if i < wish%len(devices) {
 			n++
 		}
+		d.share /= uint64(n)
 		d.budget /= uint64(n)
 		seats = append(seats, slices.Repeat([]seat{d}, n)...)
 	}
@@ -121,7 +224,7 @@ func place(m Model, w Wishes, seats []seat, sessions int) ([]Stage, bool) {
 	for s := range seats {
 		for k := 0; k <= most; k++ {
 			for end := 0; end <= layers; end++ {
-				table[s+1][k][end] = bestCell(table[s], costs, seats[s].budget, k, end)
+				table[s+1][k][end] = bestCell(table[s], costs, &seats[s], k, end)
 			}
 		}
 	}
@@ -154,19 +257,19 @@ func costTable(m Model, w Wishes, pages int) [][]uint64 {
 	return t
 }
 
-// bestCell is the best way to have placed end layers in k stages once a seat of
-// budget bytes has been decided: it stays empty, or takes the last of them.
-func bestCell(before [][]cell, costs [][]uint64, budget uint64, k, end int) cell {
+// bestCell is the best way to have placed end layers in k stages once a seat
+// has been decided: it stays empty, or takes the last of them.
+func bestCell(before [][]cell, costs [][]uint64, at *seat, k, end int) cell {
 	best := cell{sum: before[k][end].sum, first: end}
 	if k == 0 {
 		return best
 	}
 	for first := range end {
 		bytes := costs[first][end]
-		if bytes > budget {
+		if bytes > at.budget+at.saved(first, end) {
 			continue
 		}
-		sum := before[k-1][first].sum + float64(bytes)*float64(bytes)/float64(budget)
+		sum := before[k-1][first].sum + float64(bytes)*float64(bytes)/float64(at.share)
 		if sum < best.sum {
 			best = cell{sum: sum, first: first}
 		}
@@ -187,7 +290,7 @@ func readStages(table [][][]cell, costs [][]uint64, seats []seat, used, layers i
 		stages = append(stages, Stage{
 			Node: at.node.ID, Address: at.node.Address, Device: at.device.Index,
 			Class: at.device.Class, Fingerprint: at.device.Fingerprint,
-			Part: part(first, end, layers), Bytes: costs[first][end], Budget: at.budget,
+			Part: part(first, end, layers), Bytes: costs[first][end], Budget: at.share,
 		})
 		end = first
 		used--
@@ -206,7 +309,7 @@ func tooSmall(m Model, w Wishes, seats []seat) error {
 	var have uint64
 	var list []string
 	for i, s := range seats {
-		have += s.budget
+		have += s.share
 		if i > 0 && seats[i-1].device == s.device {
 			continue
 		}

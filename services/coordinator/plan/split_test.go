@@ -5,7 +5,6 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
@@ -53,10 +52,11 @@ func drawNodes(t *rapid.T) []Node {
 func TestSplitCoversTheModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m, w, nodes := drawModel(t), drawWishes(t), drawNodes(t)
-		p, err := Split(m, w, nodes)
+		placed, err := Split(Facts{Model: m, Wishes: w, Nodes: nodes})
 		if err != nil {
 			return
 		}
+		p := placed.Pipelines[0]
 		next := 0
 		used := map[[2]string]uint64{}
 		for i, s := range p.Stages {
@@ -92,11 +92,11 @@ func TestSplitCoversTheModel(t *testing.T) {
 func TestSplitIgnoresTheOrderOfNodes(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m, w, nodes := drawModel(t), drawWishes(t), drawNodes(t)
-		a, errA := Split(m, w, nodes)
+		a, errA := Split(Facts{Model: m, Wishes: w, Nodes: nodes})
 		shuffled := slices.Clone(nodes)
 		rnd := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
 		rnd.Shuffle(len(shuffled), func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
-		b, errB := Split(m, w, shuffled)
+		b, errB := Split(Facts{Model: m, Wishes: w, Nodes: shuffled})
 		if fmt.Sprint(errA) != fmt.Sprint(errB) || cmp.Diff(a, b) != "" {
 			t.Fatalf("two orders, two plans: %v %v\n%s", errA, errB, cmp.Diff(a, b))
 		}
@@ -110,61 +110,8 @@ func TestSplitFindsWhatFits(t *testing.T) {
 		w.Stages = rapid.IntRange(0, 1).Draw(t, "one or any")
 		whole := cost(m, w, part(0, m.Layers(), m.Layers()), PagesFor(w.context(m)))
 		nodes = append(nodes, Node{ID: "big", Devices: []Device{{Memory: whole}}})
-		if _, err := Split(m, w, nodes); err != nil {
+		if _, err := Split(Facts{Model: m, Wishes: w, Nodes: nodes}); err != nil {
 			t.Fatalf("it fits node big: %v", err)
 		}
 	})
-}
-
-// TestEpochGrows: in any history of events every installed plan has a higher
-// epoch than those before and than any a node has seen, and a plan starts only
-// after it was installed and not after it was dropped.
-func TestEpochGrows(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		m := New(Config{Coordinator: 7, Model: drawModel(t), Wishes: Wishes{Sessions: 1, Slots: 1, Rows: 1, Settle: time.Millisecond}})
-		var last, alive uint64
-		now := time.UnixMilli(0)
-		for range rapid.IntRange(1, 60).Draw(t, "events") {
-			now = now.Add(time.Duration(rapid.IntRange(0, 2).Draw(t, "ms")) * time.Millisecond)
-			actions := append(m.Step(Tick{now}), m.Step(drawEvent(t, m))...)
-			for _, a := range actions {
-				switch a := a.(type) {
-				case Install:
-					if a.Plan.Epoch <= last || a.Plan.Epoch&0xff != 7 || alive != 0 {
-						t.Fatalf("epoch %d after %d, %d in force", a.Plan.Epoch, last, alive)
-					}
-					last, alive = a.Plan.Epoch, a.Plan.Epoch
-				case Start:
-					if a.Epoch != alive {
-						t.Fatalf("epoch %d starts, %d is in force", a.Epoch, alive)
-					}
-				case Drop:
-					if a.Epoch != alive {
-						t.Fatalf("epoch %d is dropped, %d is in force", a.Epoch, alive)
-					}
-					alive = 0
-				}
-			}
-			if (m.Phase() == Waiting) != (m.Plan() == nil) || (m.Phase() == Ready) != (m.Reason() == "") {
-				t.Fatalf("phase %v, plan %v, reason %q", m.Phase(), m.Plan(), m.Reason())
-			}
-			last = max(last, m.Epoch())
-		}
-	})
-}
-
-func drawEvent(t *rapid.T, m *Machine) Event {
-	id := fmt.Sprint("n", rapid.IntRange(0, 3).Draw(t, "node"))
-	stage := rapid.IntRange(0, 3).Draw(t, "stage")
-	switch rapid.IntRange(0, 5).Draw(t, "kind") {
-	case 0, 1:
-		return Joined{Node: Node{ID: id, Devices: []Device{{Memory: rapid.Uint64Range(0, 9000).Draw(t, "memory")}}}}
-	case 2:
-		return Lost{id, "lost"}
-	case 3:
-		return Loaded{Epoch: m.Epoch(), Stage: stage, Err: rapid.SampledFrom([]string{"", "", "", "no"}).Draw(t, "error")}
-	case 4:
-		return Refused{id, m.Epoch() + rapid.Uint64Range(0, 600).Draw(t, "ahead"), "newer"}
-	}
-	return Faulted{m.Epoch(), stage, "fault"}
 }

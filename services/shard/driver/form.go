@@ -1,30 +1,39 @@
 package driver
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/shoal-llm/shoal/pkg/frame"
-	"github.com/shoal-llm/shoal/pkg/kv"
 )
+
+// minChunk is how short chunks of a prompt get for the sake of others.
+const minChunk = 8
+
+// spareOps are the operations of a frame that are kept for sessions that have to
+// go with it: evictions leave them.
+const spareOps = frame.MaxOps / 2
 
 // form sends steps while there is something to send and room in flight.
 func (m *Machine) form(out *Output) {
 	m.dropUnopened(out)
 	for len(m.flight) < m.cfg.InFlight {
-		f, fl := m.next()
-		if len(f.Ops) == 0 && len(f.Spans) == 0 {
+		st := m.next()
+		if len(st.frame.Ops) == 0 && len(st.frame.Spans) == 0 {
 			if !m.relieve() {
 				return
 			}
 			m.dropUnopened(out)
 			continue
 		}
-		if fl.lane >= 0 {
-			m.lanes[fl.lane].busy = f.Step
+		if st.flight.decodes > 0 {
+			m.decodes++
 		}
+		st.flight.rows = m.cfg.Rows - st.rows
+		st.flight.alone = len(m.flight) == 0
 		m.step++
-		m.flight = append(m.flight, fl)
-		out.Send = append(out.Send, f)
+		m.flight = append(m.flight, st.flight)
+		out.Send = append(out.Send, st.frame)
 	}
 }
 
@@ -67,119 +76,238 @@ type step struct {
 }
 
 // next forms a step: closes, decode rows of one lane, chunks of prompts.
-func (m *Machine) next() (*frame.Frame, flight) {
+func (m *Machine) next() *step {
 	st := &step{
 		frame:  &frame.Frame{Epoch: m.cfg.Epoch, Pipeline: m.cfg.Pipeline, Step: m.step},
-		flight: flight{step: m.step, lane: -1},
+		flight: flight{step: m.step, sent: m.now},
 		rows:   m.cfg.Rows,
 	}
 	m.addCloses(st)
-	m.addDecodes(st)
-	m.addChunks(st)
-	return st.frame, st.flight
+	decoding := m.decoding()
+	m.addDecodes(st, decoding)
+	m.addChunks(st, decoding)
+	return st
 }
 
+// addCloses closes ended sessions. What they hold is published first.
 func (m *Machine) addCloses(st *step) {
-	n := min(len(m.ending), frame.MaxOps/2) // the rest of the operations are opens
+	const opsEach = 4 // at most, with evictions
+	n := min(len(m.ending), frame.MaxOps/2/opsEach)
 	for _, s := range m.ending[:n] {
+		m.publish(st, s)
 		st.frame.Ops = append(st.frame.Ops, frame.Op{Close: &frame.Close{Slot: s.open.Slot}})
 		st.flight.closes = append(st.flight.closes, s)
-		m.free += pagesOf(s.sent) // operations come before spans
+		m.shrink(s, 0)
 	}
 	m.ending = append([]*session(nil), m.ending[n:]...)
 }
 
-// addDecodes adds the decode rows of the first lane, in turn, that has any and
-// has none in flight.
-func (m *Machine) addDecodes(st *step) {
-	for i := range m.lanes {
-		at := (m.nextLane + i) % len(m.lanes)
-		if m.lanes[at].busy == 0 && m.addLane(st, at) {
-			st.flight.lane = at
-			m.nextLane = (at + 1) % len(m.lanes)
-			return
-		}
-	}
-}
-
-func (m *Machine) addLane(st *step, at int) (any bool) {
-	var members []*session
+// decoding returns the sessions whose prompt has been sent and that can go on:
+// they wait for an id or can be asked for the next.
+func (m *Machine) decoding() []*session {
+	var out []*session
 	for _, s := range m.sessions {
-		if s.lane == at && s.decodable() {
-			members = append(members, s)
+		if s.awaiting || s.decodable() {
+			out = append(out, s)
 		}
 	}
-	l := &m.lanes[at]
-	first := l.turn
-	l.turn = 0
-	for i := range members {
-		s := members[(first+i)%len(members)]
-		if !st.room() {
-			l.turn = (first + i) % len(members)
-			return any
-		}
-		if m.fit(s, 1) == 1 {
-			m.addSpan(st, s, 1, frame.OutputSample)
-			any = true
-		}
-	}
-	return any
+	return out
 }
 
-// addChunks fills the step with prompts, one chunk a session, beginning where
-// the last step ran out of rows.
-func (m *Machine) addChunks(st *step) {
-	n, first := len(m.sessions), m.nextFill
-	for i := range n {
-		at := (first + i) % n
-		s := m.sessions[at]
-		if !s.filling() {
-			continue
+// turn puts sessions in the order in which they are served: who has had the least
+// for its weight comes first (stride scheduling).
+func turn(sessions []*session) []*session {
+	slices.SortStableFunc(sessions, func(a, b *session) int { return cmp.Compare(a.turn, b.turn) })
+	return sessions
+}
+
+// addDecodes adds the decode rows of one lane, unless all lanes are in flight. A
+// session of the latency class is of every lane.
+func (m *Machine) addDecodes(st *step, decoding []*session) {
+	var lane []*session
+	most, full := m.lanes.share(len(decoding)), m.decodes >= m.lanes.now
+	for _, s := range turn(slices.Clone(decoding)) {
+		switch {
+		case !s.decodable():
+		case s.schedule.Class == ClassLatency:
+			lane = append([]*session{s}, lane...)
+		case !full && most > 0:
+			lane = append(lane, s)
+			most--
 		}
+	}
+	lane = lane[:min(len(lane), st.rows)]
+	cost := m.pace.rowCost(float64(len(lane)), m.lanes.now)
+	spare := st.rows - len(lane) // rows for guesses
+	for _, s := range lane {
 		if !st.room() {
-			m.nextFill = at
 			return
 		}
-		rows := m.fit(s, min(s.prompt-s.sent, m.cfg.Chunk, st.rows))
-		if rows == 0 {
+		drafts := m.drafts(s, spare, cost)
+		rows := m.fit(st, s, 1+len(drafts))
+		if rows < 1 {
 			continue
 		}
-		want := frame.OutputNone
-		if s.sent+rows == s.prompt {
-			want = s.output()
-		}
-		m.addSpan(st, s, rows, want)
-		st.flight.chunks = append(st.flight.chunks, chunk{session: s, end: s.sent})
-		m.nextFill = (at + 1) % n
+		drafts = drafts[:rows-1]
+		spare -= len(drafts)
+		m.addDecode(st, s, drafts)
 	}
+}
+
+// addDecode sends a session's next row and guesses of the ids after it.
+func (m *Machine) addDecode(st *step, s *session, drafts []int32) {
+	if !s.published {
+		s.published = true
+		m.publish(st, s) // its prompt
+	}
+	if s.sure < s.sent { // guesses that did not hold
+		st.frame.Ops = append(st.frame.Ops, frame.Op{Truncate: &frame.Truncate{Slot: s.open.Slot, Len: int32(s.sure)}})
+		m.shrink(s, s.sure)
+		s.sent = s.sure
+	}
+	tokens := append(s.ids[s.sent:s.sent+1:s.sent+1], drafts...)
+	m.addSpan(st, s, tokens, len(drafts), frame.OutputSample)
+	st.flight.decodes++
+	st.flight.decodeRows += len(tokens)
+}
+
+// addChunks fills the step with prompts, one chunk a session, in turn.
+func (m *Machine) addChunks(st *step, decoding []*session) {
+	var filling []*session
+	waiting := 0 // rows
+	for _, s := range m.sessions {
+		if s.filling() {
+			filling = append(filling, s)
+			waiting += s.prompt - s.sent
+		}
+	}
+	if waiting == 0 {
+		return
+	}
+	left := m.chunkRows(st, decoding, waiting)
+	for _, s := range turn(filling) {
+		if left < 1 || !st.room() {
+			return
+		}
+		left -= m.addChunk(st, s, left, len(decoding) > 0)
+	}
+}
+
+// addChunk sends the next rows of a prompt, at most left, and returns how many.
+func (m *Machine) addChunk(st *step, s *session, left int, shared bool) int {
+	if !s.opened {
+		if m.free == 0 && !m.evict(st) {
+			return 0
+		}
+		m.open(st, s)
+	}
+	rows := min(s.prompt-s.sent, m.cfg.Chunk, st.rows)
+	switch n := s.schedule.Chunk; {
+	case s.schedule.Fixed && n == 0:
+		rows = min(rows, FixedChunk)
+	case n > 0:
+		rows = min(rows, n)
+	}
+	if !s.schedule.Fixed || shared {
+		rows = min(rows, left)
+	}
+	if rows = m.fit(st, s, rows); rows < 1 {
+		return 0
+	}
+	want := frame.OutputNone
+	if s.sent+rows == s.prompt {
+		want = s.output()
+	}
+	m.addSpan(st, s, s.ids[s.sent:s.sent+rows:s.sent+rows], 0, want)
+	st.flight.chunks = append(st.flight.chunks, chunk{session: s, end: s.sent})
+	return rows
 }
 
 // room reports whether the step can take one more span.
 func (st *step) room() bool {
-	return st.rows > 0 && len(st.frame.Spans) < frame.MaxSpans && len(st.frame.Ops) < frame.MaxOps
+	const opsEach = 4 // at most, besides evictions
+	return st.rows > 0 && len(st.frame.Spans) < frame.MaxSpans && len(st.frame.Ops) <= frame.MaxOps-opsEach
 }
 
-// fit returns how many of want rows the free pages allow a session.
-func (m *Machine) fit(s *session, want int) int {
-	held := pagesOf(s.sent)
-	return min(want, (held+m.free)*kv.PageTokens-s.sent)
-}
-
-// addSpan sends the session's next rows.
-func (m *Machine) addSpan(st *step, s *session, rows int, want frame.Output) {
-	if !s.opened {
-		st.frame.Ops = append(st.frame.Ops, frame.Op{Open: s.open})
-		s.opened = true
-	}
+// addSpan sends rows of a session, the last drafted of which are guesses.
+func (m *Machine) addSpan(st *step, s *session, tokens []int32, drafted int, want frame.Output) {
 	st.frame.Spans = append(st.frame.Spans, frame.Span{
 		Slot: s.open.Slot, Attempt: s.open.Attempt, Start: int32(s.sent),
-		Tokens: s.ids[s.sent : s.sent+rows : s.sent+rows], Output: want,
+		Tokens: tokens, Output: want, Drafted: uint8(drafted),
 	})
-	m.free -= pagesOf(s.sent+rows) - pagesOf(s.sent)
-	s.sent += rows
+	s.sent += len(tokens)
+	s.sure = s.sent - drafted
+	m.grow(s, s.sent)
 	if want != frame.OutputNone {
 		s.awaiting = true
-		st.flight.asks = append(st.flight.asks, s)
+		st.flight.asks = append(st.flight.asks, ask{session: s, drafts: tokens[len(tokens)-drafted:]})
 	}
-	st.rows -= rows
+	st.rows -= len(tokens)
+	m.served = max(m.served, s.turn)
+	s.turn += float64(len(tokens)) / s.weight()
+}
+
+// chunkRows returns how many rows of prompts a step may have, of which waiting
+// wait. While nobody decodes, they are cut so that the prompts are computed soonest.
+// Beside decode rows, they are kept to what the target leaves.
+func (m *Machine) chunkRows(st *step, decoding []*session, waiting int) int {
+	stages := m.cfg.Stages
+	decodes := m.cfg.Rows - st.rows
+	apart := m.linkBound(decodes)
+	switch {
+	case !m.adapts():
+		return st.rows
+	case !m.pace.known():
+		return min(st.rows, firstChunk)
+	case len(decoding) == 0 && !apart && len(m.flight) > stages:
+		return 0
+	case len(decoding) == 0:
+		limit := longest * float64(m.cfg.Target) / float64(stages)
+		most := max(minChunk, m.pace.fill(0, st.rows, limit, limit))
+		return min(st.rows, m.pace.cut(waiting, most))
+	case decodes > 0 && apart:
+		return 0
+	case decodes == 0 && !apart && len(m.flight) >= stages:
+		return 0 // the next decode step takes them along
+	}
+	// A step with decode rows may come behind others at each stage, and behind all
+	// that are in flight at one link.
+	target := m.target(decoding)
+	limit := target / float64(stages)
+	if decodes > 0 {
+		limit = max(limit, leastShare*m.pace.slowest(float64(decodes), (*curve).guess))
+	}
+	return max(1, m.pace.fill(decodes, st.rows, limit, target/float64(m.cfg.InFlight)))
+}
+
+const (
+	firstChunk = 32  // rows, while no step was measured
+	longest    = 4   // targets that a step may take while nobody decodes
+	leastShare = 1.5 // of the decode rows' own time: what a step with chunks may take at least
+	classShift = 4   // how many times shorter or longer the steps of other classes are
+)
+
+// linkBound reports whether chunks would keep the links busy for longer than the
+// stages: then a decode step goes without them, and overtakes them.
+func (m *Machine) linkBound(decodes int) bool {
+	with := float64(decodes + minChunk)
+	stage := m.pace.slowest(with, (*curve).guess) - m.pace.slowest(float64(decodes), (*curve).guess)
+	return m.pace.link(with)-m.pace.link(float64(decodes)) > stage
+}
+
+// target returns how long a step may take for those who wait for it.
+func (m *Machine) target(decoding []*session) float64 {
+	all := ClassThroughput
+	for _, s := range decoding {
+		switch {
+		case s.schedule.Class == ClassLatency:
+			return float64(m.cfg.Target) / classShift
+		case s.schedule.Class == ClassNormal:
+			all = ClassNormal
+		}
+	}
+	if all == ClassThroughput {
+		return float64(m.cfg.Target) * classShift
+	}
+	return float64(m.cfg.Target)
 }

@@ -24,6 +24,7 @@ func (e Returned) apply(m *Machine, out *Output) error {
 		if !c.session.ended {
 			out.Prefilled = append(out.Prefilled, Prefilled{
 				Slot: c.session.open.Slot, Attempt: c.session.open.Attempt, Done: c.end, Total: c.session.prompt,
+				Cached: c.session.cached,
 			})
 		}
 	}
@@ -32,15 +33,16 @@ func (e Returned) apply(m *Machine, out *Output) error {
 			return err
 		}
 	}
-	for _, s := range fl.asks {
-		if !s.ended && s.awaiting {
+	for _, a := range fl.asks {
+		if s := a.session; !s.ended && s.awaiting {
 			return fault("step %d sampled nothing for slot %d", fl.step, s.open.Slot)
 		}
 	}
 	m.flight = slices.Delete(m.flight, 0, 1)
-	if fl.lane >= 0 {
-		m.lanes[fl.lane].busy = 0
+	if fl.decodes > 0 {
+		m.decodes--
 	}
+	m.learn(&fl, r)
 	for _, s := range fl.closes {
 		m.slots[s.open.Slot] = nil
 		out.Closed = append(out.Closed, s.closed())
@@ -59,18 +61,25 @@ func (m *Machine) sampled(fl *flight, r *frame.Sampled) error {
 		m.end(s, ReasonFailed, r.Err)
 		return nil
 	}
-	switch {
-	case !s.awaiting || !slices.Contains(fl.asks, s):
+	i := slices.IndexFunc(fl.asks, func(a ask) bool { return a.session == s })
+	if !s.awaiting || i < 0 {
 		return fault("step %d sampled slot %d, which asked for nothing", fl.step, r.Slot)
+	}
+	drafts := fl.asks[i].drafts
+	switch {
 	case int(r.Position) != len(s.ids):
 		return fault("step %d sampled position %d of slot %d, expected %d", fl.step, r.Position, r.Slot, len(s.ids))
 	case s.open.Pooling != frame.PoolingNone && (len(r.IDs) != 0 || r.Finish == frame.FinishNone):
 		return fault("step %d sampled %d ids of slot %d, which wants an embedding", fl.step, len(r.IDs), r.Slot)
-	case s.open.Pooling == frame.PoolingNone && len(r.IDs) != 1:
-		return fault("step %d sampled %d ids of slot %d, expected one", fl.step, len(r.IDs), r.Slot)
+	case s.open.Pooling == frame.PoolingNone && len(r.IDs) == 0:
+		return fault("step %d sampled no id of slot %d", fl.step, r.Slot)
+	case len(r.IDs) > len(drafts)+1 || len(r.IDs) > 0 && !slices.Equal(r.IDs[:len(r.IDs)-1], drafts[:len(r.IDs)-1]):
+		return fault("step %d sampled ids %v of slot %d, guessed were %v", fl.step, r.IDs, r.Slot, drafts)
 	}
 	s.awaiting = false
 	s.ids = append(s.ids, r.IDs...)
+	s.accepted(len(drafts), max(0, len(r.IDs)-1))
+	m.stats.Accepted += max(0, len(r.IDs)-1)
 	switch {
 	case r.Finish != frame.FinishNone:
 		m.end(s, ReasonFinished, "")
@@ -78,4 +87,33 @@ func (m *Machine) sampled(fl *flight, r *frame.Sampled) error {
 		m.end(s, ReasonContext, "")
 	}
 	return nil
+}
+
+// accepted takes in how many guesses held.
+func (s *session) accepted(drafted, held int) {
+	if drafted > 0 {
+		s.sure += held
+		s.trust.note(drafted, held)
+	}
+}
+
+// learn notes what a step took.
+func (m *Machine) learn(fl *flight, r *frame.Result) {
+	if !m.adapts() {
+		return
+	}
+	m.pace.learn(fl, r, m.now)
+	if fl.decodes == 0 {
+		return
+	}
+	ids := 0
+	for i := range r.Sampled {
+		ids += len(r.Sampled[i].IDs)
+	}
+	each := float64(fl.decodeRows) / float64(fl.decodes) // rows a session, with its guesses
+	streams := len(m.decoding())
+	filling := slices.ContainsFunc(m.flight, func(f flight) bool { return len(f.chunks) > 0 })
+	m.lanes.observe(m.now, ids, streams, filling || len(fl.chunks) > 0, func(lanes int) float64 {
+		return m.pace.rate(max(1, streams), lanes, each)
+	})
 }

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -53,8 +54,9 @@ func TestScripts(t *testing.T) {
 }
 
 type script struct {
-	t *testing.T
-	m *Machine
+	t   *testing.T
+	m   *Machine
+	now time.Time
 }
 
 func (s *script) run(text string) string {
@@ -82,7 +84,7 @@ func (s *script) run(text string) string {
 					r.Result.Sampled = append(r.Result.Sampled, s.sampled(strings.Fields(lines[i+1])))
 				}
 			}
-			answer += describe(s.m.Step(ev))
+			answer += describe(s.m.Step(s.now, ev))
 		}
 		if len(lines) > 0 {
 			fmt.Fprintf(&out, "----\n%s", answer)
@@ -93,16 +95,18 @@ func (s *script) run(text string) string {
 }
 
 func (s *script) make(words []string) string {
-	cfg := Config{Epoch: 1}
+	cfg := Config{Epoch: 1, Stages: 1}
 	fields := map[string]*int{
 		"slots": &cfg.Slots, "pages": &cfg.Pages, "context": &cfg.Context, "rows": &cfg.Rows,
-		"chunk": &cfg.Chunk, "lanes": &cfg.Lanes, "flight": &cfg.InFlight,
+		"chunk": &cfg.Chunk, "lanes": &cfg.Lanes, "flight": &cfg.InFlight, "stages": &cfg.Stages,
+		"drafts": &cfg.Drafts, "cached": &cfg.Cached,
 	}
 	for _, w := range words {
 		key, value, _ := strings.Cut(w, "=")
 		*fields[key] = s.number(value)
 	}
 	var err error
+	s.now = time.UnixMilli(0)
 	if s.m, err = New(cfg); err != nil {
 		return fmt.Sprintf("%v\n", err)
 	}
@@ -137,7 +141,8 @@ func (s *script) event(words []string) Event {
 	case "halt":
 		return Halt{Slot: slot, Attempt: s.attempt(words[2])}
 	case "tick":
-		return Tick{NowMS: int64(s.number(words[1]))}
+		s.now = time.UnixMilli(int64(s.number(words[1])))
+		return Tick{}
 	case "result":
 		return Returned{&frame.Result{Epoch: 1, Step: uint64(s.number(words[1]))}}
 	}
@@ -204,11 +209,7 @@ func describe(out Output, err error) string {
 	for _, f := range out.Send {
 		fmt.Fprintf(&b, "step %d:", f.Step)
 		for _, op := range f.Ops {
-			if op.Open != nil {
-				fmt.Fprintf(&b, " open %d a%d;", op.Open.Slot, op.Open.Attempt)
-			} else {
-				fmt.Fprintf(&b, " close %d;", op.Close.Slot)
-			}
+			b.WriteString(describeOp(&op))
 		}
 		for _, sp := range f.Spans {
 			mark := ""
@@ -218,7 +219,7 @@ func describe(out Output, err error) string {
 			case frame.OutputPooled:
 				mark = "!"
 			}
-			fmt.Fprintf(&b, " %d@%d%v%s", sp.Slot, sp.Start, sp.Tokens, mark)
+			fmt.Fprintf(&b, " %d@%d%v%s", sp.Slot, sp.Start, sp.Tokens, guessed(&sp)+mark)
 		}
 		b.WriteString("\n")
 	}
@@ -226,4 +227,28 @@ func describe(out Output, err error) string {
 		return "-\n"
 	}
 	return strings.ReplaceAll(b.String(), " \n", "\n")
+}
+
+func describeOp(op *frame.Op) string {
+	switch {
+	case op.Open != nil:
+		return fmt.Sprintf(" open %d a%d;", op.Open.Slot, op.Open.Attempt)
+	case op.Adopt != nil:
+		return fmt.Sprintf(" adopt %d %d;", op.Adopt.Slot, op.Adopt.Tokens)
+	case op.Publish != nil:
+		return fmt.Sprintf(" publish %d %d;", op.Publish.Slot, op.Publish.Tokens)
+	case op.Truncate != nil:
+		return fmt.Sprintf(" truncate %d %d;", op.Truncate.Slot, op.Truncate.Len)
+	case op.Evict != nil:
+		return " evict;"
+	}
+	return fmt.Sprintf(" close %d;", op.Close.Slot)
+}
+
+// guessed says how many ids of a span are guesses.
+func guessed(sp *frame.Span) string {
+	if sp.Drafted == 0 {
+		return ""
+	}
+	return fmt.Sprintf("+%d", sp.Drafted)
 }

@@ -10,18 +10,37 @@ import (
 // session is one generation in its slot.
 type session struct {
 	open      *frame.Open
-	lane      int
+	schedule  Schedule
 	ids       []int32 // prompt and sampled ids: one per known position
 	prompt    int     // how many of ids were submitted
 	committed int
 	ahead     int
-	sent      int  // positions that steps have carried
-	awaiting  bool // a step that asks for its next id is in flight
-	opened    bool // a step has carried its Open
+	sent      int        // positions that the stages hold once they have all steps
+	sure      int        // of those, the first ones: no guesses
+	cached    int        // of those, adopted from a prefix
+	pages     []*page    // of the positions sent
+	names     [][32]byte // identities of the first pages, as far as they were needed
+	turn      float64    // rows it has had for its weight
+	awaiting  bool       // a step that asks for its next id is in flight
+	opened    bool       // a step has carried its Open
+	published bool       // its prompt has been
+	lookup    lookup
+	trust     trust
 	ended     bool
 	reason    Reason
 	detail    string
 }
+
+// weight is the session's share of what all want.
+func (s *session) weight() float64 {
+	if w := s.open.Weight; w > 0 {
+		return float64(w)
+	}
+	return 1
+}
+
+// maxWeight bounds how much more than another one session may have.
+const maxWeight = 1000
 
 // credit reports whether the session may sample one more id.
 func (s *session) credit() bool { return len(s.ids)+1-s.committed <= s.ahead }
@@ -71,32 +90,24 @@ func (e Submit) apply(m *Machine, _ *Output) error {
 		return refused("%d ids ahead of the commits", e.Ahead)
 	case len(o.History) > 0:
 		return refused("history is not submitted: it is chosen with a prefix")
-	case o.Weight != 0 && o.Weight != 1:
-		return refused("weight %v: all sessions have the same share", o.Weight)
+	case !(o.Weight >= 0 && o.Weight <= maxWeight):
+		return refused("weight %v, want 0 to %d", o.Weight, maxWeight)
+	case e.Chunk < 0 || e.Class > ClassThroughput:
+		return refused("chunks of %d rows in class %d", e.Chunk, e.Class)
 	case o.Adapter != "":
 		return refused("adapter %q: adapters are not loaded", o.Adapter)
 	case o.KV != (frame.KVClass{}):
 		return refused("a KV cache of %d bits: only the device's own precision is kept", o.KV.Bits)
 	}
 	s := &session{
-		open: o, lane: m.emptiestLane(), ahead: e.Ahead,
+		open: o, schedule: e.Schedule, ahead: e.Ahead,
 		ids: slices.Clone(e.Tokens), prompt: len(e.Tokens), committed: len(e.Tokens),
+		turn: m.served, trust: trust{rate: firstTrust},
 	}
-	m.lanes[s.lane].members++
 	m.slots[o.Slot] = s
 	m.sessions = append(m.sessions, s)
 	m.expire()
 	return nil
-}
-
-func (m *Machine) emptiestLane() int {
-	best := 0
-	for i := range m.lanes {
-		if m.lanes[i].members < m.lanes[best].members {
-			best = i
-		}
-	}
-	return best
 }
 
 // live returns the session of an attempt unless it has ended. Messages about
@@ -126,8 +137,7 @@ func (e Halt) apply(m *Machine, _ *Output) error {
 	return nil
 }
 
-func (e Tick) apply(m *Machine, _ *Output) error {
-	m.now = max(m.now, e.NowMS)
+func (Tick) apply(m *Machine, _ *Output) error {
 	m.expire()
 	return nil
 }
@@ -135,7 +145,7 @@ func (e Tick) apply(m *Machine, _ *Output) error {
 // expire ends the sessions whose deadline has passed.
 func (m *Machine) expire() {
 	for _, s := range slices.Clone(m.sessions) {
-		if d := s.open.DeadlineMS; d != 0 && d <= m.now {
+		if d := s.open.DeadlineMS; d != 0 && d <= m.now.UnixMilli() {
 			m.end(s, ReasonDeadline, "")
 		}
 	}
@@ -147,9 +157,5 @@ func (m *Machine) end(s *session, why Reason, detail string) {
 	s.ended, s.reason, s.detail = true, why, detail
 	i := slices.Index(m.sessions, s)
 	m.sessions = slices.Delete(m.sessions, i, i+1)
-	if m.nextFill > i {
-		m.nextFill-- // the turn stays with whom it was
-	}
-	m.lanes[s.lane].members--
 	m.ending = append(m.ending, s)
 }

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -14,9 +15,14 @@ import (
 )
 
 // next is the simulated model: the id that follows ids, a function of them and
-// of the seed alone.
+// of the seed alone. With even seeds it looks at the last two ids only: it repeats
+// itself, and guesses hold.
 func next(seed uint64, ids []int32) int32 {
 	h := fnv.New64a()
+	if seed%2 == 0 {
+		fmt.Fprint(h, seed, ids[max(0, len(ids)-2):])
+		return 10 + int32(h.Sum64()%3)
+	}
 	fmt.Fprint(h, seed, ids)
 	return int32(h.Sum64() % 50)
 }
@@ -71,25 +77,37 @@ func (s *stage) apply(f *frame.Frame) (*frame.Result, error) {
 		delete(s.ids, slot)
 	}
 	for _, o := range step.Opened {
-		s.open[o.Slot] = o
+		s.open[o.Slot], s.ids[o.Slot] = o, slices.Clone(o.History)
+	}
+	for i := range f.Ops {
+		if t := f.Ops[i].Truncate; t != nil {
+			s.ids[t.Slot] = s.ids[t.Slot][:t.Len]
+		}
 	}
 	r := &frame.Result{Epoch: f.Epoch, Pipeline: f.Pipeline, Step: f.Step}
+	r.Timings = []frame.Timing{{ComputeNS: uint64(1000 + 10*f.NumRows()), Rows: uint32(f.NumRows())}}
 	for i := range f.Spans {
 		sp := &f.Spans[i]
 		s.ids[sp.Slot] = append(s.ids[sp.Slot], sp.Tokens...)
 		if sp.Output == frame.OutputSample {
-			r.Sampled = append(r.Sampled, s.sample(sp.Slot))
+			r.Sampled = append(r.Sampled, s.sample(sp))
 		}
 	}
 	return r, nil
 }
 
-func (s *stage) sample(slot frame.Slot) frame.Sampled {
-	o, ids := s.open[slot], s.ids[slot]
-	id := next(o.Sampling.Seed, ids)
-	return frame.Sampled{
-		Slot: slot, Attempt: o.Attempt, Position: int32(len(ids)), IDs: []int32{id},
-		Finish: finish(id, len(ids)+1-int(o.AnswerStart), int(o.Sampling.MaxTokens)),
+// sample samples after a span's ids, and after its guesses as long as they hold.
+func (s *stage) sample(sp *frame.Span) frame.Sampled {
+	o, ids := s.open[sp.Slot], s.ids[sp.Slot]
+	at := len(ids) - int(sp.Drafted)
+	out := frame.Sampled{Slot: sp.Slot, Attempt: o.Attempt, Position: int32(at)}
+	for ; ; at++ {
+		id := next(o.Sampling.Seed, ids[:at])
+		out.IDs = append(out.IDs, id)
+		out.Finish = finish(id, at+1-int(o.AnswerStart), int(o.Sampling.MaxTokens))
+		if out.Finish != frame.FinishNone || at == len(ids) || ids[at] != id {
+			return out
+		}
 	}
 }
 
@@ -116,6 +134,7 @@ type world struct {
 	rng     *rand.Rand
 	m       *Machine
 	stages  []*stage
+	now     time.Time
 	hops    [][]*frame.Frame // hops[i] waits before stage i
 	results []*frame.Result  // to the driver
 	copies  []*frame.Result  // to the coordinator
@@ -126,7 +145,7 @@ type world struct {
 
 func (w *world) do(ev Event) {
 	w.t.Helper()
-	out, err := w.m.Step(ev)
+	out, err := w.m.Step(w.now, ev)
 	if err != nil {
 		w.t.Fatalf("%T: %v", ev, err)
 	}
@@ -154,32 +173,29 @@ func (w *world) do(ev Event) {
 	}
 }
 
-// checkFrame holds what may be in a step: no halted session, decode rows of one
-// lane, of which none is in flight.
+// checkFrame holds what may be in a step: no stopped session, nobody who has a
+// row that asks in flight, no more ids ahead than allowed.
 func (w *world) checkFrame(f *frame.Frame) {
-	lane := -1
 	for i := range f.Spans {
 		sp := &f.Spans[i]
 		c := w.bySlot[sp.Slot]
 		if c == nil || c.halted {
 			w.t.Fatalf("step %d has a row of slot %d, which is stopped", f.Step, sp.Slot)
 		}
-		s := w.m.slots[sp.Slot]
 		if int(sp.Start) < len(c.prompt) {
 			continue
 		}
-		if lane >= 0 && s.lane != lane {
-			w.t.Fatalf("step %d has decode rows of two lanes", f.Step)
-		}
-		lane = s.lane
-		if over := int(sp.Start) + 2 - s.committed; over > w.ahead {
+		if over := int(sp.Start) + len(sp.Tokens) + 1 - w.m.slots[sp.Slot].committed; over > w.ahead {
 			w.t.Fatalf("step %d samples %d ids ahead", f.Step, over)
 		}
-	}
-	for i := range w.m.flight {
-		if lane >= 0 && w.m.flight[i].step != f.Step && w.m.flight[i].lane == lane {
-			w.t.Fatalf("lane %d has decode rows in steps %d and %d", lane, w.m.flight[i].step, f.Step)
+		for j := range w.m.flight {
+			if fl := &w.m.flight[j]; fl.step != f.Step && slices.ContainsFunc(fl.asks, func(a ask) bool { return a.session == w.m.slots[sp.Slot] }) {
+				w.t.Fatalf("slot %d is asked in steps %d and %d", sp.Slot, fl.step, f.Step)
+			}
 		}
+	}
+	if w.m.decodes > w.cfg.Lanes {
+		w.t.Fatalf("%d steps with decode rows in flight, at most %d lanes", w.m.decodes, w.cfg.Lanes)
 	}
 }
 
@@ -210,6 +226,7 @@ func (w *world) advance() bool {
 	if len(can) == 0 {
 		return false
 	}
+	w.now = w.now.Add(time.Duration(w.rng.IntN(int(time.Millisecond))))
 	can[w.rng.IntN(len(can))]()
 	return true
 }
@@ -258,7 +275,11 @@ func (w *world) submit(slot frame.Slot) {
 	w.bySlot[slot] = c
 	o := &frame.Open{Slot: slot, Attempt: c.attempt, AnswerStart: int32(len(c.prompt))}
 	o.Sampling.Seed, o.Sampling.MaxTokens = c.seed, int32(c.most)
-	w.do(Submit{Open: o, Tokens: c.prompt, Ahead: w.ahead})
+	o.Weight = float32(w.rng.IntN(3))
+	o.PrefixSalt = []byte{byte(w.rng.IntN(2))}
+	w.do(Submit{Open: o, Tokens: c.prompt, Ahead: w.ahead, Schedule: Schedule{
+		Chunk: w.rng.IntN(2) * 16, Fixed: w.rng.IntN(4) == 0, NoDrafts: w.rng.IntN(4) == 0,
+	}})
 	w.maybeHalt(c)
 }
 
@@ -272,6 +293,10 @@ func drawWorld(t *rapid.T) *world {
 		Chunk:    rapid.IntRange(1, 80).Draw(t, "chunk"),
 		Lanes:    rapid.IntRange(1, 3).Draw(t, "lanes"),
 		InFlight: rapid.IntRange(1, stages+2).Draw(t, "in flight"),
+		Stages:   stages,
+		Drafts:   rapid.SampledFrom([]int{0, 1, 8}).Draw(t, "drafts"),
+		Cached:   rapid.SampledFrom([]int{0, 2, 64}).Draw(t, "cached"),
+		Target:   rapid.SampledFrom([]time.Duration{0, time.Millisecond}).Draw(t, "target"),
 	}
 	m, err := New(cfg)
 	if err != nil {
@@ -287,8 +312,12 @@ func drawWorld(t *rapid.T) *world {
 	}
 	for i := range rapid.IntRange(1, 12).Draw(t, "sessions") {
 		prompt := make([]int32, 1+w.rng.IntN(150))
+		common := 64 * w.rng.IntN(3) // with every other one
 		for j := range prompt {
-			prompt[j] = int32(w.rng.IntN(50))
+			prompt[j] = int32(i % 2)
+			if j >= common {
+				prompt[j] = int32(w.rng.IntN(50))
+			}
 		}
 		c := &client{attempt: uint32(i + 1), seed: w.rng.Uint64(), prompt: prompt, most: 1 + w.rng.IntN(30), haltAt: -1}
 		if w.rng.IntN(3) == 0 {
@@ -323,8 +352,8 @@ func TestSessionsAsIfAlone(t *testing.T) {
 			}
 		}
 		for i, s := range w.stages {
-			if s.log.Free() != w.cfg.Pages || w.m.free != w.cfg.Pages {
-				t.Fatalf("stage %d has %d pages free, driver %d", i, s.log.Free(), w.m.free)
+			if kept := w.m.Stats().Prefixes; s.log.Free() != w.m.free || w.m.free+kept != w.cfg.Pages || kept > w.cfg.Cached {
+				t.Fatalf("stage %d has %d pages free, driver %d and %d of prefixes", i, s.log.Free(), w.m.free, kept)
 			}
 		}
 	})

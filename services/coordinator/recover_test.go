@@ -1,0 +1,242 @@
+package coordinator
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
+	"github.com/shoal-llm/shoal/services/coordinator/generation"
+)
+
+// endless asks for an answer that is as long as it may be, and reads until it
+// has begun.
+func (r *rig) endless(prompt string) *answer {
+	r.t.Helper()
+	a := r.relay.ask(5, raw(prompt, 200))
+	a.until(tokenNumber(5))
+	return a
+}
+
+// whole reads an answer to its end and holds it against the prompt that it
+// repeats.
+func (a *answer) whole(prompt string) {
+	a.client.t.Helper()
+	a.credit(1000)
+	end := a.finish().GetComplete()
+	if want := strings.Repeat(prompt, 200)[:200]; a.text != want || end.GetFinishReason() != "length" {
+		a.client.t.Errorf("answer %q after %d tokens, %v", a.text, len(a.ids), a.terminal)
+	}
+}
+
+// phase accepts progress of a phase.
+func phase(name string) func(*pb.Event) bool {
+	return func(e *pb.Event) bool { return e.GetProgress().GetPhase() == name }
+}
+
+func TestAnswersOutliveAShard(t *testing.T) {
+	for name, kill := range map[string]func(*fakeShard){
+		"killed": func(f *fakeShard) { f.server.Stop() },
+		"silent": func(f *fakeShard) { close(f.mute) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, nil, "a", "b", "c")
+			before := r.report("ready", ready)
+			prompts := []string{"abc", "defgh", "ij"}
+			var answers []*answer
+			for _, p := range prompts {
+				answers = append(answers, r.endless(p))
+			}
+			kill(r.shards["b"])
+			for i, a := range answers {
+				a.until(phase("recovering"))
+				a.whole(prompts[i])
+			}
+			after := r.report("ready again", func(c *pb.ClusterResponse) bool {
+				return c.Ready && c.Epoch > before.Epoch && len(c.Models[0].Stages) == 2
+			})
+			if after.Totals.Failed != 0 || after.Totals.PromptTokens != 10 {
+				t.Errorf("totals %v", after.Totals)
+			}
+			for _, s := range r.wires.opened[len(prompts):] {
+				if n := int(s.Open.AnswerStart); s.Open.Attempt <= 3 || len(s.Tokens) < n+5 || s.Open.Sampling.Seed == 0 {
+					t.Errorf("submitted again: %v", s)
+				}
+			}
+			for _, a := range answers {
+				select {
+				case e := <-r.relay.box(a.number):
+					t.Errorf("after its terminal: %v", e)
+				default:
+				}
+			}
+		})
+	}
+}
+
+// An answer whose stop string and UTF-8 are cut in two by the loss is what it
+// would have been.
+func TestTextStateOutlivesAShard(t *testing.T) {
+	r := newRig(t, nil, "a", "b")
+	r.report("ready", ready)
+	text := "caf\u00e9 EN\u00e9 " + strings.Repeat("x", 2*generation.Ahead)
+	g := raw(text+"END$", 100)
+	g.Stop = []string{"END"}
+	a := r.relay.ask(4, g) // the first byte of é
+	a.until(tokenNumber(4))
+	r.shards["a"].server.Stop()
+	a.until(phase("recovering"))
+	a.credit(8) // half a stop string
+	a.until(tokenNumber(8))
+	r.startShard("c")
+	r.report("on c too", func(c *pb.ClusterResponse) bool { return c.Ready && len(c.Pipelines[0].Pipeline.Stages) == 2 })
+	a.credit(100)
+	if end := a.finish().GetComplete(); a.text != text || end.GetStopString() != "END" {
+		t.Errorf("text %q, %v", a.text, a.terminal)
+	}
+}
+
+func TestAnswerWaitsForShards(t *testing.T) {
+	r := newRig(t, nil, "a")
+	r.report("ready", ready)
+	a := r.endless("abc")
+	r.shards["a"].server.Stop()
+	a.until(phase("waiting"))
+	refused := r.relay.ask(1, raw("x", 1))
+	if e := refused.finish().GetError(); e.GetCode() != "no_capacity" {
+		t.Errorf("a new request: %v", refused.terminal)
+	}
+	r.startShard("b")
+	a.whole("abc")
+}
+
+func TestAnswerWaitsNotForEver(t *testing.T) {
+	r := newRig(t, func(c *Config, _ *wires) { c.MaxRecovery = 100 * time.Millisecond }, "a")
+	r.report("ready", ready)
+	a := r.endless("abc")
+	r.shards["a"].server.Stop()
+	if e := a.finish().GetError(); e.GetCode() != "shard_lost" || !e.GetRetryable() || !strings.Contains(e.GetMessage(), "needs 1 more shard") {
+		t.Errorf("%v", a.terminal)
+	}
+}
+
+// A session whose end was sampled needs no pipeline any more, only its reader.
+func TestSampledEndNeedsNoPipeline(t *testing.T) {
+	r := newRig(t, nil, "a")
+	r.report("ready", ready)
+	a := r.relay.ask(1, raw("short$", 50))
+	a.until(tokenNumber(1))
+	r.wires.wait(t, "the slot is closed", func() bool { return r.wires.closed[1] })
+	r.shards["a"].server.Stop()
+	r.report("nobody is there", func(c *pb.ClusterResponse) bool { return !c.Ready })
+	a.credit(50)
+	if a.finish(); a.text != "short" || a.terminal.GetComplete() == nil {
+		t.Errorf("%q, %v", a.text, a.terminal)
+	}
+}
+
+func TestAnotherClassIsSaidAloud(t *testing.T) {
+	r := newRig(t, nil, "a")
+	r.report("ready", ready)
+	a := r.endless("abc")
+	r.class = "other"
+	r.startShard("b")
+	r.shards["a"].server.Stop()
+	said := a.until(func(e *pb.Event) bool { return e.GetProgress().GetFingerprint() != "" }).GetProgress()
+	if said.Fingerprint == a.accepted.Fingerprint || len(said.Notes) != 1 {
+		t.Errorf("%v after %v", said, a.accepted.Fingerprint)
+	}
+	a.whole("abc")
+}
+
+// TestPoisonedRequest: a request that shards die of takes two of them, not all.
+func TestPoisonedRequest(t *testing.T) {
+	r := newRig(t, func(_ *Config, w *wires) { w.poison = '!' }, "a", "b", "c", "d")
+	r.report("ready", ready)
+	good := r.endless("abc")
+	bad := r.relay.ask(10, raw("bad!", 10))
+	if e := bad.finish().GetError(); e.GetCode() != "request_crashes_shards" || e.GetRetryable() {
+		t.Errorf("%v", bad.terminal)
+	}
+	good.whole("abc")
+	r.report("two are left", func(c *pb.ClusterResponse) bool { return c.Ready && len(c.Pipelines[0].Pipeline.Stages) == 2 })
+}
+
+// TestRestartedShardIsUsed: a node that comes back is used again, without an
+// answer being lost for it.
+func TestRestartedShardIsUsed(t *testing.T) {
+	r := newRig(t, func(c *Config, _ *wires) { c.Wishes.Steady = 50 * time.Millisecond }, "a", "b")
+	r.report("ready", ready)
+	a := r.endless("abcd")
+	r.shards["b"].server.Stop()
+	a.until(phase("recovering"))
+	r.startShard("c")
+	after := r.report("spread again", func(c *pb.ClusterResponse) bool {
+		return c.Ready && len(c.Pipelines) == 1 && len(c.Pipelines[0].Pipeline.Stages) == 2
+	})
+	if got := after.Models[0].Stages; !slices.Equal(got, []string{"a/0 [0..2) embed", "c/0 [2..4) head"}) {
+		t.Errorf("stages %v", got)
+	}
+	a.whole("abcd")
+}
+
+// TestDrainMovesAnswers empties node after node under answers: none is
+// interrupted, none differs.
+func TestDrainMovesAnswers(t *testing.T) {
+	r := newRig(t, nil, "a", "b", "c")
+	r.report("ready", ready)
+	prompts := []string{"abc", "defgh", "ij", "k"}
+	var answers []*answer
+	for _, p := range prompts {
+		answers = append(answers, r.endless(p))
+	}
+	for i, node := range []string{"c", "a"} {
+		r.drain(node, false)
+		r.report("drained "+node, func(c *pb.ClusterResponse) bool {
+			at := slices.IndexFunc(c.Nodes, func(n *pb.NodeInfo) bool { return n.Node == node })
+			return strings.HasSuffix(c.Nodes[at].Aside, "is drained") && len(c.Pipelines) == 1
+		})
+		for _, a := range answers {
+			a.credit(uint64(20 * (i + 1)))
+			a.until(tokenNumber(uint64(20 * (i + 1))))
+		}
+	}
+	if why := r.drain("b", false); !strings.Contains(why, "cannot be drained") {
+		t.Errorf("the last node: %q", why)
+	}
+	for i, a := range answers {
+		a.whole(prompts[i])
+	}
+	if after := r.report("all ended", func(c *pb.ClusterResponse) bool { return c.Running == 0 }); after.Totals.Failed > 0 || after.Pipelines[0].FreePages != after.Pipeline.Pages {
+		t.Errorf("%v", after)
+	}
+}
+
+// TestReplicas: sessions are dealt to both pipelines, and those of one do not
+// notice that the other is lost.
+func TestReplicas(t *testing.T) {
+	r := newRig(t, func(c *Config, _ *wires) { c.Place, c.Wishes.Slots = onePerNode, 3 }, "a", "b")
+	r.report("ready", func(c *pb.ClusterResponse) bool { return len(c.Pipelines) == 2 && c.Pipelines[1].State == "ready" })
+	var answers []*answer
+	for range 4 {
+		answers = append(answers, r.endless("xyz"))
+	}
+	info := r.report("dealt", func(c *pb.ClusterResponse) bool { return c.Running == 4 })
+	if info.Pipelines[0].Running != 2 || info.Pipelines[1].Running != 2 {
+		t.Fatalf("dealt %v", info.Pipelines)
+	}
+	r.shards["b"].server.Stop()
+	moved := 0
+	for _, a := range answers {
+		if a.accepted.Route[0] == "b/0 [0..4) embed head" {
+			moved++
+			a.until(phase("recovering"))
+		}
+		a.whole("xyz")
+	}
+	if n := len(r.wires.opened); moved != 2 || n != 6 {
+		t.Errorf("%d of 4 answers began on b, %d submissions", moved, n)
+	}
+}

@@ -1,0 +1,11 @@
+package shard
+
+import "github.com/shoal-llm/shoal/internal/library"
+
+// NewModel describes an open model file.
+func NewModel(m *library.Model) *Model {
+	return &Model{
+		Arch: m.Arch, Spec: m.Spec, Source: m.Source, Digest: m.Digest, Bytes: m.Bytes, Close: m.Close,
+		Spelling: m.Spelling,
+	}
+}

@@ -1,0 +1,152 @@
+package shard
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+
+	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
+)
+
+// speedsFile holds what was measured on this machine, in the state directory.
+const speedsFile = "speeds.json"
+
+// speeds is what is known of this node's devices. It outlives the process: a
+// device with the same name, threads and kernels need not be measured again. Its
+// methods may be called from any goroutine.
+type speeds struct {
+	path    string // empty: it is not kept
+	kernels string
+
+	mu    sync.Mutex
+	known map[string]*deviceSpeed // guarded by mu; by device
+	dirty bool                    // guarded by mu; changed since it was written
+}
+
+// deviceSpeed is what the file holds of a device. Times are seconds, rates bytes
+// a second.
+type deviceSpeed struct {
+	Pass      float64               `json:"pass"`
+	Bandwidth float64               `json:"bandwidth"`
+	Shapes    map[string]shapeSpeed `json:"shapes"`
+}
+
+type shapeSpeed struct {
+	Fixed float64 `json:"fixed"`
+	Row   float64 `json:"row"`
+	Key   float64 `json:"key"`
+}
+
+// openSpeeds reads what was kept in dir; empty keeps nothing. A file that cannot
+// be read is as good as none: everything can be measured again.
+func openSpeeds(dir, kernels string) (*speeds, error) {
+	s := &speeds{kernels: kernels, known: map[string]*deviceSpeed{}}
+	if dir == "" {
+		return s, nil
+	}
+	s.path = filepath.Join(dir, speedsFile)
+	b, err := os.ReadFile(s.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return s, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(b, &s.known)
+	}
+	if err != nil {
+		s.known = map[string]*deviceSpeed{}
+		return s, fmt.Errorf("read measured speeds: %w", err)
+	}
+	return s, nil
+}
+
+// key names a device by everything that its speed depends on.
+func (s *speeds) key(d *device) string {
+	info := d.be.Info()
+	return fmt.Sprintf("%s %s, %d threads, %s, kernels %s", info.Kind, info.Name, info.Threads, info.Class, s.kernels)
+}
+
+// device returns what is known of d, to be filled in. The caller holds mu.
+func (s *speeds) device(d *device) *deviceSpeed {
+	k := s.key(d)
+	if s.known[k] == nil {
+		s.known[k] = &deviceSpeed{}
+	}
+	if s.known[k].Shapes == nil {
+		s.known[k].Shapes = map[string]shapeSpeed{}
+	}
+	return s.known[k]
+}
+
+// knows reports whether a shape was measured on d.
+func (s *speeds) knows(d *device, shape string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, ok := s.device(d).Shapes[shape]
+	return ok
+}
+
+// set notes a shape's speed, and what any step costs; 0 leaves that as it is.
+func (s *speeds) set(d *device, shape string, pass float64, v *pb.ShapeSpeed) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	k := s.device(d)
+	k.Shapes[shape] = shapeSpeed{v.Fixed, v.Row, v.Key}
+	if pass > 0 {
+		k.Pass = pass
+	}
+	s.dirty = true
+}
+
+func (s *speeds) bandwidth(d *device) float64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.device(d).Bandwidth
+}
+
+func (s *speeds) setBandwidth(d *device, rate float64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.device(d).Bandwidth, s.dirty = rate, true
+}
+
+// of tells what is known of d and parts.
+func (s *speeds) of(d *device, parts []*pb.MeasurePart) *pb.DeviceSpeed {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	k := s.device(d)
+	out := &pb.DeviceSpeed{Device: uint32(d.index), PassSeconds: k.Pass, TurnSeconds: k.Pass, Bandwidth: k.Bandwidth}
+	for _, p := range parts {
+		if v, ok := k.Shapes[p.GetShape()]; ok {
+			out.Shapes = append(out.Shapes, &pb.ShapeSpeed{Shape: p.GetShape(), Fixed: v.Fixed, Row: v.Row, Key: v.Key})
+		}
+	}
+	return out
+}
+
+// save writes the file whole, or leaves it as it is.
+func (s *speeds) save() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.path == "" || !s.dirty {
+		return nil
+	}
+	b, err := json.MarshalIndent(s.known, "", " ")
+	if err == nil {
+		err = os.MkdirAll(filepath.Dir(s.path), 0o755)
+	}
+	if err == nil {
+		err = os.WriteFile(s.path+".new", append(b, '\n'), 0o644)
+	}
+	if err == nil {
+		err = os.Rename(s.path+".new", s.path)
+	}
+	if err != nil {
+		return fmt.Errorf("keep measured speeds: %w", err)
+	}
+	s.dirty = false
+	return nil
+}
