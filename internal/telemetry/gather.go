@@ -23,8 +23,14 @@ type gathered struct {
 	hopBytes  int64
 	running   int64
 	waiting   int64
-	counted   bool // running and waiting were set
+	counted   bool                        // running and waiting were set
+	kv        map[string]pages            // by stage
+	members   func() (alive, refused int) // nil: nobody counts
+	at        [1]metric.RecordOption      // of record
 }
+
+// pages are those of a stage's KV cache.
+type pages struct{ used, capacity int64 }
 
 // sampleKind says which histograms a sample is for.
 type sampleKind uint8
@@ -57,14 +63,16 @@ func (t *Telemetry) sample(s sample) {
 // record puts the samples into their histograms. The caller holds the lock.
 func (t *Telemetry) record() {
 	in := &t.instruments
+	at := t.gathered.at[:] // of its own for each call, a list would be allocated
 	for _, s := range t.gathered.samples {
 		switch s.kind {
 		case stageSample:
-			at := t.labels.of(label{stage: s.stage})
-			in.stageDuration.Record(background, s.took.Seconds(), at)
-			in.stageRows.Record(background, int64(s.rows), at)
+			at[0] = t.labels.of(label{stage: s.stage})
+			in.stageDuration.Record(background, s.took.Seconds(), at...)
+			in.stageRows.Record(background, int64(s.rows), at...)
 		case waitSample:
-			in.stageWait.Record(background, s.took.Seconds(), t.labels.of(label{stage: s.stage}))
+			at[0] = t.labels.of(label{stage: s.stage})
+			in.stageWait.Record(background, s.took.Seconds(), at...)
 		case hopSample:
 			in.hopDuration.Record(background, s.took.Seconds())
 		}
@@ -90,6 +98,16 @@ func (t *Telemetry) collect(_ context.Context, to metric.Observer) error {
 	if g.counted {
 		to.ObserveInt64(in.sessions, g.running, t.labels.of(label{state: "running"}))
 		to.ObserveInt64(in.sessions, g.waiting, t.labels.of(label{state: "waiting"}))
+	}
+	for stage, p := range g.kv {
+		at := t.labels.of(label{stage: stage})
+		to.ObserveInt64(in.kvUsed, p.used, at)
+		to.ObserveInt64(in.kvCapacity, p.capacity, at)
+	}
+	if g.members != nil {
+		alive, refused := g.members()
+		to.ObserveInt64(in.members, int64(alive), t.labels.of(label{state: "alive"}))
+		to.ObserveInt64(in.members, int64(refused), t.labels.of(label{state: "refused"}))
 	}
 	return nil
 }

@@ -20,12 +20,12 @@ type instruments struct {
 	kvEvictions, loadBytes    metric.Int64Counter
 	inputTokens, outputTokens metric.Int64Counter
 
-	kvUsed, kvCapacity   metric.Int64Gauge
-	shardLayers, members metric.Int64Gauge
+	shardLayers metric.Int64Gauge
 
 	// Of what is gathered:
 	tokensPrompt, tokensGenerated, hopBytes metric.Int64ObservableCounter
-	sessions                                metric.Int64ObservableGauge
+	sessions, members                       metric.Int64ObservableGauge
+	kvUsed, kvCapacity                      metric.Int64ObservableGauge
 }
 
 func newInstruments(m metric.Meter) (instruments, error) {
@@ -53,10 +53,10 @@ func newInstruments(m metric.Meter) (instruments, error) {
 		hopBytes:        b.observedCounter(metricHopBytes, "By", "Bytes of frames sent."),
 		sessions:        b.observedGauge(metricSessions, "{session}", "Sessions of a pipeline."),
 
-		kvUsed:      b.gauge(metricKVUsed, "{page}", "Cache pages in use."),
-		kvCapacity:  b.gauge(metricKVCapacity, "{page}", "Cache pages there are."),
+		kvUsed:      b.observedGauge(metricKVUsed, "{page}", "Cache pages in use."),
+		kvCapacity:  b.observedGauge(metricKVCapacity, "{page}", "Cache pages there are."),
 		shardLayers: b.gauge(metricShardLayers, "{layer}", "Layers that this node holds."),
-		members:     b.gauge(metricMembers, "{node}", "Nodes that gossip knows."),
+		members:     b.observedGauge(metricMembers, "{node}", "Nodes that gossip knows."),
 	}
 	if newTokenNames() {
 		in.inputTokens = b.counter(metricInputTokens, "{token}", "Tokens taken in.")

@@ -29,9 +29,7 @@ const (
 	SpanPrefill  = "prefill"  // prompt to first token
 	SpanDecode   = "decode"   // first to last token
 	SpanStep     = "step"     // one batch through the pipeline
-	SpanStage    = "stage"    // one stage of a step
-	SpanHop      = "hop"      // one frame between two stages
-	SpanSample   = "sample"   // logits to ids
+	SpanStage    = "stage"    // one stage's part of a step
 )
 
 // Metrics of the conventions.
@@ -84,15 +82,15 @@ const (
 	attrTopP          = attribute.Key("gen_ai.request.top_p")
 	attrSeed          = attribute.Key("gen_ai.request.seed")
 	attrResponseID    = attribute.Key("gen_ai.response.id")
+	attrResponseModel = attribute.Key("gen_ai.response.model")
 	attrFinishReasons = attribute.Key("gen_ai.response.finish_reasons")
 	attrInputTokens   = attribute.Key("gen_ai.usage.input_tokens")
 	attrOutputTokens  = attribute.Key("gen_ai.usage.output_tokens")
-	attrConversation  = attribute.Key("gen_ai.conversation.id")
 	attrPipeline      = attribute.Key("shoal.pipeline")
 	attrEpoch         = attribute.Key("shoal.epoch")
 	attrStep          = attribute.Key("shoal.step")
 	attrRows          = attribute.Key("shoal.rows")
-	attrBytes         = attribute.Key("shoal.bytes")
+	attrWait          = attribute.Key("shoal.wait")
 	attrNode          = attribute.Key("shoal.node")
 	attrFirstLayer    = attribute.Key("shoal.layer.first")
 	attrEndLayer      = attribute.Key("shoal.layer.end")

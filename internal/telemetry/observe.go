@@ -99,9 +99,13 @@ func (t *Telemetry) ObserveHop(n int, d time.Duration) {
 
 // SetKV tells how many cache pages a stage uses and has.
 func (t *Telemetry) SetKV(stage string, used, capacity int) {
-	at := t.labels.of(label{stage: stage})
-	t.instruments.kvUsed.Record(background, int64(used), at)
-	t.instruments.kvCapacity.Record(background, int64(capacity), at)
+	g := &t.gathered
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.kv == nil {
+		g.kv = map[string]pages{}
+	}
+	g.kv[stage] = pages{int64(used), int64(capacity)}
 }
 
 // AddKVEvictions counts cache pages that were dropped to make room.
@@ -129,10 +133,14 @@ func (t *Telemetry) ObserveLoad(model string, n int64, d time.Duration) {
 	t.instruments.loadDuration.Record(background, d.Seconds(), at)
 }
 
-// SetMembers tells how many nodes gossip knows and how many it refused.
-func (t *Telemetry) SetMembers(alive, refused int) {
-	t.instruments.members.Record(background, int64(alive), t.labels.of(label{state: "alive"}))
-	t.instruments.members.Record(background, int64(refused), t.labels.of(label{state: "refused"}))
+// WatchMembers makes count, which is called from any goroutine, tell how many
+// nodes gossip knows and how many it refused, whenever the metrics are read. Of
+// several in one process the last is asked.
+func (t *Telemetry) WatchMembers(count func() (alive, refused int)) {
+	g := &t.gathered
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.members = count
 }
 
 // label is one combination of attribute values; empty ones are left out.

@@ -3,6 +3,8 @@ package telemetry
 import (
 	"context"
 	"fmt"
+	"strings"
+	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
@@ -16,12 +18,11 @@ const maxLinks = 32
 // Request describes a request for its span. Zero values are left out.
 // No text of a user goes into a span.
 type Request struct {
-	Op, Model    string // for example Chat, "tiny"
-	MaxTokens    int
-	Temperature  *float64
-	TopP         *float64
-	Seed         *uint64
-	Conversation string // an id that the client gave
+	Op, Model   string // for example Chat, "tiny"
+	MaxTokens   int
+	Temperature *float64
+	TopP        *float64
+	Seed        *uint64
 }
 
 // Step describes a step for its span.
@@ -40,7 +41,10 @@ type Span struct{ span trace.Span }
 // ctx holds (see Extract) if it holds one.
 func (t *Telemetry) StartRequest(ctx context.Context, r Request) (context.Context, Span) {
 	attrs := []attribute.KeyValue{
-		attrOperation.String(r.Op), attrProvider.String(providerName), attrModel.String(r.Model),
+		attrOperation.String(r.Op), attrProvider.String(providerName),
+	}
+	if r.Model != "" {
+		attrs = append(attrs, attrModel.String(r.Model))
 	}
 	if r.MaxTokens > 0 {
 		attrs = append(attrs, attrMaxTokens.Int(r.MaxTokens))
@@ -54,18 +58,23 @@ func (t *Telemetry) StartRequest(ctx context.Context, r Request) (context.Contex
 	if r.Seed != nil {
 		attrs = append(attrs, attrSeed.Int64(int64(*r.Seed)))
 	}
-	if r.Conversation != "" {
-		attrs = append(attrs, attrConversation.String(r.Conversation))
-	}
-	ctx, span := t.tracer.Start(ctx, r.Op+" "+r.Model,
+	ctx, span := t.tracer.Start(ctx, strings.TrimSpace(r.Op+" "+r.Model),
 		trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(attrs...))
 	return ctx, Span{span}
 }
 
+// StepSpan is the span of a step. Either End or EndWith must be called once.
+type StepSpan struct {
+	Span
+	tracer trace.Tracer
+	began  time.Time
+}
+
 // StartStep opens the span of a step in its driver. A step serves many
 // requests, so it is a trace of its own that links to theirs.
-func (t *Telemetry) StartStep(ctx context.Context, s Step) (context.Context, Span) {
-	options := []trace.SpanStartOption{trace.WithNewRoot(), trace.WithAttributes(
+func (t *Telemetry) StartStep(ctx context.Context, s Step) StepSpan {
+	began := time.Now()
+	options := []trace.SpanStartOption{trace.WithNewRoot(), trace.WithTimestamp(began), trace.WithAttributes(
 		attrPipeline.Int64(int64(s.Pipeline)), attrEpoch.Int64(int64(s.Epoch)),
 		attrStep.Int64(int64(s.Step)), attrRows.Int(s.Rows),
 	)}
@@ -74,23 +83,43 @@ func (t *Telemetry) StartStep(ctx context.Context, s Step) (context.Context, Spa
 			options = append(options, trace.WithLinks(link))
 		}
 	}
-	ctx, span := t.tracer.Start(ctx, SpanStep, options...)
-	return ctx, Span{span}
+	_, span := t.tracer.Start(ctx, SpanStep, options...)
+	return StepSpan{Span{span}, t.tracer, began}
 }
 
-// StartStage opens the span of one stage's part of a step: layers first to end
-// (exclusive) on node.
-func (t *Telemetry) StartStage(ctx context.Context, node string, first, end int) (context.Context, Span) {
-	ctx, span := t.tracer.Start(ctx, fmt.Sprintf("%s %s [%d..%d)", SpanStage, node, first, end),
-		trace.WithAttributes(attrNode.String(node), attrFirstLayer.Int(first), attrEndLayer.Int(end)))
-	return ctx, Span{span}
+// StagePart is what one stage did of a step, by its own clock.
+type StagePart struct {
+	Node       string
+	First, End int           // layers [First, End)
+	Rows       int           // that it computed
+	Wait       time.Duration // of the frame for the device
+	Compute    time.Duration
 }
 
-// StartHop opens the span of a frame of n bytes on its way to node.
-func (t *Telemetry) StartHop(ctx context.Context, node string, n int) (context.Context, Span) {
-	ctx, span := t.tracer.Start(ctx, SpanHop, trace.WithSpanKind(trace.SpanKindProducer),
-		trace.WithAttributes(attrNode.String(node), attrBytes.Int(n)))
-	return ctx, Span{span}
+// EndWith closes the span of a step, with a span below it for each stage's
+// computation. Stages are on machines with clocks of their own, so their lengths
+// are measured and their places are not: they stand in order, and what nobody
+// waited or computed, which is the time of the hops, is shared out evenly
+// between them.
+func (s StepSpan) EndWith(parts []StagePart) {
+	end := time.Now()
+	hops := end.Sub(s.began)
+	for _, p := range parts {
+		hops -= p.Wait + p.Compute
+	}
+	hop := max(0, hops) / time.Duration(max(1, len(parts)))
+	ctx, at := trace.ContextWithSpan(context.Background(), s.span), s.began
+	for _, p := range parts {
+		at = at.Add(p.Wait)
+		_, part := s.tracer.Start(ctx, fmt.Sprintf("%s %s [%d..%d)", SpanStage, p.Node, p.First, p.End),
+			trace.WithTimestamp(at), trace.WithAttributes(
+				attrNode.String(p.Node), attrFirstLayer.Int(p.First), attrEndLayer.Int(p.End),
+				attrRows.Int(p.Rows), attrWait.Float64(p.Wait.Seconds())))
+		at = at.Add(p.Compute)
+		part.End(trace.WithTimestamp(at))
+		at = at.Add(hop)
+	}
+	s.span.End(trace.WithTimestamp(end))
 }
 
 // Start opens a span with one of the names of this package.
@@ -99,9 +128,9 @@ func (t *Telemetry) Start(ctx context.Context, name string) (context.Context, Sp
 	return ctx, Span{span}
 }
 
-// Answer notes what a request's answer was.
-func (s Span) Answer(id, finishReason string, input, output int) {
-	s.span.SetAttributes(attrResponseID.String(id), attrFinishReasons.StringSlice([]string{finishReason}),
+// Answer notes what a request's answer was, and which model gave it.
+func (s Span) Answer(id, model, finishReason string, input, output int) {
+	s.span.SetAttributes(attrResponseID.String(id), attrResponseModel.String(model), attrFinishReasons.StringSlice([]string{finishReason}),
 		attrInputTokens.Int(input), attrOutputTokens.Int(output))
 }
 

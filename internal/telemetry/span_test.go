@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"testing"
+	"time"
 
 	metricnoop "go.opentelemetry.io/otel/metric/noop"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
@@ -27,7 +28,7 @@ func TestSpansOfARequest(t *testing.T) {
 	ctx, request := tel.StartRequest(context.Background(), Request{Op: Chat, Model: "tiny", MaxTokens: 9, Temperature: &zero, Seed: &seed})
 	_, queue := tel.Start(ctx, SpanQueue)
 	queue.End()
-	request.Answer("chat-1", "length", 12, 9)
+	request.Answer("chat-1", "tiny-q8", "length", 12, 9)
 	request.Fail("deadline")
 	request.End()
 	spans := recorder.Ended()
@@ -43,7 +44,7 @@ func TestSpansOfARequest(t *testing.T) {
 	want := map[string]string{
 		"gen_ai.operation.name": "chat", "gen_ai.provider.name": "shoal", "gen_ai.request.model": "tiny",
 		"gen_ai.request.max_tokens": "9", "gen_ai.request.temperature": "0", "gen_ai.request.seed": "7",
-		"gen_ai.response.id": "chat-1", "gen_ai.response.finish_reasons": `["length"]`,
+		"gen_ai.response.id": "chat-1", "gen_ai.response.model": "tiny-q8", "gen_ai.response.finish_reasons": `["length"]`,
 		"gen_ai.usage.input_tokens": "12", "gen_ai.usage.output_tokens": "9", "error.type": "deadline",
 	}
 	got := map[string]string{}
@@ -62,16 +63,23 @@ func TestStepLinksItsRequests(t *testing.T) {
 	for range 2 * maxLinks {
 		parents = append(parents, Inject(ctx))
 	}
-	stepCtx, step := tel.StartStep(ctx, Step{Pipeline: 1, Epoch: 2, Step: 3, Rows: 4, Requests: parents})
-	_, stage := tel.StartStage(stepCtx, "nas", 4, 8)
-	stage.End()
-	_, hop := tel.StartHop(stepCtx, "desk", 4096)
-	hop.End()
-	step.End()
+	step := tel.StartStep(ctx, Step{Pipeline: 1, Epoch: 2, Step: 3, Rows: 4, Requests: parents})
+	step.EndWith([]StagePart{
+		{Node: "desk", First: 0, End: 4, Rows: 4, Wait: time.Millisecond, Compute: 2 * time.Millisecond},
+		{Node: "nas", First: 4, End: 8, Rows: 4, Compute: 5 * time.Millisecond},
+	})
 	request.End()
 	spans := recorder.Ended()
-	if spans[0].Name() != "stage nas [4..8)" || spans[1].Name() != "hop" || spans[2].Name() != "step" {
+	if spans[0].Name() != "stage desk [0..4)" || spans[1].Name() != "stage nas [4..8)" || spans[2].Name() != "step" {
 		t.Fatalf("spans %v", spans)
+	}
+	for i, want := range []time.Duration{2 * time.Millisecond, 5 * time.Millisecond} {
+		if took := spans[i].EndTime().Sub(spans[i].StartTime()); took != want {
+			t.Errorf("%s took %v, want %v", spans[i].Name(), took, want)
+		}
+	}
+	if wait := spans[0].StartTime().Sub(spans[2].StartTime()); wait != time.Millisecond || spans[1].StartTime().Before(spans[0].EndTime()) {
+		t.Errorf("the first stage began after %v, the second at %v after %v", wait, spans[1].StartTime(), spans[0].EndTime())
 	}
 	if n := len(spans[2].Links()); n != maxLinks-1 {
 		t.Errorf("%d links, want %d (one of the first %d is junk)", n, maxLinks-1, maxLinks)

@@ -85,7 +85,8 @@ func TestMetricsText(t *testing.T) {
 	tel.SetSessions(4, 5)
 	tel.SetLayers("tiny", 6)
 	tel.ObserveLoad("tiny", 1000, time.Second)
-	tel.SetMembers(3, 1)
+	tel.WatchMembers(func() (int, int) { return 9, 9 })
+	tel.WatchMembers(func() (int, int) { return 3, 1 })
 	const op = `gen_ai_operation_name="chat",gen_ai_provider_name="shoal",gen_ai_request_model="tiny"`
 	wantLines(t, scrape(t, tel),
 		`gen_ai_server_time_to_first_token_seconds_bucket{`+op+`,le="0.02"} 0`,
@@ -215,10 +216,10 @@ func run(t *testing.T) {
 	if TraceID(ctx) == "" {
 		t.Error("a request without a trace id")
 	}
-	span.Answer("id", "stop", 1, 2)
+	span.Answer("id", "tiny", "stop", 1, 2)
 	span.Fail("shard_lost")
 	span.End()
-	_, step := tel.StartStep(t.Context(), Step{Rows: 2, Requests: []string{Inject(ctx), "junk"}})
+	step := tel.StartStep(t.Context(), Step{Rows: 2, Requests: []string{Inject(ctx), "junk"}})
 	step.End()
 	if err := stop(t.Context()); err != nil {
 		t.Fatal(err)
