@@ -15,6 +15,30 @@ help: ## this list
 build: ## bin/shoal for this machine
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/shoal ./cmd/shoal
 
+.PHONY: gpu
+gpu: ## bin/shoal-gpu, which drives GPUs: needs a C compiler, and at run time a driver for Vulkan, Metal or DirectX 12
+	CGO_ENABLED=1 $(GO) build -trimpath -ldflags "-s -w" -o bin/shoal-gpu ./cmd/shoal-gpu
+
+# A device that plays a GPU on the CPU: Mesa's Vulkan driver (Debian: mesa-vulkan-drivers).
+SOFTWARE_GPU ?= llvmpipe
+
+.PHONY: gpu-test
+gpu-test: gpu ## the GPU engine on Mesa's software Vulkan: operations, models, self-test, read-backs
+	@bin/shoal-gpu adapters | grep -q '"$(SOFTWARE_GPU)' || { echo "no Vulkan driver plays a GPU here: install mesa-vulkan-drivers"; exit 1; }
+	CGO_ENABLED=1 $(GO) test ./pkg/compute/webgpu/...
+	bin/shoal-gpu self-test --device $(SOFTWARE_GPU)
+	bin/shoal-gpu soak-readback --device $(SOFTWARE_GPU) --count 5000
+	bin/shoal-gpu bench nano --device $(SOFTWARE_GPU) --prefill 64 --decode 16 --runs 1
+
+.PHONY: gpu-faults
+gpu-faults: ## 100 faults of GPU processes in the middle of answers; SHOAL_TEST_GPU names real devices, else the CPU plays them
+	CGO_ENABLED=1 $(GO) build -trimpath -tags gputest -ldflags "-s -w" -o bin/shoal-gpu-faults ./cmd/shoal-gpu
+	SHOAL_GPU_FAULTS=$(or $(FAULTS),100) $(GO) test -count=1 -timeout 60m -run '^TestGPUs$$' -v ./internal/systemtest
+
+.PHONY: bench-gpu
+bench-gpu: gpu ## prefill, decode, operations, stages in two processes, read-backs on a GPU, into docs/measurements/webgpu.json
+	bench/gpu.sh docs/measurements/webgpu.json
+
 .PHONY: cross
 cross: ## check that shoal builds for Linux, macOS and Windows on amd64 and arm64
 	@for os in linux darwin windows; do for arch in amd64 arm64; do \
@@ -32,8 +56,8 @@ TEST_ARM64  = GOARCH=arm64 CGO_ENABLED=0 $(GO) test -exec
 
 .PHONY: test-arm64
 test-arm64: ## the arm64 kernels and the class's bits, emulated
-	$(TEST_ARM64) "$(QEMU_ARM64) -cpu max" ./pkg/quant/... ./pkg/compute/cpu/vec
-	$(TEST_ARM64) "$(QEMU_ARM64) -cpu max" -run 'TestOneClass|TestClassFingerprints' ./pkg/compute/cpu
+	$(TEST_ARM64) "$(QEMU_ARM64) -cpu max" ./pkg/quant/... ./pkg/compute/cpu/vec ./pkg/compute/cpu/floatmode
+	$(TEST_ARM64) "$(QEMU_ARM64) -cpu max" -run 'TestOneClass|TestClassFingerprints|TestWrongFloatMode' ./pkg/compute/cpu
 	$(TEST_ARM64) "$(QEMU_ARM64) -cpu max" -run TestClassHashes ./pkg/model/llama
 	$(TEST_ARM64) "$(QEMU_ARM64) -cpu cortex-a57" -run TestClassFingerprints ./pkg/compute/cpu
 

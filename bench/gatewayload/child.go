@@ -33,6 +33,7 @@ type usage struct {
 	Goroutines int
 	Files      int // descriptors
 	Heap       uint64
+	Stacks     uint64
 	Collected  uint32 // garbage collections
 
 	// Of the paced coordinator, since it was last asked: how late frames left.
@@ -72,7 +73,7 @@ func ownUsage() (usage, error) {
 		RSS:        pages * int64(os.Getpagesize()),
 		Goroutines: runtime.NumGoroutine(),
 		Files:      len(files) - 1, // that of the listing itself
-		Heap:       m.HeapAlloc, Collected: m.NumGC,
+		Heap:       m.HeapAlloc, Stacks: m.StackInuse, Collected: m.NumGC,
 	}, nil
 }
 

@@ -38,3 +38,15 @@ func TestBucketsCoverAllValues(t *testing.T) {
 		}
 	}
 }
+
+// One window that something else disturbed does not decide a comparison.
+func TestMedianP99ForgetsABlip(t *testing.T) {
+	quiet, blip := window{}, window{}
+	for range 200 {
+		quiet.latency.add(time.Millisecond)
+		blip.latency.add(time.Second)
+	}
+	if got := medianP99([]window{quiet, blip, quiet}); got != time.Millisecond {
+		t.Errorf("the median is %v", got)
+	}
+}

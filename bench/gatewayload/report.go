@@ -71,8 +71,8 @@ func (v *window) print(name string) {
 func (r *report) steady(sc scenario, v window, baseline usage) {
 	v.print(sc.name)
 	kib := float64(v.gateway.RSS-baseline.RSS) / 1024 / float64(sc.streams)
-	fmt.Printf("%-12s %.1f KiB resident a stream (%d MiB, heap %d MiB), %.2f goroutines a stream\n", "",
-		kib, v.gateway.RSS>>20, v.gateway.Heap>>20, float64(v.gateway.Goroutines-baseline.Goroutines)/float64(sc.streams))
+	fmt.Printf("%-12s %.1f KiB resident a stream (%d MiB, heap %d MiB, stacks %d MiB), %.2f goroutines a stream\n", "",
+		kib, v.gateway.RSS>>20, v.gateway.Heap>>20, v.gateway.Stacks>>20, float64(v.gateway.Goroutines-baseline.Goroutines)/float64(sc.streams))
 	p50, p99 := ms(v.latency.quantile(.5)), ms(v.latency.quantile(.99))
 	switch sc.name {
 	case "ws_5k":
@@ -89,13 +89,27 @@ func (r *report) steady(sc scenario, v window, baseline usage) {
 	}
 }
 
-func (r *report) stalled(sc scenario, before, after window, count int) {
-	before.print(sc.name)
-	after.print("  with stalls")
-	a, b := before.latency.quantile(.99), after.latency.quantile(.99)
-	kib := float64(after.gateway.RSS-before.gateway.RSS) / 1024 / float64(count)
-	fmt.Printf("%-12s %d stalled: p99 of the others %.2f → %.2f ms, %.1f KiB resident for each of them\n", "", count, ms(a), ms(b), kib)
+// stalled compares the windows in which all read with those in which some did
+// not, by the median of their p99.
+func (r *report) stalled(reading, stalling []window, count int) {
+	a, b := medianP99(reading), medianP99(stalling)
+	last, end := reading[len(reading)-1], stalling[len(stalling)-1]
+	last.print("stalled")
+	end.print("  with stalls")
+	kib := float64(end.gateway.RSS-last.gateway.RSS) / 1024 / float64(count)
+	fmt.Printf("%-12s %d stalled: median p99 of the others %.2f → %.2f ms (%d and %d windows of %v), %.1f KiB resident for each of them\n",
+		"", count, ms(a), ms(b), len(reading), len(stalling), last.length.Round(time.Millisecond), kib)
 	r.add("stalled_p99_ratio", float64(b)/float64(max(a, 1)), "×")
+}
+
+// medianP99 is the median of the windows' 99th percentiles.
+func medianP99(list []window) time.Duration {
+	var all []time.Duration
+	for i := range list {
+		all = append(all, list[i].latency.quantile(.99))
+	}
+	slices.Sort(all)
+	return all[len(all)/2]
 }
 
 func (r *report) churn(sc scenario, u usage, length time.Duration, opened, whole int, before, after usage) {

@@ -192,9 +192,12 @@ func (b *bench) arrive(n int, f func(i int) error) error {
 // endless is more tokens than any stream gets before it is told to finish.
 const endless = 1 << 20
 
-// fill opens n clients and lets each ask; afterwards all of them stream.
+// fill opens n more clients and lets each ask; afterwards all of them stream.
 // prompt and receive buffer may differ by client.
 func (b *bench) fill(k kind, n int, prompt func(i int) (text string, group, buffer int)) error {
+	var opened, first int
+	b.crowd.do(func() { opened, first = b.crowd.opened+n, b.crowd.first+n })
+	before := len(b.clients)
 	err := b.arrive(n, func(i int) error {
 		text, group, buffer := prompt(i)
 		c := &client{kind: k, prompt: text, tokens: endless, group: group}
@@ -202,13 +205,13 @@ func (b *bench) fill(k kind, n int, prompt func(i int) (text string, group, buff
 		return b.crowd.open(c, buffer)
 	})
 	if err == nil {
-		err = b.until("open sockets", func() bool { return b.crowd.opened == n })
+		err = b.until("open sockets", func() bool { return b.crowd.opened == opened })
 	}
 	if err == nil && k == webSocket {
-		err = b.arrive(n, func(i int) error { return b.crowd.ask(b.clients[i]) })
+		err = b.arrive(n, func(i int) error { return b.crowd.ask(b.clients[before+i]) })
 	}
 	if err == nil {
-		err = b.until("first tokens", func() bool { return b.crowd.first == n })
+		err = b.until("first tokens", func() bool { return b.crowd.first == first })
 	}
 	return err
 }
@@ -230,7 +233,8 @@ func (b *bench) measure(d time.Duration) (window, error) {
 	if err != nil {
 		return window{}, err
 	}
-	if _, err := b.feeder.usage(); err != nil { // begins its counts
+	feeder, err := b.feeder.usage() // begins its counts
+	if err != nil {
 		return window{}, err
 	}
 	own, err := ownUsage()
@@ -256,6 +260,7 @@ func (b *bench) measure(d time.Duration) (window, error) {
 	}
 	end, err := ownUsage()
 	v.gateway.CPU -= before.CPU
+	v.feeder.CPU -= feeder.CPU
 	v.garbage = v.gateway.Collected - before.Collected
 	v.generator = end.CPU - own.CPU
 	return v, err
@@ -323,72 +328,6 @@ func steady(s settings, r *report, sc scenario) (err error) {
 	}
 	r.steady(sc, v, b.baseline)
 	return b.finish(sc.streams)
-}
-
-// Of the clients of stalled, one in ten gets long tokens into a small buffer,
-// and stops reading.
-const (
-	stalledShare  = 10
-	stalledPad    = 512 // bytes
-	stalledBuffer = 4096
-	stalledWindow = 25 * time.Second // their sockets fill, and the gateway gives up
-)
-
-// stalled measures what the others notice of clients that read nothing.
-func stalled(s settings, r *report, sc scenario) (err error) {
-	b, err := setUp(s, roleCoordinator)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, b.tearDown()) }()
-	err = b.fill(sc.kind, sc.streams, func(i int) (string, int, int) {
-		if i%stalledShare == 0 {
-			return fmt.Sprintf("%d %d", sc.rate, stalledPad), 1, stalledBuffer
-		}
-		return fmt.Sprintf("%d 0", sc.rate), 0, 0
-	})
-	if err != nil {
-		return err
-	}
-	time.Sleep(settle)
-	before, err := b.measure(s.window)
-	if err != nil {
-		return err
-	}
-	count := 0
-	b.crowd.do(func() {
-		for _, c := range b.clients {
-			if c.group == 1 && err == nil {
-				err = b.crowd.stall(c)
-				count++
-			}
-		}
-	})
-	if err != nil {
-		return err
-	}
-	after, err := b.measure(max(s.window, stalledWindow))
-	if err != nil {
-		return err
-	}
-	r.stalled(sc, before, after, count)
-	if err := b.awaitFiles(before.gateway.Files - count); err != nil {
-		return fmt.Errorf("wait for the gateway to give up %d stalled clients: %w", count, err)
-	}
-	return b.finish(sc.streams - count)
-}
-
-// awaitFiles waits until the gateway holds no more descriptors than that.
-func (b *bench) awaitFiles(most int) error {
-	for end := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
-		u, err := b.gateway.usage()
-		if err != nil || u.Files <= most {
-			return err
-		}
-		if time.Now().After(end) {
-			return fmt.Errorf("it holds %d descriptors, want %d", u.Files, most)
-		}
-	}
 }
 
 // Clients of churn ask for a few tokens; half of them leave in the middle.

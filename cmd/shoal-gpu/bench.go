@@ -26,7 +26,7 @@ type benchOptions struct {
 	stages int
 	runs   int
 	ops    bool
-	limits limits
+	limits profile.Limits
 	save   saving
 	// Of llama.cpp on the same device, to compare with; 0 is none.
 	baseDecode, basePrefill float64
@@ -61,13 +61,14 @@ shown.`,
 	f.IntVar(&o.stages, "stages", 1, "stages to split the model into, on the one device")
 	f.IntVar(&o.runs, "runs", 5, "runs of each; the median counts")
 	f.BoolVar(&o.ops, "ops", false, "show what each operation takes")
-	f.Float64Var(&o.limits.gbps, "peak-gbps", 0, "the device's memory bandwidth in GB/s, for the table of --ops")
-	f.Float64Var(&o.limits.tflops, "peak-tflops", 0, "the device's float32 arithmetic in TFLOP/s, for the same")
+	f.Float64Var(&o.limits.GBps, "peak-gbps", 0, "the device's memory bandwidth in GB/s, for the table of --ops")
+	f.Float64Var(&o.limits.TFLOPS, "peak-tflops", 0, "the device's float32 arithmetic in TFLOP/s, for the same")
 	f.StringVar(&o.save.file, "save", "", "JSON file of figures to merge the results into")
 	f.StringVar(&o.save.label, "label", "", "beginning of the figures' names (default from the device's name)")
 	f.StringVar(&o.save.command, "command", "make bench-gpu", "how to repeat the figures")
 	f.Float64Var(&o.baseDecode, "baseline-decode", 0, "tokens a second to compare decode with")
 	f.Float64Var(&o.basePrefill, "baseline-prefill", 0, "tokens a second to compare prefill with")
+	c.AddCommand(newBenchPair(d))
 	return c
 }
 
@@ -199,9 +200,9 @@ func (o *benchOptions) profile(ctx context.Context, out io.Writer, be compute.Ba
 		decode = p.Ops()
 	}
 	fmt.Fprintf(out, "\nOperations of a prompt of %d:\n", w.prefill)
-	printOps(out, prefill, w.streams, o.limits)
+	profile.Print(out, prefill, w.streams, o.limits)
 	fmt.Fprintf(out, "\nOperations of a decode step:\n")
-	printOps(out, decode, w.decode, o.limits)
+	profile.Print(out, decode, w.decode, o.limits)
 	fmt.Fprintf(out, "Unprofiled, a decode step takes %v.\n", step.Round(time.Microsecond))
 	return nil
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -13,6 +14,15 @@ import (
 	"github.com/shoal-llm/shoal/pkg/compute"
 	"github.com/shoal-llm/shoal/pkg/compute/cpu"
 )
+
+// TestMain is also the program itself, as a benchmark starts it, with devices that
+// are played.
+func TestMain(m *testing.M) {
+	if len(os.Args) == 2 && os.Args[1] == "serve" {
+		os.Exit(run(context.Background(), played(), os.Args[1:]))
+	}
+	os.Exit(m.Run())
+}
 
 // played is a driver whose devices are the CPU.
 func played() driver {
@@ -96,6 +106,24 @@ func TestBench(t *testing.T) {
 	}
 	if _, err := command(t, "bench", filepath.Join(os.TempDir(), "absent.gguf")); err == nil || !strings.Contains(err.Error(), "synthetic") {
 		t.Errorf("an absent model: %v", err)
+	}
+}
+
+// TestPair measures two processes with a stage each against one.
+func TestPair(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "figures.json")
+	out, err := command(t, "bench", "pair", "nano", "--prefill=20", "--decode=40", "--runs=1", "--streams=1,2", "--label=x", "--save="+file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	figures, err := measure.Load(file)
+	if err != nil || len(figures) != 2 || !strings.Contains(out, "2 streams: one stage") {
+		t.Fatalf("%v: %+v\n%s", err, figures, out)
+	}
+	for i, name := range []string{"x_two_stage_ratio", "x_two_stage_ratio_2streams"} {
+		if f := figures[i]; f.Name != name || f.Value <= 0 || f.Ratio != f.Value/f.Baseline {
+			t.Errorf("%+v, want %s", f, name)
+		}
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/shoal-llm/shoal/internal/library"
 	"github.com/shoal-llm/shoal/internal/measure"
+	"github.com/shoal-llm/shoal/pkg/compute"
 	"github.com/shoal-llm/shoal/pkg/engine"
 	"github.com/shoal-llm/shoal/pkg/frame"
 	"github.com/shoal-llm/shoal/pkg/model"
@@ -28,7 +29,7 @@ const (
 
 func newBench() *cobra.Command {
 	c := &cobra.Command{Use: "bench", Short: "Measure this machine"}
-	c.AddCommand(newBenchModel(), newBenchPerplexity(), newBenchCPU())
+	c.AddCommand(newBenchModel(), newBenchPerplexity(), newBenchCPU(), newBenchGPU())
 	return c
 }
 
@@ -38,6 +39,7 @@ type benchOptions struct {
 	save   string
 	stages []int
 	runs   int
+	ops    bool
 	device deviceOptions
 }
 
@@ -57,6 +59,7 @@ interleaved; the median is shown.`,
 	f.StringVar(&o.save, "save", "", "JSON file of figures to merge the results into")
 	f.IntSliceVar(&o.stages, "stages", []int{1, 2}, "numbers of stages to measure")
 	f.IntVar(&o.runs, "runs", 5, "runs of each")
+	f.BoolVar(&o.ops, "ops", false, "show what each operation takes, timed by itself")
 	o.device.flags(f)
 	return c
 }
@@ -67,6 +70,7 @@ type benchCase struct {
 	model           *library.Model
 	pipeline        *engine.Local
 	prefill, decode []float64 // tokens a second
+	first           func()    // called at the first token; may be nil
 }
 
 func (o *benchOptions) run(c *cobra.Command, names []string) error {
@@ -79,12 +83,14 @@ func (o *benchOptions) run(c *cobra.Command, names []string) error {
 	}
 	defer be.Close()
 	var cases []*benchCase
+	var models []*library.Model
 	for _, name := range names {
 		m, err := library.Library{Dir: o.models}.Open(name)
 		if err != nil {
 			return err
 		}
 		defer m.Close()
+		models = append(models, m)
 		for _, n := range o.stages {
 			bc, err := o.load(m, n)
 			if err != nil {
@@ -101,7 +107,15 @@ func (o *benchOptions) run(c *cobra.Command, names []string) error {
 			}
 		}
 	}
-	return o.report(c, cases, fmt.Sprintf("%s, %d threads", be.Info().Name, be.Info().Threads))
+	if err := o.report(c, cases, fmt.Sprintf("%s, %d threads", be.Info().Name, be.Info().Threads)); err != nil || !o.ops {
+		return err
+	}
+	for _, m := range models {
+		if err := o.printOps(c.Context(), c.OutOrStdout(), m); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // load splits a model over n stages, all on a device of their own as `shoal up`
@@ -114,6 +128,15 @@ func (o *benchOptions) load(m *library.Model, n int) (*benchCase, error) {
 	if err != nil {
 		return nil, err
 	}
+	stages, err := openBenchStages(be, m, n)
+	if err != nil {
+		return nil, err
+	}
+	return &benchCase{name: fmt.Sprintf("%s_%dstage", m.Name, n), model: m, pipeline: engine.NewLocal(stages...)}, nil
+}
+
+// openBenchStages splits a model over n stages on a device.
+func openBenchStages(be compute.Backend, m *library.Model, n int) ([]*engine.Stage, error) {
 	context := min(benchPrefill+benchDecode+64, m.Spec.Context)
 	var stages []*engine.Stage
 	for i := range n {
@@ -128,7 +151,7 @@ func (o *benchOptions) load(m *library.Model, n int) (*benchCase, error) {
 		}
 		stages = append(stages, st)
 	}
-	return &benchCase{name: fmt.Sprintf("%s_%dstage", m.Name, n), model: m, pipeline: engine.NewLocal(stages...)}, nil
+	return stages, nil
 }
 
 // measure runs a prefill and a decode once.
@@ -146,6 +169,9 @@ func (b *benchCase) measure(ctx context.Context) error {
 			return err
 		}
 		if n == 0 {
+			if b.first != nil {
+				b.first()
+			}
 			first = time.Now()
 		}
 		n += len(s.IDs)

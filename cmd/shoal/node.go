@@ -97,7 +97,7 @@ func newNode(ctx context.Context, log *slog.Logger, secret pki.Secret, o nodeOpt
 		if err != nil {
 			return nil, fmt.Errorf("name this node: %w; give --node-id", err)
 		}
-		o.id = strings.ToLower(strings.SplitN(host, ".", 2)[0]) + "-" + string(role)
+		o.id = nodeName(host, role)
 	}
 	id, err := pki.New(secret, pki.Node{ID: o.id, Roles: []pki.Role{role}})
 	if err != nil {
@@ -119,6 +119,11 @@ func newNode(ctx context.Context, log *slog.Logger, secret pki.Secret, o nodeOpt
 		ip = reachableIP(l.Addr())
 	}
 	return &node{log: log.With("node", o.id), identity: id, listener: l, ip: ip, tel: tel, stopTel: stop}, nil
+}
+
+// nodeName is what a node is called that nobody has named.
+func nodeName(host string, role pki.Role) string {
+	return strings.ToLower(strings.SplitN(host, ".", 2)[0]) + "-" + string(role)
 }
 
 // loadSecret reads the cluster secret that the flags name.

@@ -25,10 +25,11 @@ var layers = [][]string{
 // wired packages are chosen at the top and handed down as values. Each names
 // who may import it besides its own tests and folder.
 var wired = map[string][]string{
-	"pkg/compute/cpu":   {"cmd/shoal"},
-	"pkg/model/archs":   {"internal/library"},
-	"pkg/quant/formats": {"internal/library", "cmd/shoal", "pkg/gguf"},
-	"models/tiny":       {"internal/library"},
+	"pkg/compute/cpu":    {"cmd/shoal", "cmd/shoal-gpu"},
+	"pkg/compute/webgpu": {"cmd/shoal-gpu"},
+	"pkg/model/archs":    {"internal/library"},
+	"pkg/quant/formats":  {"internal/library", "internal/synthetic", "cmd/shoal", "cmd/shoal-gpu", "pkg/gguf"},
+	"models/tiny":        {"internal/library"},
 }
 
 func layerOf(pkg string) (int, string) {
@@ -69,7 +70,7 @@ var homes = map[string]string{
 	"github.com/hashicorp/memberlist": "internal/cluster",
 	"github.com/coder/websocket":      "services/gateway",
 	"github.com/ardanlabs/jinja":      "pkg/template",
-	"github.com/spf13/cobra":          "cmd/shoal",
+	"github.com/spf13/cobra":          "cmd",
 	"github.com/knadh/koanf":          "cmd/shoal",
 	"github.com/mmcloughlin/avo":      "internal/p16gen",
 	"go.opentelemetry.io/":            "internal/telemetry",

@@ -17,9 +17,10 @@ var backends = []string{"cpu", "webgpu"}
 // homeless lists the places that may name architectures, formats or backends
 // besides their own folders, with the reason.
 var homeless = map[string]string{
-	"pkg/model/archs":   "the list of architectures",
-	"pkg/quant/formats": "the list of formats",
-	"cmd/shoal":         "the list of backends",
+	"pkg/model/archs":    "the list of architectures",
+	"pkg/quant/formats":  "the list of formats",
+	"cmd/shoal":          "the list of backends",
+	"internal/synthetic": "models that are made up have an architecture and a format",
 }
 
 // TestNamesStayInTheirFolders keeps the promise that a new architecture, format

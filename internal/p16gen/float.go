@@ -26,6 +26,7 @@ func (f Float) Generate() {
 			f.generate(l, T)
 		}
 	}
+	f.generate(avx512, quant.WideTile)
 	Generate()
 }
 
@@ -88,6 +89,8 @@ func (f Float) strides(groupBytes reg.GPVirtual, groups int) []reg.GPVirtual {
 func (f Float) passes(k *kernel, label string, groups int, strides []reg.GPVirtual) {
 	tokens := 4
 	switch {
+	case k.T == quant.WideTile:
+		tokens = 8
 	case k.level == avx512:
 		tokens = 12
 	case k.T == 12:

@@ -33,6 +33,12 @@ type Int8 struct {
 	// Dot512 and Dot256 load constants and return the code of one block, which
 	// leaves the exact integer dot product of each cell in Block.Sum.
 	Dot512, Dot256 func() func(*Block)
+
+	// Unpack loads constants and returns the code that unpacks one block, for AMX.
+	// Halves says that it leaves float32 scales of the halves of the block in
+	// Block.Halves. Without it, wide tiles have an AVX-512 kernel.
+	Unpack func() func(*Block, Put)
+	Halves bool
 }
 
 // Block is a block of weights and activations inside a pass.
@@ -44,6 +50,7 @@ type Block struct {
 	// half of the lanes with AVX2, for all with AVX-512.
 	Factor [2]reg.VecVirtual // float32
 	Mins   [2]reg.VecVirtual // int16 pairs, for columns 0..15 and 16..31
+	Halves [2]reg.VecVirtual // float32 scales of columns 0..15 and 16..31 (AMX)
 
 	w Mem // the packed bytes
 	a reg.Register
@@ -97,6 +104,11 @@ func (f Int8) Generate() {
 	for _, T := range quant.TileTokens {
 		f.generate(avx512, T, f.Dot512)
 	}
+	if f.Unpack == nil {
+		f.generate(avx512, quant.WideTile, f.Dot512)
+	} else {
+		f.wide().generate()
+	}
 	Generate()
 }
 
@@ -121,6 +133,8 @@ func (f Int8) generate(l level, T int, setup func() func(*Block)) {
 // passes gives a register to each cell, beside the format's own needs.
 func (f Int8) passes(l level, T int) [][]Cell {
 	switch {
+	case l == avx512 && T == quant.WideTile:
+		return passes(l, T, min(quant.WideTile/2, orElse(f.Tokens512, 8)), 1, 1)
 	case l == avx512:
 		return passes(l, T, orElse(f.Tokens512, 12), 1, 1)
 	case T == 1:

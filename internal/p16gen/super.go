@@ -18,8 +18,9 @@ type Super struct {
 	Name  string
 	Block int // bytes of a packed block: 16 rows of 32 columns, without scales
 
-	// Dot512 and Dot256 are those of Int8.
+	// Dot512, Dot256 and Unpack are those of Int8.
 	Dot512, Dot256 func() func(*Block)
+	Unpack         func() func(*Block, Put)
 }
 
 // Generate writes the kernels of all levels and tile widths.
@@ -30,6 +31,7 @@ func (f Super) Generate() {
 	for _, T := range quant.TileTokens {
 		f.generate(avx512, T, f.Dot512)
 	}
+	f.wide().generate()
 	Generate()
 }
 
@@ -127,13 +129,7 @@ func (s superHead) codes(minimum int) Mem {
 // acc = fma(isum, dw·da, acc), then acc = fma(−mw, ds, acc), where dw and mw, a
 // factor times a code, are exact.
 func (s superHead) scale512(b *Block, acc []reg.VecVirtual) {
-	var w [2]reg.VecVirtual // dw, mw
-	for i := range w {
-		w[i] = ZMM()
-		VPMOVZXBD(s.codes(i), w[i])
-		VCVTDQ2PS(w[i], w[i])
-		VMULPS(s.factors[i], w[i], w[i])
-	}
+	w := s.weights512()
 	for i, sum := range b.Sum {
 		d := ZMM()
 		VCVTDQ2PS(sum, sum)
@@ -141,6 +137,17 @@ func (s superHead) scale512(b *Block, acc []reg.VecVirtual) {
 		VFMADD231PS(sum, d, acc[i])
 		VFNMADD231PS_BCST(b.scaleSum(i), w[1], acc[i])
 	}
+}
+
+// weights512 returns dw and mw of the block.
+func (s superHead) weights512() (w [2]reg.VecVirtual) {
+	for i := range w {
+		w[i] = ZMM()
+		VPMOVZXBD(s.codes(i), w[i])
+		VCVTDQ2PS(w[i], w[i])
+		VMULPS(s.factors[i], w[i], w[i])
+	}
+	return w
 }
 
 // scale256 is scale512 for half the lanes a cell.

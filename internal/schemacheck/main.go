@@ -181,7 +181,8 @@ func (c *check) answerAll(count int) error {
 			if s.Err != "" {
 				return fmt.Errorf("schema %s: %s", a.schema, s.Err)
 			}
-			a.ids, a.next = append(a.ids, s.IDs...), s.IDs
+			a.ids = append(a.ids, s.IDs...)
+			a.next = a.ids[len(a.ids)-len(s.IDs):] // s is lent
 			if s.Finish == frame.FinishNone {
 				continue
 			}

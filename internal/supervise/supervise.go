@@ -43,7 +43,7 @@ const DefaultPatience = 2 * time.Minute
 
 // DefaultBackoff returns the default of Config.Backoff.
 func DefaultBackoff() Backoff {
-	return Backoff{Min: 100 * time.Millisecond, Max: 30 * time.Second, Settled: 30 * time.Second}
+	return Backoff{Min: 100 * time.Millisecond, Max: 10 * time.Second, Settled: 10 * time.Second}
 }
 
 // Run keeps the children running until ctx ends. Then all of them have ended.

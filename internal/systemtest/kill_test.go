@@ -33,24 +33,139 @@ func longMessage(i int) object {
 	return m
 }
 
-// TestKilledShard kills each shard while answers are being given. Every client
-// hears of it, once and in time, and the next requests are answered by those
-// that are left.
+// endlessChat asks for an answer of longTokens tokens at a temperature: the
+// tokens that end an answer are forbidden.
+func endlessChat(temperature float64, seed int) object {
+	return chat(longPrompt, object{
+		"temperature": temperature, "seed": seed, "max_tokens": longTokens,
+		"logit_bias": object{"0": -100, "2": -100},
+	})
+}
+
+// request is one client's: by an event stream, or by a socket.
+type request struct {
+	name    string
+	chat    object // of the stream; nil for a socket
+	message object
+}
+
+// longRequests are what clients ask while shards are killed, at a temperature of
+// zero and others.
+func longRequests() []request {
+	return []request{
+		{name: "greedy", chat: endlessChat(0, 1)},
+		{name: "temperature 0.8", chat: endlessChat(0.8, 7)},
+		{name: "temperature 0.8, another seed", chat: endlessChat(0.8, 8)},
+		{name: "socket", message: longMessage(0)},
+	}
+}
+
+// run reads the answer to its end and calls each for every token.
+func (r request) run(ctx context.Context, t *testing.T, c client, each func()) (string, error) {
+	if r.chat == nil {
+		text, end, err := c.dial(ctx, t).ask(ctx, r.message, each)
+		if err == nil && end.Type != "complete" {
+			err = fmt.Errorf("it ends with %+v", end)
+		}
+		return text, err
+	}
+	s, err := c.stream(ctx, r.chat, func(ch chunk) error {
+		if len(ch.Choices) == 1 && ch.Choices[0].Delta.Content != "" {
+			each()
+		}
+		return nil
+	})
+	if err == nil && (s.done != 1 || s.finished != 1 || len(s.errors) > 0) {
+		err = fmt.Errorf("it ends with %d finish reasons, %d [DONE] and errors %v", s.finished, s.done, s.errors)
+	}
+	return s.text, err
+}
+
+// ask sends a request and reads its answer.
+func (s *socket) ask(ctx context.Context, m object, each func()) (string, message, error) {
+	if err := s.send(ctx, m); err != nil {
+		return "", message{}, err
+	}
+	return s.answer(ctx, func(message) error { each(); return nil })
+}
+
+// undisturbed are the texts of requests that nobody disturbs.
+func undisturbed(ctx context.Context, t *testing.T, c *system, requests []request) map[string]string {
+	t.Helper()
+	out := map[string]string{}
+	for _, r := range requests {
+		text, err := r.run(ctx, t, c.client(), func() {})
+		if err != nil || text == "" {
+			t.Fatalf("%s, undisturbed: %v", r.name, err)
+		}
+		out[r.name] = text
+	}
+	return out
+}
+
+// checkUndisturbed runs requests at once, does harm when each has some tokens,
+// and wants every client to see the text that it would have seen without.
+func checkUndisturbed(ctx context.Context, t *testing.T, c *system, requests []request, want map[string]string, harm func()) {
+	t.Helper()
+	const some = 40 // tokens
+	var begun, ended sync.WaitGroup
+	for _, r := range requests {
+		begun.Add(1)
+		started := sync.OnceFunc(begun.Done)
+		ended.Go(func() {
+			defer started() // also when it failed before
+			tokens, last, gap := 0, time.Now(), time.Duration(0)
+			text, err := r.run(ctx, t, c.client(), func() {
+				if tokens++; tokens == some {
+					started()
+				}
+				if now := time.Now(); tokens > 1 {
+					gap = max(gap, now.Sub(last))
+				}
+				last = time.Now()
+			})
+			if err != nil || text != want[r.name] {
+				t.Errorf("%s: %v; after %d tokens the text is\n%q, want\n%q", r.name, err, tokens, text, want[r.name])
+			}
+			t.Logf("%s: the longest pause was %v", r.name, gap.Round(time.Millisecond))
+		})
+	}
+	begun.Wait()
+	harm()
+	ended.Wait()
+}
+
+// TestKilledShard kills each shard of three while answers are given, then one of
+// the two that are left. No client notices more than a pause.
 func TestKilledShard(t *testing.T) {
-	for _, victim := range shards {
+	requests := longRequests()
+	for i, victim := range shards {
 		t.Run(victim, func(t *testing.T) {
 			ctx := within(t, time.Minute)
 			c := startCluster(ctx, t)
-			want := solo(ctx, t, prompts[0])
-			checkKill(ctx, t, c, victim)
-			checkAnswered(ctx, t, c, "by the survivors", want)
-			c.waitHealthy(ctx, t, "coordinator", "gateway")
-			checkStages(ctx, t, c, slices.DeleteFunc(slices.Clone(shards), func(s string) bool { return s == victim }))
-			c.start(t, victim)
-			c.waitHealthy(ctx, t, services...)
-			checkAnswered(ctx, t, c, "after the restart", want)
+			want := undisturbed(ctx, t, c, requests)
+			checkUndisturbed(ctx, t, c, requests, want, c.nodes[victim].kill)
+			left := slices.DeleteFunc(slices.Clone(shards), func(s string) bool { return s == victim })
+			checkStages(ctx, t, c, left)
+			checkUndisturbed(ctx, t, c, requests, want, c.nodes[left[i%2]].kill)
+			checkStages(ctx, t, c, []string{left[1-i%2]})
 		})
 	}
+}
+
+// TestShardComesBack kills shards and starts them again under answers: they are
+// used again, and no client notices.
+func TestShardComesBack(t *testing.T) {
+	requests := longRequests()
+	ctx := within(t, time.Minute)
+	c := startCluster(ctx, t)
+	want := undisturbed(ctx, t, c, requests)
+	checkUndisturbed(ctx, t, c, requests, want, func() {
+		c.nodes[shards[1]].kill()
+		c.start(t, shards[1])
+	})
+	checkStages(ctx, t, c, shards)
+	checkUndisturbed(ctx, t, c, requests, want, func() {})
 }
 
 // checkAnswered asks until there is an answer: while the cluster plans anew,
@@ -64,83 +179,6 @@ func checkAnswered(ctx context.Context, t *testing.T, c *system, when, want stri
 		}
 		return err
 	})
-}
-
-// checkKill kills a shard under two sockets and two event streams.
-func checkKill(ctx context.Context, t *testing.T, c *system, victim string) {
-	t.Helper()
-	clients := []func(started func()) error{}
-	for i := range 2 {
-		s := c.client().dial(ctx, t)
-		clients = append(clients,
-			func(started func()) error { return s.interrupted(ctx, i, started) },
-			func(started func()) error { return c.client().interrupted(ctx, 2+i, started) })
-	}
-	var begun, ended sync.WaitGroup
-	told := make([]time.Time, len(clients))
-	for i, run := range clients {
-		begun.Add(1)
-		started := sync.OnceFunc(begun.Done)
-		ended.Go(func() {
-			defer started() // also when it failed before
-			if err := run(started); err != nil {
-				t.Errorf("client %d: %v", i, err)
-			}
-			told[i] = time.Now()
-		})
-	}
-	begun.Wait() // every client has its first token
-	killed := time.Now()
-	c.nodes[victim].kill()
-	ended.Wait()
-	var slowest time.Duration
-	for i, at := range told {
-		slowest = max(slowest, at.Sub(killed))
-		if at.Sub(killed) > tellWithin {
-			t.Errorf("client %d heard of the end of %s after %v, want %v", i, victim, at.Sub(killed), tellWithin)
-		}
-	}
-	t.Logf("%s killed: all %d clients knew after %v", victim, len(clients), slowest)
-}
-
-// interrupted reads an answer that must end with one error message, and asks on:
-// whatever the server would send beside it would come before the next answer.
-func (s *socket) interrupted(ctx context.Context, i int, started func()) error {
-	if err := s.send(ctx, longMessage(i)); err != nil {
-		return err
-	}
-	_, end, err := s.answer(ctx, func(message) error { started(); return nil })
-	if err != nil {
-		return err
-	}
-	if end.Type != "error" || end.Code != "shard_lost" || end.Message == "" || !end.Retryable {
-		return fmt.Errorf("the answer ended with %+v, want the error shard_lost, to be tried again", end)
-	}
-	if err := s.send(ctx, object{"prompt": "Hi", "wrong": true}); err != nil {
-		return err
-	}
-	next, err := s.receive(ctx)
-	if err == nil && (next.Type != "error" || next.Code != "unsupported_option") {
-		err = fmt.Errorf("after the error came %+v", next)
-	}
-	return err
-}
-
-// interrupted reads a stream that must end with one error event.
-func (c client) interrupted(ctx context.Context, i int, started func()) error {
-	s, err := c.stream(ctx, longChat(i), func(ch chunk) error {
-		if len(ch.Choices) == 1 && ch.Choices[0].Delta.Content != "" {
-			started()
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	if len(s.errors) != 1 || s.errors[0] != "shard_lost" || s.done+s.finished > 0 {
-		return fmt.Errorf("the stream ended with errors %v, %d finish reasons and %d [DONE], want shard_lost alone", s.errors, s.finished, s.done)
-	}
-	return nil
 }
 
 // TestKilledCoordinator kills the coordinator under its clients. They hear of

@@ -4,11 +4,6 @@ package quant
 // workgroup holds of a row.
 const SegmentCols = 64
 
-// SegmentBytes returns the bytes of a segment in the file.
-func (f Format) SegmentBytes() int {
-	return SegmentCols * f.BlockBytes / f.BlockElems
-}
-
 // GPU is how a shader reads a format. Rows are cut into segments of SegmentCols
 // columns; a segment is some 16-byte vectors and some 4-byte words, and a format
 // with super-blocks of 256 columns has one word more for each of those. The values

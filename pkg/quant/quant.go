@@ -31,6 +31,9 @@ type Format struct {
 
 	// CPU multiplies rows of this format on a CPU. Nil if there is no kernel.
 	CPU *CPU
+
+	// GPU reads this format in shaders. Nil if there is no way.
+	GPU *GPU
 }
 
 // RowBytes returns the bytes of a row of cols values, or an error when cols is
@@ -74,6 +77,10 @@ func (a Act) ActBytes(tokens, cols int) int {
 // TileTokens lists the tile widths that every MatMul accepts, widest first.
 var TileTokens = [...]int{12, 8, 4, 1}
 
+// WideTile is the width of the tiles that a MatMul of level AMX accepts besides:
+// any number of them, one after the other.
+const WideTile = 16
+
 // CPU is how a CPU multiplies a format: a packed layout of groups of Lanes rows
 // and kernels over it, which all give the same bits (architecture law 1).
 type CPU struct {
@@ -93,7 +100,8 @@ type CPU struct {
 }
 
 // MatMul multiplies groups packed groups of Lanes rows (w) by a tile of T
-// tokens (T is one of TileTokens): for token t, group g and lane r it writes
+// tokens (T is one of TileTokens or, at level AMX, any multiple of WideTile): for
+// token t, group g and lane r it writes
 // out[t*ldo+g*Lanes+r]. The value of a row depends on the row and the token
 // alone: never on T, groups, or the level.
 type MatMul func(w, tile []byte, out []float32, cols, groups, ldo, T int)
@@ -105,10 +113,11 @@ const (
 	Portable Level = iota // plain Go
 	AVX2                  // AVX2, FMA and F16C
 	AVX512                // AVX-512 F, BW, VL and VNNI
+	AMX                   // AVX512, GFNI and the tile unit's products of int8
 	NEON                  // NEON with dot products (FEAT_DotProd), on arm64
 )
 
 // String returns the level's name as flags and reports spell it.
 func (l Level) String() string {
-	return [...]string{"portable", "avx2", "avx512", "neon"}[l]
+	return [...]string{"portable", "avx2", "avx512", "amx", "neon"}[l]
 }

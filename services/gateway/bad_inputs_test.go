@@ -10,6 +10,7 @@ import (
 
 // TestBadChatRequests holds rows of requests that no coordinator may ever see.
 func TestBadChatRequests(t *testing.T) {
+	t.Parallel()
 	f := serve(t)
 	messages := func(m string) string { return `{"messages":` + m + `}` }
 	for _, c := range []struct {
@@ -246,6 +247,7 @@ func TestAccess(t *testing.T) {
 
 // A05: a body without end meets the limit, headers theirs.
 func TestBounds(t *testing.T) {
+	t.Parallel()
 	f := serve(t, func(c *Config, _ *Deps) { c.Limits.Body = 1000 })
 	endless := io.MultiReader(strings.NewReader(`{"messages":"`), endlessReader{})
 	req := rawRequest(t, f, "POST", chatPath, endless)

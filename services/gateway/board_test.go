@@ -114,6 +114,7 @@ func TestClusterReport(t *testing.T) {
 
 // Snapshot and deltas together are the document.
 func TestClusterStream(t *testing.T) {
+	t.Parallel()
 	f := serve(t)
 	conn, _, err := websocket.Dial(t.Context(), f.url+"/v1/cluster/stream", nil)
 	if err != nil {

@@ -50,6 +50,7 @@ type Limits struct {
 	WriteTimeout  time.Duration // how long a client may read nothing; 10 s
 	SocketIdle    time.Duration // how long a socket may ask nothing; 15 min
 	Drain         time.Duration // how long answers may go on at shutdown; 30 s
+	Recovery      time.Duration // how long an interrupted answer waits for a coordinator; 30 s
 }
 
 func (c Config) withDefaults() Config {
@@ -65,6 +66,7 @@ func (c Config) withDefaults() Config {
 	l.WriteTimeout = orDefault(l.WriteTimeout, 10*time.Second)
 	l.SocketIdle = orDefault(l.SocketIdle, 15*time.Minute)
 	l.Drain = orDefault(l.Drain, 30*time.Second)
+	l.Recovery = orDefault(l.Recovery, 30*time.Second)
 	return c
 }
 

@@ -99,7 +99,7 @@ func New(config Config, deps Deps) (*Gateway, error) {
 	if g.telemetry == nil {
 		g.telemetry = telemetry.Nop()
 	}
-	g.relay = newRelay(client, g.log, config.Limits.Generations)
+	g.relay = newRelay(client, g.log, config.Limits, g.draining)
 	g.cluster = newCluster(client)
 	g.generate = g.relay.generate
 	if err := g.listen(deps.TLS); err != nil {

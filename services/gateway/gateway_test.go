@@ -130,6 +130,7 @@ func selfSigned(t *testing.T) tls.Certificate {
 }
 
 func TestHealth(t *testing.T) {
+	t.Parallel()
 	f := serve(t)
 	for _, path := range []string{"/livez", "/healthz"} {
 		if status, _, _ := f.do(t, "GET", path, ""); status != 200 {
@@ -213,6 +214,7 @@ func TestNotReady(t *testing.T) {
 
 // Without a coordinator everything says so, and nothing hangs.
 func TestNoCoordinator(t *testing.T) {
+	t.Parallel()
 	f := serve(t)
 	f.breakForGood(t)
 	status, _, body := f.post(t, chatPath, chatBody(""))

@@ -7,6 +7,8 @@ import (
 	"iter"
 	"sync"
 
+	"google.golang.org/protobuf/proto"
+
 	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
 )
 
@@ -32,9 +34,10 @@ func stopReason(ctx context.Context) string {
 	return "client"
 }
 
-// generate implements generateFunc over the relay. The reader's pace is the
-// generation's: credit is granted for tokens that were consumed.
-func (r *relay) generate(ctx context.Context, g *pb.Generation) iter.Seq[*pb.Event] {
+// once gets an answer, or with tokens from after+1 on the rest of one, from the
+// coordinator that is connected. The reader's pace is the generation's: credit is
+// granted for tokens that were consumed.
+func (r *relay) once(ctx context.Context, g *pb.Generation, after uint64) iter.Seq[*pb.Event] {
 	return func(yield func(*pb.Event) bool) {
 		if ctx.Err() != nil { // nobody waits any more: the coordinator need not know
 			yield(stopped(ctx, 0))
@@ -48,9 +51,9 @@ func (r *relay) generate(ctx context.Context, g *pb.Generation) iter.Seq[*pb.Eve
 		defer l.remove(number)
 		l.post(
 			&pb.Upward{Number: number, Message: &pb.Upward_Start{Start: g}},
-			credit(number, window),
+			credit(number, after+window),
 		)
-		s := &subscription{number: number, box: box, link: l, granted: window}
+		s := &subscription{number: number, box: box, link: l, granted: after + window, seq: after}
 		defer s.stop(ctx) // also when the reader leaves early
 		s.read(ctx, yield)
 	}
@@ -173,7 +176,7 @@ func (b *mailbox) put(e *pb.Event) {
 	}
 	switch {
 	case e.GetProgress() != nil && n > 0 && b.events[len(b.events)-1].GetProgress() != nil:
-		b.events[len(b.events)-1] = e
+		b.events[len(b.events)-1] = newer(b.events[len(b.events)-1].GetProgress(), e)
 	case terminal(e):
 		b.ended = true
 		b.events = append(b.events, e)
@@ -184,6 +187,17 @@ func (b *mailbox) put(e *pb.Event) {
 		b.events = append(b.events, e)
 	}
 	b.wake()
+}
+
+// newer is progress that replaces older progress, and says what that said of the
+// answer itself.
+func newer(old *pb.Progress, e *pb.Event) *pb.Event {
+	if old.GetFingerprint() == "" || e.GetProgress().GetFingerprint() != "" {
+		return e
+	}
+	p := proto.Clone(e.GetProgress()).(*pb.Progress)
+	p.Fingerprint, p.Notes = old.GetFingerprint(), old.GetNotes()
+	return progress(p)
 }
 
 func (b *mailbox) overrun() bool {

@@ -102,6 +102,7 @@ func TestGRPCChatEndsWithItsClient(t *testing.T) {
 // TestGRPCClusterFollowsChanges changes what the coordinator says and waits for
 // the news.
 func TestGRPCClusterFollowsChanges(t *testing.T) {
+	t.Parallel()
 	f := serve(t)
 	stream, err := pb.NewGenerateServiceClient(f.dialGRPC(t)).Cluster(t.Context(), &pb.GenerateServiceClusterRequest{})
 	if err != nil {

@@ -177,6 +177,7 @@ func TestGRPCKeys(t *testing.T) {
 
 // Health follows the cluster, and a drain ends it.
 func TestGRPCHealth(t *testing.T) {
+	t.Parallel()
 	f := serve(t)
 	watch, err := healthpb.NewHealthClient(f.dialGRPC(t)).Watch(t.Context(), &healthpb.HealthCheckRequest{Service: "shoal.v1.GenerateService"})
 	if err != nil {

@@ -67,7 +67,7 @@ func TestAccessLog(t *testing.T) {
 		t.Errorf("the trace's id came back as %q", header.Get(requestIDHeader))
 	}
 
-	_, header, _ = f.post(t, chatPath, `{"messages":[],"`+secret+`":1}`, key...)
+	_, header, _ = f.post(t, chatPath, body[:len(body)-1]+`,"`+secret+`":1}`, key...)
 	f.find(t, record{"msg": "refused", "request": header.Get(requestIDHeader), "code": codeUnsupported, "door": "openai"})
 	_, header, _ = f.post(t, chatPath, body)
 	f.find(t, record{"msg": "request", "request": header.Get(requestIDHeader), "status": 401.})

@@ -190,20 +190,6 @@ func TestChatErrorsBeforeAndWithinTheStream(t *testing.T) {
 	}
 }
 
-func TestChatBrokenRelay(t *testing.T) {
-	f := serve(t)
-	f.fake.set(func(g *fakeGeneration) {
-		g.accept()
-		g.send(g.number, tokenEvent(1, "one"))
-		f.fake.breakStreams()
-	})
-	_, _, body := f.post(t, chatPath, chatBody(`"stream":true`))
-	list := events(t, body)
-	if e := parseError(t, list[len(list)-1]); e.Error.Code != "coordinator_lost" || strings.Contains(body, "[DONE]") {
-		t.Errorf("stream %s", body)
-	}
-}
-
 func TestChatDisconnectStops(t *testing.T) {
 	for _, stream := range []bool{true, false} {
 		t.Run(fmt.Sprintf("stream=%v", stream), func(t *testing.T) {

@@ -70,7 +70,7 @@ var outcomes = map[string]outcome{
 	codeRateLimit:       {http.StatusTooManyRequests, codes.ResourceExhausted},
 	codeQueueFull:       {http.StatusTooManyRequests, codes.ResourceExhausted},
 	codeTimeout:         {http.StatusRequestTimeout, codes.DeadlineExceeded},
-	codeDeadline:        {http.StatusGatewayTimeout, codes.DeadlineExceeded},
+	codeDeadline:        {http.StatusRequestTimeout, codes.DeadlineExceeded},
 	codeNoCoordinator:   {http.StatusServiceUnavailable, codes.Unavailable},
 	codeCoordinatorLost: {http.StatusServiceUnavailable, codes.Unavailable},
 	codeDraining:        {http.StatusServiceUnavailable, codes.Unavailable},

@@ -112,7 +112,7 @@ func (r *recording) put(ctx context.Context, e *pb.Event) {
 	case *pb.Event_Accepted:
 		r.accepted, r.progress = ev.Accepted, nil // what was queued is not any more
 	case *pb.Event_Progress:
-		r.progress = ev.Progress
+		r.progress = newer(r.progress, e).GetProgress()
 	case *pb.Event_Token:
 		t := entryOf(ev.Token)
 		r.tokens = append(r.tokens, t)

@@ -28,11 +28,13 @@ const (
 
 // relay is the gateway's end of CoordinatorService.Relay: one stream that
 // carries all generations. It connects again, with full jitter, whenever the
-// stream breaks; what was running then ends with one retryable error.
+// stream breaks; what was running then is submitted again.
 type relay struct {
 	coordinator pb.CoordinatorServiceClient
 	log         *slog.Logger
-	limit       int // generations at once
+	limit       int           // generations at once
+	patience    time.Duration // of an interrupted answer with coordinators
+	draining    *occasion     // from then on nothing is submitted again
 
 	mu      sync.Mutex // guards following
 	number  uint64     // of the last generation
@@ -40,8 +42,20 @@ type relay struct {
 	changed chan struct{}
 }
 
-func newRelay(c pb.CoordinatorServiceClient, log *slog.Logger, limit int) *relay {
-	return &relay{coordinator: c, log: log, limit: limit, changed: make(chan struct{})}
+func newRelay(c pb.CoordinatorServiceClient, log *slog.Logger, l Limits, draining *occasion) *relay {
+	return &relay{
+		coordinator: c, log: log, limit: l.Generations, patience: l.Recovery, draining: draining, changed: make(chan struct{}),
+	}
+}
+
+// closing reports whether the gateway has begun to shut down.
+func (r *relay) closing() bool {
+	select {
+	case <-r.draining.done:
+		return true
+	default:
+		return false
+	}
 }
 
 // Run keeps a stream open until ctx ends.

@@ -72,9 +72,11 @@ type richKV struct {
 // richProgress is sent while no token is.
 type richProgress struct {
 	richHead
-	Phase string `json:"phase"` // queued, loading, prefill, recovering
-	Done  int64  `json:"done"`
-	Total int64  `json:"total"`
+	Phase       string   `json:"phase"` // queued, loading, prefill, recovering, waiting
+	Done        int64    `json:"done"`
+	Total       int64    `json:"total"`
+	Fingerprint string   `json:"fingerprint,omitempty"` // of what the answer continues on, when that has changed
+	Notes       []string `json:"notes,omitempty"`       // what that means
 }
 
 // richToken is one committed token, or several where the client is behind: seq
@@ -187,7 +189,8 @@ func (r *recording) frames(b portion, write func(seq uint64, frame any) error) e
 	}
 	if b.progress != nil {
 		p := b.progress
-		if err := write(0, richProgress{head(typeProgress, r.id), p.GetPhase(), p.GetDone(), p.GetTotal()}); err != nil {
+		frame := richProgress{head(typeProgress, r.id), p.GetPhase(), p.GetDone(), p.GetTotal(), p.GetFingerprint(), p.GetNotes()}
+		if err := write(0, frame); err != nil {
 			return err
 		}
 	}

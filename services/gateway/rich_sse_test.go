@@ -53,6 +53,7 @@ func (f *front) events(t *testing.T, body string, headers ...string) (next func(
 // The frames of the rich protocol as events; a request that comes again with the
 // last id goes on from there.
 func TestRichSSE(t *testing.T) {
+	t.Parallel()
 	f := serve(t)
 	f.fake.set(func(g *fakeGeneration) { g.story(60) })
 	id := resumableID(1)

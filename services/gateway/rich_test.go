@@ -431,6 +431,7 @@ func TestRichSlowConsumerIsClosed(t *testing.T) {
 
 // Resume goes on without a gap and without a repeat, as often as it takes.
 func TestRichResume(t *testing.T) {
+	t.Parallel()
 	f := serve(t)
 	f.fake.set(func(g *fakeGeneration) { g.story(60) })
 	id := resumableID(1)
@@ -526,6 +527,7 @@ func TestRichHastyCloseIsAStop(t *testing.T) {
 
 // Sockets that are cut all at once lose nothing.
 func TestRichManyCutAtOnce(t *testing.T) {
+	t.Parallel()
 	n := 1000
 	if testing.Short() {
 		n = 100

@@ -288,7 +288,7 @@ func TestCreditFollowsTheReader(t *testing.T) {
 }
 
 func TestPlainBrokenRelay(t *testing.T) {
-	f := serve(t)
+	f := serve(t, func(c *Config, _ *Deps) { c.Limits.Recovery = time.Nanosecond })
 	f.fake.set((*fakeGeneration).endless)
 	p := f.dial(t, nil)
 	p.send(`{"prompt":"go on"}`)
@@ -506,6 +506,7 @@ func TestDrain(t *testing.T) {
 
 // A client that never says goodbye does not keep the gateway from ending.
 func TestDrainCutsSilentSockets(t *testing.T) {
+	t.Parallel()
 	f := serve(t)
 	f.dial(t, nil) // and never reads
 	f.stop()

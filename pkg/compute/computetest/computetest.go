@@ -234,3 +234,13 @@ func sameBits(t *testing.T, what string, got, want []float32) {
 		}
 	}
 }
+
+// sameValues fails unless the values are equal; zeros may differ in their sign.
+func sameValues(t *testing.T, what string, got, want []float32) {
+	t.Helper()
+	for i := range want {
+		if got[i] != want[i] {
+			t.Fatalf("%s: value %d is %g, want %g", what, i, got[i], want[i])
+		}
+	}
+}

@@ -34,7 +34,7 @@ func testProducts(t *testing.T, r *rig, f quant.Format) {
 			p.Embed(x, vocab.device, ids)
 			residual := r.values(p, x, rows)
 			for i, id := range ids {
-				sameBits(t, fmt.Sprintf("embedding of %d", id), residual[i*hidden:(i+1)*hidden], vocab.row(int(id)))
+				sameValues(t, fmt.Sprintf("embedding of %d", id), residual[i*hidden:(i+1)*hidden], vocab.row(int(id)))
 			}
 			normed := normed(residual, gain, 1e-5)
 			testNormLinear(t, r, batch, x, deviceGain, normed, a, b, c)

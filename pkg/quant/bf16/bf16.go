@@ -18,6 +18,7 @@ var Format = quant.Format{
 	BlockBytes: 2,
 	Decode:     decode,
 	CPU:        &cpuKernels,
+	GPU:        &gpu,
 }
 
 func decode(dst []float32, src []byte) {

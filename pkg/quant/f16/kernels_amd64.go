@@ -41,3 +41,8 @@ func avx512T4(w *byte, tile *byte, out *float32, n int, groups int, ldo int)
 //
 //go:noescape
 func avx512T1(w *byte, tile *byte, out *float32, n int, groups int, ldo int)
+
+// avx512T16 multiplies groups of F16 rows by a tile of 16 tokens with AVX-512 (p16.Asm).
+//
+//go:noescape
+func avx512T16(w *byte, tile *byte, out *float32, n int, groups int, ldo int)

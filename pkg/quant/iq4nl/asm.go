@@ -16,5 +16,6 @@ func main() {
 		Scales: 256,
 		Dot512: book.Dot512,
 		Dot256: book.Dot256,
+		Unpack: book.Unpack,
 	}.Generate()
 }

@@ -24,6 +24,7 @@ func main() {
 		Shared: &p16gen.Shared{Factor: true},
 		Dot512: func() func(*p16gen.Block) { return withFactor512(book.Dot512()) },
 		Dot256: func() func(*p16gen.Block) { return withFactor256(book.Dot256()) },
+		Unpack: func() func(*p16gen.Block, p16gen.Put) { return unpackWithFactor(book.Unpack()) },
 	}.Generate()
 }
 
@@ -31,9 +32,21 @@ func main() {
 func withFactor512(dot func(*p16gen.Block)) func(*p16gen.Block) {
 	return func(b *p16gen.Block) {
 		dot(b)
-		b.Factor[0] = ZMM()
-		VPMOVSXBD(b.Weights(scalesAt), b.Factor[0])
-		VCVTDQ2PS(b.Factor[0], b.Factor[0])
+		factor512(b)
+	}
+}
+
+func factor512(b *p16gen.Block) {
+	b.Factor[0] = ZMM()
+	VPMOVSXBD(b.Weights(scalesAt), b.Factor[0])
+	VCVTDQ2PS(b.Factor[0], b.Factor[0])
+}
+
+// unpackWithFactor adds the scale of the block.
+func unpackWithFactor(unpack func(*p16gen.Block, p16gen.Put)) func(*p16gen.Block, p16gen.Put) {
+	return func(b *p16gen.Block, put p16gen.Put) {
+		unpack(b, put)
+		factor512(b)
 	}
 }
 

@@ -41,3 +41,8 @@ func avx512T4(w *byte, tile *byte, out *float32, n int, groups int, ldo int)
 //
 //go:noescape
 func avx512T1(w *byte, tile *byte, out *float32, n int, groups int, ldo int)
+
+// amxT16 multiplies groups of IQ4_XS rows by tiles of 16 tokens with AMX (p16.Wide).
+//
+//go:noescape
+func amxT16(w *byte, tile *byte, out *float32, n int, groups int, ldo int, tiles int)

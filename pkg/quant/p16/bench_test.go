@@ -51,6 +51,9 @@ func benchmarkMatMul(b *testing.B, f quant.Format, level quant.Level, rows, cols
 		}
 	}
 	tile := makeTile(f.CPU.Act, x)
+	if T > quant.WideTile {
+		tile = wideTiles(f.CPU.Act, x)
+	}
 	out := make([]float32, T*rows)
 	kernel := f.CPU.MatMul(level)
 	for b.Loop() {

@@ -15,6 +15,10 @@ type Asm func(w, tile *byte, out *float32, n, groups, ldo int)
 // zero value stands for a level without kernels.
 type Widths [len(quant.TileTokens)]Asm
 
+// Wide is a generated kernel for tiles tiles of quant.WideTile tokens one after
+// the other; the rest is as in Asm.
+type Wide func(w, tile *byte, out *float32, n, groups, ldo, tiles int)
+
 // Kernels are the kernels of one format at every level.
 type Kernels struct {
 	Act        quant.Act
@@ -24,6 +28,10 @@ type Kernels struct {
 	AVX2       Widths
 	AVX512     Widths
 	NEON       Widths
+
+	// One of these serves wide tiles at level AMX, where narrow ones are AVX512's.
+	AMX        Wide
+	AVX512Wide Asm // a tile at a time
 }
 
 // MatMul returns the kernel of a level, or the portable one where the build has
@@ -31,6 +39,8 @@ type Kernels struct {
 func (k Kernels) MatMul(level quant.Level) quant.MatMul {
 	widths := Widths{}
 	switch level {
+	case quant.AMX:
+		return k.wide()
 	case quant.AVX2:
 		widths = k.AVX2
 	case quant.AVX512:
@@ -43,9 +53,7 @@ func (k Kernels) MatMul(level quant.Level) quant.MatMul {
 	}
 	return func(w, tile []byte, out []float32, cols, groups, ldo, T int) {
 		check(k.Act, k.GroupBytes(cols), w, tile, out, cols, groups, ldo, T)
-		if cols%k.Step != 0 {
-			panic(fmt.Sprintf("p16: rows of %d columns, not a multiple of %d", cols, k.Step))
-		}
+		k.checkStep(cols)
 		if groups == 0 {
 			return
 		}
@@ -55,5 +63,40 @@ func (k Kernels) MatMul(level quant.Level) quant.MatMul {
 				return
 			}
 		}
+	}
+}
+
+// wide returns the kernel of level AMX.
+func (k Kernels) wide() quant.MatMul {
+	narrow := k.MatMul(quant.AVX512)
+	if k.AMX == nil && k.AVX512Wide == nil {
+		return narrow
+	}
+	return func(w, tile []byte, out []float32, cols, groups, ldo, T int) {
+		if T%quant.WideTile != 0 || T <= 0 {
+			narrow(w, tile, out, cols, groups, ldo, T)
+			return
+		}
+		checkSizes(k.Act, k.GroupBytes(cols), w, tile, out, cols, groups, ldo, T)
+		k.checkStep(cols)
+		if groups == 0 {
+			return
+		}
+		tiles, n := T/quant.WideTile, cols/k.Step
+		if k.AMX != nil {
+			k.AMX(&w[0], &tile[0], &out[0], n, groups, ldo, tiles)
+			return
+		}
+		size := k.Act.ActBytes(quant.WideTile, cols)
+		for i := range tiles {
+			k.AVX512Wide(&w[0], &tile[i*size], &out[i*quant.WideTile*ldo], n, groups, ldo)
+		}
+	}
+}
+
+// checkStep panics when rows are not a whole number of steps.
+func (k Kernels) checkStep(cols int) {
+	if cols%k.Step != 0 {
+		panic(fmt.Sprintf("p16: rows of %d columns, not a multiple of %d", cols, k.Step))
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"strings"
 	"testing"
 
 	"github.com/shoal-llm/shoal/pkg/quant"
@@ -205,7 +206,8 @@ func panics(call func()) (did bool) {
 	return false
 }
 
-// Packed weights take the bytes of the file, give or take 4 percent.
+// Packed weights take the bytes of the file, give or take 2 percent, or 4 for
+// K-quants, whose scales may be widened.
 func TestPackedSize(t *testing.T) {
 	for _, f := range formats.All() {
 		for _, cols := range []int{256, 1536, 4096} {
@@ -213,7 +215,11 @@ func TestPackedSize(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got, limit := f.CPU.GroupBytes(cols), row*quant.Lanes*104/100; got > limit {
+			percent := 2
+			if strings.HasSuffix(f.Name, "_K") {
+				percent = 4
+			}
+			if got, limit := f.CPU.GroupBytes(cols), row*quant.Lanes*(100+percent)/100; got > limit {
 				t.Errorf("%s: a group of %d columns takes %d bytes, %d in the file", f.Name, cols, got, row*quant.Lanes)
 			}
 		}

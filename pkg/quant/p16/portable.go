@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 
 	"github.com/shoal-llm/shoal/pkg/quant"
@@ -143,15 +144,15 @@ func (f Float) group(group, tile []byte, cols, T int) (acc [maxTokens][quant.Lan
 // with a tile width that does not exist: mistakes of the program, which a vector
 // kernel would turn into reads and writes out of bounds.
 func check(act quant.Act, groupBytes int, w, tile []byte, out []float32, cols, groups, ldo, T int) {
-	tokens := 0
-	for _, n := range quant.TileTokens {
-		if n == T {
-			tokens = n
-		}
-	}
-	switch {
-	case tokens == 0:
+	if !slices.Contains(quant.TileTokens[:], T) {
 		panic(fmt.Sprintf("p16: no kernel for a tile of %d tokens", T))
+	}
+	checkSizes(act, groupBytes, w, tile, out, cols, groups, ldo, T)
+}
+
+// checkSizes is check for any width.
+func checkSizes(act quant.Act, groupBytes int, w, tile []byte, out []float32, cols, groups, ldo, T int) {
+	switch {
 	case cols <= 0 || groups < 0 || ldo < 0:
 		panic(fmt.Sprintf("p16: %d columns, %d groups, rows %d apart", cols, groups, ldo))
 	case len(w) < groups*groupBytes || len(tile) < act.ActBytes(T, cols):

@@ -34,6 +34,7 @@ var kernels = p16.Kernels{
 	Portable:   portable.MatMul,
 	AVX2:       avx2,
 	AVX512:     avx512,
+	AVX512Wide: avx512Wide,
 	NEON:       neon,
 }
 

@@ -36,6 +36,8 @@ func main() {
 		Shared: &p16gen.Shared{},
 		Dot512: halves.Dot512,
 		Dot256: halves.Dot256,
+		Unpack: halves.Unpack,
+		Halves: true,
 	}.Generate()
 }
 

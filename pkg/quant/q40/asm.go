@@ -12,5 +12,6 @@ func main() {
 		Scales: 256,
 		Dot512: func() func(*p16gen.Block) { return p16gen.Nibbles512(true) },
 		Dot256: func() func(*p16gen.Block) { return p16gen.Nibbles256(true) },
+		Unpack: func() func(*p16gen.Block, p16gen.Put) { return p16gen.UnpackNibbles(true) },
 	}.Generate()
 }

@@ -13,5 +13,6 @@ func main() {
 		Min:    true,
 		Dot512: func() func(*p16gen.Block) { return p16gen.Nibbles512(false) },
 		Dot256: func() func(*p16gen.Block) { return p16gen.Nibbles256(false) },
+		Unpack: func() func(*p16gen.Block, p16gen.Put) { return p16gen.UnpackNibbles(false) },
 	}.Generate()
 }

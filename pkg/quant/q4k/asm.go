@@ -11,5 +11,6 @@ func main() {
 		Block:  256,
 		Dot512: func() func(*p16gen.Block) { return p16gen.Nibbles512(false) },
 		Dot256: func() func(*p16gen.Block) { return p16gen.Nibbles256(false) },
+		Unpack: func() func(*p16gen.Block, p16gen.Put) { return p16gen.UnpackNibbles(false) },
 	}.Generate()
 }

@@ -3400,3 +3400,678 @@ passblock:
 done:
 	VZEROUPPER
 	RET
+
+// func amxT16(w *byte, tile *byte, out *float32, n int, groups int, ldo int, tiles int)
+// Requires: AVX, AVX512F, CMOV, GFNI, MMX+
+TEXT ·amxT16(SB), $26760-56
+	LEAQ         72(SP), CX
+	ADDQ         $0x3f, CX
+	ANDQ         $-64, CX
+	MOVQ         w+0(FP), AX
+	MOVQ         AX, (SP)
+	MOVQ         tile+8(FP), AX
+	MOVQ         AX, 8(SP)
+	MOVQ         out+16(FP), AX
+	MOVQ         AX, 16(SP)
+	MOVQ         n+24(FP), AX
+	MOVQ         AX, 24(SP)
+	MOVQ         24(SP), AX
+	IMUL3Q       $0x00000940, AX, DX
+	MOVQ         DX, 56(SP)
+	IMUL3Q       $0x00001800, AX, DX
+	MOVQ         DX, 64(SP)
+	LEAQ         shapes<>+0(SB), R10
+	BYTE         $0xc4
+	BYTE         $0xc2
+	BYTE         $0x78
+	BYTE         $0x49
+	BYTE         $0x02
+	MOVQ         $0x00000020, R11
+	MOVQ         $0x0102040800000000, AX
+	VPBROADCASTQ AX, Z16
+	MOVQ         $0x1020408000000000, AX
+	VPBROADCASTQ AX, Z17
+
+chunk:
+	MOVQ    24(SP), AX
+	MOVQ    $0x00000004, DX
+	CMPQ    AX, DX
+	CMOVQGT DX, AX
+	MOVQ    AX, 32(SP)
+	MOVQ    (SP), DX
+	MOVQ    16(SP), BX
+	MOVQ    groups+32(FP), AX
+	MOVQ    AX, 40(SP)
+
+group:
+	MOVQ DX, AX
+	LEAQ 4096(CX), SI
+	MOVQ 32(SP), DI
+
+unpack:
+	PREFETCHT0 4096(AX)
+	PREFETCHT0 4160(AX)
+	PREFETCHT0 4224(AX)
+	PREFETCHT0 4288(AX)
+	PREFETCHT0 4352(AX)
+	LEAQ       320(AX), R8
+	VCVTPH2PS  -320(R8), Z0
+	VCVTPH2PS  -288(R8), Z1
+	MOVQ       $-256, R9
+	LEAQ       320(AX), R10
+	MOVQ       SI, R12
+	MOVQ       $0x00000008, R13
+
+unpackblock:
+	PREFETCHT0     4096(R10)
+	PREFETCHT0     4160(R10)
+	PREFETCHT0     4224(R10)
+	PREFETCHT0     4288(R10)
+	VMOVDQU64      (R10), Z2
+	VGF2P8AFFINEQB $0x00, Z16, Z2, Z3
+	VMOVDQA64      Z3, (R12)
+	VGF2P8AFFINEQB $0x00, Z17, Z2, Z2
+	VMOVDQA64      Z2, 256(R12)
+	VMOVDQU64      64(R10), Z2
+	VGF2P8AFFINEQB $0x00, Z16, Z2, Z3
+	VMOVDQA64      Z3, 64(R12)
+	VGF2P8AFFINEQB $0x00, Z17, Z2, Z2
+	VMOVDQA64      Z2, 320(R12)
+	VMOVDQU64      128(R10), Z2
+	VGF2P8AFFINEQB $0x00, Z16, Z2, Z3
+	VMOVDQA64      Z3, 128(R12)
+	VGF2P8AFFINEQB $0x00, Z17, Z2, Z2
+	VMOVDQA64      Z2, 384(R12)
+	VMOVDQU64      192(R10), Z2
+	VGF2P8AFFINEQB $0x00, Z16, Z2, Z3
+	VMOVDQA64      Z3, 192(R12)
+	VGF2P8AFFINEQB $0x00, Z17, Z2, Z2
+	VMOVDQA64      Z2, 448(R12)
+	VPMOVZXBD      (R8)(R9*1), Z2
+	VCVTDQ2PS      Z2, Z2
+	VMULPS         Z0, Z2, Z2
+	VPMOVZXBD      16(R8)(R9*1), Z3
+	VCVTDQ2PS      Z3, Z3
+	VMULPS         Z1, Z3, Z3
+	VMOVAPS        Z2, 512(R12)
+	VPXORD         Z2, Z2, Z2
+	VSUBPS         Z3, Z2, Z2
+	VMOVAPS        Z2, 576(R12)
+	ADDQ           $0x20, R9
+	ADDQ           $0x00000100, R10
+	ADDQ           $0x000002c0, R12
+	DECQ           R13
+	JNZ            unpackblock
+	ADDQ           $0x00000940, AX
+	ADDQ           $0x00001600, SI
+	DECQ           DI
+	JNZ            unpack
+	MOVQ           8(SP), SI
+	MOVQ           BX, DI
+	MOVQ           ldo+40(FP), R12
+	SHLQ           $0x02, R12
+	MOVQ           tiles+48(FP), AX
+	MOVQ           AX, 48(SP)
+
+tile:
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z5, Z5, Z5
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
+	VPXORD  Z8, Z8, Z8
+	VPXORD  Z9, Z9, Z9
+	VPXORD  Z10, Z10, Z10
+	VPXORD  Z11, Z11, Z11
+	VPXORD  Z12, Z12, Z12
+	VPXORD  Z13, Z13, Z13
+	VPXORD  Z14, Z14, Z14
+	VPXORD  Z15, Z15, Z15
+	MOVQ    w+0(FP), AX
+	CMPQ    AX, (SP)
+	JEQ     zero
+	MOVQ    DI, AX
+	VMOVUPS (AX), Z0
+	ADDQ    R12, AX
+	VMOVUPS (AX), Z1
+	ADDQ    R12, AX
+	VMOVUPS (AX), Z2
+	ADDQ    R12, AX
+	VMOVUPS (AX), Z3
+	ADDQ    R12, AX
+	VMOVUPS (AX), Z4
+	ADDQ    R12, AX
+	VMOVUPS (AX), Z5
+	ADDQ    R12, AX
+	VMOVUPS (AX), Z6
+	ADDQ    R12, AX
+	VMOVUPS (AX), Z7
+	ADDQ    R12, AX
+	VMOVUPS (AX), Z8
+	ADDQ    R12, AX
+	VMOVUPS (AX), Z9
+	ADDQ    R12, AX
+	VMOVUPS (AX), Z10
+	ADDQ    R12, AX
+	VMOVUPS (AX), Z11
+	ADDQ    R12, AX
+	VMOVUPS (AX), Z12
+	ADDQ    R12, AX
+	VMOVUPS (AX), Z13
+	ADDQ    R12, AX
+	VMOVUPS (AX), Z14
+	ADDQ    R12, AX
+	VMOVUPS (AX), Z15
+	ADDQ    R12, AX
+
+zero:
+	MOVQ   SI, R8
+	LEAQ   4096(CX), R9
+	MOVQ   CX, R10
+	LEAQ   2048(CX), AX
+	MOVQ   32(SP), R13
+	IMUL3Q $0x04, R13, R13
+	BYTE   $0xc4
+	BYTE   $0x82
+	BYTE   $0x7b
+	BYTE   $0x4b
+	BYTE   $0xa4
+	BYTE   $0x59
+	BYTE   $0x00
+	BYTE   $0x00
+	BYTE   $0x00
+	BYTE   $0x00
+	BYTE   $0xc4
+	BYTE   $0x82
+	BYTE   $0x7b
+	BYTE   $0x4b
+	BYTE   $0x94
+	BYTE   $0x18
+	BYTE   $0x00
+	BYTE   $0x00
+	BYTE   $0x00
+	BYTE   $0x00
+	BYTE   $0xc4
+	BYTE   $0xe2
+	BYTE   $0x7b
+	BYTE   $0x49
+	BYTE   $0xc0
+	BYTE   $0xc4
+	BYTE   $0xe2
+	BYTE   $0x5b
+	BYTE   $0x5e
+	BYTE   $0xc2
+	BYTE   $0xc4
+	BYTE   $0x82
+	BYTE   $0x7b
+	BYTE   $0x4b
+	BYTE   $0xac
+	BYTE   $0x59
+	BYTE   $0xc0
+	BYTE   $0x02
+	BYTE   $0x00
+	BYTE   $0x00
+	BYTE   $0xc4
+	BYTE   $0x82
+	BYTE   $0x7b
+	BYTE   $0x4b
+	BYTE   $0x9c
+	BYTE   $0x18
+	BYTE   $0x00
+	BYTE   $0x03
+	BYTE   $0x00
+	BYTE   $0x00
+	BYTE   $0xc4
+	BYTE   $0xe2
+	BYTE   $0x7b
+	BYTE   $0x49
+	BYTE   $0xc8
+	BYTE   $0xc4
+	BYTE   $0xe2
+	BYTE   $0x53
+	BYTE   $0x5e
+	BYTE   $0xcb
+	BYTE   $0xc4
+	BYTE   $0x82
+	BYTE   $0x7a
+	BYTE   $0x4b
+	BYTE   $0x84
+	BYTE   $0x5a
+	BYTE   $0x00
+	BYTE   $0x00
+	BYTE   $0x00
+	BYTE   $0x00
+	BYTE   $0xc4
+	BYTE   $0x82
+	BYTE   $0x7a
+	BYTE   $0x4b
+	BYTE   $0x8c
+	BYTE   $0x5a
+	BYTE   $0x00
+	BYTE   $0x04
+	BYTE   $0x00
+	BYTE   $0x00
+	JMP    first
+
+pair:
+	BYTE             $0xc4
+	BYTE             $0x82
+	BYTE             $0x7b
+	BYTE             $0x4b
+	BYTE             $0xa4
+	BYTE             $0x59
+	BYTE             $0x00
+	BYTE             $0x00
+	BYTE             $0x00
+	BYTE             $0x00
+	BYTE             $0xc4
+	BYTE             $0x82
+	BYTE             $0x7b
+	BYTE             $0x4b
+	BYTE             $0x94
+	BYTE             $0x18
+	BYTE             $0x00
+	BYTE             $0x00
+	BYTE             $0x00
+	BYTE             $0x00
+	BYTE             $0xc4
+	BYTE             $0xe2
+	BYTE             $0x7b
+	BYTE             $0x49
+	BYTE             $0xc0
+	BYTE             $0xc4
+	BYTE             $0xe2
+	BYTE             $0x5b
+	BYTE             $0x5e
+	BYTE             $0xc2
+	BYTE             $0xc4
+	BYTE             $0x82
+	BYTE             $0x7b
+	BYTE             $0x4b
+	BYTE             $0xac
+	BYTE             $0x59
+	BYTE             $0xc0
+	BYTE             $0x02
+	BYTE             $0x00
+	BYTE             $0x00
+	BYTE             $0xc4
+	BYTE             $0x82
+	BYTE             $0x7b
+	BYTE             $0x4b
+	BYTE             $0x9c
+	BYTE             $0x18
+	BYTE             $0x00
+	BYTE             $0x03
+	BYTE             $0x00
+	BYTE             $0x00
+	BYTE             $0xc4
+	BYTE             $0xe2
+	BYTE             $0x7b
+	BYTE             $0x49
+	BYTE             $0xc8
+	BYTE             $0xc4
+	BYTE             $0xe2
+	BYTE             $0x53
+	BYTE             $0x5e
+	BYTE             $0xcb
+	BYTE             $0xc4
+	BYTE             $0x82
+	BYTE             $0x7a
+	BYTE             $0x4b
+	BYTE             $0x84
+	BYTE             $0x5a
+	BYTE             $0x00
+	BYTE             $0x00
+	BYTE             $0x00
+	BYTE             $0x00
+	BYTE             $0xc4
+	BYTE             $0x82
+	BYTE             $0x7a
+	BYTE             $0x4b
+	BYTE             $0x8c
+	BYTE             $0x5a
+	BYTE             $0x00
+	BYTE             $0x04
+	BYTE             $0x00
+	BYTE             $0x00
+	VMOVAPS          -896(R9), Z18
+	VMOVAPS          -832(R9), Z19
+	VCVTDQ2PS        (AX), Z20
+	VMULPS.BCST      -1024(R8), Z18, Z21
+	VFMADD231PS      Z20, Z21, Z0
+	VFMADD231PS.BCST -960(R8), Z19, Z0
+	VCVTDQ2PS        64(AX), Z20
+	VMULPS.BCST      -1020(R8), Z18, Z21
+	VFMADD231PS      Z20, Z21, Z1
+	VFMADD231PS.BCST -956(R8), Z19, Z1
+	VCVTDQ2PS        128(AX), Z20
+	VMULPS.BCST      -1016(R8), Z18, Z21
+	VFMADD231PS      Z20, Z21, Z2
+	VFMADD231PS.BCST -952(R8), Z19, Z2
+	VCVTDQ2PS        192(AX), Z20
+	VMULPS.BCST      -1012(R8), Z18, Z21
+	VFMADD231PS      Z20, Z21, Z3
+	VFMADD231PS.BCST -948(R8), Z19, Z3
+	VCVTDQ2PS        256(AX), Z20
+	VMULPS.BCST      -1008(R8), Z18, Z21
+	VFMADD231PS      Z20, Z21, Z4
+	VFMADD231PS.BCST -944(R8), Z19, Z4
+	VCVTDQ2PS        320(AX), Z20
+	VMULPS.BCST      -1004(R8), Z18, Z21
+	VFMADD231PS      Z20, Z21, Z5
+	VFMADD231PS.BCST -940(R8), Z19, Z5
+	VCVTDQ2PS        384(AX), Z20
+	VMULPS.BCST      -1000(R8), Z18, Z21
+	VFMADD231PS      Z20, Z21, Z6
+	VFMADD231PS.BCST -936(R8), Z19, Z6
+	VCVTDQ2PS        448(AX), Z20
+	VMULPS.BCST      -996(R8), Z18, Z21
+	VFMADD231PS      Z20, Z21, Z7
+	VFMADD231PS.BCST -932(R8), Z19, Z7
+	VCVTDQ2PS        512(AX), Z20
+	VMULPS.BCST      -992(R8), Z18, Z21
+	VFMADD231PS      Z20, Z21, Z8
+	VFMADD231PS.BCST -928(R8), Z19, Z8
+	VCVTDQ2PS        576(AX), Z20
+	VMULPS.BCST      -988(R8), Z18, Z21
+	VFMADD231PS      Z20, Z21, Z9
+	VFMADD231PS.BCST -924(R8), Z19, Z9
+	VCVTDQ2PS        640(AX), Z20
+	VMULPS.BCST      -984(R8), Z18, Z21
+	VFMADD231PS      Z20, Z21, Z10
+	VFMADD231PS.BCST -920(R8), Z19, Z10
+	VCVTDQ2PS        704(AX), Z20
+	VMULPS.BCST      -980(R8), Z18, Z21
+	VFMADD231PS      Z20, Z21, Z11
+	VFMADD231PS.BCST -916(R8), Z19, Z11
+	VCVTDQ2PS        768(AX), Z20
+	VMULPS.BCST      -976(R8), Z18, Z21
+	VFMADD231PS      Z20, Z21, Z12
+	VFMADD231PS.BCST -912(R8), Z19, Z12
+	VCVTDQ2PS        832(AX), Z20
+	VMULPS.BCST      -972(R8), Z18, Z21
+	VFMADD231PS      Z20, Z21, Z13
+	VFMADD231PS.BCST -908(R8), Z19, Z13
+	VCVTDQ2PS        896(AX), Z20
+	VMULPS.BCST      -968(R8), Z18, Z21
+	VFMADD231PS      Z20, Z21, Z14
+	VFMADD231PS.BCST -904(R8), Z19, Z14
+	VCVTDQ2PS        960(AX), Z20
+	VMULPS.BCST      -964(R8), Z18, Z18
+	VFMADD231PS      Z20, Z18, Z15
+	VFMADD231PS.BCST -900(R8), Z19, Z15
+	VMOVAPS          -192(R9), Z18
+	VMOVAPS          -128(R9), Z19
+	VCVTDQ2PS        1024(AX), Z20
+	VMULPS.BCST      -256(R8), Z18, Z21
+	VFMADD231PS      Z20, Z21, Z0
+	VFMADD231PS.BCST -192(R8), Z19, Z0
+	VCVTDQ2PS        1088(AX), Z20
+	VMULPS.BCST      -252(R8), Z18, Z21
+	VFMADD231PS      Z20, Z21, Z1
+	VFMADD231PS.BCST -188(R8), Z19, Z1
+	VCVTDQ2PS        1152(AX), Z20
+	VMULPS.BCST      -248(R8), Z18, Z21
+	VFMADD231PS      Z20, Z21, Z2
+	VFMADD231PS.BCST -184(R8), Z19, Z2
+	VCVTDQ2PS        1216(AX), Z20
+	VMULPS.BCST      -244(R8), Z18, Z21
+	VFMADD231PS      Z20, Z21, Z3
+	VFMADD231PS.BCST -180(R8), Z19, Z3
+	VCVTDQ2PS        1280(AX), Z20
+	VMULPS.BCST      -240(R8), Z18, Z21
+	VFMADD231PS      Z20, Z21, Z4
+	VFMADD231PS.BCST -176(R8), Z19, Z4
+	VCVTDQ2PS        1344(AX), Z20
+	VMULPS.BCST      -236(R8), Z18, Z21
+	VFMADD231PS      Z20, Z21, Z5
+	VFMADD231PS.BCST -172(R8), Z19, Z5
+	VCVTDQ2PS        1408(AX), Z20
+	VMULPS.BCST      -232(R8), Z18, Z21
+	VFMADD231PS      Z20, Z21, Z6
+	VFMADD231PS.BCST -168(R8), Z19, Z6
+	VCVTDQ2PS        1472(AX), Z20
+	VMULPS.BCST      -228(R8), Z18, Z21
+	VFMADD231PS      Z20, Z21, Z7
+	VFMADD231PS.BCST -164(R8), Z19, Z7
+	VCVTDQ2PS        1536(AX), Z20
+	VMULPS.BCST      -224(R8), Z18, Z21
+	VFMADD231PS      Z20, Z21, Z8
+	VFMADD231PS.BCST -160(R8), Z19, Z8
+	VCVTDQ2PS        1600(AX), Z20
+	VMULPS.BCST      -220(R8), Z18, Z21
+	VFMADD231PS      Z20, Z21, Z9
+	VFMADD231PS.BCST -156(R8), Z19, Z9
+	VCVTDQ2PS        1664(AX), Z20
+	VMULPS.BCST      -216(R8), Z18, Z21
+	VFMADD231PS      Z20, Z21, Z10
+	VFMADD231PS.BCST -152(R8), Z19, Z10
+	VCVTDQ2PS        1728(AX), Z20
+	VMULPS.BCST      -212(R8), Z18, Z21
+	VFMADD231PS      Z20, Z21, Z11
+	VFMADD231PS.BCST -148(R8), Z19, Z11
+	VCVTDQ2PS        1792(AX), Z20
+	VMULPS.BCST      -208(R8), Z18, Z21
+	VFMADD231PS      Z20, Z21, Z12
+	VFMADD231PS.BCST -144(R8), Z19, Z12
+	VCVTDQ2PS        1856(AX), Z20
+	VMULPS.BCST      -204(R8), Z18, Z21
+	VFMADD231PS      Z20, Z21, Z13
+	VFMADD231PS.BCST -140(R8), Z19, Z13
+	VCVTDQ2PS        1920(AX), Z20
+	VMULPS.BCST      -200(R8), Z18, Z21
+	VFMADD231PS      Z20, Z21, Z14
+	VFMADD231PS.BCST -136(R8), Z19, Z14
+	VCVTDQ2PS        1984(AX), Z20
+	VMULPS.BCST      -196(R8), Z18, Z18
+	VFMADD231PS      Z20, Z18, Z15
+	VFMADD231PS.BCST -132(R8), Z19, Z15
+
+first:
+	ADDQ             $0x00000600, R8
+	ADDQ             $0x00000580, R9
+	XCHGQ            R10, AX
+	DECQ             R13
+	JNZ              pair
+	VMOVAPS          -896(R9), Z18
+	VMOVAPS          -832(R9), Z19
+	VCVTDQ2PS        (AX), Z20
+	VMULPS.BCST      -1024(R8), Z18, Z21
+	VFMADD231PS      Z20, Z21, Z0
+	VFMADD231PS.BCST -960(R8), Z19, Z0
+	VCVTDQ2PS        64(AX), Z20
+	VMULPS.BCST      -1020(R8), Z18, Z21
+	VFMADD231PS      Z20, Z21, Z1
+	VFMADD231PS.BCST -956(R8), Z19, Z1
+	VCVTDQ2PS        128(AX), Z20
+	VMULPS.BCST      -1016(R8), Z18, Z21
+	VFMADD231PS      Z20, Z21, Z2
+	VFMADD231PS.BCST -952(R8), Z19, Z2
+	VCVTDQ2PS        192(AX), Z20
+	VMULPS.BCST      -1012(R8), Z18, Z21
+	VFMADD231PS      Z20, Z21, Z3
+	VFMADD231PS.BCST -948(R8), Z19, Z3
+	VCVTDQ2PS        256(AX), Z20
+	VMULPS.BCST      -1008(R8), Z18, Z21
+	VFMADD231PS      Z20, Z21, Z4
+	VFMADD231PS.BCST -944(R8), Z19, Z4
+	VCVTDQ2PS        320(AX), Z20
+	VMULPS.BCST      -1004(R8), Z18, Z21
+	VFMADD231PS      Z20, Z21, Z5
+	VFMADD231PS.BCST -940(R8), Z19, Z5
+	VCVTDQ2PS        384(AX), Z20
+	VMULPS.BCST      -1000(R8), Z18, Z21
+	VFMADD231PS      Z20, Z21, Z6
+	VFMADD231PS.BCST -936(R8), Z19, Z6
+	VCVTDQ2PS        448(AX), Z20
+	VMULPS.BCST      -996(R8), Z18, Z21
+	VFMADD231PS      Z20, Z21, Z7
+	VFMADD231PS.BCST -932(R8), Z19, Z7
+	VCVTDQ2PS        512(AX), Z20
+	VMULPS.BCST      -992(R8), Z18, Z21
+	VFMADD231PS      Z20, Z21, Z8
+	VFMADD231PS.BCST -928(R8), Z19, Z8
+	VCVTDQ2PS        576(AX), Z20
+	VMULPS.BCST      -988(R8), Z18, Z21
+	VFMADD231PS      Z20, Z21, Z9
+	VFMADD231PS.BCST -924(R8), Z19, Z9
+	VCVTDQ2PS        640(AX), Z20
+	VMULPS.BCST      -984(R8), Z18, Z21
+	VFMADD231PS      Z20, Z21, Z10
+	VFMADD231PS.BCST -920(R8), Z19, Z10
+	VCVTDQ2PS        704(AX), Z20
+	VMULPS.BCST      -980(R8), Z18, Z21
+	VFMADD231PS      Z20, Z21, Z11
+	VFMADD231PS.BCST -916(R8), Z19, Z11
+	VCVTDQ2PS        768(AX), Z20
+	VMULPS.BCST      -976(R8), Z18, Z21
+	VFMADD231PS      Z20, Z21, Z12
+	VFMADD231PS.BCST -912(R8), Z19, Z12
+	VCVTDQ2PS        832(AX), Z20
+	VMULPS.BCST      -972(R8), Z18, Z21
+	VFMADD231PS      Z20, Z21, Z13
+	VFMADD231PS.BCST -908(R8), Z19, Z13
+	VCVTDQ2PS        896(AX), Z20
+	VMULPS.BCST      -968(R8), Z18, Z21
+	VFMADD231PS      Z20, Z21, Z14
+	VFMADD231PS.BCST -904(R8), Z19, Z14
+	VCVTDQ2PS        960(AX), Z20
+	VMULPS.BCST      -964(R8), Z18, Z18
+	VFMADD231PS      Z20, Z18, Z15
+	VFMADD231PS.BCST -900(R8), Z19, Z15
+	VMOVAPS          -192(R9), Z18
+	VMOVAPS          -128(R9), Z19
+	VCVTDQ2PS        1024(AX), Z20
+	VMULPS.BCST      -256(R8), Z18, Z21
+	VFMADD231PS      Z20, Z21, Z0
+	VFMADD231PS.BCST -192(R8), Z19, Z0
+	VCVTDQ2PS        1088(AX), Z20
+	VMULPS.BCST      -252(R8), Z18, Z21
+	VFMADD231PS      Z20, Z21, Z1
+	VFMADD231PS.BCST -188(R8), Z19, Z1
+	VCVTDQ2PS        1152(AX), Z20
+	VMULPS.BCST      -248(R8), Z18, Z21
+	VFMADD231PS      Z20, Z21, Z2
+	VFMADD231PS.BCST -184(R8), Z19, Z2
+	VCVTDQ2PS        1216(AX), Z20
+	VMULPS.BCST      -244(R8), Z18, Z21
+	VFMADD231PS      Z20, Z21, Z3
+	VFMADD231PS.BCST -180(R8), Z19, Z3
+	VCVTDQ2PS        1280(AX), Z20
+	VMULPS.BCST      -240(R8), Z18, Z21
+	VFMADD231PS      Z20, Z21, Z4
+	VFMADD231PS.BCST -176(R8), Z19, Z4
+	VCVTDQ2PS        1344(AX), Z20
+	VMULPS.BCST      -236(R8), Z18, Z21
+	VFMADD231PS      Z20, Z21, Z5
+	VFMADD231PS.BCST -172(R8), Z19, Z5
+	VCVTDQ2PS        1408(AX), Z20
+	VMULPS.BCST      -232(R8), Z18, Z21
+	VFMADD231PS      Z20, Z21, Z6
+	VFMADD231PS.BCST -168(R8), Z19, Z6
+	VCVTDQ2PS        1472(AX), Z20
+	VMULPS.BCST      -228(R8), Z18, Z21
+	VFMADD231PS      Z20, Z21, Z7
+	VFMADD231PS.BCST -164(R8), Z19, Z7
+	VCVTDQ2PS        1536(AX), Z20
+	VMULPS.BCST      -224(R8), Z18, Z21
+	VFMADD231PS      Z20, Z21, Z8
+	VFMADD231PS.BCST -160(R8), Z19, Z8
+	VCVTDQ2PS        1600(AX), Z20
+	VMULPS.BCST      -220(R8), Z18, Z21
+	VFMADD231PS      Z20, Z21, Z9
+	VFMADD231PS.BCST -156(R8), Z19, Z9
+	VCVTDQ2PS        1664(AX), Z20
+	VMULPS.BCST      -216(R8), Z18, Z21
+	VFMADD231PS      Z20, Z21, Z10
+	VFMADD231PS.BCST -152(R8), Z19, Z10
+	VCVTDQ2PS        1728(AX), Z20
+	VMULPS.BCST      -212(R8), Z18, Z21
+	VFMADD231PS      Z20, Z21, Z11
+	VFMADD231PS.BCST -148(R8), Z19, Z11
+	VCVTDQ2PS        1792(AX), Z20
+	VMULPS.BCST      -208(R8), Z18, Z21
+	VFMADD231PS      Z20, Z21, Z12
+	VFMADD231PS.BCST -144(R8), Z19, Z12
+	VCVTDQ2PS        1856(AX), Z20
+	VMULPS.BCST      -204(R8), Z18, Z21
+	VFMADD231PS      Z20, Z21, Z13
+	VFMADD231PS.BCST -140(R8), Z19, Z13
+	VCVTDQ2PS        1920(AX), Z20
+	VMULPS.BCST      -200(R8), Z18, Z21
+	VFMADD231PS      Z20, Z21, Z14
+	VFMADD231PS.BCST -136(R8), Z19, Z14
+	VCVTDQ2PS        1984(AX), Z20
+	VMULPS.BCST      -196(R8), Z18, Z18
+	VFMADD231PS      Z20, Z18, Z15
+	VFMADD231PS.BCST -132(R8), Z19, Z15
+	MOVQ             DI, AX
+	VMOVUPS          Z0, (AX)
+	ADDQ             R12, AX
+	VMOVUPS          Z1, (AX)
+	ADDQ             R12, AX
+	VMOVUPS          Z2, (AX)
+	ADDQ             R12, AX
+	VMOVUPS          Z3, (AX)
+	ADDQ             R12, AX
+	VMOVUPS          Z4, (AX)
+	ADDQ             R12, AX
+	VMOVUPS          Z5, (AX)
+	ADDQ             R12, AX
+	VMOVUPS          Z6, (AX)
+	ADDQ             R12, AX
+	VMOVUPS          Z7, (AX)
+	ADDQ             R12, AX
+	VMOVUPS          Z8, (AX)
+	ADDQ             R12, AX
+	VMOVUPS          Z9, (AX)
+	ADDQ             R12, AX
+	VMOVUPS          Z10, (AX)
+	ADDQ             R12, AX
+	VMOVUPS          Z11, (AX)
+	ADDQ             R12, AX
+	VMOVUPS          Z12, (AX)
+	ADDQ             R12, AX
+	VMOVUPS          Z13, (AX)
+	ADDQ             R12, AX
+	VMOVUPS          Z14, (AX)
+	ADDQ             R12, AX
+	VMOVUPS          Z15, (AX)
+	ADDQ             R12, AX
+	ADDQ             64(SP), SI
+	SHLQ             $0x04, R12
+	ADDQ             R12, DI
+	SHRQ             $0x04, R12
+	DECQ             48(SP)
+	JNZ              tile
+	ADDQ             56(SP), DX
+	ADDQ             $0x40, BX
+	DECQ             40(SP)
+	JNZ              group
+	MOVQ             32(SP), AX
+	IMUL3Q           $0x00000940, AX, DX
+	ADDQ             DX, (SP)
+	IMUL3Q           $0x00001800, AX, DX
+	ADDQ             DX, 8(SP)
+	SUBQ             AX, 24(SP)
+	JNZ              chunk
+	BYTE             $0xc4
+	BYTE             $0xe2
+	BYTE             $0x78
+	BYTE             $0x49
+	BYTE             $0xc0
+	VZEROUPPER
+	RET
+
+DATA shapes<>+0(SB)/8, $0x0000000000000001
+DATA shapes<>+8(SB)/8, $0x0000000000000000
+DATA shapes<>+16(SB)/8, $0x0020002000400040
+DATA shapes<>+24(SB)/8, $0x0000000000400040
+DATA shapes<>+32(SB)/8, $0x0000000000000000
+DATA shapes<>+40(SB)/8, $0x0000000000000000
+DATA shapes<>+48(SB)/8, $0x0000080810101010
+DATA shapes<>+56(SB)/8, $0x0000000000000000
+GLOBL shapes<>(SB), RODATA|NOPTR, $64

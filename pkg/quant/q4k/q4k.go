@@ -30,6 +30,7 @@ var Format = quant.Format{
 	BlockBytes: blockBytes,
 	Decode:     decode,
 	CPU:        &cpuKernels,
+	GPU:        &gpu,
 }
 
 func decode(dst []float32, src []byte) {

@@ -11,5 +11,6 @@ func main() {
 		Block:  320,
 		Dot512: func() func(*p16gen.Block) { return p16gen.Fives512(false) },
 		Dot256: func() func(*p16gen.Block) { return p16gen.Fives256(false) },
+		Unpack: func() func(*p16gen.Block, p16gen.Put) { return p16gen.UnpackFives(false) },
 	}.Generate()
 }

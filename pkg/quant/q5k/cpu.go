@@ -27,6 +27,7 @@ var kernels = p16.Kernels{
 	Portable:   portable.MatMul,
 	AVX2:       avx2,
 	AVX512:     avx512,
+	AMX:        amx,
 	NEON:       neon,
 }
 

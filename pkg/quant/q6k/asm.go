@@ -26,6 +26,8 @@ func main() {
 		Tokens512: 6, // two dot products a token
 		Dot512:    dot512,
 		Dot256:    dot256,
+		Unpack:    unpack,
+		Halves:    true,
 	}.Generate()
 }
 
@@ -92,6 +94,21 @@ func scale512(b *p16gen.Block, second []reg.VecVirtual) {
 		VPMULLD(s1, second[i], second[i])
 		VPADDD(second[i], sum, sum)
 		VPDPWSSD_BCST(b.Sums(i), offset, sum)
+	}
+}
+
+// unpack takes the offset of 32 off, and leaves the scales of the halves.
+func unpack() func(*p16gen.Block, p16gen.Put) {
+	low4, pair, offset := p16gen.Constant512(0x0f0f0f0f), p16gen.Constant512(0x30303030), p16gen.Constant512(0xe0e0e0e0)
+	return func(b *p16gen.Block, put p16gen.Put) {
+		for v := range 8 {
+			q := unpack512(b, v%4, v/4, low4, pair)
+			VPADDB(offset, q, q)
+			put(v, q)
+		}
+		scales := ZMM()
+		VPMOVSXBW(b.Weights(scalesAt), scales) // int16 pairs s0, s1
+		b.Halves = p16gen.Pairs512(scales)
 	}
 }
 

@@ -7,6 +7,7 @@ import "github.com/shoal-llm/shoal/pkg/quant/p16"
 var (
 	avx2   = p16.Widths{avx2T12, avx2T8, avx2T4, avx2T1}
 	avx512 = p16.Widths{avx512T12, avx512T8, avx512T4, avx512T1}
+	amx    = amxT16
 )
 
 // The instruction set of another architecture.

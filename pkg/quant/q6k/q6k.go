@@ -35,6 +35,7 @@ var Format = quant.Format{
 	BlockBytes: blockBytes,
 	Decode:     decode,
 	CPU:        &cpuKernels,
+	GPU:        &gpu,
 }
 
 func decode(dst []float32, src []byte) {

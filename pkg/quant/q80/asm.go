@@ -16,6 +16,7 @@ func main() {
 		Scales: 512,
 		Dot512: dot512,
 		Dot256: dot256,
+		Unpack: p16gen.UnpackBytes,
 	}.Generate()
 }
 

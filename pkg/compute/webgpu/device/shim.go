@@ -8,6 +8,7 @@ package device
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 // The functions of the library that the shim calls, as webgpu.h and wgpu.h of
 // the pinned version declare them. Handles are opaque.
@@ -62,11 +63,9 @@ static void *shim_buffer(void *device, uint64_t size, uint32_t usage, failure *f
 	buffer_descriptor d = {0};
 	d.size = size;
 	d.usage = usage;
-	wgpuDevicePushErrorScope(device, 2);
 	wgpuDevicePushErrorScope(device, 1);
 	wgpuDevicePushErrorScope(device, 0);
 	void *buffer = wgpuDeviceCreateBuffer(device, &d);
-	wgpuDevicePopErrorScope(device, shim_on_error, f);
 	wgpuDevicePopErrorScope(device, shim_on_error, f);
 	wgpuDevicePopErrorScope(device, shim_on_error, f);
 	return buffer;
@@ -135,6 +134,12 @@ static void shim_map(void *buffer, uint32_t mode, uint64_t size, uint32_t *state
 	wgpuBufferMapAsync(buffer, mode, 0, size, shim_on_map, state);
 }
 static uint32_t shim_mapped(uint32_t *state) { return __atomic_load_n(state, __ATOMIC_ACQUIRE); }
+static void shim_pause(void) {
+#ifndef _WIN32
+	struct timespec t = {0, 20000};
+	nanosleep(&t, NULL);
+#endif
+}
 static bool shim_poll(void *device, bool wait) { return wgpuDevicePoll(device, wait, NULL); }
 */
 import "C"
@@ -315,6 +320,18 @@ func (c *Commands) Same(other *Commands) bool {
 func (c *Commands) Dispatch(p *Pipeline, group0, group1 *Group, x, y, z int) {
 	c.list = append(c.list, C.command{kind: C.dispatch, a: p.p, b: group0.p, c: group1.p, x: C.uint32_t(x), y: C.uint32_t(y), z: C.uint32_t(z)})
 }
+
+// Rebind replaces group 1 of recorded dispatches.
+func (c *Commands) Rebind(old, with *Group) {
+	for i := range c.list {
+		if c.list[i].c == old.p {
+			c.list[i].c = with.p
+		}
+	}
+}
+
+// Pause waits some ten microseconds.
+func Pause() { C.shim_pause() }
 
 // Clear zeroes size bytes of a buffer, both multiples of 4.
 func (c *Commands) Clear(b *Buffer, offset, size uint64) {

@@ -56,12 +56,12 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_id) loca
   for (var i = t; i < 4u * DIM; i += 256u) {
     let d = i % DIM;
     let chain = i / DIM;
-    let from = split * 256u + chain * 64u;
+    let start = split * 256u + chain * 64u;
     var s = 0.0;
     var total = 0.0;
-    if (from <= last && from + 63u >= first) {
-      let base = (page(row, from / 64u) * 2u * p.kv_heads + p.kv_heads + kv) * DIM * 64u + d;
-      let count = min(last + 1u - from, 64u);
+    if (start <= last && start + 63u >= first) {
+      let base = (page(row, start / 64u) * 2u * p.kv_heads + p.kv_heads + kv) * DIM * 64u + d;
+      let count = min(last + 1u - start, 64u);
       for (var k = 0u; k < count; k++) {
         let w = weight[chain * 64u + k];
         s = fma(w, cache[base + k * DIM], s);

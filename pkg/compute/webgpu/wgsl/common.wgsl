@@ -1,7 +1,8 @@
 // What kernels share. Sums are chains of fma on finished factors, in an order that
 // is written down; nothing here may be fused or reordered by a compiler.
 
-// The batch: a head of 16 words, 4 words for each row, then lists and page tables.
+// The batch: a head of 16 words, 4 words for each row, then lists, each behind its length, and
+// page tables.
 //   0  rows   1  splits of the longest context   4…15  where the lists of operations begin
 //   row: position, where its page table begins
 @group(1) @binding(0) var<storage, read> batch: array<u32>;
@@ -9,6 +10,7 @@
 
 fn position(row: u32) -> u32 { return batch[16u + 4u * row]; }
 fn page(row: u32, index: u32) -> u32 { return batch[batch[17u + 4u * row] + index]; }
+fn length(list: u32) -> u32 { return batch[batch[4u + list] - 1u]; }
 fn item(list: u32, index: u32) -> u32 { return batch[batch[4u + list] + index]; }
 
 // Shape of activations: float4 groups. Column c of a row is component c mod 4 of

@@ -11,13 +11,13 @@ struct Params {
 @compute @workgroup_size(DIM)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
   let row = wg.y;
-  let from = (row * p.heads + wg.x) * batch[1] * (DIM + 2u);
+  let start = (row * p.heads + wg.x) * batch[1] * (DIM + 2u);
   let splits = position(row) / 256u + 1u;
-  var m = parts[from + DIM];
-  var sum = parts[from + DIM + 1u];
-  var o = parts[from + local.x];
+  var m = parts[start + DIM];
+  var sum = parts[start + DIM + 1u];
+  var o = parts[start + local.x];
   for (var s = 1u; s < splits; s++) {
-    let at_split = from + s * (DIM + 2u);
+    let at_split = start + s * (DIM + 2u);
     let other = parts[at_split + DIM];
     let most = max(m, other);
     let old = exponential(m - most);

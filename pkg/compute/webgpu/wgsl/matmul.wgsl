@@ -4,7 +4,7 @@
 // accumulators.
 struct Params {
   supers: u32, first: u32, rows: u32, offset: u32,
-  end0: u32, end1: u32, list: u32, tokens: u32,
+  end0: u32, end1: u32, list: u32, act: u32,
   eps: f32, columns: f32, pad0: u32, pad1: u32,
   x: Rows, y0: Rows, y1: Rows, y2: Rows
 }
@@ -19,7 +19,7 @@ struct Params {
 var<workgroup> xs: array<vec4<f32>, 512>;  // [32 columns][64 rows]
 var<workgroup> ws: array<vec4<f32>, 1024>; // [32 columns][128 rows]
 
-fn count() -> u32 { if (p.list != 0u) { return p.tokens; } return batch[0]; }
+fn count() -> u32 { if (p.list != 0u) { return length(p.list - 1u); } return batch[0]; }
 
 fn load_x(first: u32, block: u32, thread: u32) {
   let rows = count();

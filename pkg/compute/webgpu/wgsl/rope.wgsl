@@ -40,17 +40,17 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_id) loca
   if (turns) { angle = angles[position(row) * p.pairs + i % half_dim]; }
   if (head < p.heads) {
     if (!turns) { return; }
-    let from = vec2<u32>(at(p.q, row, head * p.dim + d.x), at(p.q, row, head * p.dim + d.y));
-    let turned = rotate(q[from.x], q[from.y], angle);
-    q[from.x] = turned.x;
-    q[from.y] = turned.y;
+    let start = vec2<u32>(at(p.q, row, head * p.dim + d.x), at(p.q, row, head * p.dim + d.y));
+    let turned = rotate(q[start.x], q[start.y], angle);
+    q[start.x] = turned.x;
+    q[start.y] = turned.y;
   } else if (head < p.heads + p.kv_heads) {
     let h = head - p.heads;
-    let from = vec2<u32>(at(p.k, row, h * p.dim + d.x), at(p.k, row, h * p.dim + d.y));
-    var turned = vec2<f32>(k[from.x], k[from.y]);
+    let start = vec2<u32>(at(p.k, row, h * p.dim + d.x), at(p.k, row, h * p.dim + d.y));
+    var turned = vec2<f32>(k[start.x], k[start.y]);
     if (turns) { turned = rotate(turned.x, turned.y, angle); }
-    k[from.x] = turned.x;
-    k[from.y] = turned.y;
+    k[start.x] = turned.x;
+    k[start.y] = turned.y;
     cache[key_at(row, h, d.x)] = turned.x;
     cache[key_at(row, h, d.y)] = turned.y;
     cache[value_at(row, h, d.x)] = v[at(p.v, row, h * p.dim + d.x)];

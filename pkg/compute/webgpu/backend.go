@@ -1,0 +1,215 @@
+//go:build cgo && ((linux && amd64) || darwin || (windows && amd64))
+
+package webgpu
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/shoal-llm/shoal/pkg/compute"
+	"github.com/shoal-llm/shoal/pkg/compute/webgpu/device"
+)
+
+// Adapters lists the adapters of this machine, software ones too.
+func Adapters() ([]Adapter, error) {
+	found := device.Adapters()
+	if len(found) == 0 {
+		return nil, fmt.Errorf("%w: is a Vulkan, Metal or DX12 driver installed?", ErrUnavailable)
+	}
+	out := make([]Adapter, len(found))
+	for i, a := range found {
+		out[i] = Adapter{Index: i, Name: a.Name, Vendor: a.Vendor, Device: a.Device, Driver: a.Driver, API: a.API, Software: a.Software}
+	}
+	return out, nil
+}
+
+// choose returns the adapter that cfg names.
+func (cfg *Config) choose() (device.Adapter, error) {
+	found := device.Adapters()
+	best := -1
+	for i, a := range found {
+		named := cfg.Adapter != "" && (cfg.Adapter == strconv.Itoa(i) || strings.Contains(strings.ToLower(a.Name), strings.ToLower(cfg.Adapter)))
+		if a.Software && !cfg.Software || cfg.Adapter != "" && !named {
+			continue
+		}
+		if best < 0 || a.Discrete && !found[best].Discrete || !a.Software && found[best].Software {
+			best = i
+		}
+	}
+	if best >= 0 {
+		return found[best], nil
+	}
+	var names []string
+	for i, a := range found {
+		names = append(names, fmt.Sprintf("%d %s (%s)", i, a.Name, a.API))
+	}
+	if len(names) == 0 {
+		return device.Adapter{}, fmt.Errorf("%w: is a Vulkan, Metal or DX12 driver installed?", ErrUnavailable)
+	}
+	return device.Adapter{}, fmt.Errorf("%w of that kind; there are: %s; software adapters must be asked for", ErrUnavailable, strings.Join(names, ", "))
+}
+
+// Backend computes on a GPU. It implements compute.Backend.
+type Backend struct {
+	info   compute.Info
+	dev    *device.Device
+	cfg    Config
+	log    *slog.Logger
+	kernel *registry
+
+	queue sync.Mutex // who encodes and submits
+
+	// Owner's goroutine only.
+	arenas  map[*arena]struct{}
+	nothing *device.Buffer // bound where a kernel has no use for a buffer
+	params  params
+	groups  map[groupKey]*device.Group
+	ropes   map[*compute.Rope]*device.Buffer
+	scratch [scratches]*device.Buffer
+	retired []retired
+	slots   [compute.MaxPasses]*slot
+	begun   uint64 // passes
+
+	own        atomic.Uint64 // bytes of what the backend itself holds
+	completed  atomic.Uint64 // passes
+	unfinished atomic.Int32
+	submitted  chan *pass
+	running    chan *pass
+	done       chan compute.Completion
+	finished   sync.WaitGroup
+	closeOnce  sync.Once
+}
+
+var _ compute.Backend = (*Backend)(nil)
+
+// Open opens an adapter. The error wraps ErrUnavailable when there is none.
+func Open(cfg Config) (compute.Backend, error) {
+	b, err := open(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("open webgpu: %w", err)
+	}
+	return b, nil
+}
+
+func open(cfg Config) (*Backend, error) {
+	adapter, err := cfg.choose()
+	if err != nil {
+		return nil, err
+	}
+	dev, err := adapter.Open()
+	if err != nil {
+		return nil, err
+	}
+	kernels, err := newRegistry(dev)
+	if err != nil {
+		dev.Close()
+		return nil, err
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	b := &Backend{
+		info: compute.Info{
+			Kind: "webgpu", Name: adapter.Name, Memory: cfg.Memory,
+			Class: fmt.Sprintf("webgpu/v%d %s, %s %s, %s", geometryVersion, kernelSet(), adapter.Name, adapter.API, adapter.Driver),
+		},
+		dev: dev, cfg: cfg, log: cfg.Log, kernel: kernels,
+		arenas: map[*arena]struct{}{}, groups: map[groupKey]*device.Group{}, ropes: map[*compute.Rope]*device.Buffer{},
+		submitted: make(chan *pass, compute.MaxPasses), running: make(chan *pass, compute.MaxPasses),
+		done: make(chan compute.Completion, compute.MaxPasses),
+	}
+	b.finished.Go(b.encode)
+	b.finished.Go(b.serve)
+	b.log.Info("opened webgpu", "name", adapter.Name, "api", adapter.API, "driver", adapter.Driver, "class", b.info.Class)
+	return b, nil
+}
+
+// Info describes the adapter and the class.
+func (b *Backend) Info() compute.Info { return b.info }
+
+// Completions delivers one completion per submitted pass, in order. It is closed
+// by Close.
+func (b *Backend) Completions() <-chan compute.Completion { return b.done }
+
+// Used returns what all arenas hold. Buffers include the backend's own.
+func (b *Backend) Used() compute.Memory {
+	used := compute.Memory{Buffers: b.own.Load()}
+	for a := range b.arenas {
+		used.Weights += a.used.Weights
+		used.Caches += a.used.Caches
+		used.Buffers += a.used.Buffers
+	}
+	return used
+}
+
+// reserve checks that n more bytes fit the limit.
+func (b *Backend) reserve(n uint64) error {
+	if held := b.Used().Total(); b.cfg.Memory != 0 && (n > b.cfg.Memory || held > b.cfg.Memory-n) {
+		return fmt.Errorf("%w: %d bytes wanted, %d of %d held", ErrMemory, n, held, b.cfg.Memory)
+	}
+	return nil
+}
+
+// Close waits for submitted passes and frees everything. It closes the channel of
+// completions.
+func (b *Backend) Close() error {
+	var err error
+	b.closeOnce.Do(func() {
+		close(b.submitted)
+		b.finished.Wait()
+		for a := range b.arenas {
+			err = errors.Join(err, a.Free())
+		}
+		for _, g := range b.groups {
+			g.Free()
+		}
+		b.kernel.close()
+		b.freeOwn()
+		err = errors.Join(err, b.dev.Err())
+		b.dev.Close()
+	})
+	return err
+}
+
+// freeOwn frees what the backend made for itself.
+func (b *Backend) freeOwn() {
+	for _, s := range b.slots {
+		s.free()
+	}
+	for _, r := range b.retired {
+		r.buffer.Free()
+	}
+	for _, s := range b.scratch {
+		if s != nil {
+			s.Free()
+		}
+	}
+	for _, t := range b.ropes {
+		t.Free()
+	}
+	for _, p := range b.params.buffers {
+		p.Free()
+	}
+	if b.nothing != nil {
+		b.nothing.Free()
+	}
+}
+
+// hangs bounds a pass: a device that takes longer is taken for lost.
+const hangs = 60 * time.Second
+
+// prepare makes what all arenas share.
+func (b *Backend) prepare() error {
+	if b.nothing != nil {
+		return nil
+	}
+	var err error
+	b.nothing, err = b.ownBuffer(256, device.Storage)
+	return err
+}

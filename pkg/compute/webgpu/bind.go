@@ -1,0 +1,179 @@
+//go:build cgo && ((linux && amd64) || darwin || (windows && amd64))
+
+package webgpu
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/shoal-llm/shoal/pkg/compute"
+	"github.com/shoal-llm/shoal/pkg/compute/webgpu/device"
+)
+
+// params holds the parameter blocks of all operations recorded so far, each once:
+// layers differ in their buffers alone.
+type params struct {
+	buffers []*device.Buffer
+	used    int
+	known   map[string]device.Slice
+}
+
+const (
+	paramBytes = 256 // of a block: the alignment of offsets
+	paramCount = 256 // blocks in a buffer
+)
+
+// param returns a block with these words.
+func (b *Backend) param(words []uint32) (device.Slice, error) {
+	var bytes []byte
+	for _, w := range words {
+		bytes = binary.LittleEndian.AppendUint32(bytes, w)
+	}
+	if s, ok := b.params.known[string(bytes)]; ok {
+		return s, nil
+	}
+	p := &b.params
+	if p.used == paramCount*len(p.buffers) {
+		buffer, err := b.ownBuffer(paramBytes*paramCount, device.Uniform)
+		if err != nil {
+			return device.Slice{}, err
+		}
+		p.buffers = append(p.buffers, buffer)
+	}
+	s := device.Slice{Buffer: p.buffers[len(p.buffers)-1], Offset: uint64(p.used % paramCount * paramBytes), Size: paramBytes}
+	p.used++
+	if p.known == nil {
+		p.known = map[string]device.Slice{}
+	}
+	p.known[string(bytes)] = s
+	b.write(s.Buffer, s.Offset, bytes)
+	return s, nil
+}
+
+// groupKey is what a bind group binds.
+type groupKey struct {
+	bindings string
+	param    device.Slice
+	buffers  [8]*device.Buffer
+}
+
+// group returns the bind group of a kernel's parameters and buffers, made once.
+func (b *Backend) group(e *entry, k kernel, param device.Slice, buffers []*device.Buffer) (*device.Group, error) {
+	key := groupKey{bindings: k.op.bindings, param: param}
+	copy(key.buffers[:], buffers)
+	if g, ok := b.groups[key]; ok {
+		return g, nil
+	}
+	slices := []device.Slice{param}
+	for _, buffer := range buffers {
+		slices = append(slices, device.Slice{Buffer: buffer})
+	}
+	g, err := b.dev.NewGroup(e.layout, slices...)
+	if err != nil {
+		return nil, fmt.Errorf("bind %s: %w", k.op.name, err)
+	}
+	b.groups[key] = g
+	return g, nil
+}
+
+// forget frees the groups that bind any of the buffers.
+func (b *Backend) forget(buffers []*device.Buffer) {
+	gone := make(map[*device.Buffer]bool, len(buffers))
+	for _, buffer := range buffers {
+		gone[buffer] = true
+	}
+	for key, g := range b.groups {
+		if slices.ContainsFunc(key.buffers[:], func(x *device.Buffer) bool { return gone[x] }) {
+			g.Free()
+			delete(b.groups, key)
+		}
+	}
+}
+
+// Working memory that passes share: the device runs them one after the other.
+const (
+	factorScratch = iota // norms' factors of rows
+	partScratch          // splits of attention
+	gateScratch          // gate and up, where they are not stored together
+	upScratch
+	copyScratch // an input that is an output too
+	scratches
+)
+
+// retired is memory that passes up to a number may still use.
+type retired struct {
+	buffer *device.Buffer
+	after  uint64
+}
+
+// room returns working memory of at least size bytes.
+func (b *Backend) room(which int, size uint64) (*device.Buffer, error) {
+	old := b.scratch[which]
+	if old != nil && old.Size >= size {
+		return old, nil
+	}
+	grown := size
+	if old != nil {
+		grown = max(size, 2*old.Size)
+	}
+	buffer, err := b.ownBuffer(grown, device.Storage)
+	if err != nil {
+		return nil, err
+	}
+	if old != nil {
+		b.retire(old)
+	}
+	b.scratch[which] = buffer
+	return buffer, nil
+}
+
+// retire frees a buffer once the passes begun so far are complete.
+func (b *Backend) retire(buffer *device.Buffer) {
+	b.forget([]*device.Buffer{buffer})
+	b.retired = append(b.retired, retired{buffer, b.begun})
+}
+
+// sweep frees what no pass uses any more.
+func (b *Backend) sweep() {
+	done := b.completed.Load()
+	b.retired = slices.DeleteFunc(b.retired, func(r retired) bool {
+		if r.after > done {
+			return false
+		}
+		b.own.Add(-r.buffer.Size)
+		r.buffer.Free()
+		return true
+	})
+}
+
+// ownBuffer makes a buffer that the backend itself holds.
+func (b *Backend) ownBuffer(size uint64, usage device.Usage) (*device.Buffer, error) {
+	buffer, err := b.dev.NewBuffer(size, usage)
+	if err != nil {
+		return nil, err
+	}
+	b.own.Add(buffer.Size)
+	return buffer, nil
+}
+
+// angles returns a rope's cosines and sines in the device's memory. They stay
+// until Close: models share few tables.
+func (b *Backend) angles(rope *compute.Rope) (*device.Buffer, error) {
+	if t, ok := b.ropes[rope]; ok {
+		return t, nil
+	}
+	data := make([]byte, 0, 8*len(rope.Cos))
+	for i, cos := range rope.Cos {
+		data = binary.LittleEndian.AppendUint32(data, math.Float32bits(cos))
+		data = binary.LittleEndian.AppendUint32(data, math.Float32bits(rope.Sin[i]))
+	}
+	t, err := b.ownBuffer(uint64(len(data)), device.Storage)
+	if err != nil {
+		return nil, fmt.Errorf("load rope table: %w", err)
+	}
+	b.write(t, 0, data)
+	b.ropes[rope] = t
+	return t, nil
+}

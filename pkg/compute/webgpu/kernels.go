@@ -1,0 +1,213 @@
+//go:build cgo && ((linux && amd64) || darwin || (windows && amd64))
+
+package webgpu
+
+import (
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/shoal-llm/shoal/pkg/compute/webgpu/device"
+	"github.com/shoal-llm/shoal/pkg/quant"
+	"github.com/shoal-llm/shoal/pkg/quant/formats"
+)
+
+//go:embed wgsl/*.wgsl
+var sources embed.FS
+
+// kernel names a pipeline: an operation, and the sizes that are written into its
+// code.
+type kernel struct {
+	op       op
+	format   string // of the weights, empty without
+	segments int    // of a row of weights
+	norm     bool
+	groups   int // matvec: row groups of a workgroup
+	steps    int // matvec: rows that a group takes one after the other, in fours
+	dim      int // attention: head dimension
+	act      int // matmulGate
+}
+
+// op is an operation's code: the files of a kernel and its bindings.
+type op struct {
+	name     string
+	files    string // besides common
+	bindings string
+	weights  bool
+}
+
+// The kernels' code. Bindings of group 0: u parameters, r read, w written.
+var (
+	embedOp      = op{"embed", "embed", "urrw", true}
+	writeOp      = op{"write", "write", "uw", false}
+	squaresOp    = op{"squares", "squares", "urw", false}
+	matvecOp     = op{"matvec", "finish_store store matvec", "urrrrwww", true}
+	matvecAddOp  = op{"matvec add", "finish_store add matvec", "urrrrwww", true}
+	matvecGateOp = op{"matvec gate", "finish_gate matvec", "urrrrwww", true}
+	matmulOp     = op{"matmul", "matmul_store store matmul", "urrrrwwwr", true}
+	matmulAddOp  = op{"matmul add", "matmul_store add matmul", "urrrrwwwr", true}
+	matmulGateOp = op{"matmul gate", "matmul_gate matmul", "urrrrwwwr", true}
+	activateOp   = op{"activate", "activate", "urrw", false}
+	ropeOp       = op{"rope", "rope", "urwwrw", false}
+	attendOp     = op{"attend", "attend", "urrww", false}
+	joinOp       = op{"join", "join", "urw", false}
+)
+
+// code returns the WGSL of a kernel: constants, then files. Nothing is decided by
+// a preprocessor.
+func (k kernel) code() string {
+	g := geometryOf(k.segments * quant.SegmentCols)
+	var b strings.Builder
+	constant := func(name string, v int) { fmt.Fprintf(&b, "const %s: u32 = %du;\n", name, v) }
+	threads := g.lanes * k.groups
+	if k.segments > 0 {
+		constant("SEGMENTS", g.segments)
+		constant("CHUNKS", g.chunks)
+		constant("LANES", g.lanes)
+	}
+	if k.groups > 0 {
+		slots := 4 * k.groups * k.steps
+		constant("GROUPS", k.groups)
+		constant("STEPS", k.steps)
+		constant("SLOTS", slots)
+		constant("THREADS", threads)
+		constant("SUMS", (slots+1)*(g.lanes+1))
+	}
+	if k.dim > 0 {
+		constant("DIM", k.dim)
+		constant("CHAINS", 4*(k.dim+1))
+	}
+	constant("ACT", k.act)
+	fmt.Fprintf(&b, "const NORM: bool = %t;\n", k.norm)
+	b.WriteString(source("common"))
+	if k.op.weights {
+		f, _ := formats.ByName(k.format)
+		constant("VECTORS", f.GPU.Vectors)
+		constant("WORDS", f.GPU.Words)
+		b.WriteString(source("weights"))
+		b.WriteString(f.GPU.WGSL)
+	}
+	for _, file := range strings.Fields(k.op.files) {
+		b.WriteString(source(file))
+	}
+	// A workgroup's size may not be a named constant in this dialect.
+	return strings.NewReplacer(
+		"@workgroup_size(THREADS)", fmt.Sprintf("@workgroup_size(%d)", threads),
+		"@workgroup_size(LANES)", fmt.Sprintf("@workgroup_size(%d)", g.lanes),
+		"@workgroup_size(DIM)", fmt.Sprintf("@workgroup_size(%d)", k.dim),
+		"array<f32, SUMS>", fmt.Sprintf("array<f32, %d>", (4*k.groups*k.steps+1)*(g.lanes+1)),
+		"array<f32, LANES>", fmt.Sprintf("array<f32, %d>", g.lanes),
+		"array<f32, DIM>", fmt.Sprintf("array<f32, %d>", k.dim),
+		"array<f32, CHAINS>", fmt.Sprintf("array<f32, %d>", 4*(k.dim+1)),
+	).Replace(b.String())
+}
+
+func source(name string) string {
+	b, err := sources.ReadFile("wgsl/" + name + ".wgsl")
+	if err != nil {
+		panic("webgpu: no kernel source " + name)
+	}
+	return string(b)
+}
+
+// kernelSet returns the hash of all that fixes the bits of this backend's answers
+// besides the device: code, formats and geometry.
+func kernelSet() string {
+	sum := sha256.New()
+	fmt.Fprintf(sum, "geometry %d\n", geometryVersion)
+	names, _ := fs.Glob(sources, "wgsl/*.wgsl")
+	slices.Sort(names)
+	for _, n := range names {
+		b, _ := sources.ReadFile(n)
+		sum.Write(b)
+	}
+	for _, f := range formats.All() {
+		if f.GPU != nil {
+			fmt.Fprintf(sum, "%s\n%s", f.Name, f.GPU.WGSL)
+		}
+	}
+	return hex.EncodeToString(sum.Sum(nil)[:6])
+}
+
+// registry holds compiled kernels. Any goroutine may ask for one; each is compiled
+// once.
+type registry struct {
+	dev     *device.Device
+	batch   device.Layout // of group 1
+	mu      sync.Mutex
+	layouts map[string]device.Layout
+	entries map[kernel]*entry
+}
+
+// entry is a kernel that is compiled or being compiled.
+type entry struct {
+	done     chan struct{}
+	pipeline *device.Pipeline
+	layout   device.Layout
+	err      error
+}
+
+func newRegistry(dev *device.Device) (*registry, error) {
+	batch, err := dev.NewLayout([]device.Binding{device.Read, device.ReadWrite})
+	if err != nil {
+		return nil, err
+	}
+	return &registry{dev: dev, batch: batch, layouts: map[string]device.Layout{}, entries: map[kernel]*entry{}}, nil
+}
+
+// get returns a kernel, compiling it if need be.
+func (r *registry) get(k kernel) (*entry, error) {
+	r.mu.Lock()
+	e, ok := r.entries[k]
+	if !ok {
+		e = &entry{done: make(chan struct{})}
+		r.entries[k] = e
+	}
+	r.mu.Unlock()
+	if !ok {
+		e.pipeline, e.layout, e.err = r.compile(k)
+		close(e.done)
+	}
+	<-e.done
+	return e, e.err
+}
+
+func (r *registry) compile(k kernel) (*device.Pipeline, device.Layout, error) {
+	layout, err := r.layout(k.op.bindings)
+	if err != nil {
+		return nil, device.Layout{}, fmt.Errorf("kernel %s: %w", k.op.name, err)
+	}
+	p, err := r.dev.NewPipeline(k.code(), layout, r.batch)
+	if err != nil {
+		return nil, device.Layout{}, fmt.Errorf("kernel %s of %s, %d segments: %w", k.op.name, k.format, k.segments, err)
+	}
+	return p, layout, nil
+}
+
+func (r *registry) layout(bindings string) (device.Layout, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if l, ok := r.layouts[bindings]; ok {
+		return l, nil
+	}
+	l, err := r.dev.NewLayout([]device.Binding(bindings))
+	if err == nil {
+		r.layouts[bindings] = l
+	}
+	return l, err
+}
+
+// close frees all kernels.
+func (r *registry) close() {
+	for _, e := range r.entries {
+		<-e.done
+		if e.pipeline != nil {
+			e.pipeline.Free()
+		}
+	}
+}

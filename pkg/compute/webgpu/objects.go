@@ -1,0 +1,113 @@
+//go:build cgo && ((linux && amd64) || darwin || (windows && amd64))
+
+package webgpu
+
+import (
+	"encoding/binary"
+	"math"
+
+	"github.com/shoal-llm/shoal/pkg/compute"
+	"github.com/shoal-llm/shoal/pkg/compute/webgpu/device"
+	"github.com/shoal-llm/shoal/pkg/quant"
+)
+
+// store is rows of packed weights in the device's memory.
+type store struct {
+	vectors, words *device.Buffer
+	supers         int // where the words of super-blocks begin
+	rows           int
+}
+
+// weight is a matrix: rows of one store, or of several where a store would not fit
+// a binding.
+type weight struct {
+	rows, cols int
+	format     quant.Format
+	geometry   geometry
+	parts      []part
+}
+
+// part is rows of a store.
+type part struct {
+	store *store
+	first int // in the store
+	rows  int
+}
+
+func (w *weight) Shape() (rows, cols int) { return w.rows, w.cols }
+
+// vector is n values in the order of activations.
+type vector struct {
+	n      int
+	buffer *device.Buffer
+}
+
+func (v *vector) Len() int { return v.n }
+
+// buffer is rows of activations, in segments of 64 columns filled with zeros.
+// Groups of 4 columns of the same place in their segments lie side by side, so that
+// the lanes of a product read next to each other; outputs that are only read back
+// are linear.
+type buffer struct {
+	rows, cols int
+	segments   int
+	linear     bool // as of the last operation recorded
+	buffer     *device.Buffer
+}
+
+func (b *buffer) Cols() int { return b.cols }
+
+// stride returns the floats of a row.
+func (b *buffer) stride() int { return b.segments * quant.SegmentCols }
+
+// shape is the four words of the shaders' Rows.
+func (b *buffer) shape() [4]uint32 {
+	s := [4]uint32{uint32(16 * b.segments), uint32(b.segments), 1, uint32(b.cols)}
+	if b.linear {
+		s[1], s[2] = 1, 16
+	}
+	return s
+}
+
+// unpack copies a row as the device holds it to linear dst.
+func (b *buffer) unpack(dst []float32, row []byte, linear bool) {
+	if linear {
+		for i := range dst {
+			dst[i] = math.Float32frombits(binary.LittleEndian.Uint32(row[4*i:]))
+		}
+		return
+	}
+	for c := 0; c < len(dst); c += 4 {
+		at := 16 * (c%quant.SegmentCols/4*b.segments + c/quant.SegmentCols)
+		for i := range min(4, len(dst)-c) {
+			dst[c+i] = math.Float32frombits(binary.LittleEndian.Uint32(row[at+4*i:]))
+		}
+	}
+}
+
+// arranged returns values in the order of activations, as bytes.
+func arranged(values []float32) []byte {
+	segments := geometryOf(len(values)).segments
+	out := make([]byte, 4*quant.SegmentCols*segments)
+	for c, v := range values {
+		at := 16*(c%quant.SegmentCols/4*segments+c/quant.SegmentCols) + 4*(c%4)
+		binary.LittleEndian.PutUint32(out[at:], math.Float32bits(v))
+	}
+	return out
+}
+
+// cache is the KV pages of a stage, a buffer for each layer. A page holds the keys,
+// [head][dimension][64], then the values, [head][64][dimension].
+type cache struct {
+	spec   compute.CacheSpec
+	layers []*device.Buffer
+}
+
+func (c *cache) Spec() compute.CacheSpec { return c.spec }
+
+// pageBytes returns the bytes of a page of a layer.
+func (c *cache) pageBytes() uint64 { return pageBytes(c.spec) }
+
+func pageBytes(spec compute.CacheSpec) uint64 {
+	return 2 * 4 * uint64(spec.KVHeads) * uint64(spec.HeadDim) * compute.PageTokens
+}

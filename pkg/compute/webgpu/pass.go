@@ -1,0 +1,216 @@
+//go:build cgo && ((linux && amd64) || darwin || (windows && amd64))
+
+package webgpu
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/shoal-llm/shoal/pkg/compute"
+	"github.com/shoal-llm/shoal/pkg/compute/webgpu/device"
+)
+
+// pass records the operations of a batch as commands.
+type pass struct {
+	be     *Backend
+	slot   *slot
+	batch  *compute.Batch
+	number uint64
+	tag    uint64
+	reads  []read
+	err    error // of recording; the completion carries it
+
+	clears   device.Commands // run before commands
+	commands device.Commands
+	all      device.Commands
+	names    []string // of the dispatches in commands
+	words    []uint32 // the batch as the shaders read it
+	bytes    []byte   // the same
+	lists    int
+	splits   int // of the longest context
+}
+
+// read is a Read with what was known of its buffer when it was recorded.
+type read struct {
+	compute.Read
+	src    *buffer
+	linear bool
+	from   uint64 // in the slot's read-back buffer
+	size   uint64
+}
+
+var _ compute.Pass = (*pass)(nil)
+
+// The head of a batch in the device's memory: see common.wgsl.
+const (
+	headSplits = 1
+	headLists  = 4
+	headWords  = 16
+	rowWords   = 4
+	maxLists   = headWords - headLists
+)
+
+// splitTokens is the number of positions in a split of attention.
+const splitTokens = 256
+
+// fail panics: the shapes of an operation do not agree.
+func fail(format string, args ...any) { panic("webgpu: " + fmt.Sprintf(format, args...)) }
+
+// Begin starts a pass. It panics when MaxPasses are unfinished or the spans do
+// not cover the rows.
+func (b *Backend) Begin(batch *compute.Batch) compute.Pass {
+	if b.unfinished.Add(1) > compute.MaxPasses {
+		panic("webgpu: Begin while MaxPasses passes are unfinished")
+	}
+	b.sweep()
+	s, err := b.nextSlot()
+	if err != nil {
+		s = &slot{be: b}
+	}
+	p := &s.pass
+	b.begun++
+	p.be, p.slot, p.batch, p.number, p.err = b, s, batch, b.begun, err
+	p.reads, p.names, p.words, p.lists, p.splits = p.reads[:0], p.names[:0], p.words[:0], 0, 1
+	p.clears.Reset()
+	p.commands.Reset()
+	p.describe()
+	return p
+}
+
+// describe writes the batch's rows and page tables.
+func (p *pass) describe() {
+	rows := 0
+	for _, s := range p.batch.Spans {
+		if s.Row != rows || s.Count <= 0 || s.Start < 0 || len(s.Pages)*compute.PageTokens < s.Start+s.Count {
+			fail("span at row %d of %d rows from position %d with %d pages", s.Row, s.Count, s.Start, len(s.Pages))
+		}
+		rows += s.Count
+	}
+	if rows != p.batch.Rows {
+		fail("spans of %d rows in a batch of %d", rows, p.batch.Rows)
+	}
+	for range headWords + rowWords*rows {
+		p.words = append(p.words, 0)
+	}
+	p.words[0] = uint32(rows)
+	for _, s := range p.batch.Spans {
+		table := len(p.words)
+		for _, page := range s.Pages[:(s.Start+s.Count+compute.PageTokens-1)/compute.PageTokens] {
+			p.words = append(p.words, uint32(page))
+		}
+		for i := range s.Count {
+			at := headWords + rowWords*(s.Row+i)
+			p.words[at], p.words[at+1] = uint32(s.Start+i), uint32(table)
+		}
+		p.splits = max(p.splits, (s.Start+s.Count-1)/splitTokens+1)
+	}
+	p.words[headSplits] = uint32(p.splits)
+}
+
+// list appends words that a kernel reads by the list's number. Their count stands
+// before them.
+func (p *pass) list(n int) (number int, words []uint32) {
+	if p.lists == maxLists {
+		fail("more than %d lists of a pass", maxLists)
+	}
+	number = p.lists
+	p.lists++
+	p.words = append(p.words, uint32(n))
+	p.words[headLists+number] = uint32(len(p.words))
+	for range n {
+		p.words = append(p.words, 0)
+	}
+	return number, p.words[len(p.words)-n:]
+}
+
+// dispatch records a kernel on x × y × z workgroups.
+func (p *pass) dispatch(k kernel, words []uint32, x, y, z int, buffers ...*device.Buffer) {
+	if p.err != nil || x == 0 || y == 0 {
+		return
+	}
+	e, err := p.be.kernel.get(k)
+	if err != nil {
+		p.err = err
+		return
+	}
+	param, err := p.be.param(words)
+	if err != nil {
+		p.err = err
+		return
+	}
+	group, err := p.be.group(e, k, param, buffers)
+	if err != nil {
+		p.err = err
+		return
+	}
+	p.names = append(p.names, k.op.name)
+	p.commands.Dispatch(e.pipeline, group, p.slot.group, x, y, z)
+}
+
+// Submit hands the pass to the goroutine that encodes.
+func (p *pass) Submit(tag uint64, reads ...compute.Read) {
+	p.tag = tag
+	at := uint64(4 * max(1, p.batch.Rows))
+	for _, r := range reads {
+		b := r.Src.(*buffer)
+		if r.Rows < 0 || r.Rows > b.rows || len(r.Dst) > r.Rows*b.cols {
+			fail("read of %d values, %d rows of a buffer of %d rows of %d", len(r.Dst), r.Rows, b.rows, b.cols)
+		}
+		rows := (len(r.Dst) + b.cols - 1) / b.cols
+		size := 4 * uint64(rows) * uint64(b.stride())
+		if size == 0 {
+			continue
+		}
+		p.reads = append(p.reads, read{Read: r, src: b, linear: b.linear, from: at, size: size})
+		at += size
+	}
+	if p.err == nil {
+		p.err = p.slot.fit(uint64(4*len(p.words)), uint64(4*max(1, p.batch.Rows)), at)
+	}
+	if p.err == nil {
+		p.collect(at)
+	}
+	p.be.submitted <- p
+}
+
+// collect puts the pass's commands together.
+func (p *pass) collect(size uint64) {
+	s := p.slot
+	p.all.Reset()
+	flags := uint64(4 * max(1, p.batch.Rows))
+	p.all.Clear(s.bad, 0, flags)
+	p.all.Append(&p.clears)
+	p.all.Append(&p.commands)
+	p.all.Copy(s.back, 0, s.bad, 0, flags)
+	for _, r := range p.reads {
+		p.all.Copy(s.back, r.from, r.src.buffer, 0, r.size)
+	}
+	s.size = size
+	p.bytes = p.bytes[:0]
+	for _, w := range p.words {
+		p.bytes = binary.LittleEndian.AppendUint32(p.bytes, w)
+	}
+}
+
+// notFinite returns the rows marked in what was read back, or nil.
+func (p *pass) notFinite(back []byte) []int32 {
+	var rows []int32
+	for i := range p.batch.Rows {
+		if binary.LittleEndian.Uint32(back[4*i:]) != 0 {
+			rows = append(rows, int32(i))
+		}
+	}
+	return rows
+}
+
+// deliver copies what was read back to its destinations.
+func (p *pass) deliver(back []byte) {
+	for _, r := range p.reads {
+		dst, row := r.Dst, back[r.from:]
+		for len(dst) > 0 {
+			n := min(len(dst), r.src.cols)
+			r.src.unpack(dst[:n], row, r.linear)
+			dst, row = dst[n:], row[4*r.src.stride():]
+		}
+	}
+}

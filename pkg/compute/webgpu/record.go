@@ -1,0 +1,185 @@
+//go:build cgo && ((linux && amd64) || darwin || (windows && amd64))
+
+package webgpu
+
+import (
+	"encoding/binary"
+	"math"
+
+	"github.com/shoal-llm/shoal/pkg/compute"
+	"github.com/shoal-llm/shoal/pkg/compute/webgpu/device"
+)
+
+// holds panics unless b has room for rows rows of cols.
+func holds(op string, b *buffer, rows, cols int) {
+	if b.cols != cols || b.rows < rows {
+		fail("%s: a buffer of %d rows of %d for %d of %d", op, b.rows, b.cols, rows, cols)
+	}
+}
+
+// words joins parameter words.
+func words(parts ...any) []uint32 {
+	var out []uint32
+	for _, p := range parts {
+		switch v := p.(type) {
+		case int:
+			out = append(out, uint32(v))
+		case float32:
+			out = append(out, math.Float32bits(v))
+		case [4]uint32:
+			out = append(out, v[:]...)
+		}
+	}
+	return out
+}
+
+// tiles returns how many tiles of size cover n.
+func tiles(n, size int) int { return (n + size - 1) / size }
+
+// ClearPages zeroes pages in all layers before the other operations.
+func (p *pass) ClearPages(c compute.Cache, pages []int32) {
+	cache := c.(*cache)
+	for _, page := range pages {
+		if page < 0 || int(page) >= cache.spec.Pages {
+			fail("clear page %d of %d", page, cache.spec.Pages)
+		}
+		for _, layer := range cache.layers {
+			p.clears.Clear(layer, uint64(page)*cache.pageBytes(), cache.pageBytes())
+		}
+	}
+}
+
+// Write copies rows into the batch at once; dst gets them when the pass runs.
+func (p *pass) Write(dst compute.Buffer, rows []byte) {
+	b := dst.(*buffer)
+	holds("write", b, p.batch.Rows, b.cols)
+	if len(rows) != 4*p.batch.Rows*b.cols {
+		fail("write: %d bytes for %d rows of %d", len(rows), p.batch.Rows, b.cols)
+	}
+	number, to := p.list(p.batch.Rows * b.cols)
+	for i := range to {
+		to[i] = binary.LittleEndian.Uint32(rows[4*i:])
+	}
+	b.linear = false
+	p.dispatch(kernel{op: writeOp}, words(number, 0, 0, 0, b.shape()), tiles(b.cols, 64), p.batch.Rows, 1, b.buffer)
+}
+
+// Embed looks rows up in the same bytes that a tied head multiplies.
+func (p *pass) Embed(dst compute.Buffer, table compute.Weight, ids []int32) {
+	b, w := dst.(*buffer), table.(*weight)
+	holds("embed", b, p.batch.Rows, w.cols)
+	if len(ids) != p.batch.Rows {
+		fail("embed: %d ids for %d rows", len(ids), p.batch.Rows)
+	}
+	number, to := p.list(len(ids))
+	for i, id := range ids {
+		if id < 0 || int(id) >= w.rows {
+			fail("embed: id %d of %d", id, w.rows)
+		}
+		to[i] = uint32(id)
+	}
+	b.linear = false
+	first := 0
+	for _, part := range w.parts {
+		p.dispatch(kernel{op: embedOp, format: w.format.Name, segments: w.geometry.segments},
+			words(part.store.supers, number, first-part.first, part.rows, b.shape()),
+			tiles(w.geometry.segments, 64), len(ids), 1, part.store.vectors, part.store.words, b.buffer)
+		first += part.rows
+	}
+}
+
+// RopeStore rotates k in its buffer too.
+func (p *pass) RopeStore(q, k, v compute.Buffer, rope *compute.Rope, c compute.Cache, layer int) {
+	queries, keys, vals, cache := q.(*buffer), k.(*buffer), v.(*buffer), c.(*cache)
+	spec := cache.spec
+	holds("rope keys", keys, p.batch.Rows, spec.KVHeads*spec.HeadDim)
+	holds("rope values", vals, p.batch.Rows, spec.KVHeads*spec.HeadDim)
+	holds("rope queries", queries, p.batch.Rows, queries.cols)
+	if queries.cols%keys.cols != 0 || 2*rope.Pairs > spec.HeadDim || len(rope.Cos) != rope.Pairs*rope.Positions || len(rope.Sin) != len(rope.Cos) {
+		fail("rope: %d pairs and %d angles for queries of %d in heads of %d", rope.Pairs, len(rope.Cos), queries.cols, spec.HeadDim)
+	}
+	p.checkPages(cache, layer)
+	for _, s := range p.batch.Spans {
+		if s.Start+s.Count > rope.Positions {
+			fail("rope: position %d of %d", s.Start+s.Count-1, rope.Positions)
+		}
+	}
+	angles, err := p.be.angles(rope)
+	if err != nil && p.err == nil {
+		p.err = err
+	}
+	vBuffer := vals.buffer
+	if vals == keys { // bound once as written
+		vBuffer = p.copied(keys)
+	}
+	neox := 0
+	if rope.Neox {
+		neox = 1
+	}
+	heads := queries.cols / spec.HeadDim
+	p.dispatch(kernel{op: ropeOp},
+		words(heads, spec.KVHeads, spec.HeadDim, rope.Pairs, neox, 0, 0, 0, queries.shape(), keys.shape(), vals.shape()),
+		tiles((heads+spec.KVHeads)*spec.HeadDim/2, 128), p.batch.Rows, 1,
+		angles, queries.buffer, keys.buffer, vBuffer, cache.layers[layer])
+}
+
+// checkPages panics unless layer and the pages that hold the batch are in c.
+func (p *pass) checkPages(c *cache, layer int) {
+	if layer < 0 || layer >= c.spec.Layers {
+		fail("layer %d of %d", layer, c.spec.Layers)
+	}
+	for _, s := range p.batch.Spans {
+		for _, page := range s.Pages[:(s.Start+s.Count+compute.PageTokens-1)/compute.PageTokens] {
+			if page < 0 || int(page) >= c.spec.Pages {
+				fail("page %d of %d", page, c.spec.Pages)
+			}
+		}
+	}
+}
+
+// Attend takes splits of the context side by side, and joins them where there is
+// more than one.
+func (p *pass) Attend(dst, q compute.Buffer, c compute.Cache, layer int, a compute.Attention) {
+	out, queries, cache := dst.(*buffer), q.(*buffer), c.(*cache)
+	spec := cache.spec
+	holds("attend", queries, p.batch.Rows, a.Heads*spec.HeadDim)
+	holds("attend", out, p.batch.Rows, a.Heads*spec.HeadDim)
+	if a.Heads <= 0 || a.Heads%spec.KVHeads != 0 || a.Window < 0 || a.SoftCap < 0 {
+		fail("attend: %d heads share %d, window %d, soft cap %g", a.Heads, spec.KVHeads, a.Window, a.SoftCap)
+	}
+	p.checkPages(cache, layer)
+	from := queries.buffer
+	if out == queries {
+		from = p.copied(queries)
+	}
+	shape := queries.shape()
+	out.linear = false
+	parts := p.be.nothing
+	if p.splits > 1 {
+		parts = p.room(partScratch, 4*uint64(p.batch.Rows)*uint64(a.Heads)*uint64(p.splits)*uint64(spec.HeadDim+2))
+	}
+	block := words(a.Heads, spec.KVHeads, spec.HeadDim, a.Window, a.Scale, a.SoftCap, 0, 0, shape, out.shape())
+	p.dispatch(kernel{op: attendOp, dim: spec.HeadDim}, block, a.Heads, p.batch.Rows, p.splits, from, cache.layers[layer], out.buffer, parts)
+	if p.splits > 1 {
+		p.dispatch(kernel{op: joinOp, dim: spec.HeadDim}, block, a.Heads, p.batch.Rows, 1, parts, out.buffer)
+	}
+}
+
+// room is Backend.room for a pass.
+func (p *pass) room(which int, size uint64) *device.Buffer {
+	b, err := p.be.room(which, size)
+	if err != nil && p.err == nil {
+		p.err = err
+	}
+	return b
+}
+
+// copied records a copy of the batch's rows of b, for a kernel that writes b too.
+func (p *pass) copied(b *buffer) *device.Buffer {
+	size := 4 * uint64(p.batch.Rows) * uint64(b.stride())
+	to := p.room(copyScratch, size)
+	if p.err == nil && size > 0 {
+		p.commands.Copy(to, 0, b.buffer, 0, size)
+	}
+	return to
+}

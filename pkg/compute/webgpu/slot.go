@@ -1,0 +1,173 @@
+//go:build cgo && ((linux && amd64) || darwin || (windows && amd64))
+
+package webgpu
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/shoal-llm/shoal/pkg/compute"
+	"github.com/shoal-llm/shoal/pkg/compute/webgpu/device"
+)
+
+// slot is what one unfinished pass needs of its own; passes take slots in turn.
+type slot struct {
+	be    *Backend
+	pass  pass
+	batch *device.Buffer // the batch as shaders read it
+	bad   *device.Buffer // a word for each row that is not finite
+	back  *device.Buffer // what is read back
+	group *device.Group  // of batch and bad
+	size  uint64         // of what is read back
+	sent  time.Time
+}
+
+// Sizes that slots begin with.
+const (
+	slotBatch = 16 << 10
+	slotBad   = 4 << 10
+	slotBack  = 16 << 10
+)
+
+// nextSlot returns the slot of the pass that begins.
+func (b *Backend) nextSlot() (*slot, error) {
+	i := int(b.begun % compute.MaxPasses)
+	if b.slots[i] == nil {
+		b.slots[i] = &slot{be: b}
+	}
+	s := b.slots[i]
+	if err := b.prepare(); err != nil {
+		return s, err
+	}
+	return s, s.fit(slotBatch, slotBad, slotBack)
+}
+
+// fit makes room in a slot whose pass is not submitted. The group changes with it,
+// so recorded dispatches are bound anew.
+func (s *slot) fit(batch, bad, back uint64) error {
+	old := s.group
+	for _, want := range []struct {
+		buffer **device.Buffer
+		size   uint64
+		usage  device.Usage
+	}{{&s.batch, batch, device.Storage}, {&s.bad, bad, device.Storage}, {&s.back, back, device.ReadBack}} {
+		if *want.buffer != nil && (*want.buffer).Size >= want.size {
+			continue
+		}
+		size := want.size
+		if *want.buffer != nil {
+			size = max(size, 2*(*want.buffer).Size)
+		}
+		b, err := s.be.ownBuffer(size, want.usage)
+		if err != nil {
+			return fmt.Errorf("make room for a pass: %w", err)
+		}
+		if *want.buffer != nil {
+			s.be.own.Add(-(*want.buffer).Size)
+			(*want.buffer).Free()
+		}
+		*want.buffer = b
+		if want.usage == device.Storage {
+			s.group = nil
+		}
+	}
+	if s.group != nil {
+		return nil
+	}
+	var err error
+	if s.group, err = s.be.dev.NewGroup(s.be.kernel.batch, device.Slice{Buffer: s.batch}, device.Slice{Buffer: s.bad}); err != nil {
+		return fmt.Errorf("bind a pass: %w", err)
+	}
+	if old != nil {
+		s.pass.commands.Rebind(old, s.group)
+		old.Free()
+	}
+	return nil
+}
+
+// free frees the slot's buffers.
+func (s *slot) free() {
+	if s == nil {
+		return
+	}
+	for _, b := range []*device.Buffer{s.batch, s.bad, s.back} {
+		if b != nil {
+			b.Free()
+		}
+	}
+	if s.group != nil {
+		s.group.Free()
+	}
+}
+
+// encode encodes and submits passes in order until Close.
+func (b *Backend) encode() {
+	defer close(b.running)
+	for p := range b.submitted {
+		if p.err == nil {
+			b.send(p)
+		}
+		b.running <- p
+	}
+}
+
+// send submits a pass and asks for its results.
+func (b *Backend) send(p *pass) {
+	encoded := b.dev.Encode(&p.all)
+	b.queue.Lock()
+	defer b.queue.Unlock()
+	b.dev.Write(p.slot.batch, 0, p.bytes)
+	p.slot.sent = time.Now()
+	b.dev.Submit(encoded)
+	p.slot.back.Map(p.slot.size, false)
+}
+
+// serve waits for passes in order and delivers their completions.
+func (b *Backend) serve() {
+	defer close(b.done)
+	var last time.Time
+	for p := range b.running {
+		c := compute.Completion{Tag: p.tag, Err: p.err}
+		if c.Err == nil {
+			c.Err = b.await(p)
+		}
+		now := time.Now()
+		if from := p.slot.sent; from.After(last) {
+			last = from
+		}
+		c.Elapsed = now.Sub(last)
+		last = now
+		if c.Err == nil {
+			back := p.slot.back.Bytes(p.slot.size)
+			c.NotFinite = p.notFinite(back)
+			p.deliver(back)
+			p.slot.back.Unmap()
+		}
+		b.completed.Store(p.number)
+		b.unfinished.Add(-1)
+		b.done <- c
+	}
+}
+
+// await polls until a pass's results are mapped: the library's own wait would keep
+// others from recording.
+func (b *Backend) await(p *pass) error {
+	for {
+		b.dev.Poll(false)
+		if err := b.dev.Err(); err != nil {
+			return fmt.Errorf("%w: %w", ErrLost, err)
+		}
+		done, err := p.slot.back.Mapped()
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrLost, err)
+		}
+		if done {
+			return nil
+		}
+		if time.Since(p.slot.sent) > hangs {
+			return errors.Join(ErrLost, fmt.Errorf("a pass took more than %v", hangs))
+		}
+		device.Pause()
+	}
+}
