@@ -42,7 +42,7 @@ type Config struct {
 func Default() Config {
 	return Config{
 		Wishes: plan.Wishes{
-			MinShards: 1, Sessions: 4, Slots: 32, Rows: 256, Settle: time.Second, Steady: 2 * time.Second,
+			MinShards: 1, Sessions: 4, Slots: 32, Rows: 256, Settle: time.Second, Steady: 2 * time.Second, Losses: 3,
 		},
 		MaxWaiting: 256, MaxWaitingTokens: 1 << 18, MaxWait: time.Minute, MaxRecovery: 30 * time.Second,
 	}
@@ -68,6 +68,8 @@ func (c Config) Validate() error {
 		return fmt.Errorf("--settle %v: want 0 or more", w.Settle)
 	case w.Steady < 0:
 		return fmt.Errorf("--steady %v: want 0 or more", w.Steady)
+	case w.Losses < 0:
+		return fmt.Errorf("--max-losses %d: want 0 (no limit) or more", w.Losses)
 	case w.Spares < 0 || w.Spares > 1024:
 		return fmt.Errorf("--spares %d: want 0 to 1024", w.Spares)
 	case c.MaxWaiting < 1 || c.MaxWaiting > 1<<16:

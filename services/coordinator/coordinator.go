@@ -9,6 +9,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
+
+	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
 )
 
 // Sizes and times of the coordinator's inside.
@@ -25,7 +27,8 @@ type Coordinator struct {
 	deps   Deps
 	events chan event
 	jobs   chan *session
-	ended  chan struct{} // closed when the owner has ended
+	ended  chan struct{}     // closed when the owner has ended
+	parts  []*pb.MeasurePart // of the model, to be measured
 }
 
 // New returns a coordinator that does nothing before Run.
@@ -41,6 +44,7 @@ func New(cfg Config, deps Deps) (*Coordinator, error) {
 		events: make(chan event, maxEvents),
 		jobs:   make(chan *session, maxJobs),
 		ended:  make(chan struct{}),
+		parts:  measureParts(&deps.Model.Facts),
 	}, nil
 }
 

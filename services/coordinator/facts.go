@@ -3,6 +3,7 @@ package coordinator
 import (
 	"github.com/shoal-llm/shoal/internal/library"
 	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
+	"github.com/shoal-llm/shoal/services/coordinator/plan"
 	"github.com/shoal-llm/shoal/services/coordinator/plan/place"
 )
 
@@ -68,32 +69,32 @@ func setSpeed(d *place.Device, s *pb.DeviceSpeed) {
 
 // measureParts says what to measure of a model: the longest run of layers of
 // each shape, the commonest shape first, and the head.
-func measureParts(m *place.Model) []*pb.MeasurePart {
+func measureParts(m *plan.Model) []*pb.MeasurePart {
 	count := map[string]int{}
-	for _, l := range m.Layers {
-		count[l.Shape]++
+	for _, shape := range m.Shapes {
+		count[shape]++
 	}
 	var parts []*pb.MeasurePart
 	for len(count) > 0 {
 		shape := ""
-		for i := range m.Layers { // in order, so that ties are settled
-			if s := m.Layers[i].Shape; count[s] > count[shape] {
+		for _, s := range m.Shapes { // in order, so that ties are settled
+			if count[s] > count[shape] {
 				shape = s
 			}
 		}
 		delete(count, shape)
 		parts = append(parts, longestRun(m, shape))
 	}
-	n := uint32(len(m.Layers))
+	n := uint32(m.Layers())
 	return append(parts, &pb.MeasurePart{Shape: m.HeadShape, First: n - 1, End: n, Head: true})
 }
 
 // longestRun is the most layers of a shape that follow each other.
-func longestRun(m *place.Model, shape string) *pb.MeasurePart {
+func longestRun(m *plan.Model, shape string) *pb.MeasurePart {
 	best := &pb.MeasurePart{Shape: shape}
 	first := 0
-	for i := range m.Layers {
-		if m.Layers[i].Shape != shape {
+	for i, s := range m.Shapes {
+		if s != shape {
 			first = i + 1
 			continue
 		}

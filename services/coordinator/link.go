@@ -49,8 +49,9 @@ type shardConn struct {
 
 // linkUp says that a shard's handshake succeeded.
 type linkUp struct {
-	conn  *shardConn
-	hello *pb.HelloResponse
+	conn   *shardConn
+	hello  *pb.HelloResponse
+	speeds []*pb.DeviceSpeed // of its devices, as far as it knew them
 }
 
 // linkDown says that a connection broke, or with a nil conn that none could be
@@ -130,7 +131,7 @@ func (l *link) connect(ctx context.Context) (*shardConn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open control stream: %w", err)
 	}
-	l.c.post(linkUp{s, hello})
+	l.c.post(linkUp{s, hello, l.c.measure(ctx, s, true)})
 	group.Go(func() error { return s.sendControl(ctx, control) })
 	group.Go(func() error { return s.receiveControl(control) })
 	group.Go(func() error { return l.beat(ctx) })

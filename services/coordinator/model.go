@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/shoal-llm/shoal/internal/library"
-	"github.com/shoal-llm/shoal/pkg/model"
 	"github.com/shoal-llm/shoal/pkg/template"
 	"github.com/shoal-llm/shoal/pkg/token"
 	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
@@ -50,10 +49,6 @@ type Model struct {
 	Text    Text
 }
 
-// rowBuffers is how many times the width of the residual stream a step needs in
-// buffers for each of its rows, generously.
-const rowBuffers = 12
-
 // NewModel describes an open model file.
 func NewModel(m *library.Model) (Model, error) {
 	vocab, err := m.Vocab()
@@ -64,31 +59,32 @@ func NewModel(m *library.Model) (Model, error) {
 	if err != nil {
 		return Model{}, err
 	}
+	facts, err := factsOf(m)
+	if err != nil {
+		return Model{}, err
+	}
 	return Model{
 		Name: m.Name, Path: m.Path, Architecture: m.Spec.Arch, Precision: m.Precision, TensorTypes: m.TensorTypes,
 		Size: m.Size, Digest: m.Digest, Hidden: m.Spec.Hidden, Vocab: m.Spec.Vocab, Created: time.Now(),
-		Facts: factsOf(m), StopIDs: vocab.End(), Text: newText(vocab, chat),
+		Facts: facts, StopIDs: vocab.End(), Text: newText(vocab, chat),
 	}, nil
 }
 
-// factsOf measures the parts of a model.
-func factsOf(m *library.Model) plan.Model {
-	s := m.Spec
+// factsOf weighs the parts of a model.
+func factsOf(m *library.Model) (plan.Model, error) {
+	p, err := PlaceModel(m)
+	if err != nil {
+		return plan.Model{}, err
+	}
 	facts := plan.Model{
-		Name: m.Name, Context: s.Context, KVPage: s.KVBytes(1),
-		RowScratch: uint64(s.Hidden) * rowBuffers * 4, Logits: uint64(s.Vocab) * 4,
+		Name: p.Name, EmbedBytes: p.Embed, HeadBytes: p.Head, TiedBytes: p.Tied, HeadShape: p.HeadShape,
+		KVPage: p.KVPage, Context: p.Context, RowScratch: p.Buffers, Logits: p.Logits, Wire: p.Wire,
 	}
-	var layers uint64
-	for i := range s.Layers {
-		n := m.Bytes(model.Part{First: i, End: i + 1})
-		facts.LayerBytes = append(facts.LayerBytes, n)
-		layers += n
+	for _, l := range p.Layers {
+		facts.LayerBytes = append(facts.LayerBytes, l.Bytes)
+		facts.Shapes = append(facts.Shapes, l.Shape)
 	}
-	last := s.Layers - 1
-	facts.EmbedBytes = m.Bytes(model.Part{First: 0, End: 1, Embed: true}) - facts.LayerBytes[0]
-	facts.HeadBytes = m.Bytes(model.Part{First: last, End: s.Layers, Head: true}) - facts.LayerBytes[last]
-	facts.TiedBytes = facts.EmbedBytes + facts.HeadBytes + layers - m.Bytes(model.Whole(s))
-	return facts
+	return facts, nil
 }
 
 // text is a vocabulary with a template.

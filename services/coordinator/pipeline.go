@@ -35,6 +35,7 @@ type pipeline struct {
 	slots []slot
 	free  int // KV pages
 	pace  pace
+	tempo tempo
 }
 
 // slot is a place for one session.

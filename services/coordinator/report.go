@@ -70,6 +70,7 @@ func (o *owner) report() *pb.ClusterResponse {
 	}
 	r.Nodes = append(r.Nodes, o.childrenReport()...)
 	slices.SortFunc(r.Nodes, func(a, b *pb.NodeInfo) int { return strings.Compare(a.Node, b.Node) })
+	o.reportSpeeds(r)
 	return r
 }
 
@@ -83,6 +84,7 @@ func (o *owner) reportPlan(r *pb.ClusterResponse) {
 		info := &pb.PipelineInfo{Pipeline: pipelineProto(pl), State: "loading", FreePages: uint32(pl.Pages)}
 		if pipe := o.pipes[pl.Key]; pipe != nil {
 			info.Running, info.FreePages, info.Fingerprint = uint32(pipe.running()), uint32(pipe.free), pipe.fingerprint
+			info.Speed = pipe.tempo.proto(pl, o.held(pl))
 			switch {
 			case !pipe.retiring.IsZero():
 				info.State = "retiring"

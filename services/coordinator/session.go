@@ -310,7 +310,7 @@ func (o *owner) submit(s *session) {
 	ids := slices.Concat(p.prompt, s.machine.IDs())
 	s.told = int32(len(ids))
 	o.drive(s.pipe, &pb.DriveRequest{Message: &pb.DriveRequest_Submit{Submit: &pb.Submit{
-		Open: wire.OpenToProto(open), Tokens: ids, Ahead: generation.Ahead,
+		Open: wire.OpenToProto(open), Tokens: ids, Ahead: generation.Ahead, Scheduling: s.request.GetScheduling(),
 	}}})
 	if s.recovery.times == 0 {
 		o.c.deps.Telemetry.AddTokens(telemetry.Prompt, len(p.prompt))

@@ -42,6 +42,7 @@ type owner struct {
 	nodes    map[string]*node
 	children map[string]child // nodes that others supervise
 	leased   time.Time        // when leases were renewed
+	survey   survey
 
 	pipes    map[plan.Key]*pipeline
 	context  int                 // positions of a session, by the last pipeline that served; 0 before the first
@@ -61,6 +62,7 @@ func newOwner(c *Coordinator) *owner {
 		machine:  plan.New(plan.Config{Model: c.deps.Model.Facts, Wishes: c.cfg.Wishes, Coordinator: c.cfg.Number, Place: c.cfg.Place}),
 		nodes:    map[string]*node{},
 		children: map[string]child{},
+		survey:   newSurvey(),
 		pipes:    map[plan.Key]*pipeline{},
 		running:  map[uint32]*session{},
 		relays:   map[*relay]bool{},
@@ -112,6 +114,7 @@ func (o *owner) tick(now time.Time) {
 		}
 	}
 	o.retireBy(now)
+	o.surveyNodes(now)
 	o.expire(now)
 }
 
@@ -170,17 +173,11 @@ func (e linkUp) apply(o *owner) {
 	n.conn, n.hello, n.state, n.reason = e.conn, e.hello, "ready", ""
 	o.log.Info("shard joined", "shard", n.link.node, "devices", len(e.hello.GetDevices()), "version", e.hello.GetVersion())
 	o.journal.note(noteNodeJoined, n.link.node, "")
-	joined := plan.Node{ID: n.link.node, Address: *n.link.addr.Load()}
-	for _, d := range e.hello.GetDevices() {
-		joined.Devices = append(joined.Devices, plan.Device{
-			Index: int(d.GetIndex()), Memory: d.GetMemoryBytes(), Class: d.GetNumericsClass(), Fingerprint: d.GetFingerprint(),
-		})
-	}
 	o.lease(n)
-	if len(joined.Devices) == 0 {
+	if len(e.hello.GetDevices()) == 0 {
 		return // its children compute
 	}
-	o.step(plan.Joined{Node: joined, Epoch: e.hello.GetEpoch()})
+	o.join(n, e.speeds)
 }
 
 func (e linkDown) apply(o *owner) {
@@ -238,6 +235,7 @@ func (e controlled) apply(o *owner) {
 	}
 	switch s.GetState() {
 	case pb.LoadState_LOAD_STATE_READY:
+		o.survey.of(n.link.node).used[p.Stages[s.GetStage()].Device] = s.GetUsedBytes()
 		o.step(plan.Loaded{Pipeline: key, Stage: int(s.GetStage())})
 	case pb.LoadState_LOAD_STATE_FAILED:
 		why := s.GetError()
@@ -384,6 +382,8 @@ func (e stepDone) apply(o *owner) {
 		return
 	}
 	p.pace.note(e.result.Timings)
+	p.tempo.ticked(p, e.result.Sampled, time.Now())
+	o.timed(p, e.result.Timings)
 	for i := range e.result.Sampled {
 		o.sampled(p, &e.result.Sampled[i])
 	}

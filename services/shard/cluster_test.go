@@ -29,6 +29,7 @@ type node struct {
 	id        string
 	addr      string
 	backend   *fakeBackend
+	shard     *Shard // of real ones
 	telemetry *telemetry.Telemetry
 	kill      func() // ends it and waits
 	sever     func() // cuts every connection to it, as when its process is killed
@@ -62,13 +63,13 @@ func (s *severable) sever() {
 
 // bench is a cluster of shards and who calls them.
 type bench struct {
-	t      *testing.T
+	t      testing.TB
 	ctx    context.Context
 	secret pki.Secret
 	nodes  []*node
 }
 
-func newBench(t *testing.T, shards int) *bench {
+func newBench(t testing.TB, shards int) *bench {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
 	t.Cleanup(cancel)

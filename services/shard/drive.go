@@ -192,7 +192,7 @@ func (d *drive) submit(ctx context.Context, m *pb.Submit) error {
 	}
 	if err == nil {
 		d.trace[open.Slot] = open.Traceparent
-		err = d.step(ctx, driver.Submit{Open: open, Tokens: m.Tokens, Ahead: int(m.Ahead)})
+		err = d.step(ctx, driver.Submit{Open: open, Tokens: m.Tokens, Ahead: int(m.Ahead), Schedule: scheduleOf(m.GetScheduling())})
 	}
 	if err == nil || errors.Is(err, driver.ErrFault) {
 		return err
@@ -201,6 +201,22 @@ func (d *drive) submit(ctx context.Context, m *pb.Submit) error {
 		Slot: m.GetOpen().GetSlot(), Attempt: m.GetOpen().GetAttempt(),
 		Reason: string(reasonRefused), Detail: err.Error(),
 	}}})
+}
+
+// scheduleOf is what a session wishes, as the driver takes it.
+func scheduleOf(m *pb.Scheduling) driver.Schedule {
+	s := driver.Schedule{
+		Chunk:    int(min(m.GetChunk(), frame.MaxRows)),
+		Fixed:    m != nil && m.Adaptive != nil && !m.GetAdaptive(),
+		NoDrafts: m != nil && m.Prediction != nil && !m.GetPrediction(),
+	}
+	switch {
+	case m.GetLowLatency():
+		s.Class = driver.ClassLatency
+	case m != nil && m.LowLatency != nil:
+		s.Class = driver.ClassThroughput
+	}
+	return s
 }
 
 func checkVocab(ids []int32, vocab int) error {

@@ -51,7 +51,7 @@ func (b *bench) startReal(id, state string) *node {
 			b.t.Errorf("shard %s: %v", id, err)
 		}
 	}()
-	n := &node{id: id, addr: l.Addr().String(), kill: func() { cancel(); <-ended }}
+	n := &node{id: id, addr: l.Addr().String(), shard: s, kill: func() { cancel(); <-ended }}
 	b.t.Cleanup(func() {
 		n.kill()
 		be.Close()
@@ -60,7 +60,7 @@ func (b *bench) startReal(id, state string) *node {
 }
 
 // tinyParts is a request to measure all of the embedded model.
-func tinyParts(t *testing.T) *pb.MeasureRequest {
+func tinyParts(t testing.TB) *pb.MeasureRequest {
 	t.Helper()
 	m, err := library.Library{}.Open(library.Default)
 	if err != nil {

@@ -105,7 +105,7 @@ func (s *server) Results(req *pb.ResultsRequest, stream pb.ShardService_ResultsS
 	for {
 		select {
 		case r := <-sub.results:
-			if err := stream.Send(&pb.ResultsResponse{Result: wire.ResultToProto(r)}); err != nil {
+			if err := stream.SendMsg(&wire.Said{Result: r}); err != nil {
 				return err
 			}
 		case <-sub.behind:
@@ -123,7 +123,7 @@ func sendRest(p *pipeline, sub *subscription, stream pb.ShardService_ResultsServ
 	for {
 		select {
 		case r := <-sub.results:
-			if err := stream.Send(&pb.ResultsResponse{Result: wire.ResultToProto(r)}); err != nil {
+			if err := stream.SendMsg(&wire.Said{Result: r}); err != nil {
 				return err
 			}
 		default:

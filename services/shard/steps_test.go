@@ -3,6 +3,7 @@ package shard
 import (
 	"fmt"
 	"log/slog"
+	"runtime"
 	"testing"
 
 	"google.golang.org/grpc/encoding"
@@ -95,7 +96,7 @@ func (l *line) step() *frame.Result {
 	}
 	l.compute(last, received)
 	result := <-l.sub.results
-	said, err := l.codec.Marshal(&pb.ResultsResponse{Result: wire.ResultToProto(result)})
+	said, err := l.codec.Marshal(&wire.Said{Result: result})
 	if err != nil {
 		l.tb.Fatal(err)
 	}
@@ -165,4 +166,101 @@ func BenchmarkStep(b *testing.B) {
 			b.ReportMetric(allocs/float64(sessions), "allocs/token")
 		})
 	}
+}
+
+// BenchmarkPipeline is a token of two shards that serve: driver, sockets with
+// mutual TLS, and the coordinator's end in the same process. "allocs/token" is
+// what all of them allocate.
+func BenchmarkPipeline(b *testing.B) {
+	for _, sessions := range []int{1, 4} {
+		b.Run(fmt.Sprint(sessions), func(b *testing.B) {
+			c := newBench(b, 0)
+			first, last := c.startReal("shard-0", ""), c.startReal("shard-1", "")
+			boss := c.boss("boss")
+			p := c.tinyPlan(first, last)
+			for _, n := range []*node{first, last} {
+				boss.lease(n)
+				boss.send(n, p)
+			}
+			for _, n := range []*node{first, last} {
+				boss.ready(n)
+			}
+			drive, results := boss.streams(p, first, last)
+			tokens := 0
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			for b.Loop() {
+				tokens += answerAll(b, drive, results, sessions)
+			}
+			runtime.ReadMemStats(&after)
+			b.ReportMetric(float64(after.Mallocs-before.Mallocs)/float64(tokens), "allocs/token")
+			b.ReportMetric(float64(tokens)/b.Elapsed().Seconds(), "tokens/s")
+		})
+	}
+}
+
+// tinyPlan splits the built-in model over two nodes.
+func (b *bench) tinyPlan(first, last *node) *pb.Plan {
+	m := tinyParts(b.t).Model
+	m.Context = 512
+	return &pb.Plan{Epoch: 1, Coordinator: "boss", Model: m, Pipelines: []*pb.Pipeline{{
+		Id: 4, Pages: 64, Slots: 8, Rows: 64, Lanes: 2, Context: 512,
+		Stages: []*pb.Stage{
+			{Node: first.id, Address: first.addr, First: 0, End: m.Layers / 2, Embed: true},
+			{Node: last.id, Address: last.addr, First: m.Layers / 2, End: m.Layers, Head: true},
+		},
+	}}}
+}
+
+// ready waits for the one stage of a node.
+func (b *boss) ready(n *node) {
+	for {
+		m, err := b.controls[n.id].Recv()
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		switch st := m.GetStage(); st.GetState() {
+		case pb.LoadState_LOAD_STATE_READY:
+			return
+		case pb.LoadState_LOAD_STATE_FAILED:
+			b.t.Fatalf("node %s: %v", n.id, m)
+		}
+	}
+}
+
+// answerAll runs sessions of 200 ids to their ends and returns how many ids came.
+func answerAll(tb testing.TB, drive pb.ShardService_DriveClient, results pb.ShardService_ResultsClient, sessions int) (tokens int) {
+	const most = 200
+	for slot := range sessions {
+		open := &pb.OpenSession{
+			Slot: uint32(slot), Attempt: 1, AnswerStart: 1,
+			Sampling: &pb.Sampling{Temperature: 0.8, Seed: uint64(slot), MaxTokens: most, IgnoreEos: true},
+		}
+		m := &pb.DriveRequest{Message: &pb.DriveRequest_Submit{Submit: &pb.Submit{Open: open, Tokens: []int32{1}, Ahead: 32}}}
+		if err := drive.Send(m); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	for tokens < sessions*most {
+		m, err := results.Recv()
+		if err != nil {
+			tb.Fatal(err)
+		}
+		for _, s := range m.Result.Sampled {
+			tokens += len(s.Ids)
+			if err := drive.Send(commit(int(s.Slot), int(s.Position)+len(s.Ids))); err != nil {
+				tb.Fatal(err)
+			}
+		}
+	}
+	for closed := 0; closed < sessions; {
+		m, err := drive.Recv()
+		if err != nil {
+			tb.Fatal(err)
+		}
+		if m.GetClosed() != nil {
+			closed++
+		}
+	}
+	return tokens
 }

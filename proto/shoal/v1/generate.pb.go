@@ -876,6 +876,7 @@ type Generation struct {
 	Tools          []string           `protobuf:"bytes,19,rep,name=tools,proto3" json:"tools,omitempty"`                                            // definitions in OpenAI's shape, as JSON
 	ToolChoice     *ToolChoice        `protobuf:"bytes,20,opt,name=tool_choice,json=toolChoice,proto3" json:"tool_choice,omitempty"`                // absent is auto
 	SingleToolCall bool               `protobuf:"varint,21,opt,name=single_tool_call,json=singleToolCall,proto3" json:"single_tool_call,omitempty"` // calls after the first are dropped
+	Scheduling     *Scheduling        `protobuf:"bytes,22,opt,name=scheduling,proto3" json:"scheduling,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -1070,6 +1071,13 @@ func (x *Generation) GetSingleToolCall() bool {
 		return x.SingleToolCall
 	}
 	return false
+}
+
+func (x *Generation) GetScheduling() *Scheduling {
+	if x != nil {
+		return x.Scheduling
+	}
+	return nil
 }
 
 type isGeneration_Input interface {
@@ -2454,7 +2462,7 @@ const file_shoal_v1_generate_proto_rawDesc = "" +
 	"\x06digest\x18\x0e \x01(\tR\x06digest\x1a>\n" +
 	"\x10TensorTypesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"\xfd\x05\n" +
+	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"\xb3\x06\n" +
 	"\n" +
 	"Generation\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12$\n" +
@@ -2482,7 +2490,10 @@ const file_shoal_v1_generate_proto_rawDesc = "" +
 	"\x05tools\x18\x13 \x03(\tR\x05tools\x125\n" +
 	"\vtool_choice\x18\x14 \x01(\v2\x14.shoal.v1.ToolChoiceR\n" +
 	"toolChoice\x12(\n" +
-	"\x10single_tool_call\x18\x15 \x01(\bR\x0esingleToolCallB\a\n" +
+	"\x10single_tool_call\x18\x15 \x01(\bR\x0esingleToolCall\x124\n" +
+	"\n" +
+	"scheduling\x18\x16 \x01(\v2\x14.shoal.v1.SchedulingR\n" +
+	"schedulingB\a\n" +
 	"\x05input\"<\n" +
 	"\x0eResponseFormat\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x16\n" +
@@ -2638,7 +2649,8 @@ var file_shoal_v1_generate_proto_goTypes = []any{
 	nil,                                    // 31: shoal.v1.ModelInfo.TensorTypesEntry
 	(*Sampling)(nil),                       // 32: shoal.v1.Sampling
 	(Pooling)(0),                           // 33: shoal.v1.Pooling
-	(*LogProb)(nil),                        // 34: shoal.v1.LogProb
+	(*Scheduling)(nil),                     // 34: shoal.v1.Scheduling
+	(*LogProb)(nil),                        // 35: shoal.v1.LogProb
 }
 var file_shoal_v1_generate_proto_depIdxs = []int32{
 	13, // 0: shoal.v1.GenerateRequest.generation:type_name -> shoal.v1.Generation
@@ -2658,37 +2670,38 @@ var file_shoal_v1_generate_proto_depIdxs = []int32{
 	33, // 14: shoal.v1.Generation.pooling:type_name -> shoal.v1.Pooling
 	14, // 15: shoal.v1.Generation.response_format:type_name -> shoal.v1.ResponseFormat
 	15, // 16: shoal.v1.Generation.tool_choice:type_name -> shoal.v1.ToolChoice
-	18, // 17: shoal.v1.Chat.messages:type_name -> shoal.v1.Message
-	25, // 18: shoal.v1.Message.tool_calls:type_name -> shoal.v1.ToolCall
-	21, // 19: shoal.v1.Event.accepted:type_name -> shoal.v1.Accepted
-	22, // 20: shoal.v1.Event.progress:type_name -> shoal.v1.Progress
-	23, // 21: shoal.v1.Event.token:type_name -> shoal.v1.Token
-	26, // 22: shoal.v1.Event.complete:type_name -> shoal.v1.Complete
-	27, // 23: shoal.v1.Event.stopped:type_name -> shoal.v1.Stopped
-	28, // 24: shoal.v1.Event.error:type_name -> shoal.v1.Error
-	24, // 25: shoal.v1.Token.delta:type_name -> shoal.v1.Delta
-	34, // 26: shoal.v1.Token.logprob:type_name -> shoal.v1.LogProb
-	25, // 27: shoal.v1.Delta.tool_call:type_name -> shoal.v1.ToolCall
-	29, // 28: shoal.v1.Complete.usage:type_name -> shoal.v1.Usage
-	30, // 29: shoal.v1.Complete.timings:type_name -> shoal.v1.Timings
-	25, // 30: shoal.v1.Complete.tool_calls:type_name -> shoal.v1.ToolCall
-	29, // 31: shoal.v1.Stopped.usage:type_name -> shoal.v1.Usage
-	30, // 32: shoal.v1.Stopped.timings:type_name -> shoal.v1.Timings
-	0,  // 33: shoal.v1.GenerateService.Generate:input_type -> shoal.v1.GenerateRequest
-	2,  // 34: shoal.v1.GenerateService.Models:input_type -> shoal.v1.ModelsRequest
-	4,  // 35: shoal.v1.GenerateService.Chat:input_type -> shoal.v1.ChatRequest
-	7,  // 36: shoal.v1.GenerateService.Cluster:input_type -> shoal.v1.GenerateServiceClusterRequest
-	10, // 37: shoal.v1.GenerateService.Tokenize:input_type -> shoal.v1.TokenizeRequest
-	1,  // 38: shoal.v1.GenerateService.Generate:output_type -> shoal.v1.GenerateResponse
-	3,  // 39: shoal.v1.GenerateService.Models:output_type -> shoal.v1.ModelsResponse
-	6,  // 40: shoal.v1.GenerateService.Chat:output_type -> shoal.v1.ChatResponse
-	8,  // 41: shoal.v1.GenerateService.Cluster:output_type -> shoal.v1.GenerateServiceClusterResponse
-	11, // 42: shoal.v1.GenerateService.Tokenize:output_type -> shoal.v1.TokenizeResponse
-	38, // [38:43] is the sub-list for method output_type
-	33, // [33:38] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	34, // 17: shoal.v1.Generation.scheduling:type_name -> shoal.v1.Scheduling
+	18, // 18: shoal.v1.Chat.messages:type_name -> shoal.v1.Message
+	25, // 19: shoal.v1.Message.tool_calls:type_name -> shoal.v1.ToolCall
+	21, // 20: shoal.v1.Event.accepted:type_name -> shoal.v1.Accepted
+	22, // 21: shoal.v1.Event.progress:type_name -> shoal.v1.Progress
+	23, // 22: shoal.v1.Event.token:type_name -> shoal.v1.Token
+	26, // 23: shoal.v1.Event.complete:type_name -> shoal.v1.Complete
+	27, // 24: shoal.v1.Event.stopped:type_name -> shoal.v1.Stopped
+	28, // 25: shoal.v1.Event.error:type_name -> shoal.v1.Error
+	24, // 26: shoal.v1.Token.delta:type_name -> shoal.v1.Delta
+	35, // 27: shoal.v1.Token.logprob:type_name -> shoal.v1.LogProb
+	25, // 28: shoal.v1.Delta.tool_call:type_name -> shoal.v1.ToolCall
+	29, // 29: shoal.v1.Complete.usage:type_name -> shoal.v1.Usage
+	30, // 30: shoal.v1.Complete.timings:type_name -> shoal.v1.Timings
+	25, // 31: shoal.v1.Complete.tool_calls:type_name -> shoal.v1.ToolCall
+	29, // 32: shoal.v1.Stopped.usage:type_name -> shoal.v1.Usage
+	30, // 33: shoal.v1.Stopped.timings:type_name -> shoal.v1.Timings
+	0,  // 34: shoal.v1.GenerateService.Generate:input_type -> shoal.v1.GenerateRequest
+	2,  // 35: shoal.v1.GenerateService.Models:input_type -> shoal.v1.ModelsRequest
+	4,  // 36: shoal.v1.GenerateService.Chat:input_type -> shoal.v1.ChatRequest
+	7,  // 37: shoal.v1.GenerateService.Cluster:input_type -> shoal.v1.GenerateServiceClusterRequest
+	10, // 38: shoal.v1.GenerateService.Tokenize:input_type -> shoal.v1.TokenizeRequest
+	1,  // 39: shoal.v1.GenerateService.Generate:output_type -> shoal.v1.GenerateResponse
+	3,  // 40: shoal.v1.GenerateService.Models:output_type -> shoal.v1.ModelsResponse
+	6,  // 41: shoal.v1.GenerateService.Chat:output_type -> shoal.v1.ChatResponse
+	8,  // 42: shoal.v1.GenerateService.Cluster:output_type -> shoal.v1.GenerateServiceClusterResponse
+	11, // 43: shoal.v1.GenerateService.Tokenize:output_type -> shoal.v1.TokenizeResponse
+	39, // [39:44] is the sub-list for method output_type
+	34, // [34:39] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_shoal_v1_generate_proto_init() }

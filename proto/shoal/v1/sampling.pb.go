@@ -290,6 +290,80 @@ func (x *LogitBias) GetValue() float32 {
 	return 0
 }
 
+// Scheduling says how an answer would like its steps. It changes no token.
+type Scheduling struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Chunks of the prompt are as long as measurement finds good (the default), or
+	// all of one length.
+	Adaptive *bool `protobuf:"varint,1,opt,name=adaptive,proto3,oneof" json:"adaptive,omitempty"`
+	// The answer's rows go in every step and other prompts are kept short beside
+	// them; false allows long steps. Absent is between the two.
+	LowLatency *bool `protobuf:"varint,2,opt,name=low_latency,json=lowLatency,proto3,oneof" json:"low_latency,omitempty"`
+	// Tokens are guessed ahead where that pays (the default), or never.
+	Prediction    *bool  `protobuf:"varint,3,opt,name=prediction,proto3,oneof" json:"prediction,omitempty"`
+	Chunk         uint32 `protobuf:"varint,4,opt,name=chunk,proto3" json:"chunk,omitempty"` // rows of the prompt in one step at most; 0 is no wish
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Scheduling) Reset() {
+	*x = Scheduling{}
+	mi := &file_shoal_v1_sampling_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Scheduling) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Scheduling) ProtoMessage() {}
+
+func (x *Scheduling) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_v1_sampling_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Scheduling.ProtoReflect.Descriptor instead.
+func (*Scheduling) Descriptor() ([]byte, []int) {
+	return file_shoal_v1_sampling_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Scheduling) GetAdaptive() bool {
+	if x != nil && x.Adaptive != nil {
+		return *x.Adaptive
+	}
+	return false
+}
+
+func (x *Scheduling) GetLowLatency() bool {
+	if x != nil && x.LowLatency != nil {
+		return *x.LowLatency
+	}
+	return false
+}
+
+func (x *Scheduling) GetPrediction() bool {
+	if x != nil && x.Prediction != nil {
+		return *x.Prediction
+	}
+	return false
+}
+
+func (x *Scheduling) GetChunk() uint32 {
+	if x != nil {
+		return x.Chunk
+	}
+	return 0
+}
+
 // LogProb is the log-probability of a sampled id and its best alternatives.
 type LogProb struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -301,7 +375,7 @@ type LogProb struct {
 
 func (x *LogProb) Reset() {
 	*x = LogProb{}
-	mi := &file_shoal_v1_sampling_proto_msgTypes[2]
+	mi := &file_shoal_v1_sampling_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -313,7 +387,7 @@ func (x *LogProb) String() string {
 func (*LogProb) ProtoMessage() {}
 
 func (x *LogProb) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_sampling_proto_msgTypes[2]
+	mi := &file_shoal_v1_sampling_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -326,7 +400,7 @@ func (x *LogProb) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogProb.ProtoReflect.Descriptor instead.
 func (*LogProb) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_sampling_proto_rawDescGZIP(), []int{2}
+	return file_shoal_v1_sampling_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *LogProb) GetLogprob() float32 {
@@ -355,7 +429,7 @@ type TopLogProb struct {
 
 func (x *TopLogProb) Reset() {
 	*x = TopLogProb{}
-	mi := &file_shoal_v1_sampling_proto_msgTypes[3]
+	mi := &file_shoal_v1_sampling_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -367,7 +441,7 @@ func (x *TopLogProb) String() string {
 func (*TopLogProb) ProtoMessage() {}
 
 func (x *TopLogProb) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_sampling_proto_msgTypes[3]
+	mi := &file_shoal_v1_sampling_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -380,7 +454,7 @@ func (x *TopLogProb) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TopLogProb.ProtoReflect.Descriptor instead.
 func (*TopLogProb) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_sampling_proto_rawDescGZIP(), []int{3}
+	return file_shoal_v1_sampling_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *TopLogProb) GetId() int32 {
@@ -431,7 +505,19 @@ const file_shoal_v1_sampling_proto_rawDesc = "" +
 	"\x06choice\x18\x10 \x01(\rR\x06choice\"1\n" +
 	"\tLogitBias\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x05R\x02id\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x02R\x05value\"K\n" +
+	"\x05value\x18\x02 \x01(\x02R\x05value\"\xba\x01\n" +
+	"\n" +
+	"Scheduling\x12\x1f\n" +
+	"\badaptive\x18\x01 \x01(\bH\x00R\badaptive\x88\x01\x01\x12$\n" +
+	"\vlow_latency\x18\x02 \x01(\bH\x01R\n" +
+	"lowLatency\x88\x01\x01\x12#\n" +
+	"\n" +
+	"prediction\x18\x03 \x01(\bH\x02R\n" +
+	"prediction\x88\x01\x01\x12\x14\n" +
+	"\x05chunk\x18\x04 \x01(\rR\x05chunkB\v\n" +
+	"\t_adaptiveB\x0e\n" +
+	"\f_low_latencyB\r\n" +
+	"\v_prediction\"K\n" +
 	"\aLogProb\x12\x18\n" +
 	"\alogprob\x18\x01 \x01(\x02R\alogprob\x12&\n" +
 	"\x03top\x18\x02 \x03(\v2\x14.shoal.v1.TopLogProbR\x03top\"J\n" +
@@ -458,17 +544,18 @@ func file_shoal_v1_sampling_proto_rawDescGZIP() []byte {
 }
 
 var file_shoal_v1_sampling_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_shoal_v1_sampling_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_shoal_v1_sampling_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_shoal_v1_sampling_proto_goTypes = []any{
 	(Pooling)(0),       // 0: shoal.v1.Pooling
 	(*Sampling)(nil),   // 1: shoal.v1.Sampling
 	(*LogitBias)(nil),  // 2: shoal.v1.LogitBias
-	(*LogProb)(nil),    // 3: shoal.v1.LogProb
-	(*TopLogProb)(nil), // 4: shoal.v1.TopLogProb
+	(*Scheduling)(nil), // 3: shoal.v1.Scheduling
+	(*LogProb)(nil),    // 4: shoal.v1.LogProb
+	(*TopLogProb)(nil), // 5: shoal.v1.TopLogProb
 }
 var file_shoal_v1_sampling_proto_depIdxs = []int32{
 	2, // 0: shoal.v1.Sampling.bias:type_name -> shoal.v1.LogitBias
-	4, // 1: shoal.v1.LogProb.top:type_name -> shoal.v1.TopLogProb
+	5, // 1: shoal.v1.LogProb.top:type_name -> shoal.v1.TopLogProb
 	2, // [2:2] is the sub-list for method output_type
 	2, // [2:2] is the sub-list for method input_type
 	2, // [2:2] is the sub-list for extension type_name
@@ -481,13 +568,14 @@ func file_shoal_v1_sampling_proto_init() {
 	if File_shoal_v1_sampling_proto != nil {
 		return
 	}
+	file_shoal_v1_sampling_proto_msgTypes[2].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shoal_v1_sampling_proto_rawDesc), len(file_shoal_v1_sampling_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   4,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

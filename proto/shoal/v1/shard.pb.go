@@ -944,6 +944,7 @@ type Submit struct {
 	Open          *OpenSession           `protobuf:"bytes,1,opt,name=open,proto3" json:"open,omitempty"`
 	Tokens        []int32                `protobuf:"varint,2,rep,packed,name=tokens,proto3" json:"tokens,omitempty"` // the prompt, and the committed ids of a resubmission
 	Ahead         uint32                 `protobuf:"varint,3,opt,name=ahead,proto3" json:"ahead,omitempty"`          // ids it may sample beyond those committed
+	Scheduling    *Scheduling            `protobuf:"bytes,4,opt,name=scheduling,proto3" json:"scheduling,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -997,6 +998,13 @@ func (x *Submit) GetAhead() uint32 {
 		return x.Ahead
 	}
 	return 0
+}
+
+func (x *Submit) GetScheduling() *Scheduling {
+	if x != nil {
+		return x.Scheduling
+	}
+	return nil
 }
 
 // Commit says that the coordinator has appended ids up to length (positions).
@@ -2122,7 +2130,7 @@ var File_shoal_v1_shard_proto protoreflect.FileDescriptor
 
 const file_shoal_v1_shard_proto_rawDesc = "" +
 	"\n" +
-	"\x14shoal/v1/shard.proto\x12\bshoal.v1\x1a\x14shoal/v1/frame.proto\x1a\x13shoal/v1/plan.proto\"\x9c\x01\n" +
+	"\x14shoal/v1/shard.proto\x12\bshoal.v1\x1a\x14shoal/v1/frame.proto\x1a\x13shoal/v1/plan.proto\x1a\x17shoal/v1/sampling.proto\"\x9c\x01\n" +
 	"\fHelloRequest\x12!\n" +
 	"\fprotocol_min\x18\x01 \x01(\rR\vprotocolMin\x12!\n" +
 	"\fprotocol_max\x18\x02 \x01(\rR\vprotocolMax\x12\x18\n" +
@@ -2182,11 +2190,14 @@ const file_shoal_v1_shard_proto_rawDesc = "" +
 	"\amessage\"=\n" +
 	"\tDriveOpen\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x1a\n" +
-	"\bpipeline\x18\x02 \x01(\rR\bpipeline\"a\n" +
+	"\bpipeline\x18\x02 \x01(\rR\bpipeline\"\x97\x01\n" +
 	"\x06Submit\x12)\n" +
 	"\x04open\x18\x01 \x01(\v2\x15.shoal.v1.OpenSessionR\x04open\x12\x16\n" +
 	"\x06tokens\x18\x02 \x03(\x05R\x06tokens\x12\x14\n" +
-	"\x05ahead\x18\x03 \x01(\rR\x05ahead\"N\n" +
+	"\x05ahead\x18\x03 \x01(\rR\x05ahead\x124\n" +
+	"\n" +
+	"scheduling\x18\x04 \x01(\v2\x14.shoal.v1.SchedulingR\n" +
+	"scheduling\"N\n" +
 	"\x06Commit\x12\x12\n" +
 	"\x04slot\x18\x01 \x01(\rR\x04slot\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\rR\aattempt\x12\x16\n" +
@@ -2328,11 +2339,12 @@ var file_shoal_v1_shard_proto_goTypes = []any{
 	(*Device)(nil),               // 33: shoal.v1.Device
 	(*Plan)(nil),                 // 34: shoal.v1.Plan
 	(*OpenSession)(nil),          // 35: shoal.v1.OpenSession
-	(*StepFrame)(nil),            // 36: shoal.v1.StepFrame
-	(*StepResult)(nil),           // 37: shoal.v1.StepResult
-	(*Model)(nil),                // 38: shoal.v1.Model
-	(*DeviceSpeed)(nil),          // 39: shoal.v1.DeviceSpeed
-	(*LinkSpeed)(nil),            // 40: shoal.v1.LinkSpeed
+	(*Scheduling)(nil),           // 36: shoal.v1.Scheduling
+	(*StepFrame)(nil),            // 37: shoal.v1.StepFrame
+	(*StepResult)(nil),           // 38: shoal.v1.StepResult
+	(*Model)(nil),                // 39: shoal.v1.Model
+	(*DeviceSpeed)(nil),          // 40: shoal.v1.DeviceSpeed
+	(*LinkSpeed)(nil),            // 41: shoal.v1.LinkSpeed
 }
 var file_shoal_v1_shard_proto_depIdxs = []int32{
 	33, // 0: shoal.v1.HelloResponse.devices:type_name -> shoal.v1.Device
@@ -2349,39 +2361,40 @@ var file_shoal_v1_shard_proto_depIdxs = []int32{
 	13, // 11: shoal.v1.DriveRequest.commit:type_name -> shoal.v1.Commit
 	14, // 12: shoal.v1.DriveRequest.halt:type_name -> shoal.v1.Halt
 	35, // 13: shoal.v1.Submit.open:type_name -> shoal.v1.OpenSession
-	16, // 14: shoal.v1.DriveResponse.prefilled:type_name -> shoal.v1.Prefilled
-	17, // 15: shoal.v1.DriveResponse.closed:type_name -> shoal.v1.Closed
-	18, // 16: shoal.v1.DriveResponse.faulted:type_name -> shoal.v1.Faulted
-	36, // 17: shoal.v1.PushRequest.frame:type_name -> shoal.v1.StepFrame
-	37, // 18: shoal.v1.ResultsResponse.result:type_name -> shoal.v1.StepResult
-	38, // 19: shoal.v1.MeasureRequest.model:type_name -> shoal.v1.Model
-	26, // 20: shoal.v1.MeasureRequest.parts:type_name -> shoal.v1.MeasurePart
-	39, // 21: shoal.v1.MeasureResponse.devices:type_name -> shoal.v1.DeviceSpeed
-	29, // 22: shoal.v1.MeasureLinksRequest.peers:type_name -> shoal.v1.Peer
-	40, // 23: shoal.v1.MeasureLinksResponse.links:type_name -> shoal.v1.LinkSpeed
-	2,  // 24: shoal.v1.ShardService.Hello:input_type -> shoal.v1.HelloRequest
-	4,  // 25: shoal.v1.ShardService.Control:input_type -> shoal.v1.ControlRequest
-	10, // 26: shoal.v1.ShardService.Drive:input_type -> shoal.v1.DriveRequest
-	19, // 27: shoal.v1.ShardService.Push:input_type -> shoal.v1.PushRequest
-	21, // 28: shoal.v1.ShardService.Results:input_type -> shoal.v1.ResultsRequest
-	23, // 29: shoal.v1.ShardService.Beat:input_type -> shoal.v1.BeatRequest
-	25, // 30: shoal.v1.ShardService.Measure:input_type -> shoal.v1.MeasureRequest
-	28, // 31: shoal.v1.ShardService.MeasureLinks:input_type -> shoal.v1.MeasureLinksRequest
-	31, // 32: shoal.v1.ShardService.Probe:input_type -> shoal.v1.ProbeRequest
-	3,  // 33: shoal.v1.ShardService.Hello:output_type -> shoal.v1.HelloResponse
-	6,  // 34: shoal.v1.ShardService.Control:output_type -> shoal.v1.ControlResponse
-	15, // 35: shoal.v1.ShardService.Drive:output_type -> shoal.v1.DriveResponse
-	20, // 36: shoal.v1.ShardService.Push:output_type -> shoal.v1.PushResponse
-	22, // 37: shoal.v1.ShardService.Results:output_type -> shoal.v1.ResultsResponse
-	24, // 38: shoal.v1.ShardService.Beat:output_type -> shoal.v1.BeatResponse
-	27, // 39: shoal.v1.ShardService.Measure:output_type -> shoal.v1.MeasureResponse
-	30, // 40: shoal.v1.ShardService.MeasureLinks:output_type -> shoal.v1.MeasureLinksResponse
-	32, // 41: shoal.v1.ShardService.Probe:output_type -> shoal.v1.ProbeResponse
-	33, // [33:42] is the sub-list for method output_type
-	24, // [24:33] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	36, // 14: shoal.v1.Submit.scheduling:type_name -> shoal.v1.Scheduling
+	16, // 15: shoal.v1.DriveResponse.prefilled:type_name -> shoal.v1.Prefilled
+	17, // 16: shoal.v1.DriveResponse.closed:type_name -> shoal.v1.Closed
+	18, // 17: shoal.v1.DriveResponse.faulted:type_name -> shoal.v1.Faulted
+	37, // 18: shoal.v1.PushRequest.frame:type_name -> shoal.v1.StepFrame
+	38, // 19: shoal.v1.ResultsResponse.result:type_name -> shoal.v1.StepResult
+	39, // 20: shoal.v1.MeasureRequest.model:type_name -> shoal.v1.Model
+	26, // 21: shoal.v1.MeasureRequest.parts:type_name -> shoal.v1.MeasurePart
+	40, // 22: shoal.v1.MeasureResponse.devices:type_name -> shoal.v1.DeviceSpeed
+	29, // 23: shoal.v1.MeasureLinksRequest.peers:type_name -> shoal.v1.Peer
+	41, // 24: shoal.v1.MeasureLinksResponse.links:type_name -> shoal.v1.LinkSpeed
+	2,  // 25: shoal.v1.ShardService.Hello:input_type -> shoal.v1.HelloRequest
+	4,  // 26: shoal.v1.ShardService.Control:input_type -> shoal.v1.ControlRequest
+	10, // 27: shoal.v1.ShardService.Drive:input_type -> shoal.v1.DriveRequest
+	19, // 28: shoal.v1.ShardService.Push:input_type -> shoal.v1.PushRequest
+	21, // 29: shoal.v1.ShardService.Results:input_type -> shoal.v1.ResultsRequest
+	23, // 30: shoal.v1.ShardService.Beat:input_type -> shoal.v1.BeatRequest
+	25, // 31: shoal.v1.ShardService.Measure:input_type -> shoal.v1.MeasureRequest
+	28, // 32: shoal.v1.ShardService.MeasureLinks:input_type -> shoal.v1.MeasureLinksRequest
+	31, // 33: shoal.v1.ShardService.Probe:input_type -> shoal.v1.ProbeRequest
+	3,  // 34: shoal.v1.ShardService.Hello:output_type -> shoal.v1.HelloResponse
+	6,  // 35: shoal.v1.ShardService.Control:output_type -> shoal.v1.ControlResponse
+	15, // 36: shoal.v1.ShardService.Drive:output_type -> shoal.v1.DriveResponse
+	20, // 37: shoal.v1.ShardService.Push:output_type -> shoal.v1.PushResponse
+	22, // 38: shoal.v1.ShardService.Results:output_type -> shoal.v1.ResultsResponse
+	24, // 39: shoal.v1.ShardService.Beat:output_type -> shoal.v1.BeatResponse
+	27, // 40: shoal.v1.ShardService.Measure:output_type -> shoal.v1.MeasureResponse
+	30, // 41: shoal.v1.ShardService.MeasureLinks:output_type -> shoal.v1.MeasureLinksResponse
+	32, // 42: shoal.v1.ShardService.Probe:output_type -> shoal.v1.ProbeResponse
+	34, // [34:43] is the sub-list for method output_type
+	25, // [25:34] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_shoal_v1_shard_proto_init() }
@@ -2391,6 +2404,7 @@ func file_shoal_v1_shard_proto_init() {
 	}
 	file_shoal_v1_frame_proto_init()
 	file_shoal_v1_plan_proto_init()
+	file_shoal_v1_sampling_proto_init()
 	file_shoal_v1_shard_proto_msgTypes[2].OneofWrappers = []any{
 		(*ControlRequest_Lease)(nil),
 		(*ControlRequest_Plan)(nil),

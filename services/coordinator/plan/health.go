@@ -10,14 +10,16 @@ import (
 const (
 	refusedFor = 10 * time.Second // a node that could not load its stage, or refused a plan
 	blameSpan  = 5 * time.Minute  // over which losses are counted
-	blameMost  = 3                // losses in that time that put a node aside
 	asideLeast = 30 * time.Second // doubled with every loss beyond
 	asideMost  = 10 * time.Minute
 )
 
 // health remembers which nodes failed. Only the node that failed is blamed:
 // others of its pipelines were its victims.
-type health struct{ nodes map[string]*record }
+type health struct {
+	most  int // losses in blameSpan that put a node aside; 0 is never
+	nodes map[string]*record
+}
 
 // record is what a node did wrong.
 type record struct {
@@ -27,7 +29,7 @@ type record struct {
 	losses  []time.Time // of the last blameSpan
 }
 
-func newHealth() health { return health{map[string]*record{}} }
+func newHealth(most int) health { return health{most, map[string]*record{}} }
 
 func (h *health) of(node string) *record {
 	if h.nodes[node] == nil {
@@ -51,8 +53,8 @@ func (h *health) died(node string, now time.Time) {
 
 func (h *health) count(node string, r *record, now time.Time) {
 	r.losses = slices.DeleteFunc(r.losses, func(t time.Time) bool { return now.Sub(t) > blameSpan })
-	over := len(r.losses) - blameMost
-	if over < 0 {
+	over := len(r.losses) - h.most
+	if h.most == 0 || over < 0 {
 		return
 	}
 	pause := asideMost

@@ -136,6 +136,8 @@ type Machine struct {
 	plan      *Plan  // nil when there is no pipeline
 	pipes     map[Key]*pipe
 	reserve   []Stage    // of the last plan
+	placed    string     // why the last placement is what it is
+	explained string     // why the plan is what it is
 	lostPipes []lostPipe // to be replaced
 	suspects  []string   // where pipelines failed, while news of a lost node may come
 }
@@ -155,7 +157,7 @@ func New(cfg Config) *Machine {
 		cfg.Place = Split
 	}
 	m := &Machine{
-		cfg: cfg, nodes: map[string]Node{}, health: newHealth(), drained: map[string]string{},
+		cfg: cfg, nodes: map[string]Node{}, health: newHealth(cfg.Wishes.Losses), drained: map[string]string{},
 		pipes: map[Key]*pipe{}, forming: true,
 	}
 	m.reason = m.missing(0)
@@ -187,6 +189,9 @@ func (m *Machine) Reason() string {
 
 // Plan returns what the shards hold, or nil when that is nothing.
 func (m *Machine) Plan() *Plan { return m.plan }
+
+// Explanation says in sentences why the plan is what it is.
+func (m *Machine) Explanation() string { return m.explained }
 
 // Epoch returns the highest epoch that anybody has seen.
 func (m *Machine) Epoch() uint64 { return m.seen }

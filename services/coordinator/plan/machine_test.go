@@ -126,7 +126,7 @@ func parseWishes(t *testing.T, text string) Wishes {
 	return Wishes{
 		Stages: int(f["stages"]), MinShards: int(f["shards"]), Sessions: int(f["sessions"]), Context: int(f["context"]),
 		Slots: int(f["slots"]), Rows: int(f["rows"]), Settle: time.Duration(f["settle"]) * time.Millisecond,
-		Steady: time.Duration(f["steady"]) * time.Millisecond, Spares: int(f["spares"]),
+		Steady: time.Duration(f["steady"]) * time.Millisecond, Spares: int(f["spares"]), Losses: 3,
 	}
 }
 

@@ -8,8 +8,8 @@ import (
 
 // When running pipelines are replaced by better ones.
 const (
-	gainLeast = 0.1              // a smaller gain is not worth a pause
-	moveEvery = 15 * time.Second // at most, unless a node is drained
+	gainLeast = 0.1 // a smaller gain is not worth a pause
+	moveEvery = 5   // times the steady time at most, unless a node is drained
 )
 
 // consider has running pipelines looked at once the nodes have been steady.
@@ -58,7 +58,7 @@ func (m *Machine) improve() []Action {
 			return nil
 		}
 	}
-	if next := m.moved.Add(moveEvery); !forced && !m.moved.IsZero() && m.now.Before(next) {
+	if next := m.moved.Add(moveEvery * m.cfg.Wishes.Steady); !forced && !m.moved.IsZero() && m.now.Before(next) {
 		m.moveAt = next
 		return nil
 	}

@@ -25,6 +25,9 @@ type Placement struct {
 	// Gain is by how much the new pipelines are better than those of Leaving:
 	// 0.2 is one fifth. It decides whether sessions are moved for it.
 	Gain float64
+	// Explanation says in sentences why it is so; empty where nothing is known
+	// to say.
+	Explanation string
 }
 
 // A Placer decides where layers go. It is a pure function. An error says in

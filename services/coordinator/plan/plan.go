@@ -19,6 +19,7 @@ import (
 
 	"github.com/shoal-llm/shoal/pkg/compute"
 	"github.com/shoal-llm/shoal/pkg/model"
+	"github.com/shoal-llm/shoal/services/coordinator/plan/place"
 )
 
 // Device is something on a node that can hold stages.
@@ -27,6 +28,16 @@ type Device struct {
 	Memory      uint64 // usable bytes
 	Class       string // numerics class
 	Fingerprint []byte // of the class's self-test
+	Speed       Speed
+}
+
+// Speed is what was measured of a device; the zero value is nothing.
+type Speed struct {
+	Pass      float64                // seconds of any step, besides its work
+	Turn      float64                // seconds from a result to the next step, where a pipeline begins
+	Bandwidth float64                // bytes a second
+	Slow      float64                // real steps take so many times as long; 0 is 1
+	Shapes    map[string]place.Speed // by shape of layers and heads
 }
 
 // Node is a shard whose handshake succeeded.
@@ -34,6 +45,7 @@ type Node struct {
 	ID      string
 	Address string // host:port, node to node
 	Devices []Device
+	Links   map[string]place.Link // to other nodes and to itself, as measured
 }
 
 // Model holds the facts of a model that a plan depends on. All sizes are bytes.
@@ -47,6 +59,9 @@ type Model struct {
 	Context    int      // positions the model was made for
 	RowScratch uint64   // activation buffers for one row of a step
 	Logits     uint64   // logits of one row
+	Shapes     []string // of each layer: those of one shape take the same time
+	HeadShape  string
+	Wire       uint64 // a row between two stages
 }
 
 // Layers is the number of layers.
@@ -63,6 +78,8 @@ type Wishes struct {
 	Rows      int           // rows of a step
 	Settle    time.Duration // between the last join and the first plan
 	Steady    time.Duration // how long a node must have been there before running pipelines change for it
+	Losses    int           // of a node in five minutes, after which it is left out for a while; 0 is never
+	Aim       place.Wishes  // what else makes a plan good: objective, pins, exclusions, limits
 }
 
 // context is the context promised to every session.

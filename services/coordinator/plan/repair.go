@@ -110,8 +110,9 @@ func (m *Machine) place(f Facts) (Placement, error) {
 	p, err := m.cfg.Place(f)
 	if all := m.usable(false); len(all) > len(f.Nodes) && (err != nil || len(p.Pipelines)+len(f.Kept) == 0) {
 		f.Nodes = all
-		return m.cfg.Place(f)
+		p, err = m.cfg.Place(f)
 	}
+	m.placed = p.Explanation
 	return p, err
 }
 
@@ -127,7 +128,7 @@ func (m *Machine) install(fresh []*Pipeline, spares []Stage) []Action {
 		p.Key = Key{m.seen, m.freeID()}
 		m.pipes[p.Key] = &pipe{Pipeline: p, loaded: make([]bool, len(p.Stages))}
 	}
-	m.reserve = spares
+	m.reserve, m.explained = spares, m.placed
 	m.plan = &Plan{Epoch: m.seen, Pipelines: m.kept(nil), Spares: spares}
 	return []Action{Install{m.plan}}
 }

@@ -131,14 +131,14 @@ func split(f Facts, nodes []Node) (*Pipeline, error) {
 	sessions := max(w.Sessions, 1)
 	// Fewer sessions need less of every stage, so the search may halve.
 	fewer := sort.Search(sessions, func(i int) bool {
-		_, ok := place(m, w, seats, sessions-i)
+		_, ok := placeSeats(m, w, seats, sessions-i)
 		return ok
 	})
 	if fewer == sessions {
 		return nil, tooSmall(m, w, seats)
 	}
 	sessions -= fewer
-	stages, _ := place(m, w, seats, sessions)
+	stages, _ := placeSeats(m, w, seats, sessions)
 	context := w.context(m)
 	return &Pipeline{
 		Stages: stages, Pages: sessions * PagesFor(context), Sessions: sessions,
@@ -207,9 +207,9 @@ type cell struct {
 	first int // of the last stage; equal to the layers when the seat stays empty
 }
 
-// place finds the best split that holds sessions whole contexts: exact dynamic
+// placeSeats finds the best split that holds sessions whole contexts: exact dynamic
 // programming over (seat, stages used, layers placed).
-func place(m Model, w Wishes, seats []seat, sessions int) ([]Stage, bool) {
+func placeSeats(m Model, w Wishes, seats []seat, sessions int) ([]Stage, bool) {
 	layers, pages := m.Layers(), sessions*PagesFor(w.context(m))
 	most := min(len(seats), layers)
 	costs := costTable(m, w, pages)

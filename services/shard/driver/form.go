@@ -248,36 +248,38 @@ func (m *Machine) addSpan(st *step, s *session, tokens []int32, drafted int, wan
 }
 
 // chunkRows returns how many rows of prompts a step may have, of which waiting
-// wait. While nobody decodes, they are cut so that the prompts are computed soonest.
-// Beside decode rows, they are kept to what the target leaves.
+// wait.
 func (m *Machine) chunkRows(st *step, decoding []*session, waiting int) int {
-	stages := m.cfg.Stages
-	decodes := m.cfg.Rows - st.rows
-	apart := m.linkBound(decodes)
 	switch {
 	case !m.adapts():
 		return st.rows
 	case !m.pace.known():
 		return min(st.rows, firstChunk)
-	case len(decoding) == 0 && !apart && len(m.flight) > stages:
+	case len(decoding) > 0:
+		return m.chunksBeside(st, m.target(decoding))
+	case !m.linkBound() && len(m.flight) > m.cfg.Stages:
 		return 0
-	case len(decoding) == 0:
-		limit := longest * float64(m.cfg.Target) / float64(stages)
-		most := max(minChunk, m.pace.fill(0, st.rows, limit, limit))
-		return min(st.rows, m.pace.cut(waiting, most))
-	case decodes > 0 && apart:
-		return 0
-	case decodes == 0 && !apart && len(m.flight) >= stages:
-		return 0 // the next decode step takes them along
 	}
-	// A step with decode rows may come behind others at each stage, and behind all
-	// that are in flight at one link.
-	target := m.target(decoding)
-	limit := target / float64(stages)
-	if decodes > 0 {
-		limit = max(limit, leastShare*m.pace.slowest(float64(decodes), (*curve).guess))
+	limit := longest * float64(m.cfg.Target) / float64(m.cfg.Stages)
+	most := max(minChunk, m.pace.fill(0, st.rows, limit, limit))
+	return min(st.rows, m.pace.cut(waiting, most))
+}
+
+// chunksBeside is chunkRows while sessions decode, which should not wait for longer
+// than target. A step with decode rows may find others before it: one at each
+// stage, and all that are in flight at the same link.
+func (m *Machine) chunksBeside(st *step, target float64) int {
+	decodes := m.cfg.Rows - st.rows
+	stage, link := target/float64(m.cfg.Stages), target/float64(m.cfg.InFlight)
+	switch {
+	case decodes > 0 && m.pace.link(float64(decodes+minChunk)) > link:
+		return 0 // on slow links decode rows go alone
+	case decodes > 0:
+		stage = max(stage, leastShare*m.pace.slowest(float64(decodes), (*curve).guess))
+	case !m.linkBound() && len(m.flight) >= m.cfg.Stages:
+		return 0 // the stages are busy; the next decode step takes the chunks along
 	}
-	return max(1, m.pace.fill(decodes, st.rows, limit, target/float64(m.cfg.InFlight)))
+	return max(1, m.pace.fill(decodes, st.rows, stage, link))
 }
 
 const (
@@ -287,12 +289,10 @@ const (
 	classShift = 4   // how many times shorter or longer the steps of other classes are
 )
 
-// linkBound reports whether chunks would keep the links busy for longer than the
-// stages: then a decode step goes without them, and overtakes them.
-func (m *Machine) linkBound(decodes int) bool {
-	with := float64(decodes + minChunk)
-	stage := m.pace.slowest(with, (*curve).guess) - m.pace.slowest(float64(decodes), (*curve).guess)
-	return m.pace.link(with)-m.pace.link(float64(decodes)) > stage
+// linkBound reports whether chunks keep the links busy for longer than the stages:
+// then more steps than there are stages may be on their way.
+func (m *Machine) linkBound() bool {
+	return m.pace.link(1+minChunk) > m.pace.slowest(1+minChunk, (*curve).guess)-m.pace.slowest(1, (*curve).guess)
 }
 
 // target returns how long a step may take for those who wait for it.

@@ -1,6 +1,9 @@
 package driver
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // lanes chooses the number of lanes by measured ids a second. What the pace
 // predicts says which numbers are worth a trial; each of those is tried for a
@@ -27,8 +30,9 @@ type window struct {
 const (
 	windowRounds = 6    // of all lanes in a window
 	worthTrying  = 0.85 // of the best predicted rate
-	clearlyMore  = 1.01 // a measured rate for which the lanes are changed
-	muchMore     = 1.05 // a predicted one
+	asGood       = 0.98 // of the best measured rate: fewer lanes leave room for prompts
+	clearlyMore  = 1.01 // a predicted rate for which there is another lane
+	muchMore     = 1.05 // one for which the lanes in force are changed
 	firstRest    = 16   // windows between two trials
 	lastRest     = 4096
 )
@@ -105,26 +109,21 @@ func (l *lanes) follow(rate func(int) float64) {
 	}
 }
 
-// choose takes the next number to try, or the best that was measured.
+// choose takes the next number to try, or the smallest that is as good as the best.
 func (l *lanes) choose(rate func(int) float64) {
 	if next := l.untried(rate); next > 0 {
 		l.now = next
 		return
 	}
-	best := l.now
-	for n, r := range l.rates {
-		if r > l.rates[best]*clearlyMore {
-			best = n
-		}
-	}
-	l.now = best
+	best := slices.Max(l.rates)
+	l.now = slices.IndexFunc(l.rates, func(r float64) bool { return r >= best*asGood })
 	if l.rest--; l.rest > 0 {
 		return
 	}
 	l.pause = min(2*l.pause, lastRest)
 	l.rest = l.pause
 	for n := range l.rates {
-		if n != best {
+		if n != l.now {
 			l.rates[n] = 0 // to be tried again
 		}
 	}

@@ -105,29 +105,32 @@ func (w *way) addMost(rows int, took time.Duration) {
 	}
 }
 
-// guess returns the time of a step alone: from the shortest step, as slowly rising
-// as any longer one has shown to be possible.
+// guess returns the time of a step alone: on the line from the shortest time that
+// rises as slowly as any step of many more rows has shown to be possible.
 func (w *way) guess(rows float64) float64 {
 	var first *point
-	rise, any := math.Inf(1), false
 	for i := range w.points {
-		p := &w.points[i]
-		switch {
-		case p.n == 0:
-		case first == nil:
+		if p := &w.points[i]; p.n > 0 && (first == nil || p.ns < first.ns) {
 			first = p
-		default:
-			rise, any = min(rise, (p.ns-first.ns)/(p.rows-first.rows)), true
 		}
 	}
-	switch {
-	case first == nil:
+	if first == nil {
 		return 0
-	case !any:
-		return first.ns
 	}
-	return first.ns + max(0, rise)*(rows-first.rows)
+	rise := math.Inf(1)
+	for i := range w.points {
+		if p := &w.points[i]; p.rows >= first.rows+manyMore {
+			rise = min(rise, (p.ns-first.ns)/(p.rows-first.rows))
+		}
+	}
+	if math.IsInf(rise, 1) {
+		rise = 0
+	}
+	return max(0, first.ns+rise*(rows-first.rows))
 }
+
+// manyMore rows show in a time that jitters.
+const manyMore = 8
 
 // learn notes a step that has come back.
 func (p *pace) learn(f *flight, r *frame.Result, now time.Time) {

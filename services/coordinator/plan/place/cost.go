@@ -146,8 +146,8 @@ func (d *Device) missing(m *Model, p model.Part) uint64 {
 	return n
 }
 
-// shared is the bytes of a stage's weights that take no memory of their own.
-func (d *Device) shared(m *Model, p model.Part) uint64 {
+// Shared is the bytes of a stage's weights that take no memory of their own.
+func (d *Device) Shared(m *Model, p model.Part) uint64 {
 	if !d.Held.Stays {
 		return 0
 	}

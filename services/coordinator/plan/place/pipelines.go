@@ -29,7 +29,7 @@ func Place(m *Model, c *Cluster, w Wishes) (*Placement, error) {
 	pl := &planner{model: m, wishes: &w, links: &c.Links, pages: sessions * PagesFor(w.Context), work: searchWork}
 	routes, spares := pl.withSpares(devices)
 	if len(routes) == 0 {
-		return nil, pl.tooSmall(devices, fmt.Sprintf("with %d devices kept as spares", w.Spares))
+		return nil, pl.nothing(devices)
 	}
 	p := &Placement{
 		Model: m, Wishes: w, Pipelines: routes, Spares: spares, Sessions: sessions, Pages: pl.pages,
@@ -169,7 +169,7 @@ func (pl *planner) replicas(devices []*Device, w *Wishes) []Pipeline {
 	left := slices.Clone(devices)
 	for len(left) > 0 && (w.Pipelines == 0 || len(pipes) < w.Pipelines) {
 		p := pl.one(left, w)
-		if p == nil || len(pipes) > 0 && p.Token > tolerable*pipes[0].Token {
+		if p == nil || len(pipes) > 0 && p.Token > tolerable*pipes[0].Token || w.Slowest > 0 && p.Token > w.Slowest {
 			break
 		}
 		pipes = append(pipes, *p)
@@ -217,6 +217,14 @@ func (p *Placement) divideStreams() {
 			p.Tokens += pipe.Throughput
 		}
 	}
+}
+
+// nothing says why there is no pipeline though the model fits.
+func (pl *planner) nothing(devices []*Device) error {
+	if pl.wishes.Slowest > 0 {
+		return fmt.Errorf("model %s %w: a token would take longer than %s", pl.model.Name, ErrDoesNotFit, Duration(pl.wishes.Slowest))
+	}
+	return pl.tooSmall(devices, fmt.Sprintf("with %d devices kept as spares", pl.wishes.Spares))
 }
 
 // tooSmall says what is needed and what is there. The error wraps

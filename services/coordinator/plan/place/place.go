@@ -167,15 +167,16 @@ type Pin struct {
 // least time of a token in one session of the model's whole context.
 type Wishes struct {
 	Objective Objective
-	Streams   int // expected at once; throughput is for these
-	Prompt    int // tokens of a typical prompt, for predictions
-	Sessions  int // of the whole context, to hold KV pages for; fewer are promised when memory is short
-	Context   int // positions of a session; 0 is the model's
-	Rows      int // of a step
-	Stages    int // of each pipeline, exactly; 0 is as many as are best
-	MaxStages int // 0 is without limit
-	Pipelines int // at most; 0 is as many as help
-	Spares    int // devices without a stage, to take over for others
+	Streams   int     // expected at once; throughput is for these
+	Prompt    int     // tokens of a typical prompt, for predictions
+	Sessions  int     // of the whole context, to hold KV pages for; fewer are promised when memory is short
+	Context   int     // positions of a session; 0 is the model's
+	Rows      int     // of a step
+	Stages    int     // of each pipeline, exactly; 0 is as many as are best
+	MaxStages int     // 0 is without limit
+	Pipelines int     // at most; 0 is as many as help
+	Slowest   float64 // seconds of a token on a pipeline, at most; 0 is without limit
+	Spares    int     // devices without a stage, to take over for others
 	Pins      []Pin
 	Exclude   []string // nodes, or node/index
 	Memory    uint64   // of a device that this model may use; 0 is all
@@ -261,7 +262,8 @@ type Pipeline struct {
 	Bound      float64 // no placement has a smaller value; equal to Value where that is proven
 	Token      float64 // seconds of a token of one stream
 	Return     float64 // of it, from the last stage to the next step
-	FirstToken float64 // seconds to the first token of a typical prompt
+	FirstToken float64 // seconds to the first token after a prompt of Prompt tokens
+	Prompt     int
 	Streams    float64 // that Throughput is for
 	Lanes      int     // that give Throughput
 	Throughput float64 // tokens a second
@@ -274,6 +276,7 @@ type Stage struct {
 	Bytes   uint64  // weights, KV pages and buffers
 	Budget  uint64  // of the device that the stage may use
 	Decode  float64 // seconds of a step of one row
+	Row     float64 // more for each further row of another session
 	Prefill float64 // seconds of a step of Wishes.Rows rows of a prompt
 	Hop     float64 // seconds of one row to the next stage; 0 on the last
 	Load    uint64  // bytes that are not there yet

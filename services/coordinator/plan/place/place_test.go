@@ -256,7 +256,7 @@ func TestPlacementHolds(t *testing.T) {
 					t.Fatalf("pipeline %d: stage %v, want layers from %d: %v", i, s, next, err)
 				}
 				next = s.Part.End
-				if used[s.Device.ID()] += s.Bytes - s.Device.shared(m, s.Part); used[s.Device.ID()] > s.Device.Memory {
+				if used[s.Device.ID()] += s.Bytes - s.Device.Shared(m, s.Part); used[s.Device.ID()] > s.Device.Memory {
 					t.Fatalf("%s holds %d bytes of %d", s.Device.ID(), used[s.Device.ID()], s.Device.Memory)
 				}
 				if had, ok := owner[s.Device.ID()]; ok && had != i {

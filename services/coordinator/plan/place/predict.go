@@ -17,14 +17,16 @@ func (pl *planner) describe(p *problem, r route) *Pipeline {
 	return out
 }
 
-// Predict says how fast stages, with their devices and parts, are as one
-// pipeline of m.
-func Predict(m *Model, stages []Stage, links Links, w Wishes) Pipeline {
-	w = w.complete(m)
-	p := Pipeline{Stages: stages}
-	p.predict(m, &links, &w)
-	p.Streams = float64(w.Streams)
-	p.Lanes, p.Throughput = p.throughput(m, p.Streams, &w)
+// Predict says how fast pipelines of m are that have these stages, with their
+// devices and parts, and serve together.
+func Predict(m *Model, pipelines [][]Stage, links Links, w Wishes) *Placement {
+	p := &Placement{Model: m, Wishes: w.complete(m)}
+	for _, stages := range pipelines {
+		pipe := Pipeline{Stages: stages}
+		pipe.predict(m, &links, &p.Wishes)
+		p.Pipelines = append(p.Pipelines, pipe)
+	}
+	p.divideStreams()
 	return p
 }
 
@@ -36,13 +38,15 @@ func (p *Pipeline) predict(m *Model, links *Links, w *Wishes) {
 	for k := range p.Stages {
 		s := &p.Stages[k]
 		s.Decode, s.Prefill = s.Device.time(m, s.Part, w.decode(1)), s.Device.time(m, s.Part, w.chunk())
+		const more = 8
+		s.Row = (s.Device.time(m, s.Part, w.decode(1+more)) - s.Decode) / more
 		s.Load, s.Assumed = s.Device.missing(m, s.Part), !s.Device.Measured(m)
 		if k < last {
 			s.Hop = links.Of(s.Device.Node, p.Stages[k+1].Device.Node).Time(m.Wire)
 		}
 		p.Token += s.Decode + s.Hop
 	}
-	p.FirstToken = p.firstToken(m, links, w)
+	p.FirstToken, p.Prompt = p.firstToken(m, links, w), w.Prompt
 }
 
 // back is the time from a result on one device to the next step on another: on

@@ -1,0 +1,333 @@
+package coordinator
+
+import (
+	"context"
+	"net"
+	"slices"
+	"strings"
+	"time"
+
+	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
+	"github.com/shoal-llm/shoal/services/coordinator/plan"
+	"github.com/shoal-llm/shoal/services/coordinator/plan/place"
+)
+
+// Times of the survey: what shards are asked to measure, and when.
+const (
+	joinWait       = 1500 * time.Millisecond // that a node may take to be measured before it counts as joined
+	measureTimeout = 10 * time.Second
+	linksTimeout   = 30 * time.Second
+	linksEvery     = 10 * time.Minute
+	idleFor        = 2 * time.Second // without a session, before devices in use are measured
+)
+
+// survey is what the owner knows of how fast devices and links are. Devices are
+// measured when they join a cluster that has a choice, or else when nobody uses
+// them; links once per pair and then seldom. Nodes of one machine are measured
+// one at a time.
+type survey struct {
+	nodes  map[string]*surveyed
+	hosts  map[string]bool // machines on which something is being measured
+	active time.Time       // when a session was last there
+}
+
+// surveyed is what is known of a node.
+type surveyed struct {
+	speeds  []*pb.DeviceSpeed
+	done    bool // there is nothing more to measure of its devices
+	waiting bool // it joins once it is measured, or joinBy
+	joinBy  time.Time
+	links   []*pb.LinkSpeed
+	peers   string // whom links were measured to
+	linked  time.Time
+	slow    map[int]*slowness // by device
+	used    map[int]uint64    // bytes of memory that a device held when a stage was loaded
+}
+
+// measured is a shard's answer; speeds is nil when there is none.
+type measured struct {
+	conn   *shardConn
+	speeds []*pb.DeviceSpeed
+	full   bool // it was asked to measure, not only for what it knew
+}
+
+// linksMeasured is a shard's answer; links is nil when there is none.
+type linksMeasured struct {
+	conn  *shardConn
+	peers string
+	links []*pb.LinkSpeed
+}
+
+func newSurvey() survey {
+	return survey{nodes: map[string]*surveyed{}, hosts: map[string]bool{}}
+}
+
+// of returns what is known of a node, to be filled in.
+func (s *survey) of(node string) *surveyed {
+	if s.nodes[node] == nil {
+		s.nodes[node] = newSurveyed(nil)
+	}
+	return s.nodes[node]
+}
+
+func newSurveyed(speeds []*pb.DeviceSpeed) *surveyed {
+	return &surveyed{speeds: speeds, slow: map[int]*slowness{}, used: map[int]uint64{}}
+}
+
+// complete reports whether every device of a node is known for every part.
+func complete(hello *pb.HelloResponse, speeds []*pb.DeviceSpeed, parts int) bool {
+	if len(speeds) < len(hello.GetDevices()) {
+		return false
+	}
+	return !slices.ContainsFunc(speeds, func(s *pb.DeviceSpeed) bool { return len(s.GetShapes()) < parts })
+}
+
+// measure asks a shard how fast its devices are at the model.
+func (c *Coordinator) measure(ctx context.Context, conn *shardConn, cached bool) []*pb.DeviceSpeed {
+	timeout := measureTimeout
+	if cached {
+		timeout = helloTimeout
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	r, err := pb.NewShardServiceClient(conn.conn).Measure(ctx, &pb.MeasureRequest{
+		Model: c.deps.Model.proto(), Parts: c.parts, Cached: cached,
+	})
+	if err != nil {
+		c.deps.Log.Debug("cannot measure", "shard", conn.link.node, "err", err)
+		return nil
+	}
+	return r.GetDevices()
+}
+
+// join takes a node whose handshake succeeded. Where there is a choice of
+// devices, it counts as joined once it has been measured, or after joinWait.
+func (o *owner) join(n *node, speeds []*pb.DeviceSpeed) {
+	s := o.survey.of(n.link.node)
+	*s = *newSurveyed(speeds)
+	s.done = complete(n.hello, speeds, len(o.c.parts))
+	if s.done || !o.choice() {
+		o.step(plan.Joined{Node: o.planNode(n), Epoch: n.hello.GetEpoch()})
+		return
+	}
+	s.waiting, s.joinBy = true, time.Now().Add(joinWait)
+	o.surveyNodes(time.Now())
+}
+
+// choice reports whether there is more than one device, or will be.
+func (o *owner) choice() bool {
+	devices := 0
+	for _, n := range o.nodes {
+		if n.conn != nil {
+			devices += len(n.hello.GetDevices())
+		}
+	}
+	return devices > 1 || o.c.cfg.Wishes.MinShards > 1
+}
+
+// planNode is a node as the planner sees it.
+func (o *owner) planNode(n *node) plan.Node {
+	s := o.survey.of(n.link.node)
+	out := plan.Node{ID: n.link.node, Address: *n.link.addr.Load(), Links: map[string]place.Link{}}
+	for _, d := range n.hello.GetDevices() {
+		device := plan.Device{
+			Index: int(d.GetIndex()), Memory: d.GetMemoryBytes(), Class: d.GetNumericsClass(), Fingerprint: d.GetFingerprint(),
+		}
+		for _, v := range s.speeds {
+			if v.GetDevice() == d.GetIndex() {
+				device.Speed = speedOf(v)
+			}
+		}
+		if slow := s.slow[device.Index]; slow != nil {
+			device.Speed.Slow = slow.told
+		}
+		out.Devices = append(out.Devices, device)
+	}
+	for _, l := range s.links {
+		out.Links[l.GetTo()] = linkOf(l)
+	}
+	return out
+}
+
+func speedOf(v *pb.DeviceSpeed) plan.Speed {
+	var d place.Device
+	setSpeed(&d, v)
+	return plan.Speed{Pass: d.Pass, Turn: d.Turn, Bandwidth: d.Bandwidth, Shapes: d.Speeds}
+}
+
+// learn tells the planner what is new of a node that has joined.
+func (o *owner) learn(n *node) {
+	if o.survey.of(n.link.node).waiting {
+		return
+	}
+	o.step(plan.Learned{Node: o.planNode(n)})
+	for _, p := range o.pipes {
+		p.tempo.predict(o, p.plan)
+	}
+}
+
+// surveyNodes has measured what is due.
+func (o *owner) surveyNodes(now time.Time) {
+	if len(o.running) > 0 || o.survey.active.IsZero() {
+		o.survey.active = now
+	}
+	idle := now.Sub(o.survey.active) >= idleFor && o.machine.Phase() == plan.Ready
+	for _, id := range sortedKeys(o.nodes) {
+		n := o.nodes[id]
+		if n.conn == nil || len(n.hello.GetDevices()) == 0 {
+			continue
+		}
+		s := o.survey.of(id)
+		if s.waiting && !now.Before(s.joinBy) {
+			o.joinNow(n, s)
+		}
+		host, _, _ := net.SplitHostPort(*n.link.addr.Load())
+		if o.survey.hosts[host] {
+			continue
+		}
+		switch peers := o.peers(); {
+		case !s.done && (idle || o.choice() && !o.holdsStage(id)):
+			o.askSpeeds(n, host)
+		case s.waiting:
+		case peers != s.peers && (idle || o.choice()), idle && now.Sub(s.linked) >= linksEvery:
+			o.askLinks(n, host, peers)
+		}
+	}
+}
+
+func (o *owner) joinNow(n *node, s *surveyed) {
+	s.waiting = false
+	o.step(plan.Joined{Node: o.planNode(n), Epoch: n.hello.GetEpoch()})
+}
+
+// holdsStage reports whether a node has a stage of the plan in force.
+func (o *owner) holdsStage(node string) bool {
+	p := o.machine.Plan()
+	return p != nil && slices.ContainsFunc(p.Pipelines, func(p *plan.Pipeline) bool { return p.OfNode(node) >= 0 })
+}
+
+func (o *owner) askSpeeds(n *node, host string) {
+	conn := n.conn
+	o.survey.hosts[host] = true
+	o.start(func(ctx context.Context) {
+		o.c.post(measured{conn, o.c.measure(ctx, conn, false), true})
+	})
+}
+
+func (e measured) apply(o *owner) {
+	host, _, _ := net.SplitHostPort(*e.conn.link.addr.Load())
+	delete(o.survey.hosts, host)
+	n := o.nodes[e.conn.link.node]
+	if n == nil || n.conn != e.conn {
+		return
+	}
+	s := o.survey.of(n.link.node)
+	s.done = true // what it left out cannot be measured
+	if e.speeds != nil {
+		s.speeds = e.speeds
+	}
+	if s.waiting {
+		o.joinNow(n, s)
+	} else if e.speeds != nil {
+		o.learn(n)
+	}
+	o.surveyNodes(time.Now())
+}
+
+// peers names the nodes that links lead to.
+func (o *owner) peers() string {
+	var out []string
+	for _, id := range sortedKeys(o.nodes) {
+		if n := o.nodes[id]; n.conn != nil && len(n.hello.GetDevices()) > 0 {
+			out = append(out, id+" "+*n.link.addr.Load())
+		}
+	}
+	return strings.Join(out, "\n")
+}
+
+func (o *owner) askLinks(n *node, host, peers string) {
+	req := &pb.MeasureLinksRequest{}
+	for line := range strings.SplitSeq(peers, "\n") {
+		id, addr, _ := strings.Cut(line, " ")
+		req.Peers = append(req.Peers, &pb.Peer{Node: id, Address: addr})
+	}
+	conn := n.conn
+	o.survey.hosts[host] = true
+	o.start(func(ctx context.Context) {
+		ctx, cancel := context.WithTimeout(ctx, linksTimeout)
+		defer cancel()
+		r, err := pb.NewShardServiceClient(conn.conn).MeasureLinks(ctx, req)
+		if err != nil {
+			o.c.deps.Log.Debug("cannot measure links", "shard", conn.link.node, "err", err)
+		}
+		o.c.post(linksMeasured{conn, peers, r.GetLinks()})
+	})
+}
+
+func (e linksMeasured) apply(o *owner) {
+	host, _, _ := net.SplitHostPort(*e.conn.link.addr.Load())
+	delete(o.survey.hosts, host)
+	n := o.nodes[e.conn.link.node]
+	if n == nil || n.conn != e.conn {
+		return
+	}
+	s := o.survey.of(n.link.node)
+	s.peers, s.linked = e.peers, time.Now()
+	if e.links != nil {
+		s.links = e.links
+		o.learn(n)
+	}
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// held is the bytes that the stages of a pipeline hold by their backends'
+// accounts; 0 where a device has others too, or nothing was said.
+func (o *owner) held(p *plan.Pipeline) []uint64 {
+	out := make([]uint64, len(p.Stages))
+	for i, st := range p.Stages {
+		stages := 0
+		for _, other := range o.machine.Plan().Pipelines {
+			for _, s := range other.Stages {
+				if s.Node == st.Node && s.Device == st.Device {
+					stages++
+				}
+			}
+		}
+		if stages == 1 {
+			out[i] = o.survey.of(st.Node).used[st.Device]
+		}
+	}
+	return out
+}
+
+// reportSpeeds adds what was measured to a report.
+func (o *owner) reportSpeeds(r *pb.ClusterResponse) {
+	for _, n := range r.Nodes {
+		s := o.survey.nodes[n.GetNode()]
+		if s == nil || o.nodes[n.GetNode()] == nil {
+			continue
+		}
+		n.Speeds = s.speeds
+		r.Links = append(r.Links, s.links...)
+	}
+	r.Explanation = o.machine.Explanation()
+}
+
+// facts is what the planner goes by now, beside the plan in force.
+func (o *owner) facts() plan.Facts {
+	f := plan.Facts{Model: o.c.deps.Model.Facts, Wishes: o.c.cfg.Wishes}
+	for _, id := range sortedKeys(o.nodes) {
+		if n := o.nodes[id]; n.conn != nil {
+			f.Nodes = append(f.Nodes, o.planNode(n))
+		}
+	}
+	return f
+}

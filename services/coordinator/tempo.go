@@ -1,0 +1,133 @@
+package coordinator
+
+import (
+	"time"
+
+	"github.com/shoal-llm/shoal/pkg/frame"
+	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
+	"github.com/shoal-llm/shoal/services/coordinator/plan"
+	"github.com/shoal-llm/shoal/services/coordinator/plan/place"
+)
+
+// When real steps say that a device is not as fast as it was measured.
+const (
+	slowAlpha = 0.05 // of a step in the mean
+	slowSteps = 64   // before the mean counts
+	slower    = 1.3  // times as long as predicted
+	faster    = 0.7
+	decodes   = 8  // a step of more rows computes prompts
+	pauses    = 10 // an interval of so many times the mean is a pause, not a step
+)
+
+// tempo is how fast a pipeline is predicted to be, and what its steps took.
+type tempo struct {
+	predicted *place.Pipeline // by the facts of late; nil when nothing is known
+	took      []float64       // mean seconds of a step of one row, by stage
+	token     float64         // mean seconds between the tokens of a lone session
+	last      time.Time       // of its last token
+	lone      uint32          // its attempt
+}
+
+// slowness is how many times as long as measured real steps take on a device.
+type slowness struct {
+	mean  float64
+	steps int
+	told  float64 // to the planner; 0 is that they take as long
+}
+
+// predict predicts anew.
+func (t *tempo) predict(o *owner, p *plan.Pipeline) {
+	t.predicted = nil
+	if predicted, err := plan.Predict(o.facts(), p); err == nil {
+		t.predicted = &predicted
+	}
+}
+
+// timed compares what the stages took for a step of decodes with what was
+// predicted, and tells the planner when a device has become slower or faster.
+func (o *owner) timed(p *pipeline, timings []frame.Timing) {
+	t := &p.tempo
+	if len(timings) != len(p.plan.Stages) || timings[0].Rows == 0 || timings[0].Rows > decodes {
+		return
+	}
+	if t.took == nil {
+		t.took = make([]float64, len(timings))
+		t.predict(o, p.plan)
+	}
+	for i := range timings {
+		seconds, rows := float64(timings[i].ComputeNS)/1e9, timings[i].Rows
+		if rows == 1 {
+			average(&t.took[i], seconds)
+		}
+		if t.predicted == nil || t.predicted.Stages[i].Assumed {
+			continue
+		}
+		want := t.predicted.Stages[i].Decode + float64(rows-1)*t.predicted.Stages[i].Row
+		if st := p.plan.Stages[i]; want > 0 && o.survey.of(st.Node).slowness(st.Device).note(seconds/want) {
+			if n := o.nodes[st.Node]; n != nil && n.conn != nil {
+				o.log.Info("a device is not as fast as it was", "shard", st.Node, "device", st.Device, "takes", o.survey.of(st.Node).slowness(st.Device).told)
+				o.learn(n)
+			}
+			return // the others are predicted anew
+		}
+	}
+}
+
+// slowness returns that of a device, to be filled in.
+func (s *surveyed) slowness(device int) *slowness {
+	if s.slow[device] == nil {
+		s.slow[device] = &slowness{}
+	}
+	return s.slow[device]
+}
+
+// note takes how many times as long as predicted a step took, and reports
+// whether the planner should hear of it. The prediction allows for what it has
+// heard.
+func (s *slowness) note(ratio float64) bool {
+	if s.steps++; s.steps == 1 {
+		s.mean = ratio
+	}
+	s.mean += slowAlpha * (ratio - s.mean)
+	if s.steps < slowSteps || s.mean < slower && s.mean > faster {
+		return false
+	}
+	if s.told == 0 {
+		s.told = 1
+	}
+	s.told *= s.mean
+	s.steps = 0
+	return true
+}
+
+// ticked notes that a step gave tokens. Between two tokens of a session that has
+// the pipeline to itself lies one round.
+func (t *tempo) ticked(p *pipeline, sampled []frame.Sampled, now time.Time) {
+	if len(sampled) != 1 || len(sampled[0].IDs) != 1 || p.running() != 1 {
+		t.lone = 0
+		return
+	}
+	if interval := now.Sub(t.last).Seconds(); t.lone == sampled[0].Attempt && (t.token == 0 || interval < pauses*t.token) {
+		average(&t.token, interval)
+	}
+	t.last, t.lone = now, sampled[0].Attempt
+}
+
+// proto reports what is predicted and what was measured.
+func (t *tempo) proto(p *plan.Pipeline, used []uint64) *pb.PipelineSpeed {
+	if t.predicted == nil {
+		return nil
+	}
+	out := &pb.PipelineSpeed{
+		Token: t.predicted.Token, FirstToken: t.predicted.FirstToken, Prompt: uint32(t.predicted.Prompt), Back: t.predicted.Return,
+		Rate: t.predicted.Throughput, Streams: uint32(t.predicted.Streams), TokenMeasured: t.token,
+	}
+	for i, s := range t.predicted.Stages {
+		v := &pb.StageSpeed{Decode: s.Decode, Prefill: s.Prefill, Hop: s.Hop, Assumed: s.Assumed, Bytes: p.Stages[i].Bytes, BytesMeasured: used[i]}
+		if t.took != nil {
+			v.DecodeMeasured = t.took[i]
+		}
+		out.Stages = append(out.Stages, v)
+	}
+	return out
+}
