@@ -43,7 +43,7 @@ func (p *Push) Release() {
 }
 
 // NewCodec returns the codec of node to node streams. It encodes *Push as
-// described there and every other message as protobuf.
+// described there and *Said and every other message as protobuf.
 func NewCodec() encoding.CodecV2 { return codec{} }
 
 type codec struct{}
@@ -51,14 +51,18 @@ type codec struct{}
 func (codec) Name() string { return CodecName }
 
 func (codec) Marshal(v any) (mem.BufferSlice, error) {
-	if p, ok := v.(*Push); ok {
-		return marshalPush(p)
+	var b mem.Buffer
+	var err error
+	switch m := v.(type) {
+	case *Push:
+		return marshalPush(m)
+	case *Said:
+		b, err = marshalSaid(m)
+	case proto.Message:
+		b, err = marshalInto(m, 0)
+	default:
+		err = fmt.Errorf("encode %T: not a protobuf message", v)
 	}
-	m, ok := v.(proto.Message)
-	if !ok {
-		return nil, fmt.Errorf("encode %T: not a protobuf message", v)
-	}
-	b, err := marshalInto(m, 0)
 	if err != nil {
 		return nil, err
 	}

@@ -184,23 +184,6 @@ func SamplingFromProto(m *pb.Sampling) (sample.Spec, error) {
 	return s, s.Validate()
 }
 
-// ResultToProto converts the result of a step. Its slices are shared.
-func ResultToProto(r *frame.Result) *pb.StepResult {
-	m := &pb.StepResult{PlanEpoch: r.Epoch, Pipeline: r.Pipeline, Step: r.Step, Timings: timingsToProto(r.Timings)}
-	sampled := make([]pb.Sampled, len(r.Sampled))
-	m.Sampled = make([]*pb.Sampled, len(r.Sampled))
-	for i := range r.Sampled {
-		s, out := &r.Sampled[i], &sampled[i]
-		out.Slot, out.Attempt, out.Position, out.Ids = uint32(s.Slot), s.Attempt, s.Position, s.IDs
-		out.Logits, out.Finish, out.Error, out.Pooled = s.Logits, pb.Finish(s.Finish), s.Err, s.Pooled
-		for _, lp := range s.LogProbs {
-			out.Logprobs = append(out.Logprobs, logProbToProto(lp))
-		}
-		m.Sampled[i] = out
-	}
-	return m
-}
-
 // ResultFromProto converts and checks the result of a step.
 func ResultFromProto(m *pb.StepResult) (*frame.Result, error) {
 	if m == nil {
@@ -257,15 +240,6 @@ func logProbFromProto(m *pb.LogProb) frame.LogProb {
 		lp.Top = append(lp.Top, sample.TopLogProb{ID: t.GetId(), LogProb: t.GetLogprob()})
 	}
 	return lp
-}
-
-func timingsToProto(ts []frame.Timing) []*pb.StageTiming {
-	all, out := make([]pb.StageTiming, len(ts)), make([]*pb.StageTiming, len(ts))
-	for i, t := range ts {
-		all[i].Stage, all[i].ComputeNs, all[i].WaitNs, all[i].Rows = t.Stage, t.ComputeNS, t.WaitNS, t.Rows
-		out[i] = &all[i]
-	}
-	return out
 }
 
 func timingsFromProto(ms []*pb.StageTiming) []frame.Timing {

@@ -42,12 +42,8 @@ func (h *header) fill(f *frame.Frame) {
 		out.Slot, out.Attempt, out.Start, out.Tokens = uint32(s.Slot), s.Attempt, s.Start, s.Tokens
 		out.Output, out.Drafted = pb.Output(s.Output), uint32(s.Drafted)
 	}
-	h.timings = enough(h.timings, len(f.Timings))
+	h.timings = timingsToProto(h.timings, f.Timings)
 	m.Timings = h.timings[:len(f.Timings)]
-	for i, t := range f.Timings {
-		out := m.Timings[i]
-		out.Stage, out.ComputeNs, out.WaitNs, out.Rows = t.Stage, t.ComputeNS, t.WaitNS, t.Rows
-	}
 	for i := range f.Ops {
 		m.Ops = append(m.Ops, opToProto(&f.Ops[i]))
 	}

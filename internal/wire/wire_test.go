@@ -135,7 +135,7 @@ func TestCodecCarriesPushAndProtobuf(t *testing.T) {
 }
 
 func TestResultRoundTrip(t *testing.T) {
-	want := &frame.Result{
+	full := &frame.Result{
 		Epoch: 1, Pipeline: 2, Step: 3,
 		Sampled: []frame.Sampled{
 			{Slot: 1, Attempt: 2, Position: 3, IDs: []int32{4, 5}, LogProbs: []frame.LogProb{
@@ -145,12 +145,24 @@ func TestResultRoundTrip(t *testing.T) {
 		},
 		Timings: []frame.Timing{{Stage: 1, ComputeNS: 5, Rows: 2}},
 	}
-	got, err := ResultFromProto(ResultToProto(want))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("result changed (-sent +received):\n%s", diff)
+	small := &frame.Result{Step: 4, Sampled: []frame.Sampled{{Slot: 7, IDs: []int32{1}}}, Timings: []frame.Timing{{Stage: 2}}}
+	c := NewCodec()
+	for i, want := range []*frame.Result{full, small, full} { // memory is used again
+		data, err := c.Marshal(&Said{want})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var m pb.ResultsResponse
+		if err := c.Unmarshal(data, &m); err != nil {
+			t.Fatal(err)
+		}
+		got, err := ResultFromProto(m.Result)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("result %d changed (-sent +received):\n%s", i, diff)
+		}
 	}
 }
 
