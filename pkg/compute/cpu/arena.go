@@ -121,7 +121,7 @@ func (a *arena) NewBuffer(rows, cols int) (compute.Buffer, error) {
 		return nil, fmt.Errorf("new buffer: %d rows of %d", rows, cols)
 	}
 	stride := padTo(cols, quant.Lanes)
-	size := 4 * uint64(padTo(rows, quant.TileTokens[0])) * uint64(stride)
+	size := 4 * uint64(padTo(rows, quant.WideTile)) * uint64(stride)
 	m, err := a.allocate(size)
 	if err != nil {
 		return nil, fmt.Errorf("new buffer: %w", err)

@@ -39,6 +39,10 @@ const (
 	// tasksPerWorker is how many tasks a worker should find in a step that takes
 	// long, so that a slow core does not keep the others waiting.
 	tasksPerWorker = 4
+	// wideRun is how many wide tiles a kernel multiplies at once at most: it
+	// unpacks weights once for all of them, and they stay in a core's cache from
+	// group to group.
+	wideRun = 8
 )
 
 // schedule cuts the products of a step into tasks.
@@ -53,7 +57,7 @@ func (p *pass) schedule(s *step) {
 	if s.tiles.len() == 1 {
 		block = streamBytes
 	}
-	if s.tiles.len() > 1 || size > block*wanted {
+	if wanted > 1 && (s.tiles.len() > 1 || size > block*wanted) {
 		wanted *= tasksPerWorker
 	}
 	fair := (groups + wanted - 1) / wanted
@@ -75,9 +79,34 @@ func (p *pass) schedule(s *step) {
 		t.first = s.tasks
 		s.tasks += t.blocks * ((s.tiles.len() + t.tiles - 1) / t.tiles)
 		if s.kind != product {
-			p.need.outputs = max(p.need.outputs, quant.TileTokens[0]*quant.Lanes*t.groups)
+			p.need.outputs = max(p.need.outputs, p.most(s.tiles)*quant.Lanes*t.groups)
 		}
 	}
+}
+
+// most returns the most rows of tiles that one call of a kernel takes.
+func (p *pass) most(tiles list) int {
+	rows := quant.TileTokens[0]
+	for from := tiles.from; from < tiles.to; {
+		tile, n := together(p.tiles[from:tiles.to])
+		rows = max(rows, tile.width)
+		from += n
+	}
+	return rows
+}
+
+// together joins the first of the tiles with those that the same call of a kernel
+// takes, and returns how many that are.
+func together(tiles []rowTile) (joined rowTile, n int) {
+	joined, n = tiles[0], 1
+	if joined.width != quant.WideTile {
+		return joined, n
+	}
+	for n < min(wideRun, len(tiles)) && tiles[n].width == quant.WideTile {
+		n++
+	}
+	joined.width *= n
+	return joined, n
 }
 
 // product runs a block of one weight over a run of tiles.
@@ -99,7 +128,9 @@ func (w *worker) product(p *pass, s *step, task int) {
 		return
 	}
 	x := w.activations(p, s)
-	for _, tile := range tiles {
+	for len(tiles) > 0 {
+		tile, n := together(tiles)
+		tiles = tiles[n:]
 		rows := min(tile.width, p.stepRows(s)-tile.row)
 		switch s.kind {
 		case product:
@@ -217,7 +248,7 @@ func (w *worker) norm(p *pass, s *step, x []float32, row int) {
 // store puts a row into the tiles of the forms that are wanted.
 func (w *worker) store(p *pass, s *step, out *tiles, x []float32, i int) {
 	tiles := p.tiles[s.tiles.from:s.tiles.to]
-	at := min(i/quant.TileTokens[0], len(tiles)-1)
+	at := min(i/quant.WideTile, len(tiles)-1)
 	for tiles[at].row+tiles[at].width <= i {
 		at++
 	}

@@ -100,6 +100,9 @@ func (p *pass) cut(n int) list {
 // than read weights again; portable ones are bound by arithmetic.
 func tileWidth(n int, level quant.Level) int {
 	width := quant.TileTokens[0]
+	if level == quant.AMX && n > width {
+		return quant.WideTile
+	}
 	for _, w := range quant.TileTokens {
 		if level == quant.Portable && w <= n {
 			return w

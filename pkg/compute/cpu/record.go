@@ -149,7 +149,7 @@ func (p *pass) addProduct(tile, multiply step) {
 	}
 	rows := p.padded(tile.tiles)
 	cols := tile.src.cols
-	tile.chunk = p.chunk(rows, quant.TileTokens[0])
+	tile.chunk = p.chunk(rows, quant.WideTile)
 	tile.tasks = (rows + tile.chunk - 1) / tile.chunk
 	p.need.cols = max(p.need.cols, tile.src.stride)
 	if p.be.reference {

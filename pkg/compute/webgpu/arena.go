@@ -3,8 +3,10 @@
 package webgpu
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/shoal-llm/shoal/pkg/compute"
 	"github.com/shoal-llm/shoal/pkg/compute/webgpu/device"
@@ -15,13 +17,14 @@ type arena struct {
 	be      *Backend
 	used    compute.Memory
 	buffers []*device.Buffer
+	ropes   map[*compute.Rope]*device.Buffer
 }
 
 var _ compute.Arena = (*arena)(nil)
 
 // NewArena makes a holder of objects.
 func (b *Backend) NewArena() compute.Arena {
-	a := &arena{be: b}
+	a := &arena{be: b, ropes: map[*compute.Rope]*device.Buffer{}}
 	b.arenas[a] = struct{}{}
 	return a
 }
@@ -35,7 +38,7 @@ func (a *arena) Free() error {
 	for _, b := range a.buffers {
 		b.Free()
 	}
-	a.buffers, a.used = nil, compute.Memory{}
+	a.buffers, a.ropes, a.used = nil, nil, compute.Memory{}
 	delete(a.be.arenas, a)
 	return a.be.dev.Err()
 }
@@ -81,7 +84,7 @@ func (a *arena) load(m compute.Matrix) (*weight, error) {
 	if m.Format.GPU == nil {
 		return nil, fmt.Errorf("%w %s", ErrFormat, m.Format.Name)
 	}
-	w := &weight{rows: m.Rows, cols: m.Cols, format: m.Format, geometry: geometryOf(m.Cols)}
+	w := &weight{arena: a, rows: m.Rows, cols: m.Cols, format: m.Format, geometry: geometryOf(m.Cols)}
 	if w.geometry.lanes > maxLanes || w.geometry.segments > 1<<16 {
 		return nil, fmt.Errorf("rows of %d columns are too long", m.Cols)
 	}
@@ -102,10 +105,19 @@ func (a *arena) load(m compute.Matrix) (*weight, error) {
 
 // upload makes a store of rows.
 func (a *arena) upload(w *weight, data []byte, rows, rowBytes int) (*store, error) {
-	gpu, segments := w.format.GPU, w.geometry.segments
+	s, err := a.newStore(w, rows)
+	if err != nil {
+		return nil, err
+	}
+	return s, a.be.pack(w, s, data, rowBytes)
+}
+
+// newStore makes room for rows like those of w.
+func (a *arena) newStore(w *weight, rows int) (*store, error) {
 	if err := a.be.prepare(); err != nil {
 		return nil, err
 	}
+	gpu, segments := w.format.GPU, w.geometry.segments
 	s := &store{rows: rows, supers: rows * gpu.Words * segments, words: a.be.nothing}
 	words := s.supers
 	if gpu.Super {
@@ -116,11 +128,9 @@ func (a *arena) upload(w *weight, data []byte, rows, rowBytes int) (*store, erro
 		return nil, err
 	}
 	if words > 0 {
-		if s.words, err = a.allocate(uint64(4*words), &a.used.Weights); err != nil {
-			return nil, err
-		}
+		s.words, err = a.allocate(uint64(4*words), &a.used.Weights)
 	}
-	return s, a.be.pack(w, s, data, rowBytes)
+	return s, err
 }
 
 // LoadVector copies a vector.
@@ -157,7 +167,7 @@ func (a *arena) NewCache(spec compute.CacheSpec) (compute.Cache, error) {
 		return nil, fmt.Errorf("new cache: %d layers, %d pages, %d heads of %d: want positive numbers, and heads in multiples of 8 up to 256",
 			spec.Layers, spec.Pages, spec.KVHeads, spec.HeadDim)
 	}
-	c := &cache{spec: spec}
+	c := &cache{spec: spec, arena: a}
 	for range spec.Layers {
 		b, err := a.allocate(uint64(spec.Pages)*pageBytes(spec), &a.used.Caches)
 		if err != nil {
@@ -166,4 +176,23 @@ func (a *arena) NewCache(spec compute.CacheSpec) (compute.Cache, error) {
 		c.layers = append(c.layers, b)
 	}
 	return c, nil
+}
+
+// angles returns a rope's cosines and sines in the device's memory.
+func (a *arena) angles(rope *compute.Rope) (*device.Buffer, error) {
+	if t, ok := a.ropes[rope]; ok {
+		return t, nil
+	}
+	data := make([]byte, 0, 8*len(rope.Cos))
+	for i, cos := range rope.Cos {
+		data = binary.LittleEndian.AppendUint32(data, math.Float32bits(cos))
+		data = binary.LittleEndian.AppendUint32(data, math.Float32bits(rope.Sin[i]))
+	}
+	t, err := a.allocate(uint64(len(data)), &a.used.Buffers)
+	if err != nil {
+		return nil, fmt.Errorf("load rope table: %w", err)
+	}
+	a.be.write(t, 0, data)
+	a.ropes[rope] = t
+	return t, nil
 }

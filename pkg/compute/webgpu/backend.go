@@ -66,15 +66,15 @@ type Backend struct {
 	queue sync.Mutex // who encodes and submits
 
 	// Owner's goroutine only.
-	arenas  map[*arena]struct{}
-	nothing *device.Buffer // bound where a kernel has no use for a buffer
-	params  params
-	groups  map[groupKey]*device.Group
-	ropes   map[*compute.Rope]*device.Buffer
-	scratch [scratches]*device.Buffer
-	retired []retired
-	slots   [compute.MaxPasses]*slot
-	begun   uint64 // passes
+	arenas     map[*arena]struct{}
+	nothing    *device.Buffer // bound where a kernel has no use for a buffer
+	params     params
+	groups     map[groupKey]*device.Group
+	scratch    [scratches]*device.Buffer
+	retired    []retired
+	slots      [compute.MaxPasses]*slot
+	begun      uint64 // passes
+	generation uint64 // changes when objects are freed
 
 	own        atomic.Uint64 // bytes of what the backend itself holds
 	completed  atomic.Uint64 // passes
@@ -120,7 +120,7 @@ func open(cfg Config) (*Backend, error) {
 			Class: fmt.Sprintf("webgpu/v%d %s, %s %s, %s", geometryVersion, kernelSet(), adapter.Name, adapter.API, adapter.Driver),
 		},
 		dev: dev, cfg: cfg, log: cfg.Log, kernel: kernels,
-		arenas: map[*arena]struct{}{}, groups: map[groupKey]*device.Group{}, ropes: map[*compute.Rope]*device.Buffer{},
+		arenas: map[*arena]struct{}{}, groups: map[groupKey]*device.Group{},
 		submitted: make(chan *pass, compute.MaxPasses), running: make(chan *pass, compute.MaxPasses),
 		done: make(chan compute.Completion, compute.MaxPasses),
 	}
@@ -189,9 +189,6 @@ func (b *Backend) freeOwn() {
 		if s != nil {
 			s.Free()
 		}
-	}
-	for _, t := range b.ropes {
-		t.Free()
 	}
 	for _, p := range b.params.buffers {
 		p.Free()

@@ -5,10 +5,8 @@ package webgpu
 import (
 	"encoding/binary"
 	"fmt"
-	"math"
 	"slices"
 
-	"github.com/shoal-llm/shoal/pkg/compute"
 	"github.com/shoal-llm/shoal/pkg/compute/webgpu/device"
 )
 
@@ -56,7 +54,7 @@ func (b *Backend) param(words []uint32) (device.Slice, error) {
 type groupKey struct {
 	bindings string
 	param    device.Slice
-	buffers  [8]*device.Buffer
+	buffers  [9]*device.Buffer
 }
 
 // group returns the bind group of a kernel's parameters and buffers, made once.
@@ -80,6 +78,7 @@ func (b *Backend) group(e *entry, k kernel, param device.Slice, buffers []*devic
 
 // forget frees the groups that bind any of the buffers.
 func (b *Backend) forget(buffers []*device.Buffer) {
+	b.generation++
 	gone := make(map[*device.Buffer]bool, len(buffers))
 	for _, buffer := range buffers {
 		gone[buffer] = true
@@ -156,24 +155,4 @@ func (b *Backend) ownBuffer(size uint64, usage device.Usage) (*device.Buffer, er
 	}
 	b.own.Add(buffer.Size)
 	return buffer, nil
-}
-
-// angles returns a rope's cosines and sines in the device's memory. They stay
-// until Close: models share few tables.
-func (b *Backend) angles(rope *compute.Rope) (*device.Buffer, error) {
-	if t, ok := b.ropes[rope]; ok {
-		return t, nil
-	}
-	data := make([]byte, 0, 8*len(rope.Cos))
-	for i, cos := range rope.Cos {
-		data = binary.LittleEndian.AppendUint32(data, math.Float32bits(cos))
-		data = binary.LittleEndian.AppendUint32(data, math.Float32bits(rope.Sin[i]))
-	}
-	t, err := b.ownBuffer(uint64(len(data)), device.Storage)
-	if err != nil {
-		return nil, fmt.Errorf("load rope table: %w", err)
-	}
-	b.write(t, 0, data)
-	b.ropes[rope] = t
-	return t, nil
 }

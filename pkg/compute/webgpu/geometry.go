@@ -27,3 +27,7 @@ func geometryOf(cols int) geometry {
 	g.lanes = (g.segments + g.chunks - 1) / g.chunks
 	return g
 }
+
+// stride is the words of a row's pieces in a workgroup's memory: whole eights, and
+// one more so that the same piece of different rows lies in different banks.
+func (g geometry) stride() int { return (g.lanes+7)/8*8 + 1 }

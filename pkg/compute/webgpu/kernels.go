@@ -53,7 +53,8 @@ var (
 	matmulAddOp  = op{"matmul add", "matmul_store add matmul", "urrrrwwwr", true}
 	matmulGateOp = op{"matmul gate", "matmul_gate matmul", "urrrrwwwr", true}
 	activateOp   = op{"activate", "activate", "urrw", false}
-	ropeOp       = op{"rope", "rope", "urwwrw", false}
+	matvecRopeOp = op{"matvec rope", "rotate finish_rope matvec", "urrrrwwwrw", true}
+	ropeOp       = op{"rope", "rotate rope", "urwwrw", false}
 	attendOp     = op{"attend", "attend", "urrww", false}
 	joinOp       = op{"join", "join", "urw", false}
 )
@@ -76,7 +77,8 @@ func (k kernel) code() string {
 		constant("STEPS", k.steps)
 		constant("SLOTS", slots)
 		constant("THREADS", threads)
-		constant("SUMS", (slots+1)*(g.lanes+1))
+		constant("STRIDE", g.stride())
+		constant("SUMS", (slots+1)*g.stride())
 	}
 	if k.dim > 0 {
 		constant("DIM", k.dim)
@@ -100,7 +102,7 @@ func (k kernel) code() string {
 		"@workgroup_size(THREADS)", fmt.Sprintf("@workgroup_size(%d)", threads),
 		"@workgroup_size(LANES)", fmt.Sprintf("@workgroup_size(%d)", g.lanes),
 		"@workgroup_size(DIM)", fmt.Sprintf("@workgroup_size(%d)", k.dim),
-		"array<f32, SUMS>", fmt.Sprintf("array<f32, %d>", (4*k.groups*k.steps+1)*(g.lanes+1)),
+		"array<f32, SUMS>", fmt.Sprintf("array<f32, %d>", (4*k.groups*k.steps+1)*g.stride()),
 		"array<f32, LANES>", fmt.Sprintf("array<f32, %d>", g.lanes),
 		"array<f32, DIM>", fmt.Sprintf("array<f32, %d>", k.dim),
 		"array<f32, CHAINS>", fmt.Sprintf("array<f32, %d>", 4*(k.dim+1)),

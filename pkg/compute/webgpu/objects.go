@@ -5,6 +5,7 @@ package webgpu
 import (
 	"encoding/binary"
 	"math"
+	"unsafe"
 
 	"github.com/shoal-llm/shoal/pkg/compute"
 	"github.com/shoal-llm/shoal/pkg/compute/webgpu/device"
@@ -21,10 +22,12 @@ type store struct {
 // weight is a matrix: rows of one store, or of several where a store would not fit
 // a binding.
 type weight struct {
+	arena      *arena
 	rows, cols int
 	format     quant.Format
 	geometry   geometry
 	parts      []part
+	used       uint64 // number of the last pass that recorded it
 }
 
 // part is rows of a store.
@@ -72,17 +75,19 @@ func (b *buffer) shape() [4]uint32 {
 // unpack copies a row as the device holds it to linear dst.
 func (b *buffer) unpack(dst []float32, row []byte, linear bool) {
 	if linear {
-		for i := range dst {
-			dst[i] = math.Float32frombits(binary.LittleEndian.Uint32(row[4*i:]))
-		}
+		copy(dst, floats(row))
 		return
 	}
+	values := floats(row)
 	for c := 0; c < len(dst); c += 4 {
-		at := 16 * (c%quant.SegmentCols/4*b.segments + c/quant.SegmentCols)
-		for i := range min(4, len(dst)-c) {
-			dst[c+i] = math.Float32frombits(binary.LittleEndian.Uint32(row[at+4*i:]))
-		}
+		copy(dst[c:min(c+4, len(dst))], values[4*(c%quant.SegmentCols/4*b.segments+c/quant.SegmentCols):])
 	}
+}
+
+// floats views device memory as float32: WebGPU's devices are little-endian like the
+// systems that the library is made for.
+func floats(b []byte) []float32 {
+	return unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(b))), len(b)/4)
 }
 
 // arranged returns values in the order of activations, as bytes.
@@ -99,6 +104,7 @@ func arranged(values []float32) []byte {
 // cache is the KV pages of a stage, a buffer for each layer. A page holds the keys,
 // [head][dimension][64], then the values, [head][64][dimension].
 type cache struct {
+	arena  *arena
 	spec   compute.CacheSpec
 	layers []*device.Buffer
 }

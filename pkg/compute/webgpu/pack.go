@@ -31,7 +31,7 @@ func (b *Backend) pack(w *weight, s *store, data []byte, rowBytes int) error {
 		b.write(s.vectors, uint64(16*row*gpu.Vectors*segments), p.vectors)
 		b.write(s.words, uint64(4*row*gpu.Words*segments), p.words)
 		b.write(s.words, uint64(4*(s.supers+row*(segments/4))), p.supers)
-		b.flush()
+		b.run(&device.Commands{})
 	}
 	return b.dev.Err()
 }
@@ -41,14 +41,6 @@ func (b *Backend) write(to *device.Buffer, offset uint64, data []byte) {
 	b.queue.Lock()
 	defer b.queue.Unlock()
 	b.dev.Write(to, offset, data)
-}
-
-// flush hands what was written to the device.
-func (b *Backend) flush() {
-	b.queue.Lock()
-	defer b.queue.Unlock()
-	b.dev.Submit(b.dev.Encode(&device.Commands{}))
-	b.dev.Poll(true)
 }
 
 // packed is the planes of some rows.

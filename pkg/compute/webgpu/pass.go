@@ -23,11 +23,15 @@ type pass struct {
 	clears   device.Commands // run before commands
 	commands device.Commands
 	all      device.Commands
-	names    []string // of the dispatches in commands
-	words    []uint32 // the batch as the shaders read it
-	bytes    []byte   // the same
-	lists    int
-	splits   int // of the longest context
+	guess    device.Commands // of a next pass that does the same; empty is none
+
+	version, nextVersion, generation uint64   // of slots and objects that the commands name
+	names                            []string // of the dispatches in commands
+	words                            []uint32 // the batch as the shaders read it
+	bytes                            []byte   // the same
+	lists                            int
+	splits                           int // of the longest context
+	waiting                          *triple
 }
 
 // read is a Read with what was known of its buffer when it was recorded.
@@ -71,6 +75,7 @@ func (b *Backend) Begin(batch *compute.Batch) compute.Pass {
 	b.begun++
 	p.be, p.slot, p.batch, p.number, p.err = b, s, batch, b.begun, err
 	p.reads, p.names, p.words, p.lists, p.splits = p.reads[:0], p.names[:0], p.words[:0], 0, 1
+	p.waiting = nil
 	p.clears.Reset()
 	p.commands.Reset()
 	p.describe()
@@ -149,8 +154,9 @@ func (p *pass) dispatch(k kernel, words []uint32, x, y, z int, buffers ...*devic
 
 // Submit hands the pass to the goroutine that encodes.
 func (p *pass) Submit(tag uint64, reads ...compute.Read) {
+	p.settle()
 	p.tag = tag
-	at := uint64(4 * max(1, p.batch.Rows))
+	at := p.flagBytes()
 	for _, r := range reads {
 		b := r.Src.(*buffer)
 		if r.Rows < 0 || r.Rows > b.rows || len(r.Dst) > r.Rows*b.cols {
@@ -165,7 +171,7 @@ func (p *pass) Submit(tag uint64, reads ...compute.Read) {
 		at += size
 	}
 	if p.err == nil {
-		p.err = p.slot.fit(uint64(4*len(p.words)), uint64(4*max(1, p.batch.Rows)), at)
+		p.err = p.slot.fit(uint64(4*len(p.words)), p.flagBytes(), at)
 	}
 	if p.err == nil {
 		p.collect(at)
@@ -173,22 +179,39 @@ func (p *pass) Submit(tag uint64, reads ...compute.Read) {
 	p.be.submitted <- p
 }
 
-// collect puts the pass's commands together.
+// collect puts the pass's commands together, and those of a next pass that does the
+// same: the goroutine that encodes has them ready before it comes.
 func (p *pass) collect(size uint64) {
 	s := p.slot
-	p.all.Reset()
-	flags := uint64(4 * max(1, p.batch.Rows))
-	p.all.Clear(s.bad, 0, flags)
-	p.all.Append(&p.clears)
-	p.all.Append(&p.commands)
-	p.all.Copy(s.back, 0, s.bad, 0, flags)
-	for _, r := range p.reads {
-		p.all.Copy(s.back, r.from, r.src.buffer, 0, r.size)
-	}
 	s.size = size
+	p.all.Reset()
+	p.put(&p.all, s, &p.clears)
+	p.version, p.generation = s.version, p.be.generation
+	p.guess.Reset()
+	if next := p.be.slots[p.number%compute.MaxPasses]; next != nil && next.back != nil && next.back.Size >= size && next.bad.Size >= p.flagBytes() {
+		p.put(&p.guess, next, nil)
+		p.guess.Rebind(s.group, next.group)
+		p.nextVersion = next.version
+	}
 	p.bytes = p.bytes[:0]
 	for _, w := range p.words {
 		p.bytes = binary.LittleEndian.AppendUint32(p.bytes, w)
+	}
+}
+
+// flagBytes returns the bytes of a word for each row.
+func (p *pass) flagBytes() uint64 { return uint64(4 * max(1, p.batch.Rows)) }
+
+// put appends the pass's commands as they are in a slot.
+func (p *pass) put(to *device.Commands, s *slot, clears *device.Commands) {
+	to.Clear(s.bad, 0, p.flagBytes())
+	if clears != nil {
+		to.Append(clears)
+	}
+	to.Append(&p.commands)
+	to.Copy(s.back, 0, s.bad, 0, p.flagBytes())
+	for _, r := range p.reads {
+		to.Copy(s.back, r.from, r.src.buffer, 0, r.size)
 	}
 }
 

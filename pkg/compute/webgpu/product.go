@@ -16,6 +16,9 @@ type product struct {
 	act      compute.Activation
 	list     int // 1 + the number of a list of rows of x, 0 for the batch's
 	rows     int // of activations
+
+	dim, pairs, neox int              // of a rope that is done with it
+	more             []*device.Buffer // bindings of the same
 }
 
 // matvecRows is the number of rows up to which a product goes row by row.
@@ -25,6 +28,7 @@ const matvecRows = 4
 // from offset on: below end0 of outs[0], below end1 of outs[1], else of outs[2].
 func (p *pass) multiply(m *product, w *weight, part part, offset int, ends [2]int, outs []*buffer) {
 	g := w.geometry
+	w.used = p.number
 	if m.rows == 0 {
 		return
 	}
@@ -42,12 +46,12 @@ func (p *pass) multiply(m *product, w *weight, part part, offset int, ends [2]in
 		}
 	}
 	block := words(part.store.supers, part.first, part.rows, offset, ends[0], ends[1], m.list, int(m.act),
-		m.eps, float32(m.x.cols), 0, 0, m.x.shape(), outs[0].shape(), outs[1].shape(), outs[2].shape())
+		m.eps, float32(m.x.cols), m.dim, m.pairs, m.neox, 0, 0, 0, m.x.shape(), outs[0].shape(), outs[1].shape(), outs[2].shape())
 	k := kernel{op: m.vec, format: w.format.Name, segments: g.segments, norm: m.gain != nil}
 	buffers := []*device.Buffer{part.store.vectors, part.store.words, x, gain, outs[0].buffer, outs[1].buffer, outs[2].buffer}
 	if m.rows <= matvecRows {
 		k.groups, k.steps = shape(g, part.rows)
-		p.dispatch(k, block, tiles(part.rows, 4*k.groups*k.steps), m.rows, 1, buffers...)
+		p.dispatch(k, block, tiles(part.rows, 4*k.groups*k.steps), m.rows, 1, append(buffers, m.more...)...)
 		return
 	}
 	k.op = m.mat
@@ -96,18 +100,29 @@ func (p *pass) store(m *product, w *weight, out *buffer) {
 	}
 }
 
-// NormLinear computes all products with the rows' factor after the sum.
+// NormLinear computes all products with the rows' factor after the sum. Three
+// weights of one format are multiplied together, and wait for a rope that may be
+// done with them.
 func (p *pass) NormLinear(dst []compute.Buffer, x compute.Buffer, gain compute.Vector, eps float32, ws []compute.Weight) {
+	p.settle()
 	if len(dst) != len(ws) {
 		fail("norm linear: %d buffers for %d weights", len(dst), len(ws))
 	}
 	m := p.norm(matvecOp, matmulOp, x, gain, eps)
-	p.normed(m)
+	var weights []*weight
+	var outs []*buffer
 	for i := range ws {
-		out, w := dst[i].(*buffer), ws[i].(*weight)
-		m.check("norm linear", w, out)
-		out.linear = false
-		p.store(m, w, out)
+		outs, weights = append(outs, dst[i].(*buffer)), append(weights, ws[i].(*weight))
+		m.check("norm linear", weights[i], outs[i])
+		outs[i].linear = false
+	}
+	if len(ws) == 3 && p.together(weights) {
+		p.waiting = &triple{m, weights, outs}
+		return
+	}
+	p.normed(m)
+	for i, w := range weights {
+		p.store(m, w, outs[i])
 	}
 }
 
@@ -120,6 +135,7 @@ func (p *pass) norm(vec, mat op, x compute.Buffer, gain compute.Vector, eps floa
 
 // LinearAdd adds the product where it is stored.
 func (p *pass) LinearAdd(x compute.Buffer, m compute.Weight, y compute.Buffer) {
+	p.settle()
 	w, out := m.(*weight), x.(*buffer)
 	product := &product{vec: matvecAddOp, mat: matmulAddOp, x: y.(*buffer), rows: p.batch.Rows}
 	holds("linear add", product.x, p.batch.Rows, w.cols)
@@ -129,6 +145,7 @@ func (p *pass) LinearAdd(x compute.Buffer, m compute.Weight, y compute.Buffer) {
 
 // NormGateUp multiplies gate and up together where they are stored so.
 func (p *pass) NormGateUp(dst, x compute.Buffer, gain compute.Vector, eps float32, gate, up compute.Weight, act compute.Activation) {
+	p.settle()
 	g, u, out := gate.(*weight), up.(*weight), dst.(*buffer)
 	if g.rows != u.rows || g.cols != u.cols || act > compute.GELUTanh {
 		fail("norm gate up: a gate of %d × %d with %d × %d, activation %d", g.rows, g.cols, u.rows, u.cols, act)
@@ -137,6 +154,12 @@ func (p *pass) NormGateUp(dst, x compute.Buffer, gain compute.Vector, eps float3
 	m.check("norm gate up", g, out)
 	p.normed(m)
 	out.linear = false
+	if p.together([]*weight{g, u}) {
+		m.vec, m.mat, m.act = matvecGateOp, matmulGateOp, act
+		both := part{g.parts[0].store, g.parts[0].first, 2 * g.rows}
+		p.multiply(m, g, both, 0, [2]int{out.cols, out.cols}, []*buffer{out})
+		return
+	}
 	size := 4 * uint64(p.batch.Rows) * uint64(out.stride())
 	first, second := *out, *out
 	first.buffer, second.buffer = p.room(gateScratch, size), p.room(upScratch, size)
@@ -148,6 +171,7 @@ func (p *pass) NormGateUp(dst, x compute.Buffer, gain compute.Vector, eps float3
 
 // Head is a norm and a product of some rows. Its output is linear: it is read back.
 func (p *pass) Head(dst, x compute.Buffer, rows []int32, gain compute.Vector, eps float32, m compute.Weight) {
+	p.settle()
 	if len(rows) == 0 {
 		return
 	}

@@ -51,6 +51,7 @@ func (p *pass) ClearPages(c compute.Cache, pages []int32) {
 
 // Write copies rows into the batch at once; dst gets them when the pass runs.
 func (p *pass) Write(dst compute.Buffer, rows []byte) {
+	p.settle()
 	b := dst.(*buffer)
 	holds("write", b, p.batch.Rows, b.cols)
 	if len(rows) != 4*p.batch.Rows*b.cols {
@@ -66,6 +67,7 @@ func (p *pass) Write(dst compute.Buffer, rows []byte) {
 
 // Embed looks rows up in the same bytes that a tied head multiplies.
 func (p *pass) Embed(dst compute.Buffer, table compute.Weight, ids []int32) {
+	p.settle()
 	b, w := dst.(*buffer), table.(*weight)
 	holds("embed", b, p.batch.Rows, w.cols)
 	if len(ids) != p.batch.Rows {
@@ -82,7 +84,7 @@ func (p *pass) Embed(dst compute.Buffer, table compute.Weight, ids []int32) {
 	first := 0
 	for _, part := range w.parts {
 		p.dispatch(kernel{op: embedOp, format: w.format.Name, segments: w.geometry.segments},
-			words(part.store.supers, number, first-part.first, part.rows, b.shape()),
+			words(part.store.supers, number, first, part.rows, part.first, 0, 0, 0, b.shape()),
 			tiles(w.geometry.segments, 64), len(ids), 1, part.store.vectors, part.store.words, b.buffer)
 		first += part.rows
 	}
@@ -104,17 +106,23 @@ func (p *pass) RopeStore(q, k, v compute.Buffer, rope *compute.Rope, c compute.C
 			fail("rope: position %d of %d", s.Start+s.Count-1, rope.Positions)
 		}
 	}
-	angles, err := p.be.angles(rope)
+	angles, err := cache.arena.angles(rope)
 	if err != nil && p.err == nil {
 		p.err = err
-	}
-	vBuffer := vals.buffer
-	if vals == keys { // bound once as written
-		vBuffer = p.copied(keys)
 	}
 	neox := 0
 	if rope.Neox {
 		neox = 1
+	}
+	if t := p.waiting; t != nil && err == nil && t.fits(queries, keys, vals, spec) {
+		p.waiting = nil
+		p.tripleRope(t, rope.Pairs, neox, spec.HeadDim, angles, cache.layers[layer])
+		return
+	}
+	p.settle()
+	vBuffer := vals.buffer
+	if vals == keys { // bound once as written
+		vBuffer = p.copied(keys)
 	}
 	heads := queries.cols / spec.HeadDim
 	p.dispatch(kernel{op: ropeOp},
@@ -140,6 +148,7 @@ func (p *pass) checkPages(c *cache, layer int) {
 // Attend takes splits of the context side by side, and joins them where there is
 // more than one.
 func (p *pass) Attend(dst, q compute.Buffer, c compute.Cache, layer int, a compute.Attention) {
+	p.settle()
 	out, queries, cache := dst.(*buffer), q.(*buffer), c.(*cache)
 	spec := cache.spec
 	holds("attend", queries, p.batch.Rows, a.Heads*spec.HeadDim)

@@ -21,6 +21,8 @@ type slot struct {
 	group *device.Group  // of batch and bad
 	size  uint64         // of what is read back
 	sent  time.Time
+
+	version uint64 // changes with the buffers
 }
 
 // Sizes that slots begin with.
@@ -68,6 +70,7 @@ func (s *slot) fit(batch, bad, back uint64) error {
 			(*want.buffer).Free()
 		}
 		*want.buffer = b
+		s.version++
 		if want.usage == device.Storage {
 			s.group = nil
 		}
@@ -101,26 +104,69 @@ func (s *slot) free() {
 	}
 }
 
-// encode encodes and submits passes in order until Close.
+// ahead is commands encoded before the pass that may want them.
+type ahead struct {
+	commands                    device.Commands
+	encoded                     device.Encoded
+	number, version, generation uint64
+	ready                       bool
+}
+
+// take returns the encoded commands if they are the pass's.
+func (a *ahead) take(p *pass) (device.Encoded, bool) {
+	if !a.ready {
+		return device.Encoded{}, false
+	}
+	a.ready = false
+	if a.number == p.number && a.version == p.version && a.generation == p.generation && a.commands.Same(&p.all) {
+		return a.encoded, true
+	}
+	a.encoded.Drop()
+	return device.Encoded{}, false
+}
+
+// prepare encodes what a pass after p would be if it did the same.
+func (a *ahead) prepare(dev *device.Device, p *pass) {
+	if p.guess.Len() == 0 {
+		return
+	}
+	a.commands.Reset()
+	a.commands.Append(&p.guess)
+	a.encoded, a.ready = dev.Encode(&a.commands), true
+	a.number, a.version, a.generation = p.number+1, p.nextVersion, p.generation
+}
+
+// encode encodes and submits passes in order until Close. While a pass runs it
+// encodes the next one, if it is to be the same.
 func (b *Backend) encode() {
 	defer close(b.running)
+	var next ahead
 	for p := range b.submitted {
 		if p.err == nil {
-			b.send(p)
+			b.send(p, &next)
 		}
 		b.running <- p
+	}
+	if next.ready {
+		next.encoded.Drop()
 	}
 }
 
 // send submits a pass and asks for its results.
-func (b *Backend) send(p *pass) {
-	encoded := b.dev.Encode(&p.all)
+func (b *Backend) send(p *pass, next *ahead) {
+	encoded, ok := next.take(p)
+	if !ok {
+		encoded = b.dev.Encode(&p.all)
+	}
 	b.queue.Lock()
 	defer b.queue.Unlock()
 	b.dev.Write(p.slot.batch, 0, p.bytes)
 	p.slot.sent = time.Now()
 	b.dev.Submit(encoded)
 	p.slot.back.Map(p.slot.size, false)
+	if len(b.submitted) == 0 {
+		next.prepare(b.dev, p)
+	}
 }
 
 // serve waits for passes in order and delivers their completions.

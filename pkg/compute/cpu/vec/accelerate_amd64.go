@@ -9,7 +9,7 @@ func kernelsOf(level quant.Level) *kernels {
 	switch level {
 	case quant.AVX2:
 		return &avx2
-	case quant.AVX512:
+	case quant.AVX512, quant.AMX:
 		return &avx512
 	}
 	return nil

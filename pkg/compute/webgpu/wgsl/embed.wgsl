@@ -1,6 +1,6 @@
 // Embed: row i of dst is row ids[i] of the table. A workgroup of 64 threads takes
 // up to 64 segments of a row.
-struct Params { supers: u32, list: u32, first: u32, rows: u32, dst: Rows }
+struct Params { supers: u32, list: u32, first: u32, rows: u32, base: u32, pad0: u32, pad1: u32, pad2: u32, dst: Rows }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(3) var<storage, read_write> dst: array<vec4<f32>>;
 
@@ -9,7 +9,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_id) loca
   let segment = wg.x * 64u + local.x;
   let id = item(p.list, wg.y);
   if (segment >= SEGMENTS || id < p.first || id - p.first >= p.rows) { return; }
-  let q = fetch(id - p.first, segment);
+  let q = fetch(p.base + id - p.first, segment);
   for (var i = 0u; i < 16u; i++) {
     dst[wg.y * p.dst.row + i * p.dst.group + segment * p.dst.segment] = unpack(q, i);
   }

@@ -5,7 +5,8 @@
 struct Params {
   supers: u32, first: u32, rows: u32, offset: u32,
   end0: u32, end1: u32, list: u32, act: u32,
-  eps: f32, columns: f32, pad0: u32, pad1: u32,
+  eps: f32, columns: f32, dim: u32, pairs: u32,
+  neox: u32, pad0: u32, pad1: u32, pad2: u32,
   x: Rows, y0: Rows, y1: Rows, y2: Rows
 }
 @group(0) @binding(0) var<uniform> p: Params;

@@ -1,5 +1,5 @@
-// Rope: rotates q and k in place and stores k and v in the cache. A workgroup takes a
-// row; a page is [head][key: dimension][64 positions], then [head][64 positions][dimension].
+// Rope: rotates q and k in place and stores k and v in the cache. A thread turns a
+// pair.
 struct Params { heads: u32, kv_heads: u32, dim: u32, pairs: u32, neox: u32, pad0: u32, pad1: u32, pad2: u32, q: Rows, k: Rows, v: Rows }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> angles: array<vec2<f32>>; // [position][pair]: cosine and sine
@@ -7,26 +7,6 @@ struct Params { heads: u32, kv_heads: u32, dim: u32, pairs: u32, neox: u32, pad0
 @group(0) @binding(3) var<storage, read_write> k: array<f32>;
 @group(0) @binding(4) var<storage, read> v: array<f32>;
 @group(0) @binding(5) var<storage, read_write> cache: array<f32>;
-
-fn rotate(a: f32, b: f32, angle: vec2<f32>) -> vec2<f32> {
-  return vec2<f32>(fma(a, angle.x, -(b * angle.y)), fma(b, angle.x, a * angle.y));
-}
-
-// The dimensions of pair i of a head; behind the pairs dimensions are copied.
-fn pair(i: u32) -> vec2<u32> {
-  if (i >= p.pairs || p.neox == 0u) { return vec2<u32>(2u * i, 2u * i + 1u); }
-  return vec2<u32>(i, i + p.pairs);
-}
-
-fn key_at(row: u32, head: u32, dim: u32) -> u32 {
-  let at = position(row);
-  return (page(row, at / 64u) * 2u * p.kv_heads + head) * p.dim * 64u + dim * 64u + at % 64u;
-}
-
-fn value_at(row: u32, head: u32, dim: u32) -> u32 {
-  let at = position(row);
-  return (page(row, at / 64u) * 2u * p.kv_heads + p.kv_heads + head) * p.dim * 64u + (at % 64u) * p.dim + dim;
-}
 
 @compute @workgroup_size(128)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
@@ -51,9 +31,9 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_id) loca
     if (turns) { turned = rotate(turned.x, turned.y, angle); }
     k[start.x] = turned.x;
     k[start.y] = turned.y;
-    cache[key_at(row, h, d.x)] = turned.x;
-    cache[key_at(row, h, d.y)] = turned.y;
-    cache[value_at(row, h, d.x)] = v[at(p.v, row, h * p.dim + d.x)];
-    cache[value_at(row, h, d.y)] = v[at(p.v, row, h * p.dim + d.y)];
+    cache[key_at(row, p.kv_heads, h, d.x)] = turned.x;
+    cache[key_at(row, p.kv_heads, h, d.y)] = turned.y;
+    cache[value_at(row, p.kv_heads, h, d.x)] = v[at(p.v, row, h * p.dim + d.x)];
+    cache[value_at(row, p.kv_heads, h, d.y)] = v[at(p.v, row, h * p.dim + d.y)];
   }
 }
