@@ -23,6 +23,9 @@ func TestGuideOptionsAct(t *testing.T) {
 		return g
 	}
 	kv := func(k *pb.KvOptions) *pb.Generation { return base(func(g *pb.Generation) { g.Kv = k }) }
+	steps := func(s *pb.Scheduling) *pb.Generation {
+		return base(func(g *pb.Generation) { g.Scheduling = s })
+	}
 	class := func(name string) *pb.Generation { return base(func(g *pb.Generation) { g.Precision = name }) }
 	for option, want := range map[string]*pb.Generation{
 		`"maxTokens":100`:                                  base(func(g *pb.Generation) { g.Sampling.MaxTokens = 100 }),
@@ -54,6 +57,11 @@ func TestGuideOptionsAct(t *testing.T) {
 		`"config":{"kvCacheConfig":{"progressivePrecision":true}}`:          kv(&pb.KvOptions{Progressive: true}),
 		`"config":{"kvCacheConfig":{"bits":16,"groupSize":32}}`:             kv(&pb.KvOptions{GroupSize: 32}),
 		`"config":{"quantization":"int4","kvCacheConfig":{"bits":4}}`:       base(func(g *pb.Generation) { g.Precision, g.Kv = "int4", &pb.KvOptions{Bits: 4} }),
+		`"config":{"adaptiveBatchSize":false}`:                              steps(&pb.Scheduling{Adaptive: proto.Bool(false)}),
+		`"config":{"latencyOptimized":true}`:                                steps(&pb.Scheduling{LowLatency: proto.Bool(true)}),
+		`"config":{"lowLatencyMode":false,"latencyOptimized":false}`:        steps(&pb.Scheduling{LowLatency: proto.Bool(false)}),
+		`"config":{"tokenPredictionEnabled":true}`:                          steps(&pb.Scheduling{Prediction: proto.Bool(true)}),
+		`"config":{"streamingChunkSize":4096}`:                              steps(&pb.Scheduling{Chunk: 4096}),
 		`"precision":"int4","config":{"quantization":4,"kvCacheConfig":{}}`: base(func(g *pb.Generation) { g.Precision, g.Kv = "int4", &pb.KvOptions{} }),
 	} {
 		plain, err := parsePlain([]byte(`{"prompt":"x",`+option+`}`), 10)
@@ -84,15 +92,14 @@ func withSystem(system, prompt string) *pb.Generation_Chat {
 func TestGuideOptionsAreRefusedByName(t *testing.T) {
 	values := map[string]string{ // "true" where none is given
 		"adaptivePrecisionConfig": `{"mixedPrecision":true}`, "visionModelPath": `"models/clip-vit-base"`, "shardId": "0", "totalShards": "2",
-		"contextCompressionRatio": "4", "streamingChunkSize": "4096", "workgroupSize": "[128,1,1]", "computeShaderOptimization": `"audio"`,
+		"contextCompressionRatio": "4", "workgroupSize": "[128,1,1]", "computeShaderOptimization": `"audio"`,
 		"fallbackPreference": `["webgpu","wasm"]`, "fallbacks": `{"wasm":{"threads":true}}`, "profilingDetail": `"high"`,
 		"reportIntervalMs": "1000", "logLevel": `"debug"`,
 	}
 	config := []string{
 		"adaptivePrecisionConfig", "reducedModelSize", "visionModelPath", "shardId", "totalShards", "computeShaders",
-		"optimizeKVCache", "kvCacheOptimization", "contextCompressionEnabled", "contextCompressionRatio", "streamingChunkSize",
-		"streamingInference", "latencyOptimized", "lowLatencyMode", "adaptiveBatchSize", "computeTransferOverlap",
-		"tokenPredictionEnabled", "memoryOptimizedMode", "progressiveLoading", "parallelLoading", "shaderPrecompilation",
+		"optimizeKVCache", "kvCacheOptimization", "contextCompressionEnabled", "contextCompressionRatio",
+		"streamingInference", "computeTransferOverlap", "memoryOptimizedMode", "progressiveLoading", "parallelLoading", "shaderPrecompilation",
 		"parallelCompilation", "workgroupSize", "computeShaderOptimization", "metalOptimizations", "fallbackPreference",
 		"fallbackToWebGL", "fallbacks", "enableProfiling", "profilingDetail", "collectLayerTiming", "trackMemoryUsage",
 		"reportIntervalMs", "debug", "logLevel", "debugInference", "debugTokens",

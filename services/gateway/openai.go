@@ -182,7 +182,7 @@ func (g *Gateway) chat(w http.ResponseWriter, r *http.Request) {
 	head := chatHead{id: "chatcmpl-" + req.id, created: time.Now().Unix()}
 	events := g.choices(ctx, req, c.generations())
 	if c.stream {
-		newChatStream(w, c, head, g.config.Limits.WriteTimeout).serve(ctx, events)
+		newChatStream(w, c, head, g.config.Limits.WriteTimeout).serve(events)
 		return
 	}
 	if done, p := wholeChat(events, head, c.choices); p != nil {

@@ -1,11 +1,9 @@
 package gateway
 
 import (
-	"context"
 	"encoding/json"
 	"iter"
 	"net/http"
-	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -100,7 +98,7 @@ func (g *Gateway) completions(w http.ResponseWriter, r *http.Request) {
 	}
 	events := g.choices(ctx, req, c.generations())
 	if c.stream {
-		a.stream(ctx, newSSEWriter(w, g.config.Limits.WriteTimeout), events)
+		a.stream(newSSEWriter(w, g.config.Limits.WriteTimeout), events)
 		return
 	}
 	a.whole(w, events)
@@ -189,13 +187,9 @@ func (a *completionAnswer) document() *completion {
 }
 
 // stream writes the answer as server-sent events, as they come.
-func (a *completionAnswer) stream(ctx context.Context, sse *sseWriter, events iter.Seq[choiceEvent]) {
-	ctx, cancel := context.WithCancel(ctx)
-	var work sync.WaitGroup
-	defer work.Wait()
-	defer cancel()
+func (a *completionAnswer) stream(sse *sseWriter, events iter.Seq[choiceEvent]) {
 	defer sse.close()
-	work.Go(func() { sse.keepAlive(ctx) })
+	defer sse.keepAlive()()
 	for e := range events {
 		if p := endedEarly(e.Event); p != nil {
 			sse.fail(p.about("prompt"))

@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"bytes"
-	"context"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
@@ -14,8 +13,12 @@ import (
 	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
 )
 
-// ssePing is how often a silent stream shows that it lives.
-const ssePing = 15 * time.Second
+// ssePing is how often a silent stream shows that it lives, sseLook how often that
+// is looked at.
+const (
+	ssePing = 15 * time.Second
+	sseLook = ssePing / 3
+)
 
 // chatStream writes one answer as server-sent events. The status is 200 only
 // once the coordinator has accepted the request; what fails later is an error
@@ -38,13 +41,9 @@ func newChatStream(w http.ResponseWriter, c *chatRequest, head chatHead, timeout
 	return &chatStream{request: c, head: head, started: make([]bool, c.choices), frames: make([]textFrame, c.choices), sse: newSSEWriter(w, timeout)}
 }
 
-func (s *chatStream) serve(ctx context.Context, events iter.Seq[choiceEvent]) {
-	ctx, cancel := context.WithCancel(ctx)
-	var work sync.WaitGroup
-	defer work.Wait()
-	defer cancel()
+func (s *chatStream) serve(events iter.Seq[choiceEvent]) {
 	defer s.sse.close()
-	work.Go(func() { s.sse.keepAlive(ctx) })
+	defer s.sse.keepAlive()()
 	for e := range events {
 		if p := endedEarly(e.Event); p != nil {
 			s.sse.fail(p)
@@ -71,6 +70,8 @@ func (s *chatStream) write(e choiceEvent) error {
 	switch ev := e.GetEvent().(type) {
 	case *pb.Event_Accepted:
 		return s.start(e.index, ev.Accepted)
+	case *pb.Event_Progress:
+		return s.sse.interrupted(ev.Progress)
 	case *pb.Event_Token:
 		text, lp := ev.Token.GetDelta().GetContent(), logprobOf(ev.Token)
 		if call := ev.Token.GetDelta().GetToolCall(); call != nil {
@@ -202,6 +203,15 @@ func (s *sseWriter) event(doc any) error {
 	return s.send([]byte("data: " + string(data) + "\n\n"))
 }
 
+// interrupted tells those who look at the stream that the answer pauses: clients
+// skip comments.
+func (s *sseWriter) interrupted(p *pb.Progress) error {
+	if phase := p.GetPhase(); phase == phaseRecovering || phase == phaseWaiting {
+		return s.send([]byte(": " + phase + "\n\n"))
+	}
+	return nil
+}
+
 // done says that the answer is whole.
 func (s *sseWriter) done() { _ = s.send([]byte("data: [DONE]\n\n")) }
 
@@ -241,21 +251,38 @@ func (s *sseWriter) send(text []byte) error {
 	return s.control.Flush()
 }
 
-// keepAlive sends a comment whenever the stream has been silent for a while.
-func (s *sseWriter) keepAlive(ctx context.Context) {
-	ticker := time.NewTicker(ssePing / 3)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
+// keepAlive sends a comment whenever the stream has been silent for a while, by a
+// timer: thousands of streams need no goroutine each for it. The returned function
+// ends it, and waits for a comment that is being written.
+func (s *sseWriter) keepAlive() (end func()) {
+	var mu sync.Mutex // guards following
+	var timer *time.Timer
+	ended := false
+	mu.Lock()
+	defer mu.Unlock()
+	timer = time.AfterFunc(sseLook, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if !ended && s.pingWhenSilent() == nil {
+			timer.Reset(sseLook)
 		}
-		s.mu.Lock()
-		silent := s.begun && time.Since(s.written) >= ssePing
-		s.mu.Unlock()
-		if silent && s.send([]byte(": ping\n\n")) != nil {
-			return // the reader of the request learns of it by its context
-		}
+	})
+	return func() {
+		mu.Lock()
+		defer mu.Unlock()
+		ended = true
+		timer.Stop()
 	}
+}
+
+// pingWhenSilent sends a comment if nothing was sent for ssePing. A client that
+// is gone shows to the reader of the request.
+func (s *sseWriter) pingWhenSilent() error {
+	s.mu.Lock()
+	silent := s.begun && time.Since(s.written) >= ssePing
+	s.mu.Unlock()
+	if !silent {
+		return nil
+	}
+	return s.send([]byte(": ping\n\n"))
 }

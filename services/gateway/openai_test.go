@@ -87,6 +87,9 @@ func events(t *testing.T, body string) []string {
 	t.Helper()
 	var list []string
 	for block := range strings.SplitSeq(strings.TrimSuffix(body, "\n\n"), "\n\n") {
+		if strings.HasPrefix(block, ": ") {
+			continue // a comment
+		}
 		data, ok := strings.CutPrefix(block, "data: ")
 		if !ok || strings.Contains(data, "\n") {
 			t.Fatalf("not one data line: %q", block)

@@ -210,7 +210,34 @@ func readConfig(r *strictjson.Reader, g *pb.Generation) {
 		g.Kv = readKV(kv)
 		kv.Close()
 	}
+	g.Scheduling = readScheduling(config)
 	config.Close()
+}
+
+// readScheduling reads how the steps of an answer should be made; nil is no wish.
+func readScheduling(config *strictjson.Reader) *pb.Scheduling {
+	s, any := &pb.Scheduling{}, false
+	wish := func(name string, to **bool) {
+		value, ok := config.Bool(name)
+		switch {
+		case !ok:
+		case *to != nil && **to != value:
+			config.Fail(name, "asks for the opposite of latencyOptimized")
+		default:
+			*to, any = &value, true
+		}
+	}
+	wish("adaptiveBatchSize", &s.Adaptive)
+	wish("latencyOptimized", &s.LowLatency)
+	wish("lowLatencyMode", &s.LowLatency)
+	wish("tokenPredictionEnabled", &s.Prediction)
+	if chunk, ok := config.Int("streamingChunkSize", 1, maxContextTokens); ok {
+		s.Chunk, any = uint32(chunk), true
+	}
+	if !any {
+		return nil
+	}
+	return s
 }
 
 // maxContextTokens bounds what a client may call a context.

@@ -13,8 +13,11 @@ import (
 // resubmitEvery is how long an interrupted answer waits between two tries.
 const resubmitEvery = 100 * time.Millisecond
 
-// phaseRecovering is the progress of an answer that is interrupted.
-const phaseRecovering = "recovering"
+// Phases of an answer that is interrupted.
+const (
+	phaseRecovering = "recovering"
+	phaseWaiting    = "waiting"
+)
 
 // generate implements generateFunc over the relay. An answer outlives the
 // coordinator that began it: when that is gone, the ids so far are submitted to

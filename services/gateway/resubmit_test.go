@@ -59,7 +59,7 @@ func TestAnswersOutliveACoordinator(t *testing.T) {
 		word, _, _ := strings.Cut(rest, `"`)
 		text += word
 	}
-	if text != counted(tokens) || !strings.Contains(body, "[DONE]") {
+	if text != counted(tokens) || !strings.Contains(body, "[DONE]") || !strings.Contains(body, "\n\n: recovering\n\n") {
 		t.Errorf("event stream: %s", body)
 	}
 	if n := cuts.Load(); n < 6 {

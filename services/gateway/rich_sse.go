@@ -117,12 +117,8 @@ func (g *Gateway) openStream(ctx context.Context, q *richRequest, stream *richSt
 
 // showStream writes events until the answer has ended or the client is lost.
 func (g *Gateway) showStream(ctx context.Context, sse *sseWriter, r *recording, stream *richStream) {
-	ctx, cancel := context.WithCancel(ctx)
-	var work sync.WaitGroup
-	defer work.Wait()
-	defer cancel()
 	defer sse.close()
-	work.Go(func() { sse.keepAlive(ctx) })
+	defer sse.keepAlive()()
 	for {
 		select {
 		case <-ctx.Done():

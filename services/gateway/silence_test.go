@@ -37,8 +37,7 @@ func TestStreamPings(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &silentWriter{header: http.Header{}}
 		s := newSSEWriter(w, time.Second)
-		ctx, cancel := context.WithCancel(t.Context())
-		go s.keepAlive(ctx)
+		end := s.keepAlive()
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		if len(w.wrote) != 0 {
@@ -49,7 +48,9 @@ func TestStreamPings(t *testing.T) {
 		}
 		time.Sleep(ssePing + ssePing/2)
 		synctest.Wait()
-		cancel()
+		end()
+		time.Sleep(time.Minute)
+		synctest.Wait()
 		if got := strings.Join(w.wrote, ""); got != "data: 1\n\n: ping\n\n" {
 			t.Errorf("wrote %q", got)
 		}

@@ -40,7 +40,7 @@ tool="{\"type\":\"function\",\"function\":{\"name\":\"weather\",\"parameters\":$
 calls=$(events "\"tools\":[$tool],\"tool_choice\":\"required\"")
 echo "$calls" | grep -q '"type":"complete".*"finishReason":"tool_calls"' || fail streaming "no call in $calls"
 want 400 '"param":"response_format.type"' "$SHOAL_URL/streaming" -d '{"prompt":"x","response_format":{"type":"xml"}}'
-want 504 '"code":"deadline_exceeded"' "$api/chat/completions" -d "$chat}" -H 'X-Request-Timeout-Ms: 0'
+want 408 '"code":"deadline_exceeded"' "$api/chat/completions" -d "$chat}" -H 'X-Request-Timeout-Ms: 0'
 
 # A client that leaves stops its answer.
 curl -sN --max-time 0.2 "$api/chat/completions" -o /dev/null \
