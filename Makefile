@@ -150,6 +150,16 @@ compose-check: ## docker-compose.yml against the compose specification, without 
 json-schema: $(SMOLLM2) ## 500 answers by generated JSON schemas, held against a validator, into docs/measurements/gateway.json
 	$(GO) run ./internal/schemacheck -model $(SMOLLM2) -count 500 -save docs/measurements/gateway.json
 
+.PHONY: bench-steps
+bench-steps: ## allocations of a token through two shards, into docs/measurements/engine.json
+	@mkdir -p .tmp && $(GO) test -run '^$$' -bench 'Step|Pipeline' -benchtime 2s ./services/shard | tee .tmp/steps.txt
+	@for name in Step/1 Step/16 Pipeline/1 Pipeline/4; do \
+	  value=$$(awk -v name="Benchmark$$name-" 'index($$1, name) == 1 { for (i = 2; i < NF; i++) if ($$(i+1) == "allocs/token") print $$i }' .tmp/steps.txt) && \
+	  $(GO) run ./internal/measure/record --file docs/measurements/engine.json \
+	    --name "allocations_$$(echo $$name | tr 'SP/' 'sp_')_sessions" --value "$$value" --unit allocs/token \
+	    --machine "$$($(GO) env GOARCH), $$(nproc) threads" --command "make bench-steps" || exit 1; \
+	done
+
 .PHONY: load
 load: ## the gateway under thousands of streams, into docs/measurements/gateway.json (10 minutes)
 	$(GO) build -trimpath -o bin/gatewayload ./bench/gatewayload

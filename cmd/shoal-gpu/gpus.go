@@ -8,6 +8,7 @@ import (
 	"github.com/shoal-llm/shoal/internal/supervise"
 	"github.com/shoal-llm/shoal/pkg/compute"
 	"github.com/shoal-llm/shoal/pkg/compute/webgpu"
+	"github.com/shoal-llm/shoal/pkg/compute/webgpu/vram"
 )
 
 // webGPUs drives the GPUs of this machine.
@@ -18,9 +19,11 @@ func listGPUs() ([]supervise.Adapter, error) {
 	if err != nil {
 		return nil, err
 	}
+	memory := vram.List()
 	var out []supervise.Adapter
 	for _, a := range list {
-		out = append(out, supervise.Adapter{Index: a.Index, Name: a.Name, API: a.API, Driver: a.Driver, Software: a.Software})
+		out = append(out, supervise.Adapter{Index: a.Index, Name: a.Name, API: a.API, Driver: a.Driver, Software: a.Software,
+			Memory: vram.Of(memory, a.Name, a.Vendor, a.Device)})
 	}
 	return out, nil
 }

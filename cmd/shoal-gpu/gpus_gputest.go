@@ -43,11 +43,10 @@ func gpus() driver {
 func playedGPUs() driver {
 	return driver{
 		adapters: func() ([]supervise.Adapter, error) {
-			return []supervise.Adapter{{Name: "Played GPU", API: "played", Driver: "none"}}, nil
+			return []supervise.Adapter{{Name: "Played GPU", API: "played", Driver: "none", Memory: 1 << 30}}, nil
 		},
 		open: func(_ supervise.Adapter, o openOptions) (compute.Backend, error) {
-			const memory = 1 << 30
-			return cpu.Open(cpu.Config{Threads: 1, Reference: true, Memory: memory, Log: slog.New(slog.DiscardHandler)})
+			return cpu.Open(cpu.Config{Threads: 1, Reference: true, Memory: o.memory, Log: slog.New(slog.DiscardHandler)})
 		},
 	}
 }

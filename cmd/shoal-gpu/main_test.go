@@ -30,7 +30,7 @@ func played() driver {
 		adapters: func() ([]supervise.Adapter, error) {
 			return []supervise.Adapter{
 				{Index: 0, Name: "Software", Software: true},
-				{Index: 1, Name: "Played H200"},
+				{Index: 1, Name: "Played H200", Memory: 1 << 30},
 			}, nil
 		},
 		open: func(a supervise.Adapter, o openOptions) (compute.Backend, error) {

@@ -36,6 +36,10 @@ func newServe(d driver) *cobra.Command {
 	}
 }
 
+// usableTenths of a device's memory are used: the rest is for its driver, and for
+// the screen.
+const usableTenths = 9
+
 // serve is a shard node with one device, until the parent ends it.
 func serve(ctx context.Context, d driver, in io.Reader, out, logs io.Writer) (err error) {
 	parent, err := supervise.Meet(in, out)
@@ -54,7 +58,14 @@ func serve(ctx context.Context, d driver, in io.Reader, out, logs io.Writer) (er
 	}
 	quietCollector()
 	log := telemetry.Logger(logs, logLevel(s.LogLevel), true)
-	be, err := d.open(s.Adapter, openOptions{memory: s.Memory, log: log})
+	memory := s.Memory
+	if memory == 0 {
+		memory = s.Adapter.Memory / 10 * usableTenths
+	}
+	if memory == 0 {
+		return refuse(fmt.Errorf("how much memory %s has is unknown: say how much may be used (--max-mem)", s.Adapter.Name))
+	}
+	be, err := d.open(s.Adapter, openOptions{memory: memory, log: log})
 	if err != nil {
 		return fmt.Errorf("open %s: %w", s.Adapter.Name, err)
 	}

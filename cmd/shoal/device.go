@@ -25,7 +25,7 @@ type deviceOptions struct {
 
 func (o *deviceOptions) flags(f *pflag.FlagSet) {
 	f.IntVar(&o.threads, "threads", 0, "CPU workers; 0 is one per physical core this process may use")
-	f.StringVar(&o.simd, "simd", "auto", "CPU kernels: auto, avx512, avx2, neon or portable; all give the same bits")
+	f.StringVar(&o.simd, "simd", "auto", "CPU kernels: auto, amx, avx512, avx2, neon or portable; all give the same bits")
 	f.BoolVar(&o.reference, "reference", false, "exact but slow arithmetic, to check answers against")
 	f.StringVar(&o.memory, "max-mem", "", "memory for weights and caches, for example 6GiB; empty is what the machine has")
 }
@@ -73,12 +73,12 @@ func parseLevel(s string) (*quant.Level, error) {
 	if s == "auto" || s == "" {
 		return nil, nil
 	}
-	for _, l := range []quant.Level{quant.Portable, quant.AVX2, quant.AVX512, quant.NEON} {
+	for _, l := range []quant.Level{quant.Portable, quant.AVX2, quant.AVX512, quant.AMX, quant.NEON} {
 		if l.String() == s {
 			return &l, nil
 		}
 	}
-	return nil, fmt.Errorf("--simd %q: want auto, avx512, avx2, neon or portable", s)
+	return nil, fmt.Errorf("--simd %q: want auto, amx, avx512, avx2, neon or portable", s)
 }
 
 // parseBytes reads a size such as 6GiB, 500MB or 1073741824.

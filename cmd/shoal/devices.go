@@ -72,7 +72,7 @@ func (d *devices) describe() []cluster.Device {
 		out = append(out, cluster.Device{Backend: info.Kind, Name: info.Name, UsableBytes: info.Memory})
 	}
 	for _, a := range d.children.set.gpus {
-		out = append(out, cluster.Device{Backend: a.API, Name: a.Name})
+		out = append(out, cluster.Device{Backend: a.API, Name: a.Name, UsableBytes: a.Memory})
 	}
 	return out
 }
@@ -87,7 +87,7 @@ func (d *devices) shard(n *node, cfg shard.Config) (*shard.Shard, error) {
 			return nil, fmt.Errorf("self-test of %s: %w", d.cpu.Info().Name, err)
 		}
 		tuneRuntime(d.cpu)
-		own = []shard.Device{{Backend: d.cpu, Fingerprint: print}}
+		own = []shard.Device{cpuDevice(d.cpu, print)}
 	}
 	cfg.Version, cfg.KernelSet = version, kernelSet
 	return shard.New(cfg, shard.Deps{

@@ -233,7 +233,7 @@ func (c *children) run(s *shard.Shard) part {
 
 // announcement is what the coordinator hears of a process.
 func (c *children) announcement(s supervise.Settings, r supervise.Report) *pb.Child {
-	child := &pb.Child{Node: s.Node, Reason: r.Reason, Device: &pb.Device{Kind: s.Adapter.API, Name: s.Adapter.Name}}
+	child := &pb.Child{Node: s.Node, Reason: r.Reason, Device: &pb.Device{Kind: s.Adapter.API, Name: s.Adapter.Name, MemoryBytes: s.Adapter.Memory}}
 	switch r.State {
 	case supervise.Starting:
 		child.State = pb.ChildState_CHILD_STATE_STARTING

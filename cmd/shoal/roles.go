@@ -20,6 +20,7 @@ import (
 	"github.com/shoal-llm/shoal/internal/telemetry/admin"
 	"github.com/shoal-llm/shoal/internal/wire"
 	"github.com/shoal-llm/shoal/services/coordinator"
+	"github.com/shoal-llm/shoal/services/coordinator/plan"
 	"github.com/shoal-llm/shoal/services/gateway"
 	"github.com/shoal-llm/shoal/services/shard"
 )
@@ -45,6 +46,7 @@ type coordinatorOptions struct {
 	model   string
 	models  string
 	config  coordinator.Config
+	place   placeOptions
 	aliases []string
 }
 
@@ -53,14 +55,26 @@ func (o *coordinatorOptions) flags(f *pflag.FlagSet) {
 	w := &o.config.Wishes
 	f.StringVar(&o.models, "models", "", "folder of GGUF files")
 	f.StringSliceVar(&o.config.Aliases, "alias", nil, "other names that clients may call the model by")
-	f.IntVar(&w.Stages, "stages", w.Stages, "stages to split the model into; 0 is one per device")
+	f.IntVar(&w.Stages, "stages", w.Stages, "stages of a pipeline, exactly; 0 is as many as are best")
 	f.IntVar(&w.MinShards, "min-shards", w.MinShards, "shards to wait for before the first plan")
-	f.IntVar(&w.Spares, "spares", w.Spares, "shards to hold weights in reserve, so that a lost stage is replaced at once")
 	f.DurationVar(&w.Steady, "steady", w.Steady, "how long a shard must have been there before running answers move for it")
+	f.IntVar(&w.Losses, "max-losses", w.Losses, "losses of a shard within five minutes after which it is left out for a while; 0 is no limit")
 	f.DurationVar(&o.config.MaxRecovery, "max-recovery", o.config.MaxRecovery, "how long an interrupted answer waits for shards to go on")
 	f.IntVar(&w.Sessions, "sessions", w.Sessions, "answers of full context length that the KV cache must hold at once")
 	f.IntVar(&w.Context, "context", w.Context, "positions of a session; 0 is the model's own")
 	f.IntVar(&w.Rows, "rows", w.Rows, "rows of a step: decodes and prefill together")
+	o.place.flags(f)
+}
+
+// complete makes the planner's wishes of the flags and checks them all.
+func (o *coordinatorOptions) complete() (err error) {
+	w := &o.config.Wishes
+	if w.Aim, err = o.place.complete(); err != nil {
+		return err
+	}
+	w.Spares = w.Aim.Spares
+	o.config.Place = plan.Measured
+	return o.config.Validate()
 }
 
 func newCoordinator() *cobra.Command {
@@ -82,7 +96,7 @@ func newCoordinator() *cobra.Command {
 
 func runCoordinator(c *cobra.Command, o coordinatorOptions, opts nodeOptions) error {
 	ctx, log := c.Context(), newLogger(c)
-	if err := o.config.Validate(); err != nil {
+	if err := o.complete(); err != nil {
 		return usageError{c.CommandPath(), err}
 	}
 	secret, err := loadSecret(opts)
@@ -128,6 +142,7 @@ type shardOptions struct {
 func (o *shardOptions) flags(f *pflag.FlagSet) {
 	o.gpu.flags(f)
 	f.IntVar(&o.config.Chunk, "chunk", 0, "rows of one prompt in a step; 0 is as many as a step has")
+	f.StringVar(&o.config.State, "state-dir", stateDir(), "folder where measured speeds are kept; empty keeps nothing")
 	o.device.flags(f)
 }
 

@@ -73,7 +73,7 @@ func (o *upOptions) run(c *cobra.Command) (err error) {
 			err = errors.Join(err, f())
 		}
 	}()
-	if err := errors.Join(o.gateway.complete(), o.coordinator.config.Validate()); err != nil {
+	if err := errors.Join(o.gateway.complete(), o.coordinator.complete()); err != nil {
 		return usageError{c.CommandPath(), err}
 	}
 	model, file, err := loadModel(library.Library{Dir: o.coordinator.models}, o.coordinator.model)

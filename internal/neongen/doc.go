@@ -4,7 +4,8 @@
 // Asm is the writer: functions, registers, loads and one method for each vector
 // instruction. Int8 and Float are the skeleton of the kernels over the P16 layout
 // (pkg/quant/p16), as internal/p16gen is for amd64: a format's asm_neon.go says
-// how its packed bytes become operands and calls Generate.
+// how its packed bytes become operands and calls Generate. Nibbles, Fives, Codebook
+// and Halves are ways to unpack that several formats share.
 //
 // The vector half needs ARMv8.2 with FEAT_DotProd: activations and unpacked
 // weights are signed bytes, and SDOT sums the products of 4 columns in each of 4

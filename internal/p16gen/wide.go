@@ -183,6 +183,10 @@ func (k *wideKernel) unpackChunk(w reg.GPVirtual, unpack func(src, dst reg.GPVir
 // multiply multiplies the chunk by all tiles.
 func (k *wideKernel) multiply(out reg.GPVirtual) {
 	tile, to, ldo, pairs := GP64(), GP64(), GP64(), GP64()
+	n := 2 // blocks of a pair
+	if k.halves {
+		n = 1
+	}
 	MOVQ(k.tile, tile)
 	MOVQ(out, to)
 	Load(Param("ldo"), ldo)
@@ -194,10 +198,6 @@ func (k *wideKernel) multiply(out reg.GPVirtual) {
 	LEAQ(Mem{Base: k.work, Disp: 4 * sumBytes}, k.weight)
 	MOVQ(k.work, k.sum)
 	LEAQ(Mem{Base: k.work, Disp: 2 * sumBytes}, k.before)
-	n := 2 // blocks of a pair
-	if k.halves {
-		n = 1
-	}
 	MOVQ(k.steps, pairs)
 	if k.blocks == 1 {
 		SHRQ(Imm(1), pairs)
@@ -206,11 +206,11 @@ func (k *wideKernel) multiply(out reg.GPVirtual) {
 		IMUL3Q(Imm(uint64(k.blocks/n)), pairs, pairs)
 	}
 	k.dot(n)
-	JMP(LabelRef("first"))
+	JMP(LabelRef("begun"))
 	Label("pair")
 	k.dot(n)
 	k.scale(n)
-	Label("first")
+	Label("begun")
 	k.next(n)
 	down(pairs, "pair")
 	k.scale(n)

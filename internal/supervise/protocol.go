@@ -23,6 +23,7 @@ type Adapter struct {
 	Name     string `json:"name"`     // as people know it
 	API      string `json:"api"`      // vulkan, metal or dx12
 	Driver   string `json:"driver"`   // and its version
+	Memory   uint64 `json:"memory"`   // bytes; 0 is unknown
 	Software bool   `json:"software"` // computes on the CPU: only used when named
 }
 

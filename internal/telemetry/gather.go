@@ -24,6 +24,7 @@ type gathered struct {
 	running   int64
 	waiting   int64
 	counted   bool                        // running and waiting were set
+	driving   Driving
 	kv        map[string]pages            // by stage
 	members   func() (alive, refused int) // nil: nobody counts
 	at        [1]metric.RecordOption      // of record
@@ -98,6 +99,12 @@ func (t *Telemetry) collect(_ context.Context, to metric.Observer) error {
 	if g.counted {
 		to.ObserveInt64(in.sessions, g.running, t.labels.of(label{state: "running"}))
 		to.ObserveInt64(in.sessions, g.waiting, t.labels.of(label{state: "waiting"}))
+	}
+	if d := g.driving; d.Lanes > 0 {
+		to.ObserveInt64(in.lanes, int64(d.Lanes))
+		to.ObserveInt64(in.drafts, int64(d.Drafted), t.labels.of(label{state: "drafted"}))
+		to.ObserveInt64(in.drafts, int64(d.Accepted), t.labels.of(label{state: "accepted"}))
+		to.ObserveInt64(in.tokensCached, int64(d.Cached))
 	}
 	for stage, p := range g.kv {
 		at := t.labels.of(label{stage: stage})

@@ -24,7 +24,8 @@ type instruments struct {
 
 	// Of what is gathered:
 	tokensPrompt, tokensGenerated, hopBytes metric.Int64ObservableCounter
-	sessions, members                       metric.Int64ObservableGauge
+	drafts, tokensCached                    metric.Int64ObservableCounter
+	sessions, lanes, members                metric.Int64ObservableGauge
 	kvUsed, kvCapacity                      metric.Int64ObservableGauge
 }
 
@@ -52,6 +53,9 @@ func newInstruments(m metric.Meter) (instruments, error) {
 		tokensGenerated: b.observedCounter(metricTokensGenerated, "{token}", "Tokens committed."),
 		hopBytes:        b.observedCounter(metricHopBytes, "By", "Bytes of frames sent."),
 		sessions:        b.observedGauge(metricSessions, "{session}", "Sessions of a pipeline."),
+		lanes:           b.observedGauge(metricLanes, "{lane}", "Groups of sessions that decode side by side."),
+		drafts:          b.observedCounter(metricDrafts, "{token}", "Tokens that were guessed, and those that held."),
+		tokensCached:    b.observedCounter(metricTokensCached, "{token}", "Prompt tokens that a shared prefix saved."),
 
 		kvUsed:      b.observedGauge(metricKVUsed, "{page}", "Cache pages in use."),
 		kvCapacity:  b.observedGauge(metricKVCapacity, "{page}", "Cache pages there are."),

@@ -121,6 +121,25 @@ func (t *Telemetry) SetSessions(running, waiting int) {
 	g.running, g.waiting, g.counted = int64(running), int64(waiting), true
 }
 
+// Driving is what the drivers of a node have done since it started, and how many
+// lanes the last one has.
+type Driving struct {
+	Drafted, Accepted int // tokens that were guessed, and that held
+	Cached            int // prompt tokens that shared prefixes saved
+	Lanes             int
+}
+
+// AddDriving adds to what drivers have done; the lanes are those in force.
+func (t *Telemetry) AddDriving(d Driving) {
+	g := &t.gathered
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.driving.Drafted += d.Drafted
+	g.driving.Accepted += d.Accepted
+	g.driving.Cached += d.Cached
+	g.driving.Lanes = d.Lanes
+}
+
 // SetLayers tells how many layers of a model this node holds.
 func (t *Telemetry) SetLayers(model string, n int) {
 	t.instruments.shardLayers.Record(background, int64(n), t.labels.of(label{model: model}))

@@ -94,7 +94,7 @@ func build(metrics metric.MeterProvider, traces trace.TracerProvider, tracing bo
 		return nil, err
 	}
 	t := &Telemetry{tracer: traces.Tracer(scopeName), instruments: in, handler: handler, tracing: tracing}
-	if _, err := meter.RegisterCallback(t.collect, in.tokensPrompt, in.tokensGenerated, in.hopBytes, in.sessions, in.members, in.kvUsed, in.kvCapacity); err != nil {
+	if _, err := meter.RegisterCallback(t.collect, in.tokensPrompt, in.tokensGenerated, in.hopBytes, in.sessions, in.lanes, in.drafts, in.tokensCached, in.members, in.kvUsed, in.kvCapacity); err != nil {
 		return nil, err
 	}
 	return t, nil

@@ -83,6 +83,8 @@ func TestMetricsText(t *testing.T) {
 	tel.SetKV("1", 3, 64)
 	tel.AddKVEvictions("1", 2)
 	tel.SetSessions(4, 5)
+	tel.AddDriving(Driving{Drafted: 4, Accepted: 3, Lanes: 1})
+	tel.AddDriving(Driving{Drafted: 5, Accepted: 3, Cached: 64, Lanes: 2})
 	tel.SetLayers("tiny", 6)
 	tel.ObserveLoad("tiny", 1000, time.Second)
 	tel.WatchMembers(func() (int, int) { return 9, 9 })
@@ -112,6 +114,10 @@ func TestMetricsText(t *testing.T) {
 		`shoal_kv_evictions_total{shoal_stage="1"} 2`,
 		`shoal_sessions{shoal_state="running"} 4`,
 		`shoal_sessions{shoal_state="waiting"} 5`,
+		`shoal_lanes 2`,
+		`shoal_drafts_total{shoal_state="accepted"} 6`,
+		`shoal_drafts_total{shoal_state="drafted"} 9`,
+		`shoal_tokens_cached_total 64`,
 		`shoal_shard_layers{gen_ai_request_model="tiny"} 6`,
 		`shoal_model_load_bytes_total{gen_ai_request_model="tiny"} 1000`,
 		`shoal_gossip_members{shoal_state="alive"} 3`,
