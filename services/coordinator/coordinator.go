@@ -9,6 +9,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
 )
@@ -27,6 +29,7 @@ type Coordinator struct {
 	deps   Deps
 	events chan event
 	jobs   chan *session
+	health *health.Server
 	ended  chan struct{}     // closed when the owner has ended
 	parts  []*pb.MeasurePart // of the model, to be measured
 }
@@ -43,6 +46,7 @@ func New(cfg Config, deps Deps) (*Coordinator, error) {
 		cfg: cfg, deps: deps,
 		events: make(chan event, maxEvents),
 		jobs:   make(chan *session, maxJobs),
+		health: newHealth(),
 		ended:  make(chan struct{}),
 		parts:  measureParts(&deps.Model.Facts),
 	}, nil
@@ -92,4 +96,11 @@ func (c *Coordinator) post(e event) {
 	case c.events <- e:
 	case <-c.ended:
 	}
+}
+
+// newHealth says that the coordinator serves: one that stands by knows it soon.
+func newHealth() *health.Server {
+	h := health.NewServer()
+	h.SetServingStatus(HealthService, healthpb.HealthCheckResponse_SERVING)
+	return h
 }

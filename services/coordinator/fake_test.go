@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 	"unicode/utf8"
@@ -185,10 +186,12 @@ type fakeShard struct {
 	wires  *wires
 	server *grpc.Server
 	mute   chan struct{} // when closed, heartbeats are not answered
+	holder atomic.Value  // of string: the coordinator that Hello names
 }
 
 func (f *fakeShard) Hello(context.Context, *pb.HelloRequest) (*pb.HelloResponse, error) {
-	return &pb.HelloResponse{Protocol: 1, Cluster: f.id.ClusterID(), Node: f.node, Version: "test",
+	holder, _ := f.holder.Load().(string)
+	return &pb.HelloResponse{Protocol: 1, Cluster: f.id.ClusterID(), Node: f.node, Version: "test", Holder: holder,
 		Devices: []*pb.Device{{MemoryBytes: f.memory, NumericsClass: f.class}}}, nil
 }
 

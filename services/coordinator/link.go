@@ -65,6 +65,10 @@ type linkDown struct {
 // errRefused says that a shard is there and cannot take part.
 var errRefused = errors.New("refused")
 
+// errHeld says that another coordinator commands a shard: this one stands by
+// until the lease runs out.
+var errHeld = fmt.Errorf("%w: another coordinator commands it", errRefused)
+
 func newLink(c *Coordinator, node, addr string) *link {
 	l := &link{c: c, node: node, moved: make(chan struct{}, 1)}
 	l.addr.Store(&addr)
@@ -166,6 +170,8 @@ func (l *link) hello(ctx context.Context, conn *grpc.ClientConn) (*pb.HelloRespo
 		return nil, fmt.Errorf("%w: it is of cluster %q", errRefused, h.GetCluster())
 	case h.GetNode() != l.node:
 		return nil, fmt.Errorf("%w: it calls itself %q", errRefused, h.GetNode())
+	case h.GetHolder() != "" && h.GetHolder() != id.NodeID():
+		return nil, fmt.Errorf("%w: %s", errHeld, h.GetHolder())
 	}
 	return h, nil
 }

@@ -98,8 +98,14 @@ func (r *rig) startShard(name string) {
 // dial connects to the coordinator as a node of the cluster.
 func (r *rig) dial(id string, roles ...pki.Role) *grpc.ClientConn {
 	r.t.Helper()
-	creds := r.identity(id, roles...).ClientCredentials("head", pki.Coordinator)
-	conn, err := grpc.NewClient(r.addr, append(wire.DialOptions(), grpc.WithTransportCredentials(creds))...)
+	return r.dialAt(r.addr, "head", id, roles...)
+}
+
+// dialAt connects to a coordinator of the cluster.
+func (r *rig) dialAt(addr, node, id string, roles ...pki.Role) *grpc.ClientConn {
+	r.t.Helper()
+	creds := r.identity(id, roles...).ClientCredentials(node, pki.Coordinator)
+	conn, err := grpc.NewClient(addr, append(wire.DialOptions(), grpc.WithTransportCredentials(creds))...)
 	if err != nil {
 		r.t.Fatal(err)
 	}

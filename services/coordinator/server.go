@@ -10,7 +10,6 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 
@@ -48,7 +47,7 @@ func (c *Coordinator) newServer() (*grpc.Server, error) {
 		grpc.Creds(c.deps.Identity.ServerCredentials()),
 		grpc.UnaryInterceptor(unary), grpc.StreamInterceptor(stream))...)
 	pb.RegisterCoordinatorServiceServer(s, &server{c: c})
-	healthpb.RegisterHealthServer(s, health.NewServer())
+	healthpb.RegisterHealthServer(s, c.health)
 	if err := rules.Check(s.GetServiceInfo()); err != nil {
 		return nil, fmt.Errorf("coordinator: %w", err)
 	}

@@ -26,6 +26,7 @@ type node struct {
 	conn   *shardConn // nil while there is none
 	hello  *pb.HelloResponse
 	state  string // joining, ready, lost or refused
+	held   bool   // another coordinator commands it
 	reason string
 }
 
@@ -42,6 +43,7 @@ type owner struct {
 	nodes    map[string]*node
 	children map[string]child // nodes that others supervise
 	leased   time.Time        // when leases were renewed
+	standing bool             // by, for another coordinator
 	survey   survey
 
 	pipes    map[plan.Key]*pipeline
@@ -170,7 +172,8 @@ func (e linkUp) apply(o *owner) {
 	if n == nil || n.link != e.conn.link {
 		return
 	}
-	n.conn, n.hello, n.state, n.reason = e.conn, e.hello, "ready", ""
+	n.conn, n.hello, n.state, n.reason, n.held = e.conn, e.hello, "ready", "", false
+	o.standBy()
 	o.log.Info("shard joined", "shard", n.link.node, "devices", len(e.hello.GetDevices()), "version", e.hello.GetVersion())
 	o.journal.note(noteNodeJoined, n.link.node, "")
 	o.lease(n)
@@ -193,7 +196,8 @@ func (e linkDown) apply(o *owner) {
 		o.log.Warn("shard "+state, "shard", n.link.node, "err", e.err)
 		o.journal.note(kind, n.link.node, e.err.Error())
 	}
-	n.state, n.reason = state, e.err.Error()
+	n.state, n.reason, n.held = state, e.err.Error(), errors.Is(e.err, errHeld)
+	o.standBy()
 	if n.conn != nil && n.conn == e.conn {
 		n.conn = nil
 		o.orphan(n.link.node)
@@ -352,6 +356,7 @@ func (e pipelineUp) apply(o *owner) {
 	}
 	p.ready = true
 	o.context = p.plan.Context
+	p.tempo.predict(o, p.plan)
 	o.log.Info("ready", "pipeline", e.key, "fingerprint", p.fingerprint)
 	o.journal.note(noteReady, "", "")
 	o.admit()

@@ -48,7 +48,6 @@ type surveyed struct {
 type measured struct {
 	conn   *shardConn
 	speeds []*pb.DeviceSpeed
-	full   bool // it was asked to measure, not only for what it knew
 }
 
 // linksMeasured is a shard's answer; links is nil when there is none.
@@ -80,6 +79,14 @@ func complete(hello *pb.HelloResponse, speeds []*pb.DeviceSpeed, parts int) bool
 		return false
 	}
 	return !slices.ContainsFunc(speeds, func(s *pb.DeviceSpeed) bool { return len(s.GetShapes()) < parts })
+}
+
+// shapes counts what is known of devices.
+func shapes(speeds []*pb.DeviceSpeed) (n int) {
+	for _, s := range speeds {
+		n += len(s.GetShapes())
+	}
+	return n
 }
 
 // measure asks a shard how fast its devices are at the model.
@@ -140,6 +147,11 @@ func (o *owner) planNode(n *node) plan.Node {
 		}
 		if slow := s.slow[device.Index]; slow != nil {
 			device.Speed.Slow = slow.told
+		}
+		for _, l := range s.links {
+			if l.GetTo() == n.link.node { // a result goes out to the coordinator before the next step begins
+				device.Speed.Turn += l.GetDelaySeconds()
+			}
 		}
 		out.Devices = append(out.Devices, device)
 	}
@@ -210,7 +222,7 @@ func (o *owner) askSpeeds(n *node, host string) {
 	conn := n.conn
 	o.survey.hosts[host] = true
 	o.start(func(ctx context.Context) {
-		o.c.post(measured{conn, o.c.measure(ctx, conn, false), true})
+		o.c.post(measured{conn, o.c.measure(ctx, conn, false)})
 	})
 }
 
@@ -222,7 +234,9 @@ func (e measured) apply(o *owner) {
 		return
 	}
 	s := o.survey.of(n.link.node)
-	s.done = true // what it left out cannot be measured
+	// It leaves out what it had no time for; what it leaves out twice cannot be
+	// measured.
+	s.done = complete(n.hello, e.speeds, len(o.c.parts)) || shapes(e.speeds) <= shapes(s.speeds)
 	if e.speeds != nil {
 		s.speeds = e.speeds
 	}

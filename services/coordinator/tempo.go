@@ -16,7 +16,7 @@ const (
 	slower    = 1.3  // times as long as predicted
 	faster    = 0.7
 	decodes   = 8  // a step of more rows computes prompts
-	pauses    = 10 // an interval of so many times the mean is a pause, not a step
+	tokens    = 32 // of a lone session, whose time is a sample
 )
 
 // tempo is how fast a pipeline is predicted to be, and what its steps took.
@@ -24,8 +24,9 @@ type tempo struct {
 	predicted *place.Pipeline // by the facts of late; nil when nothing is known
 	took      []float64       // mean seconds of a step of one row, by stage
 	token     float64         // mean seconds between the tokens of a lone session
-	last      time.Time       // of its last token
-	lone      uint32          // its attempt
+	lone      uint32          // its attempt; 0 is none
+	count     int             // its tokens
+	since     time.Time       // and how long they took
 }
 
 // slowness is how many times as long as measured real steps take on a device.
@@ -52,7 +53,6 @@ func (o *owner) timed(p *pipeline, timings []frame.Timing) {
 	}
 	if t.took == nil {
 		t.took = make([]float64, len(timings))
-		t.predict(o, p.plan)
 	}
 	for i := range timings {
 		seconds, rows := float64(timings[i].ComputeNS)/1e9, timings[i].Rows
@@ -100,17 +100,21 @@ func (s *slowness) note(ratio float64) bool {
 	return true
 }
 
-// ticked notes that a step gave tokens. Between two tokens of a session that has
-// the pipeline to itself lies one round.
+// ticked notes that a step gave tokens. Only a session that has the pipeline to
+// itself says how long a token takes.
 func (t *tempo) ticked(p *pipeline, sampled []frame.Sampled, now time.Time) {
-	if len(sampled) != 1 || len(sampled[0].IDs) != 1 || p.running() != 1 {
+	if len(sampled) != 1 || p.running() != 1 {
 		t.lone = 0
 		return
 	}
-	if interval := now.Sub(t.last).Seconds(); t.lone == sampled[0].Attempt && (t.token == 0 || interval < pauses*t.token) {
-		average(&t.token, interval)
+	if t.lone != sampled[0].Attempt {
+		t.lone, t.count, t.since = sampled[0].Attempt, 0, now
+		return
 	}
-	t.last, t.lone = now, sampled[0].Attempt
+	if t.count += len(sampled[0].IDs); t.count >= tokens {
+		average(&t.token, now.Sub(t.since).Seconds()/float64(t.count))
+		t.count, t.since = 0, now
+	}
 }
 
 // proto reports what is predicted and what was measured.

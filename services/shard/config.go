@@ -61,6 +61,7 @@ type Deps struct {
 type Device struct {
 	Backend     compute.Backend // closed by its maker, after Run
 	Fingerprint [32]byte        // of its self-test
+	Variant     string          // what else its speed depends on: the kernels that it has
 	// Bandwidth measures how many bytes a second its memory is read, in a part
 	// of a second; nil: nobody can tell.
 	Bandwidth func() (float64, error)

@@ -75,6 +75,16 @@ func (c *control) holds(coordinator string) bool {
 	return c.lease.held(coordinator, time.Now())
 }
 
+// holder returns the coordinator that commands this shard now, or "".
+func (c *control) holder() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.lease.held(c.lease.holder, time.Now()) {
+		return c.lease.holder
+	}
+	return ""
+}
+
 // take gives a coordinator's new stream the lease. The stream before it, of the
 // same coordinator, is told by its replaced channel.
 func (c *control) take(coordinator string, l *pb.Lease) (changed, replaced chan struct{}, refused *pb.Refused) {

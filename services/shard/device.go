@@ -16,6 +16,7 @@ type device struct {
 	index       int
 	be          compute.Backend
 	fingerprint [32]byte
+	variant     string
 	bandwidth   func() (float64, error)
 	telemetry   *telemetry.Telemetry
 	log         *slog.Logger
@@ -35,7 +36,7 @@ type device struct {
 
 func newDevice(index int, d Device, t *telemetry.Telemetry, log *slog.Logger) *device {
 	return &device{
-		index: index, be: d.Backend, fingerprint: d.Fingerprint, bandwidth: d.Bandwidth, telemetry: t, log: log,
+		index: index, be: d.Backend, fingerprint: d.Fingerprint, variant: d.Variant, bandwidth: d.Bandwidth, telemetry: t, log: log,
 		wake: make(chan struct{}, 1), commands: make(chan func()), emptied: make(chan struct{}, 1),
 		weights: newWeights(d.Backend),
 	}

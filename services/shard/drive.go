@@ -38,6 +38,7 @@ type drive struct {
 
 	spans map[uint64]telemetry.StepSpan // of steps in flight
 	trace map[frame.Slot]string         // traceparents of sessions
+	told  driver.Stats                  // to telemetry
 }
 
 // Drive carries sessions to the driver. The stream's end, on either side, is the
@@ -252,8 +253,22 @@ func (d *drive) step(ctx context.Context, ev driver.Event) error {
 			return err
 		}
 	}
-	d.shard.deps.Telemetry.SetSessions(d.machine.Sessions())
+	d.observe()
 	return nil
+}
+
+// observe tells what the driver has done since it was last asked.
+func (d *drive) observe() {
+	t := d.shard.deps.Telemetry
+	t.SetSessions(d.machine.Sessions())
+	now, was := d.machine.Stats(), d.told
+	if now == was {
+		return
+	}
+	d.told = now
+	t.AddDriving(telemetry.Driving{
+		Drafted: now.Drafted - was.Drafted, Accepted: now.Accepted - was.Accepted, Cached: now.Cached - was.Cached, Lanes: now.Lanes,
+	})
 }
 
 // tell queues a message for the coordinator. The driver does not wait for it.

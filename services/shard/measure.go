@@ -59,6 +59,7 @@ func (s *server) Measure(ctx context.Context, req *pb.MeasureRequest) (*pb.Measu
 
 // measureDevice measures what is not known of a device.
 func (s *Shard) measureDevice(ctx context.Context, d *device, req *pb.MeasureRequest) error {
+	_ = s.speeds.read() // what another node of this machine has measured, if it can be read
 	var missing []*pb.MeasurePart
 	for _, p := range req.GetParts() {
 		if !s.speeds.knows(d, p.GetShape()) {
@@ -73,19 +74,22 @@ func (s *Shard) measureDevice(ctx context.Context, d *device, req *pb.MeasureReq
 		return err
 	}
 	began := time.Now()
-	if s.speeds.bandwidth(d) == 0 && d.bandwidth != nil {
+	for _, p := range missing {
+		if time.Since(began) > measureFor {
+			break // others when they are asked for again
+		}
+		err = errors.Join(err, s.measurePart(ctx, d, m, p))
+	}
+	if s.speeds.bandwidth(d) == 0 && d.bandwidth != nil && time.Since(began) < measureFor {
 		if rate, err := d.bandwidth(); err == nil {
 			s.speeds.setBandwidth(d, rate)
 		}
 	}
-	for _, p := range missing {
-		if time.Since(began) > measureFor {
-			break // others on their first need
-		}
-		err = errors.Join(err, s.measurePart(ctx, d, m, p))
-	}
 	s.deps.Log.Info("measured", "device", d.index, "model", req.GetModel().GetName(), "parts", len(missing), "took", time.Since(began))
-	return errors.Join(err, m.Close(), s.speeds.save())
+	if err := s.speeds.save(); err != nil {
+		s.deps.Log.Warn("the device will be measured again", "device", d.index, "err", err)
+	}
+	return errors.Join(err, m.Close())
 }
 
 // measurePart measures layers of one shape, or a head.
@@ -131,11 +135,17 @@ type gauge struct {
 	at     int // positions that the one session has
 	most   int // positions that it may have
 	chunk  int // rows of a chunk
+
+	headShare float64   // bytes of the head, of those of the layers
+	turns     []float64 // seconds that steps of one row waited for the owner, and their results for who wants them
 }
 
 func (s *Shard) newGauge(ctx context.Context, d *device, m *Model, part model.Part) (*gauge, error) {
 	g := &gauge{d: d, part: part, hidden: m.Spec.Hidden, most: min(measureContext, m.Spec.Context)}
 	g.chunk = min(measureChunk, g.most)
+	layers := part
+	layers.Head = false
+	g.headShare = float64(m.Bytes(part)-m.Bytes(layers)) / float64(max(m.Bytes(layers), 1))
 	cfg := engine.Config{
 		Epoch: 1, Part: part, Slots: 1, Rows: g.chunk, Context: g.most,
 		Pages: g.most/compute.PageTokens + 1,
@@ -179,6 +189,7 @@ func (g *gauge) pass(ctx context.Context, rows int, out frame.Output) (seconds f
 		}
 	}
 	g.at += rows
+	asked := time.Now()
 	doErr := g.d.do(ctx, func() {
 		g.d.abandon()
 		g.d.lastTag++
@@ -194,11 +205,16 @@ func (g *gauge) pass(ctx context.Context, rows int, out frame.Output) (seconds f
 		_, err = g.e.Finish(c)
 		seconds = time.Since(began).Seconds()
 	})
+	if rows == 1 {
+		g.turns = append(g.turns, time.Since(asked).Seconds()-seconds)
+	}
 	return seconds, errors.Join(doErr, err)
 }
 
-// median times steps until there are most, or at least least and the time is up.
-func (g *gauge) median(ctx context.Context, rows int, out frame.Output, least, most int, limit time.Duration) (float64, error) {
+// usual times steps until there are most, or at least least and the time is up,
+// and returns the time that a quarter of them stayed below: others that are busy
+// on the machine make steps longer, nothing makes them shorter.
+func (g *gauge) usual(ctx context.Context, rows int, out frame.Output, least, most int, limit time.Duration) (float64, error) {
 	var times []float64
 	began := time.Now()
 	for len(times) < most && (len(times) < least || time.Since(began) < limit) {
@@ -208,8 +224,13 @@ func (g *gauge) median(ctx context.Context, rows int, out frame.Output, least, m
 		}
 		times = append(times, t)
 	}
+	return quarter(times), nil
+}
+
+// quarter returns the value that a quarter of times are below.
+func quarter(times []float64) float64 {
 	slices.Sort(times)
-	return times[len(times)/2], nil
+	return times[len(times)/4]
 }
 
 // layers measures the layers of the part: a step of one row near and far from
@@ -220,16 +241,16 @@ func (g *gauge) layers(ctx context.Context, into *speeds, shape string) error {
 	if err != nil {
 		return err
 	}
-	empty, err := g.median(ctx, 0, frame.OutputNone, 8, 8, 0)
+	empty, err := g.usual(ctx, 0, frame.OutputNone, 8, 8, 0)
 	if err != nil {
 		return err
 	}
 	near := float64(g.at)
-	one, err := g.median(ctx, 1, frame.OutputNone, 3, 24, 150*time.Millisecond)
+	one, err := g.usual(ctx, 1, frame.OutputNone, 3, 24, 150*time.Millisecond)
 	if err != nil {
 		return err
 	}
-	chunk, err := g.median(ctx, g.chunk, frame.OutputNone, 1, 3, 200*time.Millisecond)
+	chunk, err := g.usual(ctx, g.chunk, frame.OutputNone, 1, 3, 200*time.Millisecond)
 	if err != nil {
 		return err
 	}
@@ -240,20 +261,25 @@ func (g *gauge) layers(ctx context.Context, into *speeds, shape string) error {
 				return err
 			}
 		}
-		far, err := g.median(ctx, 1, frame.OutputNone, 3, 24, 150*time.Millisecond)
+		far, err := g.usual(ctx, 1, frame.OutputNone, 3, 24, 150*time.Millisecond)
 		if err != nil {
 			return err
 		}
 		key = max(0, far-one) / (float64(g.at) - near)
 	}
-	into.set(g.d, shape, empty, fit(one-empty, chunk-empty, float64(g.chunk), key, near, float64(g.part.End-g.part.First)))
+	if one <= empty || chunk <= empty {
+		empty = 0 // something else was going on
+	}
+	into.setPass(g.d, empty, quarter(g.turns))
+	into.set(g.d, shape, fit(one-empty, chunk-empty, float64(g.chunk), key, near, float64(g.part.End-g.part.First)))
 	return nil
 }
 
 // fit makes a line of the times of a step of one row and of one of rows rows, of
 // n layers, near positions in.
 func fit(one, chunk, rows, key, near, n float64) *pb.ShapeSpeed {
-	one = max(one-key*near, 0)
+	key = min(key, one/2/max(near, 1)) // what is more is noise
+	one -= key * near
 	chunk = max(chunk-key*rows*(near+rows/2), one)
 	row := min((chunk-one)/max(rows-1, 1), one)
 	return &pb.ShapeSpeed{Fixed: (one - row) / n, Row: row / n, Key: key / n}
@@ -277,16 +303,18 @@ func (g *gauge) head(ctx context.Context, into *speeds, shape string) error {
 		}
 		without, with = append(without, a), append(with, b)
 	}
-	chunk, err := g.median(ctx, g.chunk, frame.OutputNone, 1, 3, 100*time.Millisecond)
+	chunk, err := g.usual(ctx, g.chunk, frame.OutputNone, 1, 3, 100*time.Millisecond)
 	if err != nil {
 		return err
 	}
-	slices.Sort(without)
-	slices.Sort(with)
-	one, extra := without[len(without)/2], max(0, with[len(with)/2]-without[len(without)/2])
+	one := quarter(without)
+	extra := quarter(with) - one
+	if extra <= 0 { // something else was going on: as much longer as it is larger
+		extra = one * g.headShare
+	}
 	// More rows cost a head as much more as they cost layers, in proportion.
 	share := min(1, (chunk-one)/max(float64(g.chunk-1), 1)/max(one, 1e-9))
-	into.set(g.d, shape, 0, &pb.ShapeSpeed{Fixed: extra * (1 - share), Row: extra * share})
+	into.set(g.d, shape, &pb.ShapeSpeed{Fixed: extra * (1 - share), Row: extra * share})
 	return nil
 }
 

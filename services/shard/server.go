@@ -75,7 +75,7 @@ func (s *server) Hello(ctx context.Context, req *pb.HelloRequest) (*pb.HelloResp
 	}
 	h := &pb.HelloResponse{
 		Protocol: min(req.ProtocolMax, wire.ProtocolMax), Cluster: id.ClusterID(), Node: id.NodeID(),
-		Version: s.cfg.Version, KernelSet: s.cfg.KernelSet, Epoch: s.control.highest(),
+		Version: s.cfg.Version, KernelSet: s.cfg.KernelSet, Epoch: s.control.highest(), Holder: s.control.holder(),
 	}
 	for _, d := range s.devices {
 		h.Devices = append(h.Devices, d.describe())

@@ -31,6 +31,7 @@ type speeds struct {
 // a second.
 type deviceSpeed struct {
 	Pass      float64               `json:"pass"`
+	Turn      float64               `json:"turn"`
 	Bandwidth float64               `json:"bandwidth"`
 	Shapes    map[string]shapeSpeed `json:"shapes"`
 }
@@ -49,24 +50,53 @@ func openSpeeds(dir, kernels string) (*speeds, error) {
 		return s, nil
 	}
 	s.path = filepath.Join(dir, speedsFile)
+	return s, s.read()
+}
+
+// read takes over what the file holds and is not known here: other nodes of this
+// machine may have written it.
+func (s *speeds) read() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.path == "" {
+		return nil
+	}
+	kept := map[string]*deviceSpeed{}
 	b, err := os.ReadFile(s.path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return s, nil
+		return nil
 	}
 	if err == nil {
-		err = json.Unmarshal(b, &s.known)
+		err = json.Unmarshal(b, &kept)
 	}
 	if err != nil {
-		s.known = map[string]*deviceSpeed{}
-		return s, fmt.Errorf("read measured speeds: %w", err)
+		return fmt.Errorf("read measured speeds: %w", err)
 	}
-	return s, nil
+	for k, theirs := range kept {
+		ours := s.known[k]
+		if ours == nil || theirs == nil {
+			s.known[k] = theirs
+			continue
+		}
+		if ours.Pass == 0 {
+			ours.Pass, ours.Turn = theirs.Pass, theirs.Turn
+		}
+		if ours.Bandwidth == 0 {
+			ours.Bandwidth = theirs.Bandwidth
+		}
+		for shape, v := range theirs.Shapes {
+			if _, ok := ours.Shapes[shape]; !ok {
+				ours.Shapes[shape] = v
+			}
+		}
+	}
+	return nil
 }
 
 // key names a device by everything that its speed depends on.
 func (s *speeds) key(d *device) string {
 	info := d.be.Info()
-	return fmt.Sprintf("%s %s, %d threads, %s, kernels %s", info.Kind, info.Name, info.Threads, info.Class, s.kernels)
+	return fmt.Sprintf("%s %s, %d threads, %s %s, kernels %s", info.Kind, info.Name, info.Threads, info.Class, d.variant, s.kernels)
 }
 
 // device returns what is known of d, to be filled in. The caller holds mu.
@@ -89,16 +119,20 @@ func (s *speeds) knows(d *device, shape string) bool {
 	return ok
 }
 
-// set notes a shape's speed, and what any step costs; 0 leaves that as it is.
-func (s *speeds) set(d *device, shape string, pass float64, v *pb.ShapeSpeed) {
+// set notes a shape's speed.
+func (s *speeds) set(d *device, shape string, v *pb.ShapeSpeed) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.device(d).Shapes[shape], s.dirty = shapeSpeed{v.Fixed, v.Row, v.Key}, true
+}
+
+// setPass notes what any step costs, and how long it takes from a result to the
+// next step.
+func (s *speeds) setPass(d *device, pass, turn float64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	k := s.device(d)
-	k.Shapes[shape] = shapeSpeed{v.Fixed, v.Row, v.Key}
-	if pass > 0 {
-		k.Pass = pass
-	}
-	s.dirty = true
+	k.Pass, k.Turn, s.dirty = pass, turn, true
 }
 
 func (s *speeds) bandwidth(d *device) float64 {
@@ -118,7 +152,7 @@ func (s *speeds) of(d *device, parts []*pb.MeasurePart) *pb.DeviceSpeed {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	k := s.device(d)
-	out := &pb.DeviceSpeed{Device: uint32(d.index), PassSeconds: k.Pass, TurnSeconds: k.Pass, Bandwidth: k.Bandwidth}
+	out := &pb.DeviceSpeed{Device: uint32(d.index), PassSeconds: k.Pass, TurnSeconds: k.Turn, Bandwidth: k.Bandwidth}
 	for _, p := range parts {
 		if v, ok := k.Shapes[p.GetShape()]; ok {
 			out.Shapes = append(out.Shapes, &pb.ShapeSpeed{Shape: p.GetShape(), Fixed: v.Fixed, Row: v.Row, Key: v.Key})
@@ -129,6 +163,7 @@ func (s *speeds) of(d *device, parts []*pb.MeasurePart) *pb.DeviceSpeed {
 
 // save writes the file whole, or leaves it as it is.
 func (s *speeds) save() error {
+	_ = s.read() // a file that cannot be read is replaced
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.path == "" || !s.dirty {

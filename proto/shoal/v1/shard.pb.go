@@ -212,7 +212,8 @@ type HelloResponse struct {
 	Version       string                 `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
 	KernelSet     string                 `protobuf:"bytes,5,opt,name=kernel_set,json=kernelSet,proto3" json:"kernel_set,omitempty"`
 	Devices       []*Device              `protobuf:"bytes,6,rep,name=devices,proto3" json:"devices,omitempty"`
-	Epoch         uint64                 `protobuf:"varint,7,opt,name=epoch,proto3" json:"epoch,omitempty"` // the highest it has seen: new plans go above it
+	Epoch         uint64                 `protobuf:"varint,7,opt,name=epoch,proto3" json:"epoch,omitempty"`  // the highest it has seen: new plans go above it
+	Holder        string                 `protobuf:"bytes,8,opt,name=holder,proto3" json:"holder,omitempty"` // the coordinator that holds its lease; empty when none does
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -294,6 +295,13 @@ func (x *HelloResponse) GetEpoch() uint64 {
 		return x.Epoch
 	}
 	return 0
+}
+
+func (x *HelloResponse) GetHolder() string {
+	if x != nil {
+		return x.Holder
+	}
+	return ""
 }
 
 type ControlRequest struct {
@@ -2136,7 +2144,7 @@ const file_shoal_v1_shard_proto_rawDesc = "" +
 	"\fprotocol_max\x18\x02 \x01(\rR\vprotocolMax\x12\x18\n" +
 	"\acluster\x18\x03 \x01(\tR\acluster\x12\x12\n" +
 	"\x04node\x18\x04 \x01(\tR\x04node\x12\x18\n" +
-	"\aversion\x18\x05 \x01(\tR\aversion\"\xd4\x01\n" +
+	"\aversion\x18\x05 \x01(\tR\aversion\"\xec\x01\n" +
 	"\rHelloResponse\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12\x18\n" +
 	"\acluster\x18\x02 \x01(\tR\acluster\x12\x12\n" +
@@ -2145,7 +2153,8 @@ const file_shoal_v1_shard_proto_rawDesc = "" +
 	"\n" +
 	"kernel_set\x18\x05 \x01(\tR\tkernelSet\x12*\n" +
 	"\adevices\x18\x06 \x03(\v2\x10.shoal.v1.DeviceR\adevices\x12\x14\n" +
-	"\x05epoch\x18\a \x01(\x04R\x05epoch\"j\n" +
+	"\x05epoch\x18\a \x01(\x04R\x05epoch\x12\x16\n" +
+	"\x06holder\x18\b \x01(\tR\x06holder\"j\n" +
 	"\x0eControlRequest\x12'\n" +
 	"\x05lease\x18\x01 \x01(\v2\x0f.shoal.v1.LeaseH\x00R\x05lease\x12$\n" +
 	"\x04plan\x18\x02 \x01(\v2\x0e.shoal.v1.PlanH\x00R\x04planB\t\n" +

@@ -26,7 +26,7 @@ var update = flag.Bool("update", false, "rewrite the expected output of testdata
 //	result 1 [0 a1 @6 =9 [stop|length]] [0 a1 @6 pooled] [0 a1 @6 !words]   one outcome a line below
 //	commit 0 a1 7 | halt 0 a1 | tick 100
 //
-// A range 1..6 stands for the ids 1 to 6.
+// 1..3,9 stands for the ids 1, 2, 3 and 9.
 func TestScripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) == 0 {
@@ -135,6 +135,7 @@ func (s *script) event(words []string) Event {
 				e.Open.KV.Bits = uint8(s.number(value))
 			}
 		}
+		e.Open.AnswerStart = int32(len(e.Tokens))
 		return e
 	case "commit":
 		return Commit{Slot: slot, Attempt: s.attempt(words[2]), Length: s.number(words[3])}
@@ -182,12 +183,14 @@ func (s *script) number(text string) int {
 func (s *script) attempt(w string) uint32 { return uint32(s.number(strings.TrimPrefix(w, "a"))) }
 
 func (s *script) ids(text string) (ids []int32) {
-	first, last, isRange := strings.Cut(text, "..")
-	if !isRange {
-		last = first
-	}
-	for id := s.number(first); id <= s.number(last); id++ {
-		ids = append(ids, int32(id))
+	for part := range strings.SplitSeq(text, ",") {
+		first, last, isRange := strings.Cut(part, "..")
+		if !isRange {
+			last = first
+		}
+		for id := s.number(first); id <= s.number(last); id++ {
+			ids = append(ids, int32(id))
+		}
 	}
 	return ids
 }
@@ -219,7 +222,7 @@ func describe(out Output, err error) string {
 			case frame.OutputPooled:
 				mark = "!"
 			}
-			fmt.Fprintf(&b, " %d@%d%v%s", sp.Slot, sp.Start, sp.Tokens, guessed(&sp)+mark)
+			fmt.Fprintf(&b, " %d@%d%s%s", sp.Slot, sp.Start, listed(sp.Tokens), guessed(&sp)+mark)
 		}
 		b.WriteString("\n")
 	}
@@ -243,6 +246,15 @@ func describeOp(op *frame.Op) string {
 		return " evict;"
 	}
 	return fmt.Sprintf(" close %d;", op.Close.Slot)
+}
+
+// listed writes ids; many that follow one another as their first and last.
+func listed(ids []int32) string {
+	const many = 16
+	if n := len(ids) - 1; n >= many && ids[n]-ids[0] == int32(n) {
+		return fmt.Sprintf("[%d..%d]", ids[0], ids[n])
+	}
+	return fmt.Sprint(ids)
 }
 
 // guessed says how many ids of a span are guesses.
