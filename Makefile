@@ -136,6 +136,11 @@ bench-cpu: build llamacpp bench-models ## side by side with llama.cpp on a quiet
 	.cache/bench -models $(MODELS) -llamacpp $(LLAMACPP) -shoal bin/shoal -runs 5 -save docs/measurements/cpu.json
 	$(MAKE) docs
 
+.PHONY: bench-plan
+bench-plan: build model ## what the planner predicts beside what is measured, on a quiet machine, into docs/measurements/pipeline.json (2 minutes)
+	$(GO) build -trimpath -o .cache/predict ./bench/predict
+	.cache/predict -models $(MODELS) -shoal bin/shoal -runs 5 -save docs/measurements/pipeline.json
+
 .PHONY: perplexity
 perplexity: build ## perplexity of the built-in model on held-out text, reference and fast, into docs/measurements/cpu.json
 	@for text in stories:1.5712 chat:1.6337; do for mode in reference fast; do \

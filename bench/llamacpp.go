@@ -36,13 +36,15 @@ func builds(dir string) ([]llamaCPP, error) {
 }
 
 // bench runs llama-bench once, with its own warm-up before, on a prompt of
-// prompt tokens or on decode decoded ones, and returns tokens a second.
-func (l llamaCPP) bench(ctx context.Context, model string, threads, prompt, decode int) (float64, error) {
+// prompt tokens or on decode decoded ones, and returns tokens a second. more are
+// further arguments.
+func (l llamaCPP) bench(ctx context.Context, model string, threads, prompt, decode int, more ...string) (float64, error) {
 	var row struct {
 		Rate float64 `json:"avg_ts"`
 	}
-	err := l.run(ctx, &row, "llama-bench", "-m", model, "-t", strconv.Itoa(threads),
-		"-p", strconv.Itoa(prompt), "-n", strconv.Itoa(decode), "-r", "1", "-o", "jsonl")
+	args := append([]string{"-m", model, "-t", strconv.Itoa(threads),
+		"-p", strconv.Itoa(prompt), "-n", strconv.Itoa(decode), "-r", "1", "-o", "jsonl"}, more...)
+	err := l.run(ctx, &row, "llama-bench", args...)
 	return row.Rate, err
 }
 

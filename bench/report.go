@@ -7,14 +7,12 @@ import (
 	"github.com/shoal-llm/shoal/internal/measure"
 )
 
-// command repeats all figures.
-const command = "make bench-cpu"
-
 // report prints what was measured and collects the figures.
 type report struct {
 	out     io.Writer
 	rounds  int
 	machine string // the processor and its cores
+	command string // repeats the figures
 	figures []measure.Figure
 }
 
@@ -22,8 +20,14 @@ type report struct {
 func (r *report) add(name string, value float64, unit string, baseline, ratio float64) {
 	r.figures = append(r.figures, measure.Figure{
 		Name: name, Value: value, Unit: unit, Baseline: baseline, Ratio: ratio,
-		Runs: r.rounds, Machine: r.machine, Command: command,
+		Runs: r.rounds, Machine: r.machine, Command: r.command,
 	})
+}
+
+// note prints and collects a figure without a baseline.
+func (r *report) note(name string, value float64, unit string) {
+	fmt.Fprintf(r.out, "%-32s %8.3f %s\n", name, value, unit)
+	r.add(name, value, unit, 0, 0)
 }
 
 // contests reports the contests. A figure's baseline is the fastest rival.

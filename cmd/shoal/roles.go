@@ -116,7 +116,7 @@ func runCoordinator(c *cobra.Command, o coordinatorOptions, opts nodeOptions) er
 	if err != nil {
 		return err
 	}
-	o.config.Version = version
+	o.config.Version, o.config.Number = version, coordinator.Number(n.identity.NodeID())
 	co, err := coordinator.New(o.config, coordinator.Deps{
 		Identity: n.identity, Listener: n.listener, Members: members, Model: model, Telemetry: n.tel, Log: n.log,
 	})
@@ -265,7 +265,7 @@ func runGateway(c *cobra.Command, o gatewayOptions, opts nodeOptions) error {
 		return err
 	}
 	found := manual.NewBuilderWithScheme("shoal")
-	conn, err := dialCoordinator(n, "shoal:///coordinator", grpc.WithResolvers(found))
+	conn, err := dialCoordinator(n, "shoal:///coordinator", grpc.WithResolvers(found), grpc.WithDefaultServiceConfig(toTheOneThatServes))
 	if err != nil {
 		return err
 	}
@@ -304,6 +304,10 @@ func dialCoordinator(n *node, target string, opts ...grpc.DialOption) (*grpc.Cli
 	}
 	return conn, nil
 }
+
+// toTheOneThatServes has a connection to several coordinators use the one whose
+// health says that it does not stand by.
+const toTheOneThatServes = `{"loadBalancingConfig":[{"round_robin":{}}],"healthCheckConfig":{"serviceName":"` + coordinator.HealthService + `"}}`
 
 // followCoordinators gives the resolver the addresses of coordinators that
 // gossip knows. The handshake decides whether they are.

@@ -1,0 +1,217 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"time"
+)
+
+// nodes are the processes of a cluster, one for each role and shard, each bound to
+// a core.
+type nodes struct {
+	dir   string // of the secret
+	procs []*exec.Cmd
+	url   string
+}
+
+// startNodes runs a cluster that serves a model: one shard of one thread on each
+// of shardCores, coordinator and gateway on restCore.
+func startNodes(ctx context.Context, program, models, model string, restCore int, shardCores ...int) (n *nodes, err error) {
+	n = &nodes{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.stop())
+		}
+	}()
+	if n.dir, err = os.MkdirTemp("", "bench-nodes"); err != nil {
+		return n, err
+	}
+	secret := filepath.Join(n.dir, "key")
+	if out, err := exec.CommandContext(ctx, program, "secret", secret).CombinedOutput(); err != nil {
+		return n, fmt.Errorf("%s secret: %w: %s", program, err, out)
+	}
+	gossip, listen, err := freePorts()
+	if err != nil {
+		return n, err
+	}
+	common := []string{"--cluster-secret-file", secret, "--grpc-addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0", "--log-level", "error"}
+	run := func(core int, role, gossip string, args ...string) error {
+		if err != nil {
+			return err
+		}
+		all := append([]string{"-c", strconv.Itoa(core), program, role, "--gossip-addr", gossip}, append(common, args...)...)
+		c := exec.CommandContext(ctx, "taskset", all...)
+		c.Stderr = os.Stderr
+		if err := c.Start(); err != nil {
+			return fmt.Errorf("start %s: %w", role, err)
+		}
+		n.procs = append(n.procs, c)
+		return nil
+	}
+	const anyPort = "127.0.0.1:0"
+	stages := strconv.Itoa(len(shardCores))
+	err = run(restCore, "coordinator", gossip, "--models", models, "--model", model, "--objective", "throughput",
+		"--stages", stages, "--min-shards", stages, "--replicas", "1", "--sessions", "4", "--context", "2048", "--rows", "512")
+	err = errors.Join(err, run(restCore, "gateway", anyPort, "--join", gossip, "--listen", listen, "--grpc-listen", anyPort))
+	for i, core := range shardCores {
+		err = errors.Join(err, run(core, "shard", anyPort, "--join", gossip, "--models", models, "--threads", "1",
+			"--device", "cpu", "--state-dir", "", "--node-id", fmt.Sprint("shard-", i)))
+	}
+	if err != nil {
+		return n, err
+	}
+	n.url = "http://" + listen
+	return n, n.ready(ctx)
+}
+
+// freePorts returns two addresses that were free a moment ago.
+func freePorts() (a, b string, err error) {
+	var out [2]string
+	for i := range out {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return "", "", err
+		}
+		defer l.Close()
+		out[i] = l.Addr().String()
+	}
+	return out[0], out[1], nil
+}
+
+// ready waits until the cluster answers.
+func (n *nodes) ready(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	defer cancel()
+	for {
+		_, err := ask(ctx, n.url, question{prompt: "Hello", tokens: 2})
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("the cluster is not ready: %w", err)
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+// stop ends the processes, gateway and coordinator first.
+func (n *nodes) stop() error {
+	for _, c := range n.procs {
+		_ = c.Process.Signal(os.Interrupt)
+	}
+	var err error
+	for _, c := range n.procs {
+		late := time.AfterFunc(10*time.Second, func() { _ = c.Process.Kill() })
+		err = errors.Join(err, c.Wait())
+		late.Stop()
+	}
+	return errors.Join(err, os.RemoveAll(n.dir))
+}
+
+// question is asked over server-sent events. The answer has all its tokens,
+// whatever they say, and none of them is guessed unless guess is set: rivals do
+// not either.
+type question struct {
+	prompt string
+	tokens int
+	guess  bool
+}
+
+// told is what a client saw of an answer.
+type told struct {
+	prompt, cached int
+	asked          time.Time
+	times          []time.Time // of each token
+	text           string
+}
+
+// rate returns tokens a second after the first.
+func (t *told) rate() float64 {
+	last := len(t.times) - 1
+	return float64(last) / t.times[last].Sub(t.times[0]).Seconds()
+}
+
+// first returns the time to the first token.
+func (t *told) first() time.Duration { return t.times[0].Sub(t.asked) }
+
+// ask asks the gateway at an address.
+func ask(ctx context.Context, url string, q question) (*told, error) {
+	body, err := json.Marshal(map[string]any{
+		"v": 1, "type": "generate", "prompt": q.prompt, "raw": true, "maxTokens": q.tokens, "temperature": 0, "ignoreEos": true,
+		"config": map[string]bool{"tokenPredictionEnabled": q.guess},
+	})
+	if err != nil {
+		return nil, err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url+"/streaming", bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	out := &told{asked: time.Now()}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		why, err := io.ReadAll(io.LimitReader(resp.Body, 1<<10))
+		return nil, errors.Join(fmt.Errorf("the gateway answers %s: %s", resp.Status, why), err)
+	}
+	if err := out.read(resp); err != nil {
+		return nil, err
+	}
+	if len(out.times) != q.tokens {
+		return nil, fmt.Errorf("the answer has %d tokens, not %d", len(out.times), q.tokens)
+	}
+	return out, nil
+}
+
+// read reads the events of an answer to the end.
+func (t *told) read(resp *http.Response) error {
+	lines := bufio.NewScanner(resp.Body)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		data, ok := bytes.CutPrefix(lines.Bytes(), []byte("data:"))
+		if !ok {
+			continue
+		}
+		var e struct {
+			Type    string `json:"type"`
+			Text    string `json:"text"`
+			Tokens  int    `json:"tokens"`
+			Message string `json:"message"`
+			Prompt  int    `json:"promptTokens"`
+			Cached  int    `json:"cachedTokens"`
+		}
+		if err := json.Unmarshal(data, &e); err != nil {
+			return fmt.Errorf("read event: %w", err)
+		}
+		switch e.Type {
+		case "token":
+			for range max(1, e.Tokens) {
+				t.times = append(t.times, time.Now())
+			}
+			t.text += e.Text
+		case "usage":
+			t.prompt, t.cached = e.Prompt, e.Cached
+		case "complete":
+			return nil
+		case "error", "stopped":
+			return fmt.Errorf("the answer ended with %s: %s", e.Type, e.Message)
+		}
+	}
+	return errors.Join(lines.Err(), errors.New("the stream ended early"))
+}

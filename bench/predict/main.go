@@ -1,0 +1,118 @@
+// Command predict holds what the planner predicts against what is measured: for
+// each of six set-ups it starts a whole cluster of processes, reads the predicted
+// time of a token as soon as the cluster is ready, before any answer, and then
+// measures single-stream decoding through the gateway. It also measures how long
+// a placement of 128 layers on 32 uneven nodes takes. `make bench-plan` builds
+// what it needs.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+
+	"github.com/shoal-llm/shoal/internal/measure"
+)
+
+// settings are the flags.
+type settings struct {
+	program, models, save string
+	runs                  int
+}
+
+// setup is a cluster to predict: stages shards of threads threads each.
+type setup struct {
+	model           string
+	stages, threads int
+}
+
+func (s setup) String() string {
+	return fmt.Sprintf("%s_%dstage_%dthread", strings.TrimSuffix(filepath.Base(s.model), ".gguf"), s.stages, s.threads)
+}
+
+func main() {
+	var s settings
+	flag.StringVar(&s.program, "shoal", "bin/shoal", "the program")
+	flag.StringVar(&s.models, "models", ".cache/models", "folder of the model files")
+	flag.StringVar(&s.save, "save", "", "JSON file of figures to merge the results into")
+	flag.IntVar(&s.runs, "runs", 5, "answers per set-up; the median counts")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx, s, os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "predict:", err)
+		os.Exit(1)
+	}
+}
+
+// setups are the six that count.
+func setups(models string) []setup {
+	var out []setup
+	for _, model := range []string{"tiny", filepath.Join(models, "smollm2.gguf")} {
+		out = append(out, setup{model, 1, 1}, setup{model, 1, 2}, setup{model, 2, 1})
+	}
+	return out
+}
+
+func run(ctx context.Context, s settings, out io.Writer) error {
+	if s.runs < 1 {
+		return fmt.Errorf("-runs %d: want 1 or more", s.runs)
+	}
+	machine := fmt.Sprintf("%s, %d threads", runtime.GOARCH, runtime.NumCPU())
+	figures := []measure.Figure{placing(machine, out)}
+	var errs []float64
+	for _, up := range setups(s.models) {
+		predicted, measured, err := s.compare(ctx, up)
+		if err != nil {
+			return fmt.Errorf("%v: %w", up, err)
+		}
+		off := math.Abs(predicted/measured - 1)
+		errs = append(errs, off)
+		fmt.Fprintf(out, "%-28s %7.1f tokens/s predicted, %7.1f measured: %4.1f %% off\n", up, predicted, measured, 100*off)
+		figures = append(figures, measure.Figure{
+			Name: "predicted_" + up.String(), Value: predicted, Unit: "tokens/s", Baseline: measured, Ratio: predicted / measured,
+			Runs: s.runs, Machine: machine, Command: "make bench-plan",
+		})
+	}
+	slices.Sort(errs)
+	fifth := 100 * errs[len(errs)-2]
+	fmt.Fprintf(out, "the fifth of six is %.1f %% off\n", fifth)
+	figures = append(figures, measure.Figure{
+		Name: "plan_error_5th_of_6", Value: fifth, Unit: "%", Runs: s.runs, Machine: machine, Command: "make bench-plan",
+	})
+	if s.save == "" {
+		return nil
+	}
+	return measure.Save(s.save, figures)
+}
+
+// compare starts a cluster, reads the prediction and measures answers, in tokens
+// a second.
+func (s settings) compare(ctx context.Context, up setup) (predicted, measured float64, err error) {
+	c, err := start(ctx, s.program, up)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer func() { err = errors.Join(err, c.stop()) }()
+	if predicted, err = c.predicted(ctx, up); err != nil {
+		return 0, 0, err
+	}
+	var rates []float64
+	for i := range s.runs + 1 { // the first warms up
+		rate, err := c.answer(ctx, i)
+		if err != nil {
+			return 0, 0, err
+		}
+		rates = append(rates, rate)
+	}
+	return predicted, measure.Median(rates[1:]), nil
+}
