@@ -70,6 +70,7 @@ type Backend struct {
 	nothing    *device.Buffer // bound where a kernel has no use for a buffer
 	params     params
 	groups     map[groupKey]*device.Group
+	entries    map[kernel]*entry
 	scratch    [scratches]*device.Buffer
 	retired    []retired
 	slots      [compute.MaxPasses]*slot
@@ -120,7 +121,7 @@ func open(cfg Config) (*Backend, error) {
 			Class: fmt.Sprintf("webgpu/v%d %s, %s %s, %s", geometryVersion, kernelSet(), adapter.Name, adapter.API, adapter.Driver),
 		},
 		dev: dev, cfg: cfg, log: cfg.Log, kernel: kernels,
-		arenas: map[*arena]struct{}{}, groups: map[groupKey]*device.Group{},
+		arenas: map[*arena]struct{}{}, groups: map[groupKey]*device.Group{}, entries: map[kernel]*entry{},
 		submitted: make(chan *pass, compute.MaxPasses), running: make(chan *pass, compute.MaxPasses),
 		done: make(chan compute.Completion, compute.MaxPasses),
 	}

@@ -15,7 +15,7 @@ import (
 type params struct {
 	buffers []*device.Buffer
 	used    int
-	known   map[string]device.Slice
+	known   map[block]device.Slice
 }
 
 const (
@@ -23,13 +23,9 @@ const (
 	paramCount = 256 // blocks in a buffer
 )
 
-// param returns a block with these words.
-func (b *Backend) param(words []uint32) (device.Slice, error) {
-	var bytes []byte
-	for _, w := range words {
-		bytes = binary.LittleEndian.AppendUint32(bytes, w)
-	}
-	if s, ok := b.params.known[string(bytes)]; ok {
+// param returns where a block is in the device's memory.
+func (b *Backend) param(words block) (device.Slice, error) {
+	if s, ok := b.params.known[words]; ok {
 		return s, nil
 	}
 	p := &b.params
@@ -43,23 +39,27 @@ func (b *Backend) param(words []uint32) (device.Slice, error) {
 	s := device.Slice{Buffer: p.buffers[len(p.buffers)-1], Offset: uint64(p.used % paramCount * paramBytes), Size: paramBytes}
 	p.used++
 	if p.known == nil {
-		p.known = map[string]device.Slice{}
+		p.known = map[block]device.Slice{}
 	}
-	p.known[string(bytes)] = s
+	p.known[words] = s
+	bytes := make([]byte, 0, 4*words.n)
+	for _, w := range words.words[:words.n] {
+		bytes = binary.LittleEndian.AppendUint32(bytes, w)
+	}
 	b.write(s.Buffer, s.Offset, bytes)
 	return s, nil
 }
 
 // groupKey is what a bind group binds.
 type groupKey struct {
-	bindings string
-	param    device.Slice
-	buffers  [9]*device.Buffer
+	op      *op
+	param   device.Slice
+	buffers [9]*device.Buffer
 }
 
 // group returns the bind group of a kernel's parameters and buffers, made once.
 func (b *Backend) group(e *entry, k kernel, param device.Slice, buffers []*device.Buffer) (*device.Group, error) {
-	key := groupKey{bindings: k.op.bindings, param: param}
+	key := groupKey{op: k.op, param: param}
 	copy(key.buffers[:], buffers)
 	if g, ok := b.groups[key]; ok {
 		return g, nil
@@ -155,4 +155,16 @@ func (b *Backend) ownBuffer(size uint64, usage device.Usage) (*device.Buffer, er
 	}
 	b.own.Add(buffer.Size)
 	return buffer, nil
+}
+
+// compiled is registry.get without a lock for kernels that were asked for before.
+func (b *Backend) compiled(k kernel) (*entry, error) {
+	if e, ok := b.entries[k]; ok {
+		return e, nil
+	}
+	e, err := b.kernel.get(k)
+	if err == nil {
+		b.entries[k] = e
+	}
+	return e, err
 }

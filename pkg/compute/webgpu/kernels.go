@@ -23,8 +23,8 @@ var sources embed.FS
 // kernel names a pipeline: an operation, and the sizes that are written into its
 // code.
 type kernel struct {
-	op       op
-	format   string // of the weights, empty without
+	op       *op
+	format   uint32 // GGML number of the weights' format
 	segments int    // of a row of weights
 	norm     bool
 	groups   int // matvec: row groups of a workgroup
@@ -43,20 +43,20 @@ type op struct {
 
 // The kernels' code. Bindings of group 0: u parameters, r read, w written.
 var (
-	embedOp      = op{"embed", "embed", "urrw", true}
-	writeOp      = op{"write", "write", "uw", false}
-	squaresOp    = op{"squares", "squares", "urw", false}
-	matvecOp     = op{"matvec", "finish_store store matvec", "urrrrwww", true}
-	matvecAddOp  = op{"matvec add", "finish_store add matvec", "urrrrwww", true}
-	matvecGateOp = op{"matvec gate", "finish_gate matvec", "urrrrwww", true}
-	matmulOp     = op{"matmul", "matmul_store store matmul", "urrrrwwwr", true}
-	matmulAddOp  = op{"matmul add", "matmul_store add matmul", "urrrrwwwr", true}
-	matmulGateOp = op{"matmul gate", "matmul_gate matmul", "urrrrwwwr", true}
-	activateOp   = op{"activate", "activate", "urrw", false}
-	matvecRopeOp = op{"matvec rope", "rotate finish_rope matvec", "urrrrwwwrw", true}
-	ropeOp       = op{"rope", "rotate rope", "urwwrw", false}
-	attendOp     = op{"attend", "attend", "urrww", false}
-	joinOp       = op{"join", "join", "urw", false}
+	embedOp      = &op{"embed", "embed", "urrw", true}
+	writeOp      = &op{"write", "write", "uw", false}
+	squaresOp    = &op{"squares", "squares", "urw", false}
+	matvecOp     = &op{"matvec", "finish_store store matvec", "urrrrwww", true}
+	matvecAddOp  = &op{"matvec add", "finish_store add matvec", "urrrrwww", true}
+	matvecGateOp = &op{"matvec gate", "finish_gate matvec", "urrrrwww", true}
+	matmulOp     = &op{"matmul", "matmul_store store matmul", "urrrrwwwr", true}
+	matmulAddOp  = &op{"matmul add", "matmul_store add matmul", "urrrrwwwr", true}
+	matmulGateOp = &op{"matmul gate", "matmul_gate matmul", "urrrrwwwr", true}
+	activateOp   = &op{"activate", "activate", "urrw", false}
+	matvecRopeOp = &op{"matvec rope", "rotate finish_rope matvec", "urrrrwwwrw", true}
+	ropeOp       = &op{"rope", "rotate rope", "urwwrw", false}
+	attendOp     = &op{"attend", "attend", "urrww", false}
+	joinOp       = &op{"join", "join", "urw", false}
 )
 
 // code returns the WGSL of a kernel: constants, then files. Nothing is decided by
@@ -82,13 +82,13 @@ func (k kernel) code() string {
 	}
 	if k.dim > 0 {
 		constant("DIM", k.dim)
-		constant("CHAINS", 4*(k.dim+1))
+		constant("GROUPS", k.dim/4)
 	}
 	constant("ACT", k.act)
 	fmt.Fprintf(&b, "const NORM: bool = %t;\n", k.norm)
 	b.WriteString(source("common"))
 	if k.op.weights {
-		f, _ := formats.ByName(k.format)
+		f, _ := formats.ByGGML(k.format)
 		constant("VECTORS", f.GPU.Vectors)
 		constant("WORDS", f.GPU.Words)
 		b.WriteString(source("weights"))
@@ -104,8 +104,8 @@ func (k kernel) code() string {
 		"@workgroup_size(DIM)", fmt.Sprintf("@workgroup_size(%d)", k.dim),
 		"array<f32, SUMS>", fmt.Sprintf("array<f32, %d>", (4*k.groups*k.steps+1)*g.stride()),
 		"array<f32, LANES>", fmt.Sprintf("array<f32, %d>", g.lanes),
-		"array<f32, DIM>", fmt.Sprintf("array<f32, %d>", k.dim),
-		"array<f32, CHAINS>", fmt.Sprintf("array<f32, %d>", 4*(k.dim+1)),
+		"array<vec4<f32>, GROUPS>", fmt.Sprintf("array<vec4<f32>, %d>", k.dim/4),
+		"array<vec4<f32>, CHAINS>", fmt.Sprintf("array<vec4<f32>, %d>", k.dim),
 	).Replace(b.String())
 }
 
@@ -186,7 +186,7 @@ func (r *registry) compile(k kernel) (*device.Pipeline, device.Layout, error) {
 	}
 	p, err := r.dev.NewPipeline(k.code(), layout, r.batch)
 	if err != nil {
-		return nil, device.Layout{}, fmt.Errorf("kernel %s of %s, %d segments: %w", k.op.name, k.format, k.segments, err)
+		return nil, device.Layout{}, fmt.Errorf("kernel %s of format %s, %d segments: %w", k.op.name, formats.GGMLName(k.format), k.segments, err)
 	}
 	return p, layout, nil
 }

@@ -102,7 +102,7 @@ func arranged(values []float32) []byte {
 }
 
 // cache is the KV pages of a stage, a buffer for each layer. A page holds the keys,
-// [head][dimension][64], then the values, [head][64][dimension].
+// [head][dimension/4][64][4], then the values, [head][64][dimension].
 type cache struct {
 	arena  *arena
 	spec   compute.CacheSpec

@@ -32,6 +32,7 @@ type pass struct {
 	lists                            int
 	splits                           int // of the longest context
 	waiting                          *triple
+	buffers                          [16]*device.Buffer // room for a dispatch's
 }
 
 // read is a Read with what was known of its buffer when it was recorded.
@@ -129,16 +130,16 @@ func (p *pass) list(n int) (number int, words []uint32) {
 }
 
 // dispatch records a kernel on x × y × z workgroups.
-func (p *pass) dispatch(k kernel, words []uint32, x, y, z int, buffers ...*device.Buffer) {
+func (p *pass) dispatch(k kernel, b block, x, y, z int, buffers ...*device.Buffer) {
 	if p.err != nil || x == 0 || y == 0 {
 		return
 	}
-	e, err := p.be.kernel.get(k)
+	e, err := p.be.compiled(k)
 	if err != nil {
 		p.err = err
 		return
 	}
-	param, err := p.be.param(words)
+	param, err := p.be.param(b)
 	if err != nil {
 		p.err = err
 		return

@@ -9,7 +9,7 @@ import (
 
 // product is rows of weights times rows of activations.
 type product struct {
-	vec, mat op
+	vec, mat *op
 	x        *buffer
 	gain     *vector // nil without a norm
 	eps      float32
@@ -46,9 +46,9 @@ func (p *pass) multiply(m *product, w *weight, part part, offset int, ends [2]in
 		}
 	}
 	block := words(part.store.supers, part.first, part.rows, offset, ends[0], ends[1], m.list, int(m.act),
-		m.eps, float32(m.x.cols), m.dim, m.pairs, m.neox, 0, 0, 0, m.x.shape(), outs[0].shape(), outs[1].shape(), outs[2].shape())
-	k := kernel{op: m.vec, format: w.format.Name, segments: g.segments, norm: m.gain != nil}
-	buffers := []*device.Buffer{part.store.vectors, part.store.words, x, gain, outs[0].buffer, outs[1].buffer, outs[2].buffer}
+		bits(m.eps), bits(float32(m.x.cols)), m.dim, m.pairs, m.neox, 0, 0, 0).shapes(m.x, outs[0], outs[1], outs[2])
+	k := kernel{op: m.vec, format: w.format.GGML, segments: g.segments, norm: m.gain != nil}
+	buffers := append(p.buffers[:0], part.store.vectors, part.store.words, x, gain, outs[0].buffer, outs[1].buffer, outs[2].buffer)
 	if m.rows <= matvecRows {
 		k.groups, k.steps = shape(g, part.rows)
 		p.dispatch(k, block, tiles(part.rows, 4*k.groups*k.steps), m.rows, 1, append(buffers, m.more...)...)
@@ -80,7 +80,7 @@ func (p *pass) normed(m *product) {
 	}
 	segments := m.x.segments
 	p.dispatch(kernel{op: squaresOp, segments: segments},
-		words(m.eps, float32(m.x.cols), m.list, 0, m.x.shape()), m.rows, 1, 1, m.x.buffer, p.factors(m))
+		words(bits(m.eps), bits(float32(m.x.cols)), m.list, 0).shapes(m.x), m.rows, 1, 1, m.x.buffer, p.factors(m))
 }
 
 // check panics unless a weight fits the product's input and output.
@@ -127,7 +127,7 @@ func (p *pass) NormLinear(dst []compute.Buffer, x compute.Buffer, gain compute.V
 }
 
 // norm is a product with normed rows of the batch.
-func (p *pass) norm(vec, mat op, x compute.Buffer, gain compute.Vector, eps float32) *product {
+func (p *pass) norm(vec, mat *op, x compute.Buffer, gain compute.Vector, eps float32) *product {
 	src, g := x.(*buffer), gain.(*vector)
 	holds("norm", src, p.batch.Rows, g.n)
 	return &product{vec: vec, mat: mat, x: src, gain: g, eps: eps, rows: p.batch.Rows}
@@ -165,7 +165,7 @@ func (p *pass) NormGateUp(dst, x compute.Buffer, gain compute.Vector, eps float3
 	first.buffer, second.buffer = p.room(gateScratch, size), p.room(upScratch, size)
 	p.store(m, g, &first)
 	p.store(m, u, &second)
-	p.dispatch(kernel{op: activateOp}, words(int(act), 0, 0, 0, first.shape(), second.shape(), out.shape()),
+	p.dispatch(kernel{op: activateOp}, words(int(act), 0, 0, 0).shapes(&first, &second, out),
 		tiles(out.cols, 64), p.batch.Rows, 1, first.buffer, second.buffer, out.buffer)
 }
 

@@ -17,21 +17,33 @@ func holds(op string, b *buffer, rows, cols int) {
 	}
 }
 
-// words joins parameter words.
-func words(parts ...any) []uint32 {
-	var out []uint32
-	for _, p := range parts {
-		switch v := p.(type) {
-		case int:
-			out = append(out, uint32(v))
-		case float32:
-			out = append(out, math.Float32bits(v))
-		case [4]uint32:
-			out = append(out, v[:]...)
-		}
-	}
-	return out
+// block is the parameters of a dispatch: words, and shapes behind them.
+type block struct {
+	words [40]uint32
+	n     int
 }
+
+// words returns a block of words, a multiple of 4 of them.
+func words(v ...int) block {
+	var b block
+	for _, w := range v {
+		b.words[b.n] = uint32(w)
+		b.n++
+	}
+	return b
+}
+
+// shapes appends the shapes of buffers.
+func (b block) shapes(buffers ...*buffer) block {
+	for _, x := range buffers {
+		s := x.shape()
+		b.n += copy(b.words[b.n:], s[:])
+	}
+	return b
+}
+
+// bits returns the bits of a float32 as a word.
+func bits(v float32) int { return int(math.Float32bits(v)) }
 
 // tiles returns how many tiles of size cover n.
 func tiles(n, size int) int { return (n + size - 1) / size }
@@ -62,7 +74,7 @@ func (p *pass) Write(dst compute.Buffer, rows []byte) {
 		to[i] = binary.LittleEndian.Uint32(rows[4*i:])
 	}
 	b.linear = false
-	p.dispatch(kernel{op: writeOp}, words(number, 0, 0, 0, b.shape()), tiles(b.cols, 64), p.batch.Rows, 1, b.buffer)
+	p.dispatch(kernel{op: writeOp}, words(number, 0, 0, 0).shapes(b), tiles(b.cols, 64), p.batch.Rows, 1, b.buffer)
 }
 
 // Embed looks rows up in the same bytes that a tied head multiplies.
@@ -83,8 +95,8 @@ func (p *pass) Embed(dst compute.Buffer, table compute.Weight, ids []int32) {
 	b.linear = false
 	first := 0
 	for _, part := range w.parts {
-		p.dispatch(kernel{op: embedOp, format: w.format.Name, segments: w.geometry.segments},
-			words(part.store.supers, number, first, part.rows, part.first, 0, 0, 0, b.shape()),
+		p.dispatch(kernel{op: embedOp, format: w.format.GGML, segments: w.geometry.segments},
+			words(part.store.supers, number, first, part.rows, part.first, 0, 0, 0).shapes(b),
 			tiles(w.geometry.segments, 64), len(ids), 1, part.store.vectors, part.store.words, b.buffer)
 		first += part.rows
 	}
@@ -126,7 +138,7 @@ func (p *pass) RopeStore(q, k, v compute.Buffer, rope *compute.Rope, c compute.C
 	}
 	heads := queries.cols / spec.HeadDim
 	p.dispatch(kernel{op: ropeOp},
-		words(heads, spec.KVHeads, spec.HeadDim, rope.Pairs, neox, 0, 0, 0, queries.shape(), keys.shape(), vals.shape()),
+		words(heads, spec.KVHeads, spec.HeadDim, rope.Pairs, neox, 0, 0, 0).shapes(queries, keys, vals),
 		tiles((heads+spec.KVHeads)*spec.HeadDim/2, 128), p.batch.Rows, 1,
 		angles, queries.buffer, keys.buffer, vBuffer, cache.layers[layer])
 }
@@ -161,13 +173,13 @@ func (p *pass) Attend(dst, q compute.Buffer, c compute.Cache, layer int, a compu
 	if out == queries {
 		from = p.copied(queries)
 	}
-	shape := queries.shape()
-	out.linear = false
+	as := *queries // its shape before out's changes
 	parts := p.be.nothing
 	if p.splits > 1 {
 		parts = p.room(partScratch, 4*uint64(p.batch.Rows)*uint64(a.Heads)*uint64(p.splits)*uint64(spec.HeadDim+2))
 	}
-	block := words(a.Heads, spec.KVHeads, spec.HeadDim, a.Window, a.Scale, a.SoftCap, 0, 0, shape, out.shape())
+	out.linear = false
+	block := words(a.Heads, spec.KVHeads, spec.HeadDim, a.Window, bits(a.Scale), bits(a.SoftCap), 0, 0).shapes(&as, out)
 	p.dispatch(kernel{op: attendOp, dim: spec.HeadDim}, block, a.Heads, p.batch.Rows, p.splits, from, cache.layers[layer], out.buffer, parts)
 	if p.splits > 1 {
 		p.dispatch(kernel{op: joinOp, dim: spec.HeadDim}, block, a.Heads, p.batch.Rows, 1, parts, out.buffer)

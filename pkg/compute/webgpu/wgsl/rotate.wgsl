@@ -8,11 +8,11 @@ fn pair(i: u32) -> vec2<u32> {
   return vec2<u32>(i, i + p.pairs);
 }
 
-// A page is [head][dimension][64 positions] of keys, then [head][64 positions][dimension]
+// A page is [head][dimension / 4][64 positions][4] of keys, then [head][64 positions][dimension]
 // of values.
 fn key_at(row: u32, heads: u32, head: u32, dim: u32) -> u32 {
   let at_row = position(row);
-  return (page(row, at_row / 64u) * 2u * heads + head) * p.dim * 64u + dim * 64u + at_row % 64u;
+  return (page(row, at_row / 64u) * 2u * heads + head) * p.dim * 64u + dim / 4u * 256u + at_row % 64u * 4u + dim % 4u;
 }
 
 fn value_at(row: u32, heads: u32, head: u32, dim: u32) -> u32 {
