@@ -67,7 +67,7 @@ func (f Float) sideBySide(l level, T int) int {
 	switch {
 	case T == 1 || T == 4 && l == avx512:
 		return 4
-	case l == avx512:
+	case l == avx512 && T < quant.WideTile:
 		return 2
 	}
 	return 1
@@ -90,7 +90,7 @@ func (f Float) passes(k *kernel, label string, groups int, strides []reg.GPVirtu
 	tokens := 4
 	switch {
 	case k.T == quant.WideTile:
-		tokens = 8
+		tokens = quant.WideTile
 	case k.level == avx512:
 		tokens = 12
 	case k.T == 12:

@@ -15,15 +15,15 @@ import (
 // quant.WideTile tokens, any number of them one after the other.
 //
 // A tile register holds the sums of a block for 16 tokens (rows) and 16 lanes.
-// The kernel walks the columns in chunks. For each group it unpacks a chunk to
-// signed bytes and float32 scales, which stay in the first-level cache, and
-// multiplies them by every tile. Blocks go in pairs, or in halves: while the tile
+// The kernel walks the columns in chunks, short ones for a single tile, so that
+// what it works on stays in the first-level cache. For each group it unpacks a
+// chunk to signed bytes and float32 scales and multiplies them by every tile. Blocks go in pairs, or in halves: while the tile
 // unit multiplies one pair, the vector units scale the sums of the pair before.
 // Between chunks the accumulators wait in the output.
 type wide struct {
 	name   string
 	step   int  // packed bytes of a step of n
-	blocks int  // blocks of a step: 1 or an even divisor of chunkBlocks
+	blocks int  // blocks of a step: 1 or an even divisor of shortChunk
 	min    bool // blocks have a minimum
 	halves bool // the halves of a block have integer scales
 
@@ -36,15 +36,25 @@ type wide struct {
 // of a chunk. A block is 8 vectors of signed bytes (vector v holds columns
 // 4v..4v+3), then float32: 16 scales, and 16 minimums or 16 scales of each half.
 const (
-	chunkBlocks   = 32
+	shortChunk    = 8 // blocks
+	longChunk     = 32
 	sumBytes      = 4 * quant.Lanes * quant.WideTile
 	unpackedScale = quant.Block * quant.Lanes
 	unpackedMin   = unpackedScale + 4*quant.Lanes
 	unpackedHalf  = unpackedMin // of the first half
-	unpackedBytes = unpackedHalf + 2*4*quant.Lanes
-	workBytes     = 4*sumBytes + chunkBlocks*unpackedBytes
 	wideActBytes  = 48 * quant.WideTile
 )
+
+// unpackedBytes returns the bytes of an unpacked block.
+func (f *wide) unpackedBytes() int {
+	switch {
+	case f.halves:
+		return unpackedHalf + 2*4*quant.Lanes
+	case f.min:
+		return unpackedMin + 4*quant.Lanes
+	}
+	return unpackedScale + 4*quant.Lanes
+}
 
 // Tile registers, for each block or half of a pair.
 var sums, acts, weights = [2]tmm{0, 1}, [2]tmm{2, 3}, [2]tmm{4, 5}
@@ -98,7 +108,7 @@ func (k *wideKernel) open() {
 	for _, slot := range []*Mem{&k.w, &k.tile, &k.out, &k.left, &k.steps, &k.groups, &k.tiles, &k.groupBytes, &k.tileBytes} {
 		*slot = AllocLocal(8)
 	}
-	LEAQ(AllocLocal(workBytes+64), k.work)
+	LEAQ(AllocLocal(4*sumBytes+longChunk*k.unpackedBytes()+64), k.work)
 	ADDQ(Imm(63), k.work)
 	ANDQ(I8(-64), k.work)
 	argument("w", k.w)
@@ -145,8 +155,13 @@ func (f *wide) shapes() Mem {
 // group.
 func (k *wideKernel) beginChunk(w, out reg.GPVirtual) {
 	steps, most := GP64(), GP64()
+	short := GP64()
+	MOVQ(U32(uint32(longChunk/k.blocks)), most)
+	MOVQ(U32(uint32(shortChunk/k.blocks)), short)
+	Load(Param("tiles"), steps)
+	CMPQ(steps, Imm(1))
+	CMOVQEQ(short, most)
 	MOVQ(k.left, steps)
-	MOVQ(U32(uint32(chunkBlocks/k.blocks)), most)
 	CMPQ(steps, most)
 	CMOVQGT(most, steps)
 	MOVQ(steps, k.steps)
@@ -167,16 +182,21 @@ func (k *wideKernel) endChunk() {
 	SUBQ(steps, k.left)
 }
 
-// unpackChunk unpacks the chunk of the group at w.
+// unpackChunk unpacks the chunk of the group at w, and asks for that of the next
+// group.
 func (k *wideKernel) unpackChunk(w reg.GPVirtual, unpack func(src, dst reg.GPVirtual)) {
-	src, dst, n := GP64(), GP64(), GP64()
+	src, dst, n, far := GP64(), GP64(), GP64(), GP64()
 	MOVQ(w, src)
+	MOVQ(k.groupBytes, far)
 	LEAQ(Mem{Base: k.work, Disp: 4 * sumBytes}, dst)
 	MOVQ(k.steps, n)
 	Label("unpack")
+	for at := 0; at < k.wide.step; at += 64 {
+		PREFETCHT1(Mem{Base: src, Index: far, Scale: 1, Disp: at})
+	}
 	unpack(src, dst)
 	ADDQ(U32(uint32(k.wide.step)), src)
-	ADDQ(U32(uint32(k.blocks*unpackedBytes)), dst)
+	ADDQ(U32(uint32(k.blocks*k.unpackedBytes())), dst)
 	down(n, "unpack")
 }
 
@@ -234,7 +254,7 @@ func (k *wideKernel) multiply(out reg.GPVirtual) {
 
 // dot starts the integer sums of the next n blocks or of the halves of one.
 func (k *wideKernel) dot(n int) {
-	weightBytes, actBytes := unpackedBytes, wideActBytes
+	weightBytes, actBytes := k.unpackedBytes(), wideActBytes
 	if k.halves {
 		n, weightBytes, actBytes = 2, unpackedScale/2, quant.Block/2
 	}
@@ -252,7 +272,7 @@ func (k *wideKernel) dot(n int) {
 // next moves on by n blocks.
 func (k *wideKernel) next(n int) {
 	ADDQ(U32(uint32(n*wideActBytes)), k.act)
-	ADDQ(U32(uint32(n*unpackedBytes)), k.weight)
+	ADDQ(U32(uint32(n*k.unpackedBytes())), k.weight)
 	XCHGQ(k.sum, k.before)
 }
 
@@ -265,7 +285,7 @@ func (k *wideKernel) scale(n int) {
 	}
 	for i := range n {
 		act := Mem{Base: k.act, Disp: (i - n) * wideActBytes}
-		weight := Mem{Base: k.weight, Disp: (i - n) * unpackedBytes}
+		weight := Mem{Base: k.weight, Disp: (i - n) * k.unpackedBytes()}
 		dw, mw := ZMM(), ZMM()
 		VMOVAPS(weight.Offset(unpackedScale), dw)
 		if k.min {
@@ -286,7 +306,7 @@ func (k *wideKernel) scale(n int) {
 // scaleHalves adds the sums of the block before: isum = s0·sum0 + s1·sum1, which
 // is exact in float32, below 2²⁴.
 func (k *wideKernel) scaleHalves() {
-	weight := Mem{Base: k.weight, Disp: -unpackedBytes}
+	weight := Mem{Base: k.weight, Disp: -k.unpackedBytes()}
 	scale := [3]reg.VecVirtual{ZMM(), ZMM(), ZMM()}
 	for i, s := range scale {
 		VMOVAPS(weight.Offset(unpackedScale+4*quant.Lanes*i), s)

@@ -11,39 +11,37 @@ import (
 
 // wide returns the AMX kernel of the format.
 func (f Int8) wide() *wide {
-	return &wide{
-		name: f.Name, step: f.stepBytes(), blocks: max(1, f.Super), min: f.Min, halves: f.Halves,
-		unpack: func() func(src, dst reg.GPVirtual) {
-			unpack := f.Unpack()
-			return func(src, dst reg.GPVirtual) {
-				if f.Super == 0 {
-					f.unpackBlock(unpack, Mem{Base: src}, Mem{Base: src}, dst)
-					return
-				}
-				eachBlock(src, dst, f.Head, f.Super, f.Block, func(block, to reg.GPVirtual) {
-					f.unpackBlock(unpack, Mem{Base: src}, Mem{Base: block}, to)
-				})
+	w := &wide{name: f.Name, step: f.stepBytes(), blocks: max(1, f.Super), min: f.Min, halves: f.Halves}
+	w.unpack = func() func(src, dst reg.GPVirtual) {
+		unpack := f.Unpack()
+		return func(src, dst reg.GPVirtual) {
+			if f.Super == 0 {
+				f.unpackBlock(unpack, Mem{Base: src}, Mem{Base: src}, dst)
+				return
 			}
-		},
+			w.eachBlock(src, dst, f.Head, f.Block, func(block, to reg.GPVirtual) {
+				f.unpackBlock(unpack, Mem{Base: src}, Mem{Base: block}, to)
+			})
+		}
 	}
+	return w
 }
 
 // eachBlock generates a loop over the blocks of a super-block.
-func eachBlock(src, dst reg.GPVirtual, head, blocks, bytes int, each func(block, to reg.GPVirtual)) {
+func (f *wide) eachBlock(src, dst reg.GPVirtual, head, bytes int, each func(block, to reg.GPVirtual)) {
 	block, to, left := GP64(), GP64(), GP64()
 	LEAQ(Mem{Base: src, Disp: head}, block)
 	MOVQ(dst, to)
-	MOVQ(U32(uint32(blocks)), left)
+	MOVQ(U32(uint32(f.blocks)), left)
 	Label("unpackblock")
 	each(block, to)
 	ADDQ(U32(uint32(bytes)), block)
-	ADDQ(U32(unpackedBytes), to)
+	ADDQ(U32(uint32(f.unpackedBytes())), to)
 	down(left, "unpackblock")
 }
 
 // unpackBlock unpacks the block at w, whose scales are behind head.
 func (f Int8) unpackBlock(unpack func(*Block, Put), head, w Mem, dst reg.GPVirtual) {
-	prefetch(w, f.Block)
 	b := &Block{w: w}
 	unpack(b, putter(dst))
 	d := ZMM()
@@ -71,28 +69,29 @@ func putter(dst reg.GPVirtual) Put {
 
 // wide returns the AMX kernel of the format.
 func (f Super) wide() *wide {
-	return &wide{
-		name: f.Name, step: kquant.HeadBytes + kquant.Blocks*f.Block, blocks: kquant.Blocks, min: true,
-		unpack: func() func(src, dst reg.GPVirtual) {
-			unpack := f.Unpack()
-			return func(src, dst reg.GPVirtual) {
-				prefetch(Mem{Base: src}, kquant.HeadBytes)
-				head := superHead{end: GP64(), left: GP64()}
-				LEAQ(Mem{Base: src, Disp: kquant.HeadBytes}, head.end)
-				head.loadFactors512()
-				MOVQ(I32(-kquant.Blocks*kquant.BlockScales), head.left)
-				eachBlock(src, dst, kquant.HeadBytes, kquant.Blocks, f.Block, func(block, to reg.GPVirtual) {
-					prefetch(Mem{Base: block}, f.Block)
-					unpack(&Block{w: Mem{Base: block}}, putter(to))
-					w := head.weights512()
-					VMOVAPS(w[0], Mem{Base: to, Disp: unpackedScale})
-					zero := ZMM()
-					Zero512(zero)
-					VSUBPS(w[1], zero, zero)
-					VMOVAPS(zero, Mem{Base: to, Disp: unpackedMin})
-					ADDQ(Imm(kquant.BlockScales), head.left)
-				})
-			}
-		},
+	w := &wide{name: f.Name, step: kquant.HeadBytes + kquant.Blocks*f.Block, blocks: kquant.Blocks, min: true}
+	w.unpack = func() func(src, dst reg.GPVirtual) {
+		unpack := f.Unpack()
+		return func(src, dst reg.GPVirtual) {
+			head := superHead{end: GP64(), left: GP64()}
+			LEAQ(Mem{Base: src, Disp: kquant.HeadBytes}, head.end)
+			head.loadFactors512()
+			MOVQ(I32(-kquant.Blocks*kquant.BlockScales), head.left)
+			w.eachBlock(src, dst, kquant.HeadBytes, f.Block, func(block, to reg.GPVirtual) {
+				unpack(&Block{w: Mem{Base: block}}, putter(to))
+				head.storeWeights(to)
+			})
+		}
 	}
+	return w
+}
+
+// storeWeights writes dw and −mw of the block, and moves on to the next one.
+func (s superHead) storeWeights(dst reg.GPVirtual) {
+	w, minus := s.weights512(), ZMM()
+	Zero512(minus)
+	VSUBPS(w[1], minus, minus)
+	VMOVAPS(w[0], Mem{Base: dst, Disp: unpackedScale})
+	VMOVAPS(minus, Mem{Base: dst, Disp: unpackedMin})
+	ADDQ(Imm(kquant.BlockScales), s.left)
 }

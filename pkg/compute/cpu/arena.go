@@ -85,6 +85,7 @@ func (a *arena) load(m compute.Matrix) (*weight, error) {
 		}
 		w.cpu = m.Format.CPU
 		w.multiply = w.cpu.MatMul(a.be.level)
+		a.be.wide = a.be.wide || a.be.level == quant.AMX && w.cpu.Act == quant.ActInt8
 		w.groupBytes = w.cpu.GroupBytes(m.Cols)
 		size = w.groups * w.groupBytes
 	}

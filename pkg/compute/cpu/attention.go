@@ -112,10 +112,11 @@ func (w *worker) attend(p *pass, s *step, task int) {
 			rows[r].First = int32(firstKey(position, s.window) - page*vec.Keys)
 			rows[r].Last = int32(position - page*vec.Keys)
 		}
+		seen := min(last-page*vec.Keys+1, vec.Keys) // of the page, by the last row
 		scores := w.scratch.scores[:]
-		w.be.ops.Score(scores, queries, s.cache.keys(s.layer, span.Pages[page], tile.head), len(rows), dim)
+		w.be.ops.Score(scores, queries, s.cache.keys(s.layer, span.Pages[page], tile.head), len(rows), dim, seen)
 		w.be.ops.Softmax(scores, rows, s.scale, s.softCap)
-		w.be.ops.Values(mixed, scores, s.cache.values(s.layer, span.Pages[page], tile.head), rows, dim)
+		w.be.ops.Values(mixed, scores, s.cache.values(s.layer, span.Pages[page], tile.head), rows, dim, seen)
 	}
 	for r := range rows {
 		w.be.ops.Finish(tile.of(s.dst, span, r, group, dim), mixed[r*dim:(r+1)*dim], &rows[r])

@@ -46,6 +46,7 @@ type Config struct {
 type Backend struct {
 	info      compute.Info
 	level     quant.Level
+	wide      bool // a weight is loaded that wide tiles pay for; owner's goroutine only
 	ops       *vec.Ops
 	reference bool
 	log       *slog.Logger

@@ -88,7 +88,7 @@ func (p *pass) cut(n int) list {
 	from := len(p.tiles)
 	row := 0
 	for row < n {
-		width := tileWidth(n-row, p.be.level)
+		width := p.be.tileWidth(n - row)
 		p.tiles = append(p.tiles, rowTile{row, width})
 		row += width
 	}
@@ -98,13 +98,13 @@ func (p *pass) cut(n int) list {
 // tileWidth returns the width of the tile that comes next when n rows are left.
 // Vector kernels are bound by the weights they read, so they rather pad a tile
 // than read weights again; portable ones are bound by arithmetic.
-func tileWidth(n int, level quant.Level) int {
+func (b *Backend) tileWidth(n int) int {
 	width := quant.TileTokens[0]
-	if level == quant.AMX && n > width {
+	if b.wide && n > width {
 		return quant.WideTile
 	}
 	for _, w := range quant.TileTokens {
-		if level == quant.Portable && w <= n {
+		if b.level == quant.Portable && w <= n {
 			return w
 		}
 		if w >= n {

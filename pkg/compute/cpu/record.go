@@ -149,7 +149,7 @@ func (p *pass) addProduct(tile, multiply step) {
 	}
 	rows := p.padded(tile.tiles)
 	cols := tile.src.cols
-	tile.chunk = p.chunk(rows, quant.WideTile)
+	tile.chunk = p.chunk(rows, 1, quant.WideTile)
 	tile.tasks = (rows + tile.chunk - 1) / tile.chunk
 	p.need.cols = max(p.need.cols, tile.src.stride)
 	if p.be.reference {
@@ -179,13 +179,10 @@ func (p *pass) writes(s step, b *buffer) bool {
 	return false
 }
 
-// chunk returns how many of n rows a task takes: most when there is work for
-// all workers, else one.
-func (p *pass) chunk(n, most int) int {
-	if n >= 2*most*p.be.info.Threads {
-		return most
-	}
-	return 1
+// chunk returns how many of n rows, in columns columns of tasks, a task takes: up
+// to most, and few enough that every worker finds some tasks.
+func (p *pass) chunk(n, columns, most int) int {
+	return max(1, min(most, n*columns/(tasksPerWorker*p.be.info.Threads)))
 }
 
 // RopeStore rotates k in its buffer too.
@@ -204,7 +201,7 @@ func (p *pass) RopeStore(q, k, v compute.Buffer, rope *compute.Rope, c compute.C
 			fail("rope: position %d of %d", s.Start+s.Count-1, rope.Positions)
 		}
 	}
-	chunk := p.chunk(p.batch.Rows, 16) // 16 positions are a cache line of keys
+	chunk := p.chunk(p.batch.Rows, spec.KVHeads, 16) // 16 positions are a cache line of keys
 	p.add(step{
 		kind: ropeStore, dst: queries, src: keys, src2: vals, rope: rope, cache: cache, layer: layer,
 		chunk: chunk, tasks: (p.batch.Rows + chunk - 1) / chunk * spec.KVHeads,

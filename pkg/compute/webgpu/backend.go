@@ -75,6 +75,8 @@ type Backend struct {
 	retired    []retired
 	slots      [compute.MaxPasses]*slot
 	begun      uint64 // passes
+	profiling  bool
+	profiler   profiler
 	generation uint64 // changes when objects are freed
 
 	own        atomic.Uint64 // bytes of what the backend itself holds
@@ -196,6 +198,10 @@ func (b *Backend) freeOwn() {
 	}
 	if b.nothing != nil {
 		b.nothing.Free()
+	}
+	if b.profiler.queries != nil {
+		b.profiler.queries.Free()
+		b.profiler.times.Free()
 	}
 }
 

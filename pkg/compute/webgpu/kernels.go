@@ -46,14 +46,14 @@ var (
 	embedOp      = &op{"embed", "embed", "urrw", true}
 	writeOp      = &op{"write", "write", "uw", false}
 	squaresOp    = &op{"squares", "squares", "urw", false}
-	matvecOp     = &op{"matvec", "finish_store store matvec", "urrrrwww", true}
-	matvecAddOp  = &op{"matvec add", "finish_store add matvec", "urrrrwww", true}
-	matvecGateOp = &op{"matvec gate", "finish_gate matvec", "urrrrwww", true}
+	matvecOp     = &op{"matvec", "vec finish_store store", "urrrrwww", true}
+	matvecAddOp  = &op{"matvec add", "vec finish_store add", "urrrrwww", true}
+	matvecGateOp = &op{"matvec gate", "vec finish_gate", "urrrrwww", true}
 	matmulOp     = &op{"matmul", "matmul_store store matmul", "urrrrwwwr", true}
 	matmulAddOp  = &op{"matmul add", "matmul_store add matmul", "urrrrwwwr", true}
 	matmulGateOp = &op{"matmul gate", "matmul_gate matmul", "urrrrwwwr", true}
 	activateOp   = &op{"activate", "activate", "urrw", false}
-	matvecRopeOp = &op{"matvec rope", "rotate finish_rope matvec", "urrrrwwwrw", true}
+	matvecRopeOp = &op{"matvec rope", "vec rotate finish_rope", "urrrrwwwrw", true}
 	ropeOp       = &op{"rope", "rotate rope", "urwwrw", false}
 	attendOp     = &op{"attend", "attend", "urrww", false}
 	joinOp       = &op{"join", "join", "urw", false}
@@ -96,6 +96,12 @@ func (k kernel) code() string {
 	}
 	for _, file := range strings.Fields(k.op.files) {
 		b.WriteString(source(file))
+	}
+	switch {
+	case k.groups > 0 && g.chunks > 1:
+		b.WriteString(source("matvec_long"))
+	case k.groups > 0:
+		b.WriteString(source("matvec"))
 	}
 	// A workgroup's size may not be a named constant in this dialect.
 	return strings.NewReplacer(

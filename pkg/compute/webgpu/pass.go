@@ -26,13 +26,17 @@ type pass struct {
 	guess    device.Commands // of a next pass that does the same; empty is none
 
 	version, nextVersion, generation uint64   // of slots and objects that the commands name
-	names                            []string // of the dispatches in commands
 	words                            []uint32 // the batch as the shaders read it
 	bytes                            []byte   // the same
 	lists                            int
 	splits                           int // of the longest context
 	waiting                          *triple
-	buffers                          [16]*device.Buffer // room for a dispatch's
+
+	profiled bool
+	timed    []timed
+	next     work               // what the next dispatch does
+	timesAt  uint64             // in what is read back
+	buffers  [16]*device.Buffer // room for a dispatch's
 }
 
 // read is a Read with what was known of its buffer when it was recorded.
@@ -75,8 +79,9 @@ func (b *Backend) Begin(batch *compute.Batch) compute.Pass {
 	p := &s.pass
 	b.begun++
 	p.be, p.slot, p.batch, p.number, p.err = b, s, batch, b.begun, err
-	p.reads, p.names, p.words, p.lists, p.splits = p.reads[:0], p.names[:0], p.words[:0], 0, 1
+	p.reads, p.words, p.lists, p.splits = p.reads[:0], p.words[:0], 0, 1
 	p.waiting = nil
+	p.profile()
 	p.clears.Reset()
 	p.commands.Reset()
 	p.describe()
@@ -149,7 +154,11 @@ func (p *pass) dispatch(k kernel, b block, x, y, z int, buffers ...*device.Buffe
 		p.err = err
 		return
 	}
-	p.names = append(p.names, k.op.name)
+	if p.profiled {
+		p.next.name = k.op.name
+		p.timed = append(p.timed, timed{p.commands.Len(), p.next})
+		p.next = work{}
+	}
 	p.commands.Dispatch(e.pipeline, group, p.slot.group, x, y, z)
 }
 
@@ -171,6 +180,7 @@ func (p *pass) Submit(tag uint64, reads ...compute.Read) {
 		p.reads = append(p.reads, read{Read: r, src: b, linear: b.linear, from: at, size: size})
 		at += size
 	}
+	at = p.stamp(at)
 	if p.err == nil {
 		p.err = p.slot.fit(uint64(4*len(p.words)), p.flagBytes(), at)
 	}
@@ -211,6 +221,9 @@ func (p *pass) put(to *device.Commands, s *slot, clears *device.Commands) {
 	}
 	to.Append(&p.commands)
 	to.Copy(s.back, 0, s.bad, 0, p.flagBytes())
+	if p.profiled {
+		to.Copy(s.back, p.timesAt, p.be.profiler.times, 0, uint64(8*(len(p.timed)+1)))
+	}
 	for _, r := range p.reads {
 		to.Copy(s.back, r.from, r.src.buffer, 0, r.size)
 	}

@@ -47,6 +47,7 @@ func (p *pass) multiply(m *product, w *weight, part part, offset int, ends [2]in
 	}
 	block := words(part.store.supers, part.first, part.rows, offset, ends[0], ends[1], m.list, int(m.act),
 		bits(m.eps), bits(float32(m.x.cols)), m.dim, m.pairs, m.neox, 0, 0, 0).shapes(m.x, outs[0], outs[1], outs[2])
+	p.noteProduct(w, part.rows, m.rows)
 	k := kernel{op: m.vec, format: w.format.GGML, segments: g.segments, norm: m.gain != nil}
 	buffers := append(p.buffers[:0], part.store.vectors, part.store.words, x, gain, outs[0].buffer, outs[1].buffer, outs[2].buffer)
 	if m.rows <= matvecRows {
@@ -62,10 +63,15 @@ func (p *pass) multiply(m *product, w *weight, part part, offset int, ends [2]in
 }
 
 // shape returns the workgroup of a matvec: how many groups of lanes, and how many
-// times each takes 4 rows. It changes no bit.
+// times each takes 4 rows. It changes no bit. The aim is few workgroups that still
+// fill a large device.
 func shape(g geometry, rows int) (groups, steps int) {
-	groups = max(1, 128/g.lanes)
-	return groups, min(max(1, rows/(4*groups*1024)), 8)
+	const threads, workgroups = 128, 512
+	groups = max(1, threads/g.lanes)
+	if g.lanes > threads {
+		groups = min(2, rows/(8*workgroups)+1)
+	}
+	return groups, min(max(1, rows/(4*groups*workgroups)), 4)
 }
 
 // factors records the norm's factors of a product's rows.

@@ -180,6 +180,7 @@ func (p *pass) Attend(dst, q compute.Buffer, c compute.Cache, layer int, a compu
 	}
 	out.linear = false
 	block := words(a.Heads, spec.KVHeads, spec.HeadDim, a.Window, bits(a.Scale), bits(a.SoftCap), 0, 0).shapes(&as, out)
+	p.noteAttention(cache, a.Heads)
 	p.dispatch(kernel{op: attendOp, dim: spec.HeadDim}, block, a.Heads, p.batch.Rows, p.splits, from, cache.layers[layer], out.buffer, parts)
 	if p.splits > 1 {
 		p.dispatch(kernel{op: joinOp, dim: spec.HeadDim}, block, a.Heads, p.batch.Rows, 1, parts, out.buffer)

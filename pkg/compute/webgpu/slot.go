@@ -188,6 +188,7 @@ func (b *Backend) serve() {
 			back := p.slot.back.Bytes(p.slot.size)
 			c.NotFinite = p.notFinite(back)
 			p.deliver(back)
+			p.account(back, c.Elapsed)
 			p.slot.back.Unmap()
 		}
 		b.completed.Store(p.number)

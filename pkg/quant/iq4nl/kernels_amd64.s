@@ -4274,7 +4274,7 @@ done:
 
 // func amxT16(w *byte, tile *byte, out *float32, n int, groups int, ldo int, tiles int)
 // Requires: AVX, AVX512BW, AVX512F, CMOV, MMX+
-TEXT ·amxT16(SB), $26760-56
+TEXT ·amxT16(SB), $22664-56
 	LEAQ            72(SP), CX
 	ADDQ            $0x3f, CX
 	ANDQ            $-64, CX
@@ -4303,8 +4303,12 @@ TEXT ·amxT16(SB), $26760-56
 	VBROADCASTI32X4 signed<>+0(SB), Z17
 
 chunk:
-	MOVQ    24(SP), AX
 	MOVQ    $0x00000020, DX
+	MOVQ    $0x00000008, BX
+	MOVQ    tiles+48(FP), AX
+	CMPQ    AX, $0x01
+	CMOVQEQ BX, DX
+	MOVQ    24(SP), AX
 	CMPQ    AX, DX
 	CMOVQGT DX, AX
 	MOVQ    AX, 32(SP)
@@ -4315,15 +4319,16 @@ chunk:
 
 group:
 	MOVQ DX, AX
+	MOVQ 56(SP), R8
 	LEAQ 4096(CX), SI
 	MOVQ 32(SP), DI
 
 unpack:
-	PREFETCHT0 4096(AX)
-	PREFETCHT0 4160(AX)
-	PREFETCHT0 4224(AX)
-	PREFETCHT0 4288(AX)
-	PREFETCHT0 4352(AX)
+	PREFETCHT1 (AX)(R8*1)
+	PREFETCHT1 64(AX)(R8*1)
+	PREFETCHT1 128(AX)(R8*1)
+	PREFETCHT1 192(AX)(R8*1)
+	PREFETCHT1 256(AX)(R8*1)
 	VPANDD     (AX), Z16, Z0
 	VPSHUFB    Z0, Z17, Z0
 	VMOVDQA64  Z0, (SI)
@@ -4355,7 +4360,7 @@ unpack:
 	VCVTPH2PS  256(AX), Z0
 	VMOVAPS    Z0, 512(SI)
 	ADDQ       $0x00000120, AX
-	ADDQ       $0x000002c0, SI
+	ADDQ       $0x00000240, SI
 	DECQ       DI
 	JNZ        unpack
 	MOVQ       8(SP), SI
@@ -4463,7 +4468,7 @@ zero:
 	BYTE $0x4b
 	BYTE $0xac
 	BYTE $0x59
-	BYTE $0xc0
+	BYTE $0x40
 	BYTE $0x02
 	BYTE $0x00
 	BYTE $0x00
@@ -4507,7 +4512,7 @@ zero:
 	BYTE $0x04
 	BYTE $0x00
 	BYTE $0x00
-	JMP  first
+	JMP  begun
 
 pair:
 	BYTE        $0xc4
@@ -4546,7 +4551,7 @@ pair:
 	BYTE        $0x4b
 	BYTE        $0xac
 	BYTE        $0x59
-	BYTE        $0xc0
+	BYTE        $0x40
 	BYTE        $0x02
 	BYTE        $0x00
 	BYTE        $0x00
@@ -4590,7 +4595,7 @@ pair:
 	BYTE        $0x04
 	BYTE        $0x00
 	BYTE        $0x00
-	VMOVAPS     -896(R9), Z18
+	VMOVAPS     -640(R9), Z18
 	VCVTDQ2PS   (AX), Z19
 	VMULPS.BCST -1024(R8), Z18, Z20
 	VFMADD231PS Z19, Z20, Z0
@@ -4639,7 +4644,7 @@ pair:
 	VCVTDQ2PS   960(AX), Z19
 	VMULPS.BCST -964(R8), Z18, Z18
 	VFMADD231PS Z19, Z18, Z15
-	VMOVAPS     -192(R9), Z18
+	VMOVAPS     -64(R9), Z18
 	VCVTDQ2PS   1024(AX), Z19
 	VMULPS.BCST -256(R8), Z18, Z20
 	VFMADD231PS Z19, Z20, Z0
@@ -4689,13 +4694,13 @@ pair:
 	VMULPS.BCST -196(R8), Z18, Z18
 	VFMADD231PS Z19, Z18, Z15
 
-first:
+begun:
 	ADDQ        $0x00000600, R8
-	ADDQ        $0x00000580, R9
+	ADDQ        $0x00000480, R9
 	XCHGQ       R10, AX
 	DECQ        R13
 	JNZ         pair
-	VMOVAPS     -896(R9), Z18
+	VMOVAPS     -640(R9), Z18
 	VCVTDQ2PS   (AX), Z19
 	VMULPS.BCST -1024(R8), Z18, Z20
 	VFMADD231PS Z19, Z20, Z0
@@ -4744,7 +4749,7 @@ first:
 	VCVTDQ2PS   960(AX), Z19
 	VMULPS.BCST -964(R8), Z18, Z18
 	VFMADD231PS Z19, Z18, Z15
-	VMOVAPS     -192(R9), Z18
+	VMOVAPS     -64(R9), Z18
 	VCVTDQ2PS   1024(AX), Z19
 	VMULPS.BCST -256(R8), Z18, Z20
 	VFMADD231PS Z19, Z20, Z0
@@ -4838,9 +4843,9 @@ odd:
 	BYTE        $0x00
 	BYTE        $0x00
 	ADDQ        $0x00000300, R8
-	ADDQ        $0x000002c0, R9
+	ADDQ        $0x00000240, R9
 	XCHGQ       R10, AX
-	VMOVAPS     -192(R9), Z18
+	VMOVAPS     -64(R9), Z18
 	VCVTDQ2PS   (AX), Z19
 	VMULPS.BCST -256(R8), Z18, Z20
 	VFMADD231PS Z19, Z20, Z0

@@ -3902,7 +3902,7 @@ done:
 
 // func amxT16(w *byte, tile *byte, out *float32, n int, groups int, ldo int, tiles int)
 // Requires: AVX, AVX512BW, AVX512F, CMOV, MMX+
-TEXT ·amxT16(SB), $26760-56
+TEXT ·amxT16(SB), $22664-56
 	LEAQ         72(SP), CX
 	ADDQ         $0x3f, CX
 	ANDQ         $-64, CX
@@ -3934,8 +3934,12 @@ TEXT ·amxT16(SB), $26760-56
 	VPBROADCASTD AX, Z18
 
 chunk:
-	MOVQ    24(SP), AX
 	MOVQ    $0x00000020, DX
+	MOVQ    $0x00000008, BX
+	MOVQ    tiles+48(FP), AX
+	CMPQ    AX, $0x01
+	CMOVQEQ BX, DX
+	MOVQ    24(SP), AX
 	CMPQ    AX, DX
 	CMOVQGT DX, AX
 	MOVQ    AX, 32(SP)
@@ -3946,16 +3950,17 @@ chunk:
 
 group:
 	MOVQ DX, AX
+	MOVQ 56(SP), R8
 	LEAQ 4096(CX), SI
 	MOVQ 32(SP), DI
 
 unpack:
-	PREFETCHT0 4096(AX)
-	PREFETCHT0 4160(AX)
-	PREFETCHT0 4224(AX)
-	PREFETCHT0 4288(AX)
-	PREFETCHT0 4352(AX)
-	PREFETCHT0 4416(AX)
+	PREFETCHT1 (AX)(R8*1)
+	PREFETCHT1 64(AX)(R8*1)
+	PREFETCHT1 128(AX)(R8*1)
+	PREFETCHT1 192(AX)(R8*1)
+	PREFETCHT1 256(AX)(R8*1)
+	PREFETCHT1 320(AX)(R8*1)
 	VMOVDQU64  (AX), Z0
 	VPSRLW     $0x00, 256(AX), Z1
 	VPANDD     Z17, Z1, Z3
@@ -4011,7 +4016,7 @@ unpack:
 	VCVTPH2PS  320(AX), Z0
 	VMOVAPS    Z0, 512(SI)
 	ADDQ       $0x00000160, AX
-	ADDQ       $0x000002c0, SI
+	ADDQ       $0x00000240, SI
 	DECQ       DI
 	JNZ        unpack
 	MOVQ       8(SP), SI
@@ -4119,7 +4124,7 @@ zero:
 	BYTE $0x4b
 	BYTE $0xac
 	BYTE $0x59
-	BYTE $0xc0
+	BYTE $0x40
 	BYTE $0x02
 	BYTE $0x00
 	BYTE $0x00
@@ -4163,7 +4168,7 @@ zero:
 	BYTE $0x04
 	BYTE $0x00
 	BYTE $0x00
-	JMP  first
+	JMP  begun
 
 pair:
 	BYTE        $0xc4
@@ -4202,7 +4207,7 @@ pair:
 	BYTE        $0x4b
 	BYTE        $0xac
 	BYTE        $0x59
-	BYTE        $0xc0
+	BYTE        $0x40
 	BYTE        $0x02
 	BYTE        $0x00
 	BYTE        $0x00
@@ -4246,7 +4251,7 @@ pair:
 	BYTE        $0x04
 	BYTE        $0x00
 	BYTE        $0x00
-	VMOVAPS     -896(R9), Z19
+	VMOVAPS     -640(R9), Z19
 	VCVTDQ2PS   (AX), Z20
 	VMULPS.BCST -1024(R8), Z19, Z21
 	VFMADD231PS Z20, Z21, Z0
@@ -4295,7 +4300,7 @@ pair:
 	VCVTDQ2PS   960(AX), Z20
 	VMULPS.BCST -964(R8), Z19, Z19
 	VFMADD231PS Z20, Z19, Z15
-	VMOVAPS     -192(R9), Z19
+	VMOVAPS     -64(R9), Z19
 	VCVTDQ2PS   1024(AX), Z20
 	VMULPS.BCST -256(R8), Z19, Z21
 	VFMADD231PS Z20, Z21, Z0
@@ -4345,13 +4350,13 @@ pair:
 	VMULPS.BCST -196(R8), Z19, Z19
 	VFMADD231PS Z20, Z19, Z15
 
-first:
+begun:
 	ADDQ        $0x00000600, R8
-	ADDQ        $0x00000580, R9
+	ADDQ        $0x00000480, R9
 	XCHGQ       R10, AX
 	DECQ        R13
 	JNZ         pair
-	VMOVAPS     -896(R9), Z19
+	VMOVAPS     -640(R9), Z19
 	VCVTDQ2PS   (AX), Z20
 	VMULPS.BCST -1024(R8), Z19, Z21
 	VFMADD231PS Z20, Z21, Z0
@@ -4400,7 +4405,7 @@ first:
 	VCVTDQ2PS   960(AX), Z20
 	VMULPS.BCST -964(R8), Z19, Z19
 	VFMADD231PS Z20, Z19, Z15
-	VMOVAPS     -192(R9), Z19
+	VMOVAPS     -64(R9), Z19
 	VCVTDQ2PS   1024(AX), Z20
 	VMULPS.BCST -256(R8), Z19, Z21
 	VFMADD231PS Z20, Z21, Z0
@@ -4494,9 +4499,9 @@ odd:
 	BYTE        $0x00
 	BYTE        $0x00
 	ADDQ        $0x00000300, R8
-	ADDQ        $0x000002c0, R9
+	ADDQ        $0x00000240, R9
 	XCHGQ       R10, AX
-	VMOVAPS     -192(R9), Z19
+	VMOVAPS     -64(R9), Z19
 	VCVTDQ2PS   (AX), Z20
 	VMULPS.BCST -256(R8), Z19, Z21
 	VFMADD231PS Z20, Z21, Z0

@@ -4008,7 +4008,7 @@ done:
 
 // func amxT16(w *byte, tile *byte, out *float32, n int, groups int, ldo int, tiles int)
 // Requires: AVX, AVX512BW, AVX512F, CMOV, MMX+
-TEXT ·amxT16(SB), $26760-56
+TEXT ·amxT16(SB), $24712-56
 	LEAQ         72(SP), CX
 	ADDQ         $0x3f, CX
 	ANDQ         $-64, CX
@@ -4038,8 +4038,12 @@ TEXT ·amxT16(SB), $26760-56
 	VPBROADCASTD AX, Z17
 
 chunk:
-	MOVQ    24(SP), AX
 	MOVQ    $0x00000020, DX
+	MOVQ    $0x00000008, BX
+	MOVQ    tiles+48(FP), AX
+	CMPQ    AX, $0x01
+	CMOVQEQ BX, DX
+	MOVQ    24(SP), AX
 	CMPQ    AX, DX
 	CMOVQGT DX, AX
 	MOVQ    AX, 32(SP)
@@ -4050,16 +4054,17 @@ chunk:
 
 group:
 	MOVQ DX, AX
+	MOVQ 56(SP), R8
 	LEAQ 4096(CX), SI
 	MOVQ 32(SP), DI
 
 unpack:
-	PREFETCHT0 4096(AX)
-	PREFETCHT0 4160(AX)
-	PREFETCHT0 4224(AX)
-	PREFETCHT0 4288(AX)
-	PREFETCHT0 4352(AX)
-	PREFETCHT0 4416(AX)
+	PREFETCHT1 (AX)(R8*1)
+	PREFETCHT1 64(AX)(R8*1)
+	PREFETCHT1 128(AX)(R8*1)
+	PREFETCHT1 192(AX)(R8*1)
+	PREFETCHT1 256(AX)(R8*1)
+	PREFETCHT1 320(AX)(R8*1)
 	VMOVDQU64  (AX), Z0
 	VPSRLW     $0x00, 256(AX), Z1
 	VPANDD     Z17, Z1, Z3
@@ -4109,7 +4114,7 @@ unpack:
 	VCVTPH2PS  352(AX), Z0
 	VMOVAPS    Z0, 576(SI)
 	ADDQ       $0x00000180, AX
-	ADDQ       $0x000002c0, SI
+	ADDQ       $0x00000280, SI
 	DECQ       DI
 	JNZ        unpack
 	MOVQ       8(SP), SI
@@ -4217,7 +4222,7 @@ zero:
 	BYTE $0x4b
 	BYTE $0xac
 	BYTE $0x59
-	BYTE $0xc0
+	BYTE $0x80
 	BYTE $0x02
 	BYTE $0x00
 	BYTE $0x00
@@ -4261,7 +4266,7 @@ zero:
 	BYTE $0x04
 	BYTE $0x00
 	BYTE $0x00
-	JMP  first
+	JMP  begun
 
 pair:
 	BYTE             $0xc4
@@ -4300,7 +4305,7 @@ pair:
 	BYTE             $0x4b
 	BYTE             $0xac
 	BYTE             $0x59
-	BYTE             $0xc0
+	BYTE             $0x80
 	BYTE             $0x02
 	BYTE             $0x00
 	BYTE             $0x00
@@ -4344,8 +4349,8 @@ pair:
 	BYTE             $0x04
 	BYTE             $0x00
 	BYTE             $0x00
-	VMOVAPS          -896(R9), Z18
-	VMOVAPS          -832(R9), Z19
+	VMOVAPS          -768(R9), Z18
+	VMOVAPS          -704(R9), Z19
 	VCVTDQ2PS        (AX), Z20
 	VMULPS.BCST      -1024(R8), Z18, Z21
 	VFMADD231PS      Z20, Z21, Z0
@@ -4410,8 +4415,8 @@ pair:
 	VMULPS.BCST      -964(R8), Z18, Z18
 	VFMADD231PS      Z20, Z18, Z15
 	VFMADD231PS.BCST -900(R8), Z19, Z15
-	VMOVAPS          -192(R9), Z18
-	VMOVAPS          -128(R9), Z19
+	VMOVAPS          -128(R9), Z18
+	VMOVAPS          -64(R9), Z19
 	VCVTDQ2PS        1024(AX), Z20
 	VMULPS.BCST      -256(R8), Z18, Z21
 	VFMADD231PS      Z20, Z21, Z0
@@ -4477,14 +4482,14 @@ pair:
 	VFMADD231PS      Z20, Z18, Z15
 	VFMADD231PS.BCST -132(R8), Z19, Z15
 
-first:
+begun:
 	ADDQ             $0x00000600, R8
-	ADDQ             $0x00000580, R9
+	ADDQ             $0x00000500, R9
 	XCHGQ            R10, AX
 	DECQ             R13
 	JNZ              pair
-	VMOVAPS          -896(R9), Z18
-	VMOVAPS          -832(R9), Z19
+	VMOVAPS          -768(R9), Z18
+	VMOVAPS          -704(R9), Z19
 	VCVTDQ2PS        (AX), Z20
 	VMULPS.BCST      -1024(R8), Z18, Z21
 	VFMADD231PS      Z20, Z21, Z0
@@ -4549,8 +4554,8 @@ first:
 	VMULPS.BCST      -964(R8), Z18, Z18
 	VFMADD231PS      Z20, Z18, Z15
 	VFMADD231PS.BCST -900(R8), Z19, Z15
-	VMOVAPS          -192(R9), Z18
-	VMOVAPS          -128(R9), Z19
+	VMOVAPS          -128(R9), Z18
+	VMOVAPS          -64(R9), Z19
 	VCVTDQ2PS        1024(AX), Z20
 	VMULPS.BCST      -256(R8), Z18, Z21
 	VFMADD231PS      Z20, Z21, Z0
@@ -4660,10 +4665,10 @@ odd:
 	BYTE             $0x00
 	BYTE             $0x00
 	ADDQ             $0x00000300, R8
-	ADDQ             $0x000002c0, R9
+	ADDQ             $0x00000280, R9
 	XCHGQ            R10, AX
-	VMOVAPS          -192(R9), Z18
-	VMOVAPS          -128(R9), Z19
+	VMOVAPS          -128(R9), Z18
+	VMOVAPS          -64(R9), Z19
 	VCVTDQ2PS        (AX), Z20
 	VMULPS.BCST      -256(R8), Z18, Z21
 	VFMADD231PS      Z20, Z21, Z0

@@ -38,8 +38,13 @@ type kernels struct {
 	rotateHalves func(x, cos, sin *float32, heads, dim, pairs int) // pair i is (i, i+pairs)
 	rotatePairs  func(x, cos, sin *float32, heads, dim, pairs int) // pair i is (2i, 2i+1)
 
-	score   []func(s, q, keys *float32, dim int)         // [rows−1]
-	values  []func(o, e, values, rows *float32, dim int) // [rows−1]
+	score  []func(s, q, keys *float32, dim int)         // [rows−1]
+	values []func(o, e, values, rows *float32, dim int) // [rows−1]
+
+	// In their place, kernels that take the first n keys of a page.
+	scoreFirst  []func(s, q, keys *float32, dim, n int)
+	valuesFirst []func(o, e, values, rows *float32, dim, n int)
+
 	softmax func(s, rows *float32, n int, scale, softCap float32)
 }
 
@@ -148,15 +153,19 @@ func together(rows, most int) int {
 	return (rows + calls - 1) / calls
 }
 
-func (k *kernels) scorePage(s, q, keys []float32, rows, dim int) {
-	if dim <= 0 {
-		score(s, q, keys, rows, dim)
+func (k *kernels) scorePage(s, q, keys []float32, rows, dim, first int) {
+	if dim <= 0 || first <= 0 || first > Keys {
+		score(s, q, keys, rows, dim, first)
 		return
 	}
 	s, q, keys = s[:rows*Keys], q[:rows*dim], keys[:dim*Keys]
 	for rows > 0 {
-		n := together(rows, len(k.score))
-		k.score[n-1](unsafe.SliceData(s), unsafe.SliceData(q), unsafe.SliceData(keys), dim)
+		n := together(rows, max(len(k.score), len(k.scoreFirst)))
+		if k.scoreFirst != nil {
+			k.scoreFirst[n-1](unsafe.SliceData(s), unsafe.SliceData(q), unsafe.SliceData(keys), dim, first)
+		} else {
+			k.score[n-1](unsafe.SliceData(s), unsafe.SliceData(q), unsafe.SliceData(keys), dim)
+		}
 		s, q, rows = s[n*Keys:], q[n*dim:], rows-n
 	}
 }
@@ -167,15 +176,19 @@ func (k *kernels) softmaxPage(s []float32, rows []Row, scale, softCap float32) {
 	}
 }
 
-func (k *kernels) valuesPage(o, e, v []float32, rows []Row, dim int) {
-	if dim <= 0 || dim%8 != 0 {
-		values(o, e, v, rows, dim)
+func (k *kernels) valuesPage(o, e, v []float32, rows []Row, dim, first int) {
+	if dim <= 0 || dim%8 != 0 || first <= 0 || first > Keys {
+		values(o, e, v, rows, dim, first)
 		return
 	}
 	o, e, v = o[:len(rows)*dim], e[:len(rows)*Keys], v[:Keys*dim]
 	for len(rows) > 0 {
-		n := together(len(rows), len(k.values))
-		k.values[n-1](unsafe.SliceData(o), unsafe.SliceData(e), unsafe.SliceData(v), &rows[0].Max, dim)
+		n := together(len(rows), max(len(k.values), len(k.valuesFirst)))
+		if k.valuesFirst != nil {
+			k.valuesFirst[n-1](unsafe.SliceData(o), unsafe.SliceData(e), unsafe.SliceData(v), &rows[0].Max, dim, first)
+		} else {
+			k.values[n-1](unsafe.SliceData(o), unsafe.SliceData(e), unsafe.SliceData(v), &rows[0].Max, dim)
+		}
 		o, e, rows = o[n*dim:], e[n*Keys:], rows[n:]
 	}
 }

@@ -45,10 +45,10 @@ var avx512 = kernels{
 	tile:         avx2Tile,
 	rotateHalves: avx2RotateHalves,
 	rotatePairs:  avx2RotatePairs,
-	score: []func(s, q, keys *float32, dim int){
+	scoreFirst: []func(s, q, keys *float32, dim, n int){
 		avx512Score1, avx512Score2, avx512Score3, avx512Score4, avx512Score5, avx512Score6,
 	},
-	values: []func(o, e, values, rows *float32, dim int){
+	valuesFirst: []func(o, e, values, rows *float32, dim, n int){
 		avx512Values1, avx512Values2, avx512Values3, avx512Values4, avx512Values5, avx512Values6,
 	},
 	softmax: avx512Softmax,

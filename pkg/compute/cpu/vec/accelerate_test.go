@@ -153,12 +153,12 @@ func TestScoreAndValuesShapes(t *testing.T) {
 				for name, run := range map[string]func(o *Ops) []float32{
 					"Score": func(o *Ops) []float32 {
 						s := make([]float32, n*Keys+16)
-						o.Score(s, in, page, n, dim)
+						o.Score(s, in, page, n, dim, Keys)
 						return s
 					},
 					"Values": func(o *Ops) []float32 {
 						out := append([]float32(nil), outputs...)
-						o.Values(out, in, page, rows, dim)
+						o.Values(out, in, page, rows, dim, Keys)
 						return out
 					},
 				} {

@@ -81,47 +81,86 @@ func strided(base, stride reg.GPVirtual, rows int) []Mem {
 	return places[:rows]
 }
 
+// score scores a page, in AVX-512 as many registers of keys as hold the first n.
 func (l level) score(rows int) {
-	l.open(fmt.Sprintf("Score%d", rows), "func(s, q, keys *float32, dim int)", fmt.Sprintf("scores a page for %d rows", rows))
-	s, q, page, dim := argument("s"), argument("q"), argument("keys"), argument("dim")
-	n := l.sideBySide(rows)
-	query, count, stride := GP64(), GP64(), GP64()
-	MOVQ(dim, stride)
-	SHLQ(Imm(2), stride)
-	queries := strided(query, stride, rows)
-	for pass := range keys / (n * l.width()) {
-		offset := pass * n * l.bytes
-		acc := l.accumulators(rows, n)
-		for _, row := range acc {
-			for _, v := range row {
-				l.zero(v)
-			}
+	l.open(fmt.Sprintf("Score%d", rows), "func(s, q, keys *float32, dim"+l.first()+" int)", fmt.Sprintf("scores a page for %d rows", rows))
+	k := scored{level: l, rows: rows, s: argument("s"), q: argument("q"), page: argument("keys"), dim: argument("dim")}
+	k.query, k.stride = GP64(), GP64()
+	MOVQ(k.dim, k.stride)
+	SHLQ(Imm(2), k.stride)
+	k.queries = strided(k.query, k.stride, rows)
+	side := l.sideBySide(rows)
+	if l == avx512 {
+		n := argument("n")
+		for registers := 1; registers < side; registers++ {
+			more := fmt.Sprint("morethan", registers)
+			CMPQ(n, Imm(uint64(registers*l.width())))
+			JGT(LabelRef(more))
+			k.pass(0, registers)
+			done()
+			Label(more)
 		}
-		column := GP64()
-		LEAQ(at(page, offset), column)
-		MOVQ(q, query)
-		MOVQ(dim, count)
-		label := fmt.Sprint("pass", pass)
-		Label(label)
-		l.accumulate(acc, queries, column)
-		ADDQ(U32(keysBytes), column)
-		ADDQ(Imm(4), query)
-		down(count, label)
-		for r, row := range acc {
-			for i, v := range row {
-				VMOVUPS(v, at(s, r*keysBytes+offset+i*l.bytes))
-			}
-		}
+	}
+	for first := 0; first < keys/l.width(); first += side {
+		k.pass(first, side)
 	}
 	done()
 }
 
+// first returns the parameter with the number of keys to take, where kernels have
+// it.
+func (l level) first() string {
+	if l == avx512 {
+		return ", n"
+	}
+	return ""
+}
+
+// scored is the state of a score kernel.
+type scored struct {
+	level
+	rows                           int
+	s, q, page, dim, query, stride reg.GPVirtual
+	queries                        []Mem
+}
+
+// pass scores n registers of keys, from register first of the page on.
+func (k *scored) pass(first, n int) {
+	offset := first * k.bytes
+	acc := k.accumulators(k.rows, n)
+	for _, row := range acc {
+		for _, v := range row {
+			k.zero(v)
+		}
+	}
+	column, count := GP64(), GP64()
+	LEAQ(at(k.page, offset), column)
+	MOVQ(k.q, k.query)
+	MOVQ(k.dim, count)
+	label := fmt.Sprint("pass", first, "by", n)
+	Label(label)
+	k.accumulate(acc, k.queries, column)
+	ADDQ(U32(keysBytes), column)
+	ADDQ(Imm(4), k.query)
+	down(count, label)
+	for r, row := range acc {
+		for i, v := range row {
+			VMOVUPS(v, at(k.s, r*keysBytes+offset+i*k.bytes))
+		}
+	}
+}
+
 // values walks the columns of the outputs in blocks, widest first.
 func (l level) values(rows int) {
-	l.open(fmt.Sprintf("Values%d", rows), "func(o, e, values, rows *float32, dim int)", fmt.Sprintf("adds the weighted values of a page to %d rows of outputs", rows))
+	l.open(fmt.Sprintf("Values%d", rows), "func(o, e, values, rows *float32, dim"+l.first()+" int)", fmt.Sprintf("adds the weighted values of a page to %d rows of outputs", rows))
 	w := weighted{level: l, rows: rows}
 	w.o, w.e, w.values, w.states = argument("o"), argument("e"), argument("values"), argument("rows")
-	w.dim, w.left = argument("dim"), GP64()
+	w.dim, w.left, w.keys = argument("dim"), GP64(), GP64()
+	if l == avx512 {
+		Load(Param("n"), w.keys)
+	} else {
+		MOVQ(U32(keys), w.keys)
+	}
 	MOVQ(w.dim, w.left)
 	SHLQ(Imm(2), w.dim)
 	for n := l.sideBySide(rows); n > 0; n /= 2 {
@@ -137,8 +176,8 @@ func (l level) values(rows int) {
 // weighted is the state of a values kernel; dim in bytes.
 type weighted struct {
 	level
-	rows                            int
-	o, e, values, states, dim, left reg.GPVirtual
+	rows                                  int
+	o, e, values, states, dim, left, keys reg.GPVirtual
 }
 
 // columns does blocks of n registers of columns while so many are left.
@@ -159,7 +198,7 @@ func (w *weighted) columns(n int) {
 	value, weight, count := GP64(), GP64(), GP64()
 	MOVQ(w.values, value)
 	MOVQ(w.e, weight)
-	MOVQ(U32(keys), count)
+	MOVQ(w.keys, count)
 	var weights []Mem
 	for row := range w.rows {
 		weights = append(weights, at(weight, row*keysBytes))

@@ -45,13 +45,13 @@ func cases(o *Ops, dim, n int) []operation {
 		{"Tile/576/T=12", 0, func() { o.Tile(tile, x[:576], 12, 5) }},
 		{"Rotate/neox/9x64", 0, func() { o.Rotate(x[:576], 64, cos, sin, true) }},
 		{"Rotate/pairs/9x64", 0, func() { o.Rotate(x[:576], 64, cos, sin, false) }},
-		{"Score" + page, flops, func() { o.Score(s, p.q, p.keys, n, dim) }},
+		{"Score" + page, flops, func() { o.Score(s, p.q, p.keys, n, dim, Keys) }},
 		{"Softmax" + page, 0, func() { copy(e, s); o.Softmax(e, p.rows, 0.125, 0) }},
-		{"Values" + page, flops, func() { o.Values(out, e, p.values, p.rows, dim) }},
+		{"Values" + page, flops, func() { o.Values(out, e, p.values, p.rows, dim, Keys) }},
 		{"Page" + page, 2 * flops, func() {
-			o.Score(s, p.q, p.keys, n, dim)
+			o.Score(s, p.q, p.keys, n, dim, Keys)
 			o.Softmax(s, p.rows, 0.125, 0)
-			o.Values(out, s, p.values, p.rows, dim)
+			o.Values(out, s, p.values, p.rows, dim, Keys)
 		}},
 		{"Finish" + page, 0, func() { o.Finish(out[:dim], out[:dim], &p.rows[0]) }},
 	}
@@ -96,9 +96,9 @@ func BenchmarkColdPages(b *testing.B) {
 				page := 0
 				for b.Loop() {
 					at := page * dim * Keys
-					o.Score(s, p.q, keys[at:], n, dim)
+					o.Score(s, p.q, keys[at:], n, dim, Keys)
 					o.Softmax(s, p.rows, 0.125, 0)
-					o.Values(out, s, values[at:], p.rows, dim)
+					o.Values(out, s, values[at:], p.rows, dim, Keys)
 					page = (page + 1) % pages
 				}
 				b.SetBytes(2 * 4 * dim * Keys)

@@ -100,62 +100,62 @@ func avx512GELU(dst *float32, gate *float32, up *float32, blocks int)
 // avx512Score1 scores a page for 1 rows with AVX-512.
 //
 //go:noescape
-func avx512Score1(s *float32, q *float32, keys *float32, dim int)
+func avx512Score1(s *float32, q *float32, keys *float32, dim int, n int)
 
 // avx512Values1 adds the weighted values of a page to 1 rows of outputs with AVX-512.
 //
 //go:noescape
-func avx512Values1(o *float32, e *float32, values *float32, rows *float32, dim int)
+func avx512Values1(o *float32, e *float32, values *float32, rows *float32, dim int, n int)
 
 // avx512Score2 scores a page for 2 rows with AVX-512.
 //
 //go:noescape
-func avx512Score2(s *float32, q *float32, keys *float32, dim int)
+func avx512Score2(s *float32, q *float32, keys *float32, dim int, n int)
 
 // avx512Values2 adds the weighted values of a page to 2 rows of outputs with AVX-512.
 //
 //go:noescape
-func avx512Values2(o *float32, e *float32, values *float32, rows *float32, dim int)
+func avx512Values2(o *float32, e *float32, values *float32, rows *float32, dim int, n int)
 
 // avx512Score3 scores a page for 3 rows with AVX-512.
 //
 //go:noescape
-func avx512Score3(s *float32, q *float32, keys *float32, dim int)
+func avx512Score3(s *float32, q *float32, keys *float32, dim int, n int)
 
 // avx512Values3 adds the weighted values of a page to 3 rows of outputs with AVX-512.
 //
 //go:noescape
-func avx512Values3(o *float32, e *float32, values *float32, rows *float32, dim int)
+func avx512Values3(o *float32, e *float32, values *float32, rows *float32, dim int, n int)
 
 // avx512Score4 scores a page for 4 rows with AVX-512.
 //
 //go:noescape
-func avx512Score4(s *float32, q *float32, keys *float32, dim int)
+func avx512Score4(s *float32, q *float32, keys *float32, dim int, n int)
 
 // avx512Values4 adds the weighted values of a page to 4 rows of outputs with AVX-512.
 //
 //go:noescape
-func avx512Values4(o *float32, e *float32, values *float32, rows *float32, dim int)
+func avx512Values4(o *float32, e *float32, values *float32, rows *float32, dim int, n int)
 
 // avx512Score5 scores a page for 5 rows with AVX-512.
 //
 //go:noescape
-func avx512Score5(s *float32, q *float32, keys *float32, dim int)
+func avx512Score5(s *float32, q *float32, keys *float32, dim int, n int)
 
 // avx512Values5 adds the weighted values of a page to 5 rows of outputs with AVX-512.
 //
 //go:noescape
-func avx512Values5(o *float32, e *float32, values *float32, rows *float32, dim int)
+func avx512Values5(o *float32, e *float32, values *float32, rows *float32, dim int, n int)
 
 // avx512Score6 scores a page for 6 rows with AVX-512.
 //
 //go:noescape
-func avx512Score6(s *float32, q *float32, keys *float32, dim int)
+func avx512Score6(s *float32, q *float32, keys *float32, dim int, n int)
 
 // avx512Values6 adds the weighted values of a page to 6 rows of outputs with AVX-512.
 //
 //go:noescape
-func avx512Values6(o *float32, e *float32, values *float32, rows *float32, dim int)
+func avx512Values6(o *float32, e *float32, values *float32, rows *float32, dim int, n int)
 
 // avx512Softmax makes weights of the scores of n rows with AVX-512.
 //

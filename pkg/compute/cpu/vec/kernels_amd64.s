@@ -645,7 +645,7 @@ TEXT ·avx2Score1(SB), NOSPLIT|NOFRAME, $0-32
 	LEAQ  (DX), DX
 	MOVQ  BX, BX
 
-pass0:
+pass0by8:
 	VBROADCASTSS (CX), Y8
 	VFMADD231PS  (DX), Y8, Y0
 	VFMADD231PS  32(DX), Y8, Y1
@@ -658,7 +658,7 @@ pass0:
 	ADDQ         $0x00000100, DX
 	ADDQ         $0x04, CX
 	DECQ         BX
-	JNZ          pass0
+	JNZ          pass0by8
 	VMOVUPS      Y0, (AX)
 	VMOVUPS      Y1, 32(AX)
 	VMOVUPS      Y2, 64(AX)
@@ -678,49 +678,50 @@ TEXT ·avx2Values1(SB), NOSPLIT|NOFRAME, $0-40
 	MOVQ values+16(FP), DX
 	MOVQ rows+24(FP), BX
 	MOVQ dim+32(FP), SI
+	MOVQ $0x00000040, R8
 	MOVQ SI, DI
 	SHLQ $0x02, SI
 
 columns64:
 	CMPQ         DI, $0x40
 	JLT          aftercolumns64
-	MOVQ         AX, R8
+	MOVQ         AX, R9
 	VBROADCASTSS 4(BX), Y7
-	VMULPS       (R8), Y7, Y0
-	VMULPS       32(R8), Y7, Y1
-	VMULPS       64(R8), Y7, Y2
-	VMULPS       96(R8), Y7, Y3
-	VMULPS       128(R8), Y7, Y4
-	VMULPS       160(R8), Y7, Y5
-	VMULPS       192(R8), Y7, Y6
-	VMULPS       224(R8), Y7, Y7
-	MOVQ         DX, R8
-	MOVQ         CX, R9
-	MOVQ         $0x00000040, R10
+	VMULPS       (R9), Y7, Y0
+	VMULPS       32(R9), Y7, Y1
+	VMULPS       64(R9), Y7, Y2
+	VMULPS       96(R9), Y7, Y3
+	VMULPS       128(R9), Y7, Y4
+	VMULPS       160(R9), Y7, Y5
+	VMULPS       192(R9), Y7, Y6
+	VMULPS       224(R9), Y7, Y7
+	MOVQ         DX, R9
+	MOVQ         CX, R10
+	MOVQ         R8, R11
 
 keyscolumns64:
-	VBROADCASTSS (R9), Y8
-	VFMADD231PS  (R8), Y8, Y0
-	VFMADD231PS  32(R8), Y8, Y1
-	VFMADD231PS  64(R8), Y8, Y2
-	VFMADD231PS  96(R8), Y8, Y3
-	VFMADD231PS  128(R8), Y8, Y4
-	VFMADD231PS  160(R8), Y8, Y5
-	VFMADD231PS  192(R8), Y8, Y6
-	VFMADD231PS  224(R8), Y8, Y7
-	ADDQ         SI, R8
-	ADDQ         $0x04, R9
-	DECQ         R10
+	VBROADCASTSS (R10), Y8
+	VFMADD231PS  (R9), Y8, Y0
+	VFMADD231PS  32(R9), Y8, Y1
+	VFMADD231PS  64(R9), Y8, Y2
+	VFMADD231PS  96(R9), Y8, Y3
+	VFMADD231PS  128(R9), Y8, Y4
+	VFMADD231PS  160(R9), Y8, Y5
+	VFMADD231PS  192(R9), Y8, Y6
+	VFMADD231PS  224(R9), Y8, Y7
+	ADDQ         SI, R9
+	ADDQ         $0x04, R10
+	DECQ         R11
 	JNZ          keyscolumns64
-	MOVQ         AX, R8
-	VMOVUPS      Y0, (R8)
-	VMOVUPS      Y1, 32(R8)
-	VMOVUPS      Y2, 64(R8)
-	VMOVUPS      Y3, 96(R8)
-	VMOVUPS      Y4, 128(R8)
-	VMOVUPS      Y5, 160(R8)
-	VMOVUPS      Y6, 192(R8)
-	VMOVUPS      Y7, 224(R8)
+	MOVQ         AX, R9
+	VMOVUPS      Y0, (R9)
+	VMOVUPS      Y1, 32(R9)
+	VMOVUPS      Y2, 64(R9)
+	VMOVUPS      Y3, 96(R9)
+	VMOVUPS      Y4, 128(R9)
+	VMOVUPS      Y5, 160(R9)
+	VMOVUPS      Y6, 192(R9)
+	VMOVUPS      Y7, 224(R9)
 	ADDQ         $0x00000100, AX
 	ADDQ         $0x00000100, DX
 	SUBQ         $0x40, DI
@@ -730,31 +731,31 @@ aftercolumns64:
 columns32:
 	CMPQ         DI, $0x20
 	JLT          aftercolumns32
-	MOVQ         AX, R8
+	MOVQ         AX, R9
 	VBROADCASTSS 4(BX), Y3
-	VMULPS       (R8), Y3, Y0
-	VMULPS       32(R8), Y3, Y1
-	VMULPS       64(R8), Y3, Y2
-	VMULPS       96(R8), Y3, Y3
-	MOVQ         DX, R8
-	MOVQ         CX, R9
-	MOVQ         $0x00000040, R10
+	VMULPS       (R9), Y3, Y0
+	VMULPS       32(R9), Y3, Y1
+	VMULPS       64(R9), Y3, Y2
+	VMULPS       96(R9), Y3, Y3
+	MOVQ         DX, R9
+	MOVQ         CX, R10
+	MOVQ         R8, R11
 
 keyscolumns32:
-	VBROADCASTSS (R9), Y4
-	VFMADD231PS  (R8), Y4, Y0
-	VFMADD231PS  32(R8), Y4, Y1
-	VFMADD231PS  64(R8), Y4, Y2
-	VFMADD231PS  96(R8), Y4, Y3
-	ADDQ         SI, R8
-	ADDQ         $0x04, R9
-	DECQ         R10
+	VBROADCASTSS (R10), Y4
+	VFMADD231PS  (R9), Y4, Y0
+	VFMADD231PS  32(R9), Y4, Y1
+	VFMADD231PS  64(R9), Y4, Y2
+	VFMADD231PS  96(R9), Y4, Y3
+	ADDQ         SI, R9
+	ADDQ         $0x04, R10
+	DECQ         R11
 	JNZ          keyscolumns32
-	MOVQ         AX, R8
-	VMOVUPS      Y0, (R8)
-	VMOVUPS      Y1, 32(R8)
-	VMOVUPS      Y2, 64(R8)
-	VMOVUPS      Y3, 96(R8)
+	MOVQ         AX, R9
+	VMOVUPS      Y0, (R9)
+	VMOVUPS      Y1, 32(R9)
+	VMOVUPS      Y2, 64(R9)
+	VMOVUPS      Y3, 96(R9)
 	ADDQ         $0x00000080, AX
 	ADDQ         $0x00000080, DX
 	SUBQ         $0x20, DI
@@ -764,25 +765,25 @@ aftercolumns32:
 columns16:
 	CMPQ         DI, $0x10
 	JLT          aftercolumns16
-	MOVQ         AX, R8
+	MOVQ         AX, R9
 	VBROADCASTSS 4(BX), Y1
-	VMULPS       (R8), Y1, Y0
-	VMULPS       32(R8), Y1, Y1
-	MOVQ         DX, R8
-	MOVQ         CX, R9
-	MOVQ         $0x00000040, R10
+	VMULPS       (R9), Y1, Y0
+	VMULPS       32(R9), Y1, Y1
+	MOVQ         DX, R9
+	MOVQ         CX, R10
+	MOVQ         R8, R11
 
 keyscolumns16:
-	VBROADCASTSS (R9), Y2
-	VFMADD231PS  (R8), Y2, Y0
-	VFMADD231PS  32(R8), Y2, Y1
-	ADDQ         SI, R8
-	ADDQ         $0x04, R9
-	DECQ         R10
+	VBROADCASTSS (R10), Y2
+	VFMADD231PS  (R9), Y2, Y0
+	VFMADD231PS  32(R9), Y2, Y1
+	ADDQ         SI, R9
+	ADDQ         $0x04, R10
+	DECQ         R11
 	JNZ          keyscolumns16
-	MOVQ         AX, R8
-	VMOVUPS      Y0, (R8)
-	VMOVUPS      Y1, 32(R8)
+	MOVQ         AX, R9
+	VMOVUPS      Y0, (R9)
+	VMOVUPS      Y1, 32(R9)
 	ADDQ         $0x00000040, AX
 	ADDQ         $0x00000040, DX
 	SUBQ         $0x10, DI
@@ -792,22 +793,22 @@ aftercolumns16:
 columns8:
 	CMPQ         DI, $0x08
 	JLT          aftercolumns8
-	MOVQ         AX, R8
+	MOVQ         AX, R9
 	VBROADCASTSS 4(BX), Y0
-	VMULPS       (R8), Y0, Y0
-	MOVQ         DX, R8
-	MOVQ         CX, R9
-	MOVQ         $0x00000040, R10
+	VMULPS       (R9), Y0, Y0
+	MOVQ         DX, R9
+	MOVQ         CX, R10
+	MOVQ         R8, R11
 
 keyscolumns8:
-	VBROADCASTSS (R9), Y1
-	VFMADD231PS  (R8), Y1, Y0
-	ADDQ         SI, R8
-	ADDQ         $0x04, R9
-	DECQ         R10
+	VBROADCASTSS (R10), Y1
+	VFMADD231PS  (R9), Y1, Y0
+	ADDQ         SI, R9
+	ADDQ         $0x04, R10
+	DECQ         R11
 	JNZ          keyscolumns8
-	MOVQ         AX, R8
-	VMOVUPS      Y0, (R8)
+	MOVQ         AX, R9
+	VMOVUPS      Y0, (R9)
 	ADDQ         $0x00000020, AX
 	ADDQ         $0x00000020, DX
 	SUBQ         $0x08, DI
@@ -824,8 +825,8 @@ TEXT ·avx2Score2(SB), NOSPLIT|NOFRAME, $0-32
 	MOVQ  q+8(FP), CX
 	MOVQ  keys+16(FP), DX
 	MOVQ  dim+24(FP), BX
-	MOVQ  BX, R8
-	SHLQ  $0x02, R8
+	MOVQ  BX, DI
+	SHLQ  $0x02, DI
 	VPXOR Y0, Y0, Y0
 	VPXOR Y1, Y1, Y1
 	VPXOR Y2, Y2, Y2
@@ -834,29 +835,29 @@ TEXT ·avx2Score2(SB), NOSPLIT|NOFRAME, $0-32
 	VPXOR Y5, Y5, Y5
 	VPXOR Y6, Y6, Y6
 	VPXOR Y7, Y7, Y7
-	LEAQ  (DX), R9
+	LEAQ  (DX), R8
 	MOVQ  CX, SI
-	MOVQ  BX, DI
+	MOVQ  BX, R9
 
-pass0:
+pass0by4:
 	VBROADCASTSS (SI), Y8
-	VBROADCASTSS (SI)(R8*1), Y9
-	VMOVUPS      (R9), Y10
+	VBROADCASTSS (SI)(DI*1), Y9
+	VMOVUPS      (R8), Y10
 	VFMADD231PS  Y8, Y10, Y0
 	VFMADD231PS  Y9, Y10, Y4
-	VMOVUPS      32(R9), Y10
+	VMOVUPS      32(R8), Y10
 	VFMADD231PS  Y8, Y10, Y1
 	VFMADD231PS  Y9, Y10, Y5
-	VMOVUPS      64(R9), Y10
+	VMOVUPS      64(R8), Y10
 	VFMADD231PS  Y8, Y10, Y2
 	VFMADD231PS  Y9, Y10, Y6
-	VMOVUPS      96(R9), Y10
+	VMOVUPS      96(R8), Y10
 	VFMADD231PS  Y8, Y10, Y3
 	VFMADD231PS  Y9, Y10, Y7
-	ADDQ         $0x00000100, R9
+	ADDQ         $0x00000100, R8
 	ADDQ         $0x04, SI
-	DECQ         DI
-	JNZ          pass0
+	DECQ         R9
+	JNZ          pass0by4
 	VMOVUPS      Y0, (AX)
 	VMOVUPS      Y1, 32(AX)
 	VMOVUPS      Y2, 64(AX)
@@ -875,11 +876,11 @@ pass0:
 	VPXOR        Y7, Y7, Y7
 	LEAQ         128(DX), DX
 	MOVQ         CX, SI
-	MOVQ         BX, DI
+	MOVQ         BX, CX
 
-pass1:
+pass4by4:
 	VBROADCASTSS (SI), Y8
-	VBROADCASTSS (SI)(R8*1), Y9
+	VBROADCASTSS (SI)(DI*1), Y9
 	VMOVUPS      (DX), Y10
 	VFMADD231PS  Y8, Y10, Y0
 	VFMADD231PS  Y9, Y10, Y4
@@ -894,8 +895,8 @@ pass1:
 	VFMADD231PS  Y9, Y10, Y7
 	ADDQ         $0x00000100, DX
 	ADDQ         $0x04, SI
-	DECQ         DI
-	JNZ          pass1
+	DECQ         CX
+	JNZ          pass4by4
 	VMOVUPS      Y0, 128(AX)
 	VMOVUPS      Y1, 160(AX)
 	VMOVUPS      Y2, 192(AX)
@@ -915,57 +916,58 @@ TEXT ·avx2Values2(SB), NOSPLIT|NOFRAME, $0-40
 	MOVQ values+16(FP), DX
 	MOVQ rows+24(FP), BX
 	MOVQ dim+32(FP), SI
+	MOVQ $0x00000040, R8
 	MOVQ SI, DI
 	SHLQ $0x02, SI
 
 columns32:
 	CMPQ         DI, $0x20
 	JLT          aftercolumns32
-	MOVQ         AX, R8
+	MOVQ         AX, R9
 	VBROADCASTSS 4(BX), Y3
-	VMULPS       (R8), Y3, Y0
-	VMULPS       32(R8), Y3, Y1
-	VMULPS       64(R8), Y3, Y2
-	VMULPS       96(R8), Y3, Y3
-	ADDQ         SI, R8
+	VMULPS       (R9), Y3, Y0
+	VMULPS       32(R9), Y3, Y1
+	VMULPS       64(R9), Y3, Y2
+	VMULPS       96(R9), Y3, Y3
+	ADDQ         SI, R9
 	VBROADCASTSS 84(BX), Y7
-	VMULPS       (R8), Y7, Y4
-	VMULPS       32(R8), Y7, Y5
-	VMULPS       64(R8), Y7, Y6
-	VMULPS       96(R8), Y7, Y7
-	MOVQ         DX, R8
-	MOVQ         CX, R9
-	MOVQ         $0x00000040, R10
+	VMULPS       (R9), Y7, Y4
+	VMULPS       32(R9), Y7, Y5
+	VMULPS       64(R9), Y7, Y6
+	VMULPS       96(R9), Y7, Y7
+	MOVQ         DX, R9
+	MOVQ         CX, R10
+	MOVQ         R8, R11
 
 keyscolumns32:
-	VBROADCASTSS (R9), Y8
-	VBROADCASTSS 256(R9), Y9
-	VMOVUPS      (R8), Y10
+	VBROADCASTSS (R10), Y8
+	VBROADCASTSS 256(R10), Y9
+	VMOVUPS      (R9), Y10
 	VFMADD231PS  Y8, Y10, Y0
 	VFMADD231PS  Y9, Y10, Y4
-	VMOVUPS      32(R8), Y10
+	VMOVUPS      32(R9), Y10
 	VFMADD231PS  Y8, Y10, Y1
 	VFMADD231PS  Y9, Y10, Y5
-	VMOVUPS      64(R8), Y10
+	VMOVUPS      64(R9), Y10
 	VFMADD231PS  Y8, Y10, Y2
 	VFMADD231PS  Y9, Y10, Y6
-	VMOVUPS      96(R8), Y10
+	VMOVUPS      96(R9), Y10
 	VFMADD231PS  Y8, Y10, Y3
 	VFMADD231PS  Y9, Y10, Y7
-	ADDQ         SI, R8
-	ADDQ         $0x04, R9
-	DECQ         R10
+	ADDQ         SI, R9
+	ADDQ         $0x04, R10
+	DECQ         R11
 	JNZ          keyscolumns32
-	MOVQ         AX, R8
-	VMOVUPS      Y0, (R8)
-	VMOVUPS      Y1, 32(R8)
-	VMOVUPS      Y2, 64(R8)
-	VMOVUPS      Y3, 96(R8)
-	ADDQ         SI, R8
-	VMOVUPS      Y4, (R8)
-	VMOVUPS      Y5, 32(R8)
-	VMOVUPS      Y6, 64(R8)
-	VMOVUPS      Y7, 96(R8)
+	MOVQ         AX, R9
+	VMOVUPS      Y0, (R9)
+	VMOVUPS      Y1, 32(R9)
+	VMOVUPS      Y2, 64(R9)
+	VMOVUPS      Y3, 96(R9)
+	ADDQ         SI, R9
+	VMOVUPS      Y4, (R9)
+	VMOVUPS      Y5, 32(R9)
+	VMOVUPS      Y6, 64(R9)
+	VMOVUPS      Y7, 96(R9)
 	ADDQ         $0x00000080, AX
 	ADDQ         $0x00000080, DX
 	SUBQ         $0x20, DI
@@ -975,37 +977,37 @@ aftercolumns32:
 columns16:
 	CMPQ         DI, $0x10
 	JLT          aftercolumns16
-	MOVQ         AX, R8
+	MOVQ         AX, R9
 	VBROADCASTSS 4(BX), Y1
-	VMULPS       (R8), Y1, Y0
-	VMULPS       32(R8), Y1, Y1
-	ADDQ         SI, R8
+	VMULPS       (R9), Y1, Y0
+	VMULPS       32(R9), Y1, Y1
+	ADDQ         SI, R9
 	VBROADCASTSS 84(BX), Y3
-	VMULPS       (R8), Y3, Y2
-	VMULPS       32(R8), Y3, Y3
-	MOVQ         DX, R8
-	MOVQ         CX, R9
-	MOVQ         $0x00000040, R10
+	VMULPS       (R9), Y3, Y2
+	VMULPS       32(R9), Y3, Y3
+	MOVQ         DX, R9
+	MOVQ         CX, R10
+	MOVQ         R8, R11
 
 keyscolumns16:
-	VBROADCASTSS (R9), Y4
-	VBROADCASTSS 256(R9), Y5
-	VMOVUPS      (R8), Y6
+	VBROADCASTSS (R10), Y4
+	VBROADCASTSS 256(R10), Y5
+	VMOVUPS      (R9), Y6
 	VFMADD231PS  Y4, Y6, Y0
 	VFMADD231PS  Y5, Y6, Y2
-	VMOVUPS      32(R8), Y6
+	VMOVUPS      32(R9), Y6
 	VFMADD231PS  Y4, Y6, Y1
 	VFMADD231PS  Y5, Y6, Y3
-	ADDQ         SI, R8
-	ADDQ         $0x04, R9
-	DECQ         R10
+	ADDQ         SI, R9
+	ADDQ         $0x04, R10
+	DECQ         R11
 	JNZ          keyscolumns16
-	MOVQ         AX, R8
-	VMOVUPS      Y0, (R8)
-	VMOVUPS      Y1, 32(R8)
-	ADDQ         SI, R8
-	VMOVUPS      Y2, (R8)
-	VMOVUPS      Y3, 32(R8)
+	MOVQ         AX, R9
+	VMOVUPS      Y0, (R9)
+	VMOVUPS      Y1, 32(R9)
+	ADDQ         SI, R9
+	VMOVUPS      Y2, (R9)
+	VMOVUPS      Y3, 32(R9)
 	ADDQ         $0x00000040, AX
 	ADDQ         $0x00000040, DX
 	SUBQ         $0x10, DI
@@ -1015,30 +1017,30 @@ aftercolumns16:
 columns8:
 	CMPQ         DI, $0x08
 	JLT          aftercolumns8
-	MOVQ         AX, R8
+	MOVQ         AX, R9
 	VBROADCASTSS 4(BX), Y0
-	VMULPS       (R8), Y0, Y0
-	ADDQ         SI, R8
+	VMULPS       (R9), Y0, Y0
+	ADDQ         SI, R9
 	VBROADCASTSS 84(BX), Y1
-	VMULPS       (R8), Y1, Y1
-	MOVQ         DX, R8
-	MOVQ         CX, R9
-	MOVQ         $0x00000040, R10
+	VMULPS       (R9), Y1, Y1
+	MOVQ         DX, R9
+	MOVQ         CX, R10
+	MOVQ         R8, R11
 
 keyscolumns8:
-	VBROADCASTSS (R9), Y2
-	VBROADCASTSS 256(R9), Y3
-	VMOVUPS      (R8), Y4
+	VBROADCASTSS (R10), Y2
+	VBROADCASTSS 256(R10), Y3
+	VMOVUPS      (R9), Y4
 	VFMADD231PS  Y2, Y4, Y0
 	VFMADD231PS  Y3, Y4, Y1
-	ADDQ         SI, R8
-	ADDQ         $0x04, R9
-	DECQ         R10
+	ADDQ         SI, R9
+	ADDQ         $0x04, R10
+	DECQ         R11
 	JNZ          keyscolumns8
-	MOVQ         AX, R8
-	VMOVUPS      Y0, (R8)
-	ADDQ         SI, R8
-	VMOVUPS      Y1, (R8)
+	MOVQ         AX, R9
+	VMOVUPS      Y0, (R9)
+	ADDQ         SI, R9
+	VMOVUPS      Y1, (R9)
 	ADDQ         $0x00000020, AX
 	ADDQ         $0x00000020, DX
 	SUBQ         $0x08, DI
@@ -1055,8 +1057,8 @@ TEXT ·avx2Score3(SB), NOSPLIT|NOFRAME, $0-32
 	MOVQ  q+8(FP), CX
 	MOVQ  keys+16(FP), DX
 	MOVQ  dim+24(FP), BX
-	MOVQ  BX, R8
-	SHLQ  $0x02, R8
+	MOVQ  BX, DI
+	SHLQ  $0x02, DI
 	VPXOR Y0, Y0, Y0
 	VPXOR Y1, Y1, Y1
 	VPXOR Y2, Y2, Y2
@@ -1069,34 +1071,34 @@ TEXT ·avx2Score3(SB), NOSPLIT|NOFRAME, $0-32
 	VPXOR Y9, Y9, Y9
 	VPXOR Y10, Y10, Y10
 	VPXOR Y11, Y11, Y11
-	LEAQ  (DX), R9
+	LEAQ  (DX), R8
 	MOVQ  CX, SI
-	MOVQ  BX, DI
+	MOVQ  BX, R9
 
-pass0:
+pass0by4:
 	VBROADCASTSS (SI), Y12
-	VBROADCASTSS (SI)(R8*1), Y13
-	VBROADCASTSS (SI)(R8*2), Y14
-	VMOVUPS      (R9), Y15
+	VBROADCASTSS (SI)(DI*1), Y13
+	VBROADCASTSS (SI)(DI*2), Y14
+	VMOVUPS      (R8), Y15
 	VFMADD231PS  Y12, Y15, Y0
 	VFMADD231PS  Y13, Y15, Y4
 	VFMADD231PS  Y14, Y15, Y8
-	VMOVUPS      32(R9), Y15
+	VMOVUPS      32(R8), Y15
 	VFMADD231PS  Y12, Y15, Y1
 	VFMADD231PS  Y13, Y15, Y5
 	VFMADD231PS  Y14, Y15, Y9
-	VMOVUPS      64(R9), Y15
+	VMOVUPS      64(R8), Y15
 	VFMADD231PS  Y12, Y15, Y2
 	VFMADD231PS  Y13, Y15, Y6
 	VFMADD231PS  Y14, Y15, Y10
-	VMOVUPS      96(R9), Y15
+	VMOVUPS      96(R8), Y15
 	VFMADD231PS  Y12, Y15, Y3
 	VFMADD231PS  Y13, Y15, Y7
 	VFMADD231PS  Y14, Y15, Y11
-	ADDQ         $0x00000100, R9
+	ADDQ         $0x00000100, R8
 	ADDQ         $0x04, SI
-	DECQ         DI
-	JNZ          pass0
+	DECQ         R9
+	JNZ          pass0by4
 	VMOVUPS      Y0, (AX)
 	VMOVUPS      Y1, 32(AX)
 	VMOVUPS      Y2, 64(AX)
@@ -1123,12 +1125,12 @@ pass0:
 	VPXOR        Y11, Y11, Y11
 	LEAQ         128(DX), DX
 	MOVQ         CX, SI
-	MOVQ         BX, DI
+	MOVQ         BX, CX
 
-pass1:
+pass4by4:
 	VBROADCASTSS (SI), Y12
-	VBROADCASTSS (SI)(R8*1), Y13
-	VBROADCASTSS (SI)(R8*2), Y14
+	VBROADCASTSS (SI)(DI*1), Y13
+	VBROADCASTSS (SI)(DI*2), Y14
 	VMOVUPS      (DX), Y15
 	VFMADD231PS  Y12, Y15, Y0
 	VFMADD231PS  Y13, Y15, Y4
@@ -1147,8 +1149,8 @@ pass1:
 	VFMADD231PS  Y14, Y15, Y11
 	ADDQ         $0x00000100, DX
 	ADDQ         $0x04, SI
-	DECQ         DI
-	JNZ          pass1
+	DECQ         CX
+	JNZ          pass4by4
 	VMOVUPS      Y0, 128(AX)
 	VMOVUPS      Y1, 160(AX)
 	VMOVUPS      Y2, 192(AX)
@@ -1172,73 +1174,74 @@ TEXT ·avx2Values3(SB), NOSPLIT|NOFRAME, $0-40
 	MOVQ values+16(FP), DX
 	MOVQ rows+24(FP), BX
 	MOVQ dim+32(FP), SI
+	MOVQ $0x00000040, R8
 	MOVQ SI, DI
 	SHLQ $0x02, SI
 
 columns32:
 	CMPQ         DI, $0x20
 	JLT          aftercolumns32
-	MOVQ         AX, R8
+	MOVQ         AX, R9
 	VBROADCASTSS 4(BX), Y3
-	VMULPS       (R8), Y3, Y0
-	VMULPS       32(R8), Y3, Y1
-	VMULPS       64(R8), Y3, Y2
-	VMULPS       96(R8), Y3, Y3
-	ADDQ         SI, R8
+	VMULPS       (R9), Y3, Y0
+	VMULPS       32(R9), Y3, Y1
+	VMULPS       64(R9), Y3, Y2
+	VMULPS       96(R9), Y3, Y3
+	ADDQ         SI, R9
 	VBROADCASTSS 84(BX), Y7
-	VMULPS       (R8), Y7, Y4
-	VMULPS       32(R8), Y7, Y5
-	VMULPS       64(R8), Y7, Y6
-	VMULPS       96(R8), Y7, Y7
-	ADDQ         SI, R8
+	VMULPS       (R9), Y7, Y4
+	VMULPS       32(R9), Y7, Y5
+	VMULPS       64(R9), Y7, Y6
+	VMULPS       96(R9), Y7, Y7
+	ADDQ         SI, R9
 	VBROADCASTSS 164(BX), Y11
-	VMULPS       (R8), Y11, Y8
-	VMULPS       32(R8), Y11, Y9
-	VMULPS       64(R8), Y11, Y10
-	VMULPS       96(R8), Y11, Y11
-	MOVQ         DX, R8
-	MOVQ         CX, R9
-	MOVQ         $0x00000040, R10
+	VMULPS       (R9), Y11, Y8
+	VMULPS       32(R9), Y11, Y9
+	VMULPS       64(R9), Y11, Y10
+	VMULPS       96(R9), Y11, Y11
+	MOVQ         DX, R9
+	MOVQ         CX, R10
+	MOVQ         R8, R11
 
 keyscolumns32:
-	VBROADCASTSS (R9), Y12
-	VBROADCASTSS 256(R9), Y13
-	VBROADCASTSS 512(R9), Y14
-	VMOVUPS      (R8), Y15
+	VBROADCASTSS (R10), Y12
+	VBROADCASTSS 256(R10), Y13
+	VBROADCASTSS 512(R10), Y14
+	VMOVUPS      (R9), Y15
 	VFMADD231PS  Y12, Y15, Y0
 	VFMADD231PS  Y13, Y15, Y4
 	VFMADD231PS  Y14, Y15, Y8
-	VMOVUPS      32(R8), Y15
+	VMOVUPS      32(R9), Y15
 	VFMADD231PS  Y12, Y15, Y1
 	VFMADD231PS  Y13, Y15, Y5
 	VFMADD231PS  Y14, Y15, Y9
-	VMOVUPS      64(R8), Y15
+	VMOVUPS      64(R9), Y15
 	VFMADD231PS  Y12, Y15, Y2
 	VFMADD231PS  Y13, Y15, Y6
 	VFMADD231PS  Y14, Y15, Y10
-	VMOVUPS      96(R8), Y15
+	VMOVUPS      96(R9), Y15
 	VFMADD231PS  Y12, Y15, Y3
 	VFMADD231PS  Y13, Y15, Y7
 	VFMADD231PS  Y14, Y15, Y11
-	ADDQ         SI, R8
-	ADDQ         $0x04, R9
-	DECQ         R10
+	ADDQ         SI, R9
+	ADDQ         $0x04, R10
+	DECQ         R11
 	JNZ          keyscolumns32
-	MOVQ         AX, R8
-	VMOVUPS      Y0, (R8)
-	VMOVUPS      Y1, 32(R8)
-	VMOVUPS      Y2, 64(R8)
-	VMOVUPS      Y3, 96(R8)
-	ADDQ         SI, R8
-	VMOVUPS      Y4, (R8)
-	VMOVUPS      Y5, 32(R8)
-	VMOVUPS      Y6, 64(R8)
-	VMOVUPS      Y7, 96(R8)
-	ADDQ         SI, R8
-	VMOVUPS      Y8, (R8)
-	VMOVUPS      Y9, 32(R8)
-	VMOVUPS      Y10, 64(R8)
-	VMOVUPS      Y11, 96(R8)
+	MOVQ         AX, R9
+	VMOVUPS      Y0, (R9)
+	VMOVUPS      Y1, 32(R9)
+	VMOVUPS      Y2, 64(R9)
+	VMOVUPS      Y3, 96(R9)
+	ADDQ         SI, R9
+	VMOVUPS      Y4, (R9)
+	VMOVUPS      Y5, 32(R9)
+	VMOVUPS      Y6, 64(R9)
+	VMOVUPS      Y7, 96(R9)
+	ADDQ         SI, R9
+	VMOVUPS      Y8, (R9)
+	VMOVUPS      Y9, 32(R9)
+	VMOVUPS      Y10, 64(R9)
+	VMOVUPS      Y11, 96(R9)
 	ADDQ         $0x00000080, AX
 	ADDQ         $0x00000080, DX
 	SUBQ         $0x20, DI
@@ -1248,47 +1251,47 @@ aftercolumns32:
 columns16:
 	CMPQ         DI, $0x10
 	JLT          aftercolumns16
-	MOVQ         AX, R8
+	MOVQ         AX, R9
 	VBROADCASTSS 4(BX), Y1
-	VMULPS       (R8), Y1, Y0
-	VMULPS       32(R8), Y1, Y1
-	ADDQ         SI, R8
+	VMULPS       (R9), Y1, Y0
+	VMULPS       32(R9), Y1, Y1
+	ADDQ         SI, R9
 	VBROADCASTSS 84(BX), Y3
-	VMULPS       (R8), Y3, Y2
-	VMULPS       32(R8), Y3, Y3
-	ADDQ         SI, R8
+	VMULPS       (R9), Y3, Y2
+	VMULPS       32(R9), Y3, Y3
+	ADDQ         SI, R9
 	VBROADCASTSS 164(BX), Y5
-	VMULPS       (R8), Y5, Y4
-	VMULPS       32(R8), Y5, Y5
-	MOVQ         DX, R8
-	MOVQ         CX, R9
-	MOVQ         $0x00000040, R10
+	VMULPS       (R9), Y5, Y4
+	VMULPS       32(R9), Y5, Y5
+	MOVQ         DX, R9
+	MOVQ         CX, R10
+	MOVQ         R8, R11
 
 keyscolumns16:
-	VBROADCASTSS (R9), Y6
-	VBROADCASTSS 256(R9), Y7
-	VBROADCASTSS 512(R9), Y8
-	VMOVUPS      (R8), Y9
+	VBROADCASTSS (R10), Y6
+	VBROADCASTSS 256(R10), Y7
+	VBROADCASTSS 512(R10), Y8
+	VMOVUPS      (R9), Y9
 	VFMADD231PS  Y6, Y9, Y0
 	VFMADD231PS  Y7, Y9, Y2
 	VFMADD231PS  Y8, Y9, Y4
-	VMOVUPS      32(R8), Y9
+	VMOVUPS      32(R9), Y9
 	VFMADD231PS  Y6, Y9, Y1
 	VFMADD231PS  Y7, Y9, Y3
 	VFMADD231PS  Y8, Y9, Y5
-	ADDQ         SI, R8
-	ADDQ         $0x04, R9
-	DECQ         R10
+	ADDQ         SI, R9
+	ADDQ         $0x04, R10
+	DECQ         R11
 	JNZ          keyscolumns16
-	MOVQ         AX, R8
-	VMOVUPS      Y0, (R8)
-	VMOVUPS      Y1, 32(R8)
-	ADDQ         SI, R8
-	VMOVUPS      Y2, (R8)
-	VMOVUPS      Y3, 32(R8)
-	ADDQ         SI, R8
-	VMOVUPS      Y4, (R8)
-	VMOVUPS      Y5, 32(R8)
+	MOVQ         AX, R9
+	VMOVUPS      Y0, (R9)
+	VMOVUPS      Y1, 32(R9)
+	ADDQ         SI, R9
+	VMOVUPS      Y2, (R9)
+	VMOVUPS      Y3, 32(R9)
+	ADDQ         SI, R9
+	VMOVUPS      Y4, (R9)
+	VMOVUPS      Y5, 32(R9)
 	ADDQ         $0x00000040, AX
 	ADDQ         $0x00000040, DX
 	SUBQ         $0x10, DI
@@ -1298,37 +1301,37 @@ aftercolumns16:
 columns8:
 	CMPQ         DI, $0x08
 	JLT          aftercolumns8
-	MOVQ         AX, R8
+	MOVQ         AX, R9
 	VBROADCASTSS 4(BX), Y0
-	VMULPS       (R8), Y0, Y0
-	ADDQ         SI, R8
+	VMULPS       (R9), Y0, Y0
+	ADDQ         SI, R9
 	VBROADCASTSS 84(BX), Y1
-	VMULPS       (R8), Y1, Y1
-	ADDQ         SI, R8
+	VMULPS       (R9), Y1, Y1
+	ADDQ         SI, R9
 	VBROADCASTSS 164(BX), Y2
-	VMULPS       (R8), Y2, Y2
-	MOVQ         DX, R8
-	MOVQ         CX, R9
-	MOVQ         $0x00000040, R10
+	VMULPS       (R9), Y2, Y2
+	MOVQ         DX, R9
+	MOVQ         CX, R10
+	MOVQ         R8, R11
 
 keyscolumns8:
-	VBROADCASTSS (R9), Y3
-	VBROADCASTSS 256(R9), Y4
-	VBROADCASTSS 512(R9), Y5
-	VMOVUPS      (R8), Y6
+	VBROADCASTSS (R10), Y3
+	VBROADCASTSS 256(R10), Y4
+	VBROADCASTSS 512(R10), Y5
+	VMOVUPS      (R9), Y6
 	VFMADD231PS  Y3, Y6, Y0
 	VFMADD231PS  Y4, Y6, Y1
 	VFMADD231PS  Y5, Y6, Y2
-	ADDQ         SI, R8
-	ADDQ         $0x04, R9
-	DECQ         R10
+	ADDQ         SI, R9
+	ADDQ         $0x04, R10
+	DECQ         R11
 	JNZ          keyscolumns8
-	MOVQ         AX, R8
-	VMOVUPS      Y0, (R8)
-	ADDQ         SI, R8
-	VMOVUPS      Y1, (R8)
-	ADDQ         SI, R8
-	VMOVUPS      Y2, (R8)
+	MOVQ         AX, R9
+	VMOVUPS      Y0, (R9)
+	ADDQ         SI, R9
+	VMOVUPS      Y1, (R9)
+	ADDQ         SI, R9
+	VMOVUPS      Y2, (R9)
 	ADDQ         $0x00000020, AX
 	ADDQ         $0x00000020, DX
 	SUBQ         $0x08, DI
@@ -2245,15 +2248,79 @@ end:
 	VZEROUPPER
 	RET
 
-// func avx512Score1(s *float32, q *float32, keys *float32, dim int)
+// func avx512Score1(s *float32, q *float32, keys *float32, dim int, n int)
 // Requires: AVX, AVX512F
-TEXT ·avx512Score1(SB), NOSPLIT|NOFRAME, $0-32
+TEXT ·avx512Score1(SB), NOSPLIT|NOFRAME, $0-40
 	MOVQ   s+0(FP), AX
 	MOVQ   q+8(FP), CX
 	MOVQ   keys+16(FP), DX
 	MOVQ   dim+24(FP), BX
 	MOVQ   BX, SI
 	SHLQ   $0x02, SI
+	MOVQ   n+32(FP), SI
+	CMPQ   SI, $0x10
+	JGT    morethan1
+	VPXORD Z0, Z0, Z0
+	LEAQ   (DX), DX
+	MOVQ   BX, BX
+
+pass0by1:
+	VBROADCASTSS (CX), Z1
+	VFMADD231PS  (DX), Z1, Z0
+	ADDQ         $0x00000100, DX
+	ADDQ         $0x04, CX
+	DECQ         BX
+	JNZ          pass0by1
+	VMOVUPS      Z0, (AX)
+	VZEROUPPER
+	RET
+
+morethan1:
+	CMPQ   SI, $0x20
+	JGT    morethan2
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	LEAQ   (DX), DX
+	MOVQ   BX, BX
+
+pass0by2:
+	VBROADCASTSS (CX), Z2
+	VFMADD231PS  (DX), Z2, Z0
+	VFMADD231PS  64(DX), Z2, Z1
+	ADDQ         $0x00000100, DX
+	ADDQ         $0x04, CX
+	DECQ         BX
+	JNZ          pass0by2
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, 64(AX)
+	VZEROUPPER
+	RET
+
+morethan2:
+	CMPQ   SI, $0x30
+	JGT    morethan3
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	LEAQ   (DX), DX
+	MOVQ   BX, BX
+
+pass0by3:
+	VBROADCASTSS (CX), Z3
+	VFMADD231PS  (DX), Z3, Z0
+	VFMADD231PS  64(DX), Z3, Z1
+	VFMADD231PS  128(DX), Z3, Z2
+	ADDQ         $0x00000100, DX
+	ADDQ         $0x04, CX
+	DECQ         BX
+	JNZ          pass0by3
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, 64(AX)
+	VMOVUPS      Z2, 128(AX)
+	VZEROUPPER
+	RET
+
+morethan3:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -2261,7 +2328,7 @@ TEXT ·avx512Score1(SB), NOSPLIT|NOFRAME, $0-32
 	LEAQ   (DX), DX
 	MOVQ   BX, BX
 
-pass0:
+pass0by4:
 	VBROADCASTSS (CX), Z4
 	VFMADD231PS  (DX), Z4, Z0
 	VFMADD231PS  64(DX), Z4, Z1
@@ -2270,7 +2337,7 @@ pass0:
 	ADDQ         $0x00000100, DX
 	ADDQ         $0x04, CX
 	DECQ         BX
-	JNZ          pass0
+	JNZ          pass0by4
 	VMOVUPS      Z0, (AX)
 	VMOVUPS      Z1, 64(AX)
 	VMOVUPS      Z2, 128(AX)
@@ -2278,45 +2345,46 @@ pass0:
 	VZEROUPPER
 	RET
 
-// func avx512Values1(o *float32, e *float32, values *float32, rows *float32, dim int)
+// func avx512Values1(o *float32, e *float32, values *float32, rows *float32, dim int, n int)
 // Requires: AVX, AVX512F, FMA3
-TEXT ·avx512Values1(SB), NOSPLIT|NOFRAME, $0-40
+TEXT ·avx512Values1(SB), NOSPLIT|NOFRAME, $0-48
 	MOVQ o+0(FP), AX
 	MOVQ e+8(FP), CX
 	MOVQ values+16(FP), DX
 	MOVQ rows+24(FP), BX
 	MOVQ dim+32(FP), SI
+	MOVQ n+40(FP), R8
 	MOVQ SI, DI
 	SHLQ $0x02, SI
 
 columns64:
 	CMPQ         DI, $0x40
 	JLT          aftercolumns64
-	MOVQ         AX, R8
+	MOVQ         AX, R9
 	VBROADCASTSS 4(BX), Z3
-	VMULPS       (R8), Z3, Z0
-	VMULPS       64(R8), Z3, Z1
-	VMULPS       128(R8), Z3, Z2
-	VMULPS       192(R8), Z3, Z3
-	MOVQ         DX, R8
-	MOVQ         CX, R9
-	MOVQ         $0x00000040, R10
+	VMULPS       (R9), Z3, Z0
+	VMULPS       64(R9), Z3, Z1
+	VMULPS       128(R9), Z3, Z2
+	VMULPS       192(R9), Z3, Z3
+	MOVQ         DX, R9
+	MOVQ         CX, R10
+	MOVQ         R8, R11
 
 keyscolumns64:
-	VBROADCASTSS (R9), Z4
-	VFMADD231PS  (R8), Z4, Z0
-	VFMADD231PS  64(R8), Z4, Z1
-	VFMADD231PS  128(R8), Z4, Z2
-	VFMADD231PS  192(R8), Z4, Z3
-	ADDQ         SI, R8
-	ADDQ         $0x04, R9
-	DECQ         R10
+	VBROADCASTSS (R10), Z4
+	VFMADD231PS  (R9), Z4, Z0
+	VFMADD231PS  64(R9), Z4, Z1
+	VFMADD231PS  128(R9), Z4, Z2
+	VFMADD231PS  192(R9), Z4, Z3
+	ADDQ         SI, R9
+	ADDQ         $0x04, R10
+	DECQ         R11
 	JNZ          keyscolumns64
-	MOVQ         AX, R8
-	VMOVUPS      Z0, (R8)
-	VMOVUPS      Z1, 64(R8)
-	VMOVUPS      Z2, 128(R8)
-	VMOVUPS      Z3, 192(R8)
+	MOVQ         AX, R9
+	VMOVUPS      Z0, (R9)
+	VMOVUPS      Z1, 64(R9)
+	VMOVUPS      Z2, 128(R9)
+	VMOVUPS      Z3, 192(R9)
 	ADDQ         $0x00000100, AX
 	ADDQ         $0x00000100, DX
 	SUBQ         $0x40, DI
@@ -2326,25 +2394,25 @@ aftercolumns64:
 columns32:
 	CMPQ         DI, $0x20
 	JLT          aftercolumns32
-	MOVQ         AX, R8
+	MOVQ         AX, R9
 	VBROADCASTSS 4(BX), Z1
-	VMULPS       (R8), Z1, Z0
-	VMULPS       64(R8), Z1, Z1
-	MOVQ         DX, R8
-	MOVQ         CX, R9
-	MOVQ         $0x00000040, R10
+	VMULPS       (R9), Z1, Z0
+	VMULPS       64(R9), Z1, Z1
+	MOVQ         DX, R9
+	MOVQ         CX, R10
+	MOVQ         R8, R11
 
 keyscolumns32:
-	VBROADCASTSS (R9), Z2
-	VFMADD231PS  (R8), Z2, Z0
-	VFMADD231PS  64(R8), Z2, Z1
-	ADDQ         SI, R8
-	ADDQ         $0x04, R9
-	DECQ         R10
+	VBROADCASTSS (R10), Z2
+	VFMADD231PS  (R9), Z2, Z0
+	VFMADD231PS  64(R9), Z2, Z1
+	ADDQ         SI, R9
+	ADDQ         $0x04, R10
+	DECQ         R11
 	JNZ          keyscolumns32
-	MOVQ         AX, R8
-	VMOVUPS      Z0, (R8)
-	VMOVUPS      Z1, 64(R8)
+	MOVQ         AX, R9
+	VMOVUPS      Z0, (R9)
+	VMOVUPS      Z1, 64(R9)
 	ADDQ         $0x00000080, AX
 	ADDQ         $0x00000080, DX
 	SUBQ         $0x20, DI
@@ -2354,22 +2422,22 @@ aftercolumns32:
 columns16:
 	CMPQ         DI, $0x10
 	JLT          aftercolumns16
-	MOVQ         AX, R8
+	MOVQ         AX, R9
 	VBROADCASTSS 4(BX), Z0
-	VMULPS       (R8), Z0, Z0
-	MOVQ         DX, R8
-	MOVQ         CX, R9
-	MOVQ         $0x00000040, R10
+	VMULPS       (R9), Z0, Z0
+	MOVQ         DX, R9
+	MOVQ         CX, R10
+	MOVQ         R8, R11
 
 keyscolumns16:
-	VBROADCASTSS (R9), Z1
-	VFMADD231PS  (R8), Z1, Z0
-	ADDQ         SI, R8
-	ADDQ         $0x04, R9
-	DECQ         R10
+	VBROADCASTSS (R10), Z1
+	VFMADD231PS  (R9), Z1, Z0
+	ADDQ         SI, R9
+	ADDQ         $0x04, R10
+	DECQ         R11
 	JNZ          keyscolumns16
-	MOVQ         AX, R8
-	VMOVUPS      Z0, (R8)
+	MOVQ         AX, R9
+	VMOVUPS      Z0, (R9)
 	ADDQ         $0x00000040, AX
 	ADDQ         $0x00000040, DX
 	SUBQ         $0x10, DI
@@ -2379,22 +2447,22 @@ aftercolumns16:
 columns8:
 	CMPQ         DI, $0x08
 	JLT          aftercolumns8
-	MOVQ         AX, R8
+	MOVQ         AX, R9
 	VBROADCASTSS 4(BX), Y0
-	VMULPS       (R8), Y0, Y0
-	MOVQ         DX, R8
-	MOVQ         CX, R9
-	MOVQ         $0x00000040, R10
+	VMULPS       (R9), Y0, Y0
+	MOVQ         DX, R9
+	MOVQ         CX, R10
+	MOVQ         R8, R11
 
 keyscolumns8:
-	VBROADCASTSS (R9), Y1
-	VFMADD231PS  (R8), Y1, Y0
-	ADDQ         SI, R8
-	ADDQ         $0x04, R9
-	DECQ         R10
+	VBROADCASTSS (R10), Y1
+	VFMADD231PS  (R9), Y1, Y0
+	ADDQ         SI, R9
+	ADDQ         $0x04, R10
+	DECQ         R11
 	JNZ          keyscolumns8
-	MOVQ         AX, R8
-	VMOVUPS      Y0, (R8)
+	MOVQ         AX, R9
+	VMOVUPS      Y0, (R9)
 	ADDQ         $0x00000020, AX
 	ADDQ         $0x00000020, DX
 	SUBQ         $0x08, DI
@@ -2404,15 +2472,106 @@ aftercolumns8:
 	VZEROUPPER
 	RET
 
-// func avx512Score2(s *float32, q *float32, keys *float32, dim int)
+// func avx512Score2(s *float32, q *float32, keys *float32, dim int, n int)
 // Requires: AVX, AVX512F
-TEXT ·avx512Score2(SB), NOSPLIT|NOFRAME, $0-32
+TEXT ·avx512Score2(SB), NOSPLIT|NOFRAME, $0-40
 	MOVQ   s+0(FP), AX
 	MOVQ   q+8(FP), CX
 	MOVQ   keys+16(FP), DX
 	MOVQ   dim+24(FP), BX
 	MOVQ   BX, SI
 	SHLQ   $0x02, SI
+	MOVQ   n+32(FP), DI
+	CMPQ   DI, $0x10
+	JGT    morethan1
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	LEAQ   (DX), DX
+	MOVQ   BX, BX
+
+pass0by1:
+	VBROADCASTSS (CX), Z2
+	VBROADCASTSS (CX)(SI*1), Z3
+	VMOVUPS      (DX), Z4
+	VFMADD231PS  Z2, Z4, Z0
+	VFMADD231PS  Z3, Z4, Z1
+	ADDQ         $0x00000100, DX
+	ADDQ         $0x04, CX
+	DECQ         BX
+	JNZ          pass0by1
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, 256(AX)
+	VZEROUPPER
+	RET
+
+morethan1:
+	CMPQ   DI, $0x20
+	JGT    morethan2
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	LEAQ   (DX), DX
+	MOVQ   BX, BX
+
+pass0by2:
+	VBROADCASTSS (CX), Z4
+	VBROADCASTSS (CX)(SI*1), Z5
+	VMOVUPS      (DX), Z6
+	VFMADD231PS  Z4, Z6, Z0
+	VFMADD231PS  Z5, Z6, Z2
+	VMOVUPS      64(DX), Z6
+	VFMADD231PS  Z4, Z6, Z1
+	VFMADD231PS  Z5, Z6, Z3
+	ADDQ         $0x00000100, DX
+	ADDQ         $0x04, CX
+	DECQ         BX
+	JNZ          pass0by2
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, 64(AX)
+	VMOVUPS      Z2, 256(AX)
+	VMOVUPS      Z3, 320(AX)
+	VZEROUPPER
+	RET
+
+morethan2:
+	CMPQ   DI, $0x30
+	JGT    morethan3
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	LEAQ   (DX), DX
+	MOVQ   BX, BX
+
+pass0by3:
+	VBROADCASTSS (CX), Z6
+	VBROADCASTSS (CX)(SI*1), Z7
+	VMOVUPS      (DX), Z8
+	VFMADD231PS  Z6, Z8, Z0
+	VFMADD231PS  Z7, Z8, Z3
+	VMOVUPS      64(DX), Z8
+	VFMADD231PS  Z6, Z8, Z1
+	VFMADD231PS  Z7, Z8, Z4
+	VMOVUPS      128(DX), Z8
+	VFMADD231PS  Z6, Z8, Z2
+	VFMADD231PS  Z7, Z8, Z5
+	ADDQ         $0x00000100, DX
+	ADDQ         $0x04, CX
+	DECQ         BX
+	JNZ          pass0by3
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, 64(AX)
+	VMOVUPS      Z2, 128(AX)
+	VMOVUPS      Z3, 256(AX)
+	VMOVUPS      Z4, 320(AX)
+	VMOVUPS      Z5, 384(AX)
+	VZEROUPPER
+	RET
+
+morethan3:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -2424,7 +2583,7 @@ TEXT ·avx512Score2(SB), NOSPLIT|NOFRAME, $0-32
 	LEAQ   (DX), DX
 	MOVQ   BX, BX
 
-pass0:
+pass0by4:
 	VBROADCASTSS (CX), Z8
 	VBROADCASTSS (CX)(SI*1), Z9
 	VMOVUPS      (DX), Z10
@@ -2442,7 +2601,7 @@ pass0:
 	ADDQ         $0x00000100, DX
 	ADDQ         $0x04, CX
 	DECQ         BX
-	JNZ          pass0
+	JNZ          pass0by4
 	VMOVUPS      Z0, (AX)
 	VMOVUPS      Z1, 64(AX)
 	VMOVUPS      Z2, 128(AX)
@@ -2454,65 +2613,66 @@ pass0:
 	VZEROUPPER
 	RET
 
-// func avx512Values2(o *float32, e *float32, values *float32, rows *float32, dim int)
+// func avx512Values2(o *float32, e *float32, values *float32, rows *float32, dim int, n int)
 // Requires: AVX, AVX512F, FMA3
-TEXT ·avx512Values2(SB), NOSPLIT|NOFRAME, $0-40
+TEXT ·avx512Values2(SB), NOSPLIT|NOFRAME, $0-48
 	MOVQ o+0(FP), AX
 	MOVQ e+8(FP), CX
 	MOVQ values+16(FP), DX
 	MOVQ rows+24(FP), BX
 	MOVQ dim+32(FP), SI
+	MOVQ n+40(FP), R8
 	MOVQ SI, DI
 	SHLQ $0x02, SI
 
 columns64:
 	CMPQ         DI, $0x40
 	JLT          aftercolumns64
-	MOVQ         AX, R8
+	MOVQ         AX, R9
 	VBROADCASTSS 4(BX), Z3
-	VMULPS       (R8), Z3, Z0
-	VMULPS       64(R8), Z3, Z1
-	VMULPS       128(R8), Z3, Z2
-	VMULPS       192(R8), Z3, Z3
-	ADDQ         SI, R8
+	VMULPS       (R9), Z3, Z0
+	VMULPS       64(R9), Z3, Z1
+	VMULPS       128(R9), Z3, Z2
+	VMULPS       192(R9), Z3, Z3
+	ADDQ         SI, R9
 	VBROADCASTSS 84(BX), Z7
-	VMULPS       (R8), Z7, Z4
-	VMULPS       64(R8), Z7, Z5
-	VMULPS       128(R8), Z7, Z6
-	VMULPS       192(R8), Z7, Z7
-	MOVQ         DX, R8
-	MOVQ         CX, R9
-	MOVQ         $0x00000040, R10
+	VMULPS       (R9), Z7, Z4
+	VMULPS       64(R9), Z7, Z5
+	VMULPS       128(R9), Z7, Z6
+	VMULPS       192(R9), Z7, Z7
+	MOVQ         DX, R9
+	MOVQ         CX, R10
+	MOVQ         R8, R11
 
 keyscolumns64:
-	VBROADCASTSS (R9), Z8
-	VBROADCASTSS 256(R9), Z9
-	VMOVUPS      (R8), Z10
+	VBROADCASTSS (R10), Z8
+	VBROADCASTSS 256(R10), Z9
+	VMOVUPS      (R9), Z10
 	VFMADD231PS  Z8, Z10, Z0
 	VFMADD231PS  Z9, Z10, Z4
-	VMOVUPS      64(R8), Z10
+	VMOVUPS      64(R9), Z10
 	VFMADD231PS  Z8, Z10, Z1
 	VFMADD231PS  Z9, Z10, Z5
-	VMOVUPS      128(R8), Z10
+	VMOVUPS      128(R9), Z10
 	VFMADD231PS  Z8, Z10, Z2
 	VFMADD231PS  Z9, Z10, Z6
-	VMOVUPS      192(R8), Z10
+	VMOVUPS      192(R9), Z10
 	VFMADD231PS  Z8, Z10, Z3
 	VFMADD231PS  Z9, Z10, Z7
-	ADDQ         SI, R8
-	ADDQ         $0x04, R9
-	DECQ         R10
+	ADDQ         SI, R9
+	ADDQ         $0x04, R10
+	DECQ         R11
 	JNZ          keyscolumns64
-	MOVQ         AX, R8
-	VMOVUPS      Z0, (R8)
-	VMOVUPS      Z1, 64(R8)
-	VMOVUPS      Z2, 128(R8)
-	VMOVUPS      Z3, 192(R8)
-	ADDQ         SI, R8
-	VMOVUPS      Z4, (R8)
-	VMOVUPS      Z5, 64(R8)
-	VMOVUPS      Z6, 128(R8)
-	VMOVUPS      Z7, 192(R8)
+	MOVQ         AX, R9
+	VMOVUPS      Z0, (R9)
+	VMOVUPS      Z1, 64(R9)
+	VMOVUPS      Z2, 128(R9)
+	VMOVUPS      Z3, 192(R9)
+	ADDQ         SI, R9
+	VMOVUPS      Z4, (R9)
+	VMOVUPS      Z5, 64(R9)
+	VMOVUPS      Z6, 128(R9)
+	VMOVUPS      Z7, 192(R9)
 	ADDQ         $0x00000100, AX
 	ADDQ         $0x00000100, DX
 	SUBQ         $0x40, DI
@@ -2522,37 +2682,37 @@ aftercolumns64:
 columns32:
 	CMPQ         DI, $0x20
 	JLT          aftercolumns32
-	MOVQ         AX, R8
+	MOVQ         AX, R9
 	VBROADCASTSS 4(BX), Z1
-	VMULPS       (R8), Z1, Z0
-	VMULPS       64(R8), Z1, Z1
-	ADDQ         SI, R8
+	VMULPS       (R9), Z1, Z0
+	VMULPS       64(R9), Z1, Z1
+	ADDQ         SI, R9
 	VBROADCASTSS 84(BX), Z3
-	VMULPS       (R8), Z3, Z2
-	VMULPS       64(R8), Z3, Z3
-	MOVQ         DX, R8
-	MOVQ         CX, R9
-	MOVQ         $0x00000040, R10
+	VMULPS       (R9), Z3, Z2
+	VMULPS       64(R9), Z3, Z3
+	MOVQ         DX, R9
+	MOVQ         CX, R10
+	MOVQ         R8, R11
 
 keyscolumns32:
-	VBROADCASTSS (R9), Z4
-	VBROADCASTSS 256(R9), Z5
-	VMOVUPS      (R8), Z6
+	VBROADCASTSS (R10), Z4
+	VBROADCASTSS 256(R10), Z5
+	VMOVUPS      (R9), Z6
 	VFMADD231PS  Z4, Z6, Z0
 	VFMADD231PS  Z5, Z6, Z2
-	VMOVUPS      64(R8), Z6
+	VMOVUPS      64(R9), Z6
 	VFMADD231PS  Z4, Z6, Z1
 	VFMADD231PS  Z5, Z6, Z3
-	ADDQ         SI, R8
-	ADDQ         $0x04, R9
-	DECQ         R10
+	ADDQ         SI, R9
+	ADDQ         $0x04, R10
+	DECQ         R11
 	JNZ          keyscolumns32
-	MOVQ         AX, R8
-	VMOVUPS      Z0, (R8)
-	VMOVUPS      Z1, 64(R8)
-	ADDQ         SI, R8
-	VMOVUPS      Z2, (R8)
-	VMOVUPS      Z3, 64(R8)
+	MOVQ         AX, R9
+	VMOVUPS      Z0, (R9)
+	VMOVUPS      Z1, 64(R9)
+	ADDQ         SI, R9
+	VMOVUPS      Z2, (R9)
+	VMOVUPS      Z3, 64(R9)
 	ADDQ         $0x00000080, AX
 	ADDQ         $0x00000080, DX
 	SUBQ         $0x20, DI
@@ -2562,30 +2722,30 @@ aftercolumns32:
 columns16:
 	CMPQ         DI, $0x10
 	JLT          aftercolumns16
-	MOVQ         AX, R8
+	MOVQ         AX, R9
 	VBROADCASTSS 4(BX), Z0
-	VMULPS       (R8), Z0, Z0
-	ADDQ         SI, R8
+	VMULPS       (R9), Z0, Z0
+	ADDQ         SI, R9
 	VBROADCASTSS 84(BX), Z1
-	VMULPS       (R8), Z1, Z1
-	MOVQ         DX, R8
-	MOVQ         CX, R9
-	MOVQ         $0x00000040, R10
+	VMULPS       (R9), Z1, Z1
+	MOVQ         DX, R9
+	MOVQ         CX, R10
+	MOVQ         R8, R11
 
 keyscolumns16:
-	VBROADCASTSS (R9), Z2
-	VBROADCASTSS 256(R9), Z3
-	VMOVUPS      (R8), Z4
+	VBROADCASTSS (R10), Z2
+	VBROADCASTSS 256(R10), Z3
+	VMOVUPS      (R9), Z4
 	VFMADD231PS  Z2, Z4, Z0
 	VFMADD231PS  Z3, Z4, Z1
-	ADDQ         SI, R8
-	ADDQ         $0x04, R9
-	DECQ         R10
+	ADDQ         SI, R9
+	ADDQ         $0x04, R10
+	DECQ         R11
 	JNZ          keyscolumns16
-	MOVQ         AX, R8
-	VMOVUPS      Z0, (R8)
-	ADDQ         SI, R8
-	VMOVUPS      Z1, (R8)
+	MOVQ         AX, R9
+	VMOVUPS      Z0, (R9)
+	ADDQ         SI, R9
+	VMOVUPS      Z1, (R9)
 	ADDQ         $0x00000040, AX
 	ADDQ         $0x00000040, DX
 	SUBQ         $0x10, DI
@@ -2595,30 +2755,30 @@ aftercolumns16:
 columns8:
 	CMPQ         DI, $0x08
 	JLT          aftercolumns8
-	MOVQ         AX, R8
+	MOVQ         AX, R9
 	VBROADCASTSS 4(BX), Y0
-	VMULPS       (R8), Y0, Y0
-	ADDQ         SI, R8
+	VMULPS       (R9), Y0, Y0
+	ADDQ         SI, R9
 	VBROADCASTSS 84(BX), Y1
-	VMULPS       (R8), Y1, Y1
-	MOVQ         DX, R8
-	MOVQ         CX, R9
-	MOVQ         $0x00000040, R10
+	VMULPS       (R9), Y1, Y1
+	MOVQ         DX, R9
+	MOVQ         CX, R10
+	MOVQ         R8, R11
 
 keyscolumns8:
-	VBROADCASTSS (R9), Y2
-	VBROADCASTSS 256(R9), Y3
-	VMOVUPS      (R8), Y4
+	VBROADCASTSS (R10), Y2
+	VBROADCASTSS 256(R10), Y3
+	VMOVUPS      (R9), Y4
 	VFMADD231PS  Y2, Y4, Y0
 	VFMADD231PS  Y3, Y4, Y1
-	ADDQ         SI, R8
-	ADDQ         $0x04, R9
-	DECQ         R10
+	ADDQ         SI, R9
+	ADDQ         $0x04, R10
+	DECQ         R11
 	JNZ          keyscolumns8
-	MOVQ         AX, R8
-	VMOVUPS      Y0, (R8)
-	ADDQ         SI, R8
-	VMOVUPS      Y1, (R8)
+	MOVQ         AX, R9
+	VMOVUPS      Y0, (R9)
+	ADDQ         SI, R9
+	VMOVUPS      Y1, (R9)
 	ADDQ         $0x00000020, AX
 	ADDQ         $0x00000020, DX
 	SUBQ         $0x08, DI
@@ -2628,15 +2788,127 @@ aftercolumns8:
 	VZEROUPPER
 	RET
 
-// func avx512Score3(s *float32, q *float32, keys *float32, dim int)
+// func avx512Score3(s *float32, q *float32, keys *float32, dim int, n int)
 // Requires: AVX, AVX512F
-TEXT ·avx512Score3(SB), NOSPLIT|NOFRAME, $0-32
+TEXT ·avx512Score3(SB), NOSPLIT|NOFRAME, $0-40
 	MOVQ   s+0(FP), AX
 	MOVQ   q+8(FP), CX
 	MOVQ   keys+16(FP), DX
 	MOVQ   dim+24(FP), BX
 	MOVQ   BX, SI
 	SHLQ   $0x02, SI
+	MOVQ   n+32(FP), DI
+	CMPQ   DI, $0x10
+	JGT    morethan1
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	LEAQ   (DX), DX
+	MOVQ   BX, BX
+
+pass0by1:
+	VBROADCASTSS (CX), Z3
+	VBROADCASTSS (CX)(SI*1), Z4
+	VBROADCASTSS (CX)(SI*2), Z5
+	VMOVUPS      (DX), Z6
+	VFMADD231PS  Z3, Z6, Z0
+	VFMADD231PS  Z4, Z6, Z1
+	VFMADD231PS  Z5, Z6, Z2
+	ADDQ         $0x00000100, DX
+	ADDQ         $0x04, CX
+	DECQ         BX
+	JNZ          pass0by1
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, 256(AX)
+	VMOVUPS      Z2, 512(AX)
+	VZEROUPPER
+	RET
+
+morethan1:
+	CMPQ   DI, $0x20
+	JGT    morethan2
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	LEAQ   (DX), DX
+	MOVQ   BX, BX
+
+pass0by2:
+	VBROADCASTSS (CX), Z6
+	VBROADCASTSS (CX)(SI*1), Z7
+	VBROADCASTSS (CX)(SI*2), Z8
+	VMOVUPS      (DX), Z9
+	VFMADD231PS  Z6, Z9, Z0
+	VFMADD231PS  Z7, Z9, Z2
+	VFMADD231PS  Z8, Z9, Z4
+	VMOVUPS      64(DX), Z9
+	VFMADD231PS  Z6, Z9, Z1
+	VFMADD231PS  Z7, Z9, Z3
+	VFMADD231PS  Z8, Z9, Z5
+	ADDQ         $0x00000100, DX
+	ADDQ         $0x04, CX
+	DECQ         BX
+	JNZ          pass0by2
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, 64(AX)
+	VMOVUPS      Z2, 256(AX)
+	VMOVUPS      Z3, 320(AX)
+	VMOVUPS      Z4, 512(AX)
+	VMOVUPS      Z5, 576(AX)
+	VZEROUPPER
+	RET
+
+morethan2:
+	CMPQ   DI, $0x30
+	JGT    morethan3
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	LEAQ   (DX), DX
+	MOVQ   BX, BX
+
+pass0by3:
+	VBROADCASTSS (CX), Z9
+	VBROADCASTSS (CX)(SI*1), Z10
+	VBROADCASTSS (CX)(SI*2), Z11
+	VMOVUPS      (DX), Z12
+	VFMADD231PS  Z9, Z12, Z0
+	VFMADD231PS  Z10, Z12, Z3
+	VFMADD231PS  Z11, Z12, Z6
+	VMOVUPS      64(DX), Z12
+	VFMADD231PS  Z9, Z12, Z1
+	VFMADD231PS  Z10, Z12, Z4
+	VFMADD231PS  Z11, Z12, Z7
+	VMOVUPS      128(DX), Z12
+	VFMADD231PS  Z9, Z12, Z2
+	VFMADD231PS  Z10, Z12, Z5
+	VFMADD231PS  Z11, Z12, Z8
+	ADDQ         $0x00000100, DX
+	ADDQ         $0x04, CX
+	DECQ         BX
+	JNZ          pass0by3
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, 64(AX)
+	VMOVUPS      Z2, 128(AX)
+	VMOVUPS      Z3, 256(AX)
+	VMOVUPS      Z4, 320(AX)
+	VMOVUPS      Z5, 384(AX)
+	VMOVUPS      Z6, 512(AX)
+	VMOVUPS      Z7, 576(AX)
+	VMOVUPS      Z8, 640(AX)
+	VZEROUPPER
+	RET
+
+morethan3:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -2652,7 +2924,7 @@ TEXT ·avx512Score3(SB), NOSPLIT|NOFRAME, $0-32
 	LEAQ   (DX), DX
 	MOVQ   BX, BX
 
-pass0:
+pass0by4:
 	VBROADCASTSS (CX), Z12
 	VBROADCASTSS (CX)(SI*1), Z13
 	VBROADCASTSS (CX)(SI*2), Z14
@@ -2675,7 +2947,7 @@ pass0:
 	ADDQ         $0x00000100, DX
 	ADDQ         $0x04, CX
 	DECQ         BX
-	JNZ          pass0
+	JNZ          pass0by4
 	VMOVUPS      Z0, (AX)
 	VMOVUPS      Z1, 64(AX)
 	VMOVUPS      Z2, 128(AX)
@@ -2691,81 +2963,82 @@ pass0:
 	VZEROUPPER
 	RET
 
-// func avx512Values3(o *float32, e *float32, values *float32, rows *float32, dim int)
+// func avx512Values3(o *float32, e *float32, values *float32, rows *float32, dim int, n int)
 // Requires: AVX, AVX512F, FMA3
-TEXT ·avx512Values3(SB), NOSPLIT|NOFRAME, $0-40
+TEXT ·avx512Values3(SB), NOSPLIT|NOFRAME, $0-48
 	MOVQ o+0(FP), AX
 	MOVQ e+8(FP), CX
 	MOVQ values+16(FP), DX
 	MOVQ rows+24(FP), BX
 	MOVQ dim+32(FP), SI
+	MOVQ n+40(FP), R8
 	MOVQ SI, DI
 	SHLQ $0x02, SI
 
 columns64:
 	CMPQ         DI, $0x40
 	JLT          aftercolumns64
-	MOVQ         AX, R8
+	MOVQ         AX, R9
 	VBROADCASTSS 4(BX), Z3
-	VMULPS       (R8), Z3, Z0
-	VMULPS       64(R8), Z3, Z1
-	VMULPS       128(R8), Z3, Z2
-	VMULPS       192(R8), Z3, Z3
-	ADDQ         SI, R8
+	VMULPS       (R9), Z3, Z0
+	VMULPS       64(R9), Z3, Z1
+	VMULPS       128(R9), Z3, Z2
+	VMULPS       192(R9), Z3, Z3
+	ADDQ         SI, R9
 	VBROADCASTSS 84(BX), Z7
-	VMULPS       (R8), Z7, Z4
-	VMULPS       64(R8), Z7, Z5
-	VMULPS       128(R8), Z7, Z6
-	VMULPS       192(R8), Z7, Z7
-	ADDQ         SI, R8
+	VMULPS       (R9), Z7, Z4
+	VMULPS       64(R9), Z7, Z5
+	VMULPS       128(R9), Z7, Z6
+	VMULPS       192(R9), Z7, Z7
+	ADDQ         SI, R9
 	VBROADCASTSS 164(BX), Z11
-	VMULPS       (R8), Z11, Z8
-	VMULPS       64(R8), Z11, Z9
-	VMULPS       128(R8), Z11, Z10
-	VMULPS       192(R8), Z11, Z11
-	MOVQ         DX, R8
-	MOVQ         CX, R9
-	MOVQ         $0x00000040, R10
+	VMULPS       (R9), Z11, Z8
+	VMULPS       64(R9), Z11, Z9
+	VMULPS       128(R9), Z11, Z10
+	VMULPS       192(R9), Z11, Z11
+	MOVQ         DX, R9
+	MOVQ         CX, R10
+	MOVQ         R8, R11
 
 keyscolumns64:
-	VBROADCASTSS (R9), Z12
-	VBROADCASTSS 256(R9), Z13
-	VBROADCASTSS 512(R9), Z14
-	VMOVUPS      (R8), Z15
+	VBROADCASTSS (R10), Z12
+	VBROADCASTSS 256(R10), Z13
+	VBROADCASTSS 512(R10), Z14
+	VMOVUPS      (R9), Z15
 	VFMADD231PS  Z12, Z15, Z0
 	VFMADD231PS  Z13, Z15, Z4
 	VFMADD231PS  Z14, Z15, Z8
-	VMOVUPS      64(R8), Z15
+	VMOVUPS      64(R9), Z15
 	VFMADD231PS  Z12, Z15, Z1
 	VFMADD231PS  Z13, Z15, Z5
 	VFMADD231PS  Z14, Z15, Z9
-	VMOVUPS      128(R8), Z15
+	VMOVUPS      128(R9), Z15
 	VFMADD231PS  Z12, Z15, Z2
 	VFMADD231PS  Z13, Z15, Z6
 	VFMADD231PS  Z14, Z15, Z10
-	VMOVUPS      192(R8), Z15
+	VMOVUPS      192(R9), Z15
 	VFMADD231PS  Z12, Z15, Z3
 	VFMADD231PS  Z13, Z15, Z7
 	VFMADD231PS  Z14, Z15, Z11
-	ADDQ         SI, R8
-	ADDQ         $0x04, R9
-	DECQ         R10
+	ADDQ         SI, R9
+	ADDQ         $0x04, R10
+	DECQ         R11
 	JNZ          keyscolumns64
-	MOVQ         AX, R8
-	VMOVUPS      Z0, (R8)
-	VMOVUPS      Z1, 64(R8)
-	VMOVUPS      Z2, 128(R8)
-	VMOVUPS      Z3, 192(R8)
-	ADDQ         SI, R8
-	VMOVUPS      Z4, (R8)
-	VMOVUPS      Z5, 64(R8)
-	VMOVUPS      Z6, 128(R8)
-	VMOVUPS      Z7, 192(R8)
-	ADDQ         SI, R8
-	VMOVUPS      Z8, (R8)
-	VMOVUPS      Z9, 64(R8)
-	VMOVUPS      Z10, 128(R8)
-	VMOVUPS      Z11, 192(R8)
+	MOVQ         AX, R9
+	VMOVUPS      Z0, (R9)
+	VMOVUPS      Z1, 64(R9)
+	VMOVUPS      Z2, 128(R9)
+	VMOVUPS      Z3, 192(R9)
+	ADDQ         SI, R9
+	VMOVUPS      Z4, (R9)
+	VMOVUPS      Z5, 64(R9)
+	VMOVUPS      Z6, 128(R9)
+	VMOVUPS      Z7, 192(R9)
+	ADDQ         SI, R9
+	VMOVUPS      Z8, (R9)
+	VMOVUPS      Z9, 64(R9)
+	VMOVUPS      Z10, 128(R9)
+	VMOVUPS      Z11, 192(R9)
 	ADDQ         $0x00000100, AX
 	ADDQ         $0x00000100, DX
 	SUBQ         $0x40, DI
@@ -2775,47 +3048,47 @@ aftercolumns64:
 columns32:
 	CMPQ         DI, $0x20
 	JLT          aftercolumns32
-	MOVQ         AX, R8
+	MOVQ         AX, R9
 	VBROADCASTSS 4(BX), Z1
-	VMULPS       (R8), Z1, Z0
-	VMULPS       64(R8), Z1, Z1
-	ADDQ         SI, R8
+	VMULPS       (R9), Z1, Z0
+	VMULPS       64(R9), Z1, Z1
+	ADDQ         SI, R9
 	VBROADCASTSS 84(BX), Z3
-	VMULPS       (R8), Z3, Z2
-	VMULPS       64(R8), Z3, Z3
-	ADDQ         SI, R8
+	VMULPS       (R9), Z3, Z2
+	VMULPS       64(R9), Z3, Z3
+	ADDQ         SI, R9
 	VBROADCASTSS 164(BX), Z5
-	VMULPS       (R8), Z5, Z4
-	VMULPS       64(R8), Z5, Z5
-	MOVQ         DX, R8
-	MOVQ         CX, R9
-	MOVQ         $0x00000040, R10
+	VMULPS       (R9), Z5, Z4
+	VMULPS       64(R9), Z5, Z5
+	MOVQ         DX, R9
+	MOVQ         CX, R10
+	MOVQ         R8, R11
 
 keyscolumns32:
-	VBROADCASTSS (R9), Z6
-	VBROADCASTSS 256(R9), Z7
-	VBROADCASTSS 512(R9), Z8
-	VMOVUPS      (R8), Z9
+	VBROADCASTSS (R10), Z6
+	VBROADCASTSS 256(R10), Z7
+	VBROADCASTSS 512(R10), Z8
+	VMOVUPS      (R9), Z9
 	VFMADD231PS  Z6, Z9, Z0
 	VFMADD231PS  Z7, Z9, Z2
 	VFMADD231PS  Z8, Z9, Z4
-	VMOVUPS      64(R8), Z9
+	VMOVUPS      64(R9), Z9
 	VFMADD231PS  Z6, Z9, Z1
 	VFMADD231PS  Z7, Z9, Z3
 	VFMADD231PS  Z8, Z9, Z5
-	ADDQ         SI, R8
-	ADDQ         $0x04, R9
-	DECQ         R10
+	ADDQ         SI, R9
+	ADDQ         $0x04, R10
+	DECQ         R11
 	JNZ          keyscolumns32
-	MOVQ         AX, R8
-	VMOVUPS      Z0, (R8)
-	VMOVUPS      Z1, 64(R8)
-	ADDQ         SI, R8
-	VMOVUPS      Z2, (R8)
-	VMOVUPS      Z3, 64(R8)
-	ADDQ         SI, R8
-	VMOVUPS      Z4, (R8)
-	VMOVUPS      Z5, 64(R8)
+	MOVQ         AX, R9
+	VMOVUPS      Z0, (R9)
+	VMOVUPS      Z1, 64(R9)
+	ADDQ         SI, R9
+	VMOVUPS      Z2, (R9)
+	VMOVUPS      Z3, 64(R9)
+	ADDQ         SI, R9
+	VMOVUPS      Z4, (R9)
+	VMOVUPS      Z5, 64(R9)
 	ADDQ         $0x00000080, AX
 	ADDQ         $0x00000080, DX
 	SUBQ         $0x20, DI
@@ -2825,37 +3098,37 @@ aftercolumns32:
 columns16:
 	CMPQ         DI, $0x10
 	JLT          aftercolumns16
-	MOVQ         AX, R8
+	MOVQ         AX, R9
 	VBROADCASTSS 4(BX), Z0
-	VMULPS       (R8), Z0, Z0
-	ADDQ         SI, R8
+	VMULPS       (R9), Z0, Z0
+	ADDQ         SI, R9
 	VBROADCASTSS 84(BX), Z1
-	VMULPS       (R8), Z1, Z1
-	ADDQ         SI, R8
+	VMULPS       (R9), Z1, Z1
+	ADDQ         SI, R9
 	VBROADCASTSS 164(BX), Z2
-	VMULPS       (R8), Z2, Z2
-	MOVQ         DX, R8
-	MOVQ         CX, R9
-	MOVQ         $0x00000040, R10
+	VMULPS       (R9), Z2, Z2
+	MOVQ         DX, R9
+	MOVQ         CX, R10
+	MOVQ         R8, R11
 
 keyscolumns16:
-	VBROADCASTSS (R9), Z3
-	VBROADCASTSS 256(R9), Z4
-	VBROADCASTSS 512(R9), Z5
-	VMOVUPS      (R8), Z6
+	VBROADCASTSS (R10), Z3
+	VBROADCASTSS 256(R10), Z4
+	VBROADCASTSS 512(R10), Z5
+	VMOVUPS      (R9), Z6
 	VFMADD231PS  Z3, Z6, Z0
 	VFMADD231PS  Z4, Z6, Z1
 	VFMADD231PS  Z5, Z6, Z2
-	ADDQ         SI, R8
-	ADDQ         $0x04, R9
-	DECQ         R10
+	ADDQ         SI, R9
+	ADDQ         $0x04, R10
+	DECQ         R11
 	JNZ          keyscolumns16
-	MOVQ         AX, R8
-	VMOVUPS      Z0, (R8)
-	ADDQ         SI, R8
-	VMOVUPS      Z1, (R8)
-	ADDQ         SI, R8
-	VMOVUPS      Z2, (R8)
+	MOVQ         AX, R9
+	VMOVUPS      Z0, (R9)
+	ADDQ         SI, R9
+	VMOVUPS      Z1, (R9)
+	ADDQ         SI, R9
+	VMOVUPS      Z2, (R9)
 	ADDQ         $0x00000040, AX
 	ADDQ         $0x00000040, DX
 	SUBQ         $0x10, DI
@@ -2865,37 +3138,37 @@ aftercolumns16:
 columns8:
 	CMPQ         DI, $0x08
 	JLT          aftercolumns8
-	MOVQ         AX, R8
+	MOVQ         AX, R9
 	VBROADCASTSS 4(BX), Y0
-	VMULPS       (R8), Y0, Y0
-	ADDQ         SI, R8
+	VMULPS       (R9), Y0, Y0
+	ADDQ         SI, R9
 	VBROADCASTSS 84(BX), Y1
-	VMULPS       (R8), Y1, Y1
-	ADDQ         SI, R8
+	VMULPS       (R9), Y1, Y1
+	ADDQ         SI, R9
 	VBROADCASTSS 164(BX), Y2
-	VMULPS       (R8), Y2, Y2
-	MOVQ         DX, R8
-	MOVQ         CX, R9
-	MOVQ         $0x00000040, R10
+	VMULPS       (R9), Y2, Y2
+	MOVQ         DX, R9
+	MOVQ         CX, R10
+	MOVQ         R8, R11
 
 keyscolumns8:
-	VBROADCASTSS (R9), Y3
-	VBROADCASTSS 256(R9), Y4
-	VBROADCASTSS 512(R9), Y5
-	VMOVUPS      (R8), Y6
+	VBROADCASTSS (R10), Y3
+	VBROADCASTSS 256(R10), Y4
+	VBROADCASTSS 512(R10), Y5
+	VMOVUPS      (R9), Y6
 	VFMADD231PS  Y3, Y6, Y0
 	VFMADD231PS  Y4, Y6, Y1
 	VFMADD231PS  Y5, Y6, Y2
-	ADDQ         SI, R8
-	ADDQ         $0x04, R9
-	DECQ         R10
+	ADDQ         SI, R9
+	ADDQ         $0x04, R10
+	DECQ         R11
 	JNZ          keyscolumns8
-	MOVQ         AX, R8
-	VMOVUPS      Y0, (R8)
-	ADDQ         SI, R8
-	VMOVUPS      Y1, (R8)
-	ADDQ         SI, R8
-	VMOVUPS      Y2, (R8)
+	MOVQ         AX, R9
+	VMOVUPS      Y0, (R9)
+	ADDQ         SI, R9
+	VMOVUPS      Y1, (R9)
+	ADDQ         SI, R9
+	VMOVUPS      Y2, (R9)
 	ADDQ         $0x00000020, AX
 	ADDQ         $0x00000020, DX
 	SUBQ         $0x08, DI
@@ -2905,9 +3178,9 @@ aftercolumns8:
 	VZEROUPPER
 	RET
 
-// func avx512Score4(s *float32, q *float32, keys *float32, dim int)
+// func avx512Score4(s *float32, q *float32, keys *float32, dim int, n int)
 // Requires: AVX, AVX512F
-TEXT ·avx512Score4(SB), NOSPLIT|NOFRAME, $0-32
+TEXT ·avx512Score4(SB), NOSPLIT|NOFRAME, $0-40
 	MOVQ   s+0(FP), AX
 	MOVQ   q+8(FP), CX
 	MOVQ   keys+16(FP), DX
@@ -2915,6 +3188,139 @@ TEXT ·avx512Score4(SB), NOSPLIT|NOFRAME, $0-32
 	MOVQ   BX, SI
 	SHLQ   $0x02, SI
 	LEAQ   (SI)(SI*2), DI
+	MOVQ   n+32(FP), R8
+	CMPQ   R8, $0x10
+	JGT    morethan1
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	LEAQ   (DX), DX
+	MOVQ   BX, BX
+
+pass0by1:
+	VBROADCASTSS (CX), Z4
+	VBROADCASTSS (CX)(SI*1), Z5
+	VBROADCASTSS (CX)(SI*2), Z6
+	VBROADCASTSS (CX)(DI*1), Z7
+	VMOVUPS      (DX), Z8
+	VFMADD231PS  Z4, Z8, Z0
+	VFMADD231PS  Z5, Z8, Z1
+	VFMADD231PS  Z6, Z8, Z2
+	VFMADD231PS  Z7, Z8, Z3
+	ADDQ         $0x00000100, DX
+	ADDQ         $0x04, CX
+	DECQ         BX
+	JNZ          pass0by1
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, 256(AX)
+	VMOVUPS      Z2, 512(AX)
+	VMOVUPS      Z3, 768(AX)
+	VZEROUPPER
+	RET
+
+morethan1:
+	CMPQ   R8, $0x20
+	JGT    morethan2
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	LEAQ   (DX), DX
+	MOVQ   BX, BX
+
+pass0by2:
+	VBROADCASTSS (CX), Z8
+	VBROADCASTSS (CX)(SI*1), Z9
+	VBROADCASTSS (CX)(SI*2), Z10
+	VBROADCASTSS (CX)(DI*1), Z11
+	VMOVUPS      (DX), Z12
+	VFMADD231PS  Z8, Z12, Z0
+	VFMADD231PS  Z9, Z12, Z2
+	VFMADD231PS  Z10, Z12, Z4
+	VFMADD231PS  Z11, Z12, Z6
+	VMOVUPS      64(DX), Z12
+	VFMADD231PS  Z8, Z12, Z1
+	VFMADD231PS  Z9, Z12, Z3
+	VFMADD231PS  Z10, Z12, Z5
+	VFMADD231PS  Z11, Z12, Z7
+	ADDQ         $0x00000100, DX
+	ADDQ         $0x04, CX
+	DECQ         BX
+	JNZ          pass0by2
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, 64(AX)
+	VMOVUPS      Z2, 256(AX)
+	VMOVUPS      Z3, 320(AX)
+	VMOVUPS      Z4, 512(AX)
+	VMOVUPS      Z5, 576(AX)
+	VMOVUPS      Z6, 768(AX)
+	VMOVUPS      Z7, 832(AX)
+	VZEROUPPER
+	RET
+
+morethan2:
+	CMPQ   R8, $0x30
+	JGT    morethan3
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	LEAQ   (DX), DX
+	MOVQ   BX, BX
+
+pass0by3:
+	VBROADCASTSS (CX), Z12
+	VBROADCASTSS (CX)(SI*1), Z13
+	VBROADCASTSS (CX)(SI*2), Z14
+	VBROADCASTSS (CX)(DI*1), Z15
+	VMOVUPS      (DX), Z16
+	VFMADD231PS  Z12, Z16, Z0
+	VFMADD231PS  Z13, Z16, Z3
+	VFMADD231PS  Z14, Z16, Z6
+	VFMADD231PS  Z15, Z16, Z9
+	VMOVUPS      64(DX), Z16
+	VFMADD231PS  Z12, Z16, Z1
+	VFMADD231PS  Z13, Z16, Z4
+	VFMADD231PS  Z14, Z16, Z7
+	VFMADD231PS  Z15, Z16, Z10
+	VMOVUPS      128(DX), Z16
+	VFMADD231PS  Z12, Z16, Z2
+	VFMADD231PS  Z13, Z16, Z5
+	VFMADD231PS  Z14, Z16, Z8
+	VFMADD231PS  Z15, Z16, Z11
+	ADDQ         $0x00000100, DX
+	ADDQ         $0x04, CX
+	DECQ         BX
+	JNZ          pass0by3
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, 64(AX)
+	VMOVUPS      Z2, 128(AX)
+	VMOVUPS      Z3, 256(AX)
+	VMOVUPS      Z4, 320(AX)
+	VMOVUPS      Z5, 384(AX)
+	VMOVUPS      Z6, 512(AX)
+	VMOVUPS      Z7, 576(AX)
+	VMOVUPS      Z8, 640(AX)
+	VMOVUPS      Z9, 768(AX)
+	VMOVUPS      Z10, 832(AX)
+	VMOVUPS      Z11, 896(AX)
+	VZEROUPPER
+	RET
+
+morethan3:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -2934,7 +3340,7 @@ TEXT ·avx512Score4(SB), NOSPLIT|NOFRAME, $0-32
 	LEAQ   (DX), DX
 	MOVQ   BX, BX
 
-pass0:
+pass0by4:
 	VBROADCASTSS (CX), Z16
 	VBROADCASTSS (CX)(SI*1), Z17
 	VBROADCASTSS (CX)(SI*2), Z18
@@ -2962,7 +3368,7 @@ pass0:
 	ADDQ         $0x00000100, DX
 	ADDQ         $0x04, CX
 	DECQ         BX
-	JNZ          pass0
+	JNZ          pass0by4
 	VMOVUPS      Z0, (AX)
 	VMOVUPS      Z1, 64(AX)
 	VMOVUPS      Z2, 128(AX)
@@ -2982,97 +3388,98 @@ pass0:
 	VZEROUPPER
 	RET
 
-// func avx512Values4(o *float32, e *float32, values *float32, rows *float32, dim int)
+// func avx512Values4(o *float32, e *float32, values *float32, rows *float32, dim int, n int)
 // Requires: AVX, AVX512F, FMA3
-TEXT ·avx512Values4(SB), NOSPLIT|NOFRAME, $0-40
+TEXT ·avx512Values4(SB), NOSPLIT|NOFRAME, $0-48
 	MOVQ o+0(FP), AX
 	MOVQ e+8(FP), CX
 	MOVQ values+16(FP), DX
 	MOVQ rows+24(FP), BX
 	MOVQ dim+32(FP), SI
+	MOVQ n+40(FP), R8
 	MOVQ SI, DI
 	SHLQ $0x02, SI
 
 columns64:
 	CMPQ         DI, $0x40
 	JLT          aftercolumns64
-	MOVQ         AX, R8
+	MOVQ         AX, R9
 	VBROADCASTSS 4(BX), Z3
-	VMULPS       (R8), Z3, Z0
-	VMULPS       64(R8), Z3, Z1
-	VMULPS       128(R8), Z3, Z2
-	VMULPS       192(R8), Z3, Z3
-	ADDQ         SI, R8
+	VMULPS       (R9), Z3, Z0
+	VMULPS       64(R9), Z3, Z1
+	VMULPS       128(R9), Z3, Z2
+	VMULPS       192(R9), Z3, Z3
+	ADDQ         SI, R9
 	VBROADCASTSS 84(BX), Z7
-	VMULPS       (R8), Z7, Z4
-	VMULPS       64(R8), Z7, Z5
-	VMULPS       128(R8), Z7, Z6
-	VMULPS       192(R8), Z7, Z7
-	ADDQ         SI, R8
+	VMULPS       (R9), Z7, Z4
+	VMULPS       64(R9), Z7, Z5
+	VMULPS       128(R9), Z7, Z6
+	VMULPS       192(R9), Z7, Z7
+	ADDQ         SI, R9
 	VBROADCASTSS 164(BX), Z11
-	VMULPS       (R8), Z11, Z8
-	VMULPS       64(R8), Z11, Z9
-	VMULPS       128(R8), Z11, Z10
-	VMULPS       192(R8), Z11, Z11
-	ADDQ         SI, R8
+	VMULPS       (R9), Z11, Z8
+	VMULPS       64(R9), Z11, Z9
+	VMULPS       128(R9), Z11, Z10
+	VMULPS       192(R9), Z11, Z11
+	ADDQ         SI, R9
 	VBROADCASTSS 244(BX), Z15
-	VMULPS       (R8), Z15, Z12
-	VMULPS       64(R8), Z15, Z13
-	VMULPS       128(R8), Z15, Z14
-	VMULPS       192(R8), Z15, Z15
-	MOVQ         DX, R8
-	MOVQ         CX, R9
-	MOVQ         $0x00000040, R10
+	VMULPS       (R9), Z15, Z12
+	VMULPS       64(R9), Z15, Z13
+	VMULPS       128(R9), Z15, Z14
+	VMULPS       192(R9), Z15, Z15
+	MOVQ         DX, R9
+	MOVQ         CX, R10
+	MOVQ         R8, R11
 
 keyscolumns64:
-	VBROADCASTSS (R9), Z16
-	VBROADCASTSS 256(R9), Z17
-	VBROADCASTSS 512(R9), Z18
-	VBROADCASTSS 768(R9), Z19
-	VMOVUPS      (R8), Z20
+	VBROADCASTSS (R10), Z16
+	VBROADCASTSS 256(R10), Z17
+	VBROADCASTSS 512(R10), Z18
+	VBROADCASTSS 768(R10), Z19
+	VMOVUPS      (R9), Z20
 	VFMADD231PS  Z16, Z20, Z0
 	VFMADD231PS  Z17, Z20, Z4
 	VFMADD231PS  Z18, Z20, Z8
 	VFMADD231PS  Z19, Z20, Z12
-	VMOVUPS      64(R8), Z20
+	VMOVUPS      64(R9), Z20
 	VFMADD231PS  Z16, Z20, Z1
 	VFMADD231PS  Z17, Z20, Z5
 	VFMADD231PS  Z18, Z20, Z9
 	VFMADD231PS  Z19, Z20, Z13
-	VMOVUPS      128(R8), Z20
+	VMOVUPS      128(R9), Z20
 	VFMADD231PS  Z16, Z20, Z2
 	VFMADD231PS  Z17, Z20, Z6
 	VFMADD231PS  Z18, Z20, Z10
 	VFMADD231PS  Z19, Z20, Z14
-	VMOVUPS      192(R8), Z20
+	VMOVUPS      192(R9), Z20
 	VFMADD231PS  Z16, Z20, Z3
 	VFMADD231PS  Z17, Z20, Z7
 	VFMADD231PS  Z18, Z20, Z11
 	VFMADD231PS  Z19, Z20, Z15
-	ADDQ         SI, R8
-	ADDQ         $0x04, R9
-	DECQ         R10
+	ADDQ         SI, R9
+	ADDQ         $0x04, R10
+	DECQ         R11
 	JNZ          keyscolumns64
-	MOVQ         AX, R8
-	VMOVUPS      Z0, (R8)
-	VMOVUPS      Z1, 64(R8)
-	VMOVUPS      Z2, 128(R8)
-	VMOVUPS      Z3, 192(R8)
-	ADDQ         SI, R8
-	VMOVUPS      Z4, (R8)
-	VMOVUPS      Z5, 64(R8)
-	VMOVUPS      Z6, 128(R8)
-	VMOVUPS      Z7, 192(R8)
-	ADDQ         SI, R8
-	VMOVUPS      Z8, (R8)
-	VMOVUPS      Z9, 64(R8)
-	VMOVUPS      Z10, 128(R8)
-	VMOVUPS      Z11, 192(R8)
-	ADDQ         SI, R8
-	VMOVUPS      Z12, (R8)
-	VMOVUPS      Z13, 64(R8)
-	VMOVUPS      Z14, 128(R8)
-	VMOVUPS      Z15, 192(R8)
+	MOVQ         AX, R9
+	VMOVUPS      Z0, (R9)
+	VMOVUPS      Z1, 64(R9)
+	VMOVUPS      Z2, 128(R9)
+	VMOVUPS      Z3, 192(R9)
+	ADDQ         SI, R9
+	VMOVUPS      Z4, (R9)
+	VMOVUPS      Z5, 64(R9)
+	VMOVUPS      Z6, 128(R9)
+	VMOVUPS      Z7, 192(R9)
+	ADDQ         SI, R9
+	VMOVUPS      Z8, (R9)
+	VMOVUPS      Z9, 64(R9)
+	VMOVUPS      Z10, 128(R9)
+	VMOVUPS      Z11, 192(R9)
+	ADDQ         SI, R9
+	VMOVUPS      Z12, (R9)
+	VMOVUPS      Z13, 64(R9)
+	VMOVUPS      Z14, 128(R9)
+	VMOVUPS      Z15, 192(R9)
 	ADDQ         $0x00000100, AX
 	ADDQ         $0x00000100, DX
 	SUBQ         $0x40, DI
@@ -3082,57 +3489,57 @@ aftercolumns64:
 columns32:
 	CMPQ         DI, $0x20
 	JLT          aftercolumns32
-	MOVQ         AX, R8
+	MOVQ         AX, R9
 	VBROADCASTSS 4(BX), Z1
-	VMULPS       (R8), Z1, Z0
-	VMULPS       64(R8), Z1, Z1
-	ADDQ         SI, R8
+	VMULPS       (R9), Z1, Z0
+	VMULPS       64(R9), Z1, Z1
+	ADDQ         SI, R9
 	VBROADCASTSS 84(BX), Z3
-	VMULPS       (R8), Z3, Z2
-	VMULPS       64(R8), Z3, Z3
-	ADDQ         SI, R8
+	VMULPS       (R9), Z3, Z2
+	VMULPS       64(R9), Z3, Z3
+	ADDQ         SI, R9
 	VBROADCASTSS 164(BX), Z5
-	VMULPS       (R8), Z5, Z4
-	VMULPS       64(R8), Z5, Z5
-	ADDQ         SI, R8
+	VMULPS       (R9), Z5, Z4
+	VMULPS       64(R9), Z5, Z5
+	ADDQ         SI, R9
 	VBROADCASTSS 244(BX), Z7
-	VMULPS       (R8), Z7, Z6
-	VMULPS       64(R8), Z7, Z7
-	MOVQ         DX, R8
-	MOVQ         CX, R9
-	MOVQ         $0x00000040, R10
+	VMULPS       (R9), Z7, Z6
+	VMULPS       64(R9), Z7, Z7
+	MOVQ         DX, R9
+	MOVQ         CX, R10
+	MOVQ         R8, R11
 
 keyscolumns32:
-	VBROADCASTSS (R9), Z8
-	VBROADCASTSS 256(R9), Z9
-	VBROADCASTSS 512(R9), Z10
-	VBROADCASTSS 768(R9), Z11
-	VMOVUPS      (R8), Z12
+	VBROADCASTSS (R10), Z8
+	VBROADCASTSS 256(R10), Z9
+	VBROADCASTSS 512(R10), Z10
+	VBROADCASTSS 768(R10), Z11
+	VMOVUPS      (R9), Z12
 	VFMADD231PS  Z8, Z12, Z0
 	VFMADD231PS  Z9, Z12, Z2
 	VFMADD231PS  Z10, Z12, Z4
 	VFMADD231PS  Z11, Z12, Z6
-	VMOVUPS      64(R8), Z12
+	VMOVUPS      64(R9), Z12
 	VFMADD231PS  Z8, Z12, Z1
 	VFMADD231PS  Z9, Z12, Z3
 	VFMADD231PS  Z10, Z12, Z5
 	VFMADD231PS  Z11, Z12, Z7
-	ADDQ         SI, R8
-	ADDQ         $0x04, R9
-	DECQ         R10
+	ADDQ         SI, R9
+	ADDQ         $0x04, R10
+	DECQ         R11
 	JNZ          keyscolumns32
-	MOVQ         AX, R8
-	VMOVUPS      Z0, (R8)
-	VMOVUPS      Z1, 64(R8)
-	ADDQ         SI, R8
-	VMOVUPS      Z2, (R8)
-	VMOVUPS      Z3, 64(R8)
-	ADDQ         SI, R8
-	VMOVUPS      Z4, (R8)
-	VMOVUPS      Z5, 64(R8)
-	ADDQ         SI, R8
-	VMOVUPS      Z6, (R8)
-	VMOVUPS      Z7, 64(R8)
+	MOVQ         AX, R9
+	VMOVUPS      Z0, (R9)
+	VMOVUPS      Z1, 64(R9)
+	ADDQ         SI, R9
+	VMOVUPS      Z2, (R9)
+	VMOVUPS      Z3, 64(R9)
+	ADDQ         SI, R9
+	VMOVUPS      Z4, (R9)
+	VMOVUPS      Z5, 64(R9)
+	ADDQ         SI, R9
+	VMOVUPS      Z6, (R9)
+	VMOVUPS      Z7, 64(R9)
 	ADDQ         $0x00000080, AX
 	ADDQ         $0x00000080, DX
 	SUBQ         $0x20, DI
@@ -3142,44 +3549,44 @@ aftercolumns32:
 columns16:
 	CMPQ         DI, $0x10
 	JLT          aftercolumns16
-	MOVQ         AX, R8
+	MOVQ         AX, R9
 	VBROADCASTSS 4(BX), Z0
-	VMULPS       (R8), Z0, Z0
-	ADDQ         SI, R8
+	VMULPS       (R9), Z0, Z0
+	ADDQ         SI, R9
 	VBROADCASTSS 84(BX), Z1
-	VMULPS       (R8), Z1, Z1
-	ADDQ         SI, R8
+	VMULPS       (R9), Z1, Z1
+	ADDQ         SI, R9
 	VBROADCASTSS 164(BX), Z2
-	VMULPS       (R8), Z2, Z2
-	ADDQ         SI, R8
+	VMULPS       (R9), Z2, Z2
+	ADDQ         SI, R9
 	VBROADCASTSS 244(BX), Z3
-	VMULPS       (R8), Z3, Z3
-	MOVQ         DX, R8
-	MOVQ         CX, R9
-	MOVQ         $0x00000040, R10
+	VMULPS       (R9), Z3, Z3
+	MOVQ         DX, R9
+	MOVQ         CX, R10
+	MOVQ         R8, R11
 
 keyscolumns16:
-	VBROADCASTSS (R9), Z4
-	VBROADCASTSS 256(R9), Z5
-	VBROADCASTSS 512(R9), Z6
-	VBROADCASTSS 768(R9), Z7
-	VMOVUPS      (R8), Z8
+	VBROADCASTSS (R10), Z4
+	VBROADCASTSS 256(R10), Z5
+	VBROADCASTSS 512(R10), Z6
+	VBROADCASTSS 768(R10), Z7
+	VMOVUPS      (R9), Z8
 	VFMADD231PS  Z4, Z8, Z0
 	VFMADD231PS  Z5, Z8, Z1
 	VFMADD231PS  Z6, Z8, Z2
 	VFMADD231PS  Z7, Z8, Z3
-	ADDQ         SI, R8
-	ADDQ         $0x04, R9
-	DECQ         R10
+	ADDQ         SI, R9
+	ADDQ         $0x04, R10
+	DECQ         R11
 	JNZ          keyscolumns16
-	MOVQ         AX, R8
-	VMOVUPS      Z0, (R8)
-	ADDQ         SI, R8
-	VMOVUPS      Z1, (R8)
-	ADDQ         SI, R8
-	VMOVUPS      Z2, (R8)
-	ADDQ         SI, R8
-	VMOVUPS      Z3, (R8)
+	MOVQ         AX, R9
+	VMOVUPS      Z0, (R9)
+	ADDQ         SI, R9
+	VMOVUPS      Z1, (R9)
+	ADDQ         SI, R9
+	VMOVUPS      Z2, (R9)
+	ADDQ         SI, R9
+	VMOVUPS      Z3, (R9)
 	ADDQ         $0x00000040, AX
 	ADDQ         $0x00000040, DX
 	SUBQ         $0x10, DI
@@ -3189,44 +3596,44 @@ aftercolumns16:
 columns8:
 	CMPQ         DI, $0x08
 	JLT          aftercolumns8
-	MOVQ         AX, R8
+	MOVQ         AX, R9
 	VBROADCASTSS 4(BX), Y0
-	VMULPS       (R8), Y0, Y0
-	ADDQ         SI, R8
+	VMULPS       (R9), Y0, Y0
+	ADDQ         SI, R9
 	VBROADCASTSS 84(BX), Y1
-	VMULPS       (R8), Y1, Y1
-	ADDQ         SI, R8
+	VMULPS       (R9), Y1, Y1
+	ADDQ         SI, R9
 	VBROADCASTSS 164(BX), Y2
-	VMULPS       (R8), Y2, Y2
-	ADDQ         SI, R8
+	VMULPS       (R9), Y2, Y2
+	ADDQ         SI, R9
 	VBROADCASTSS 244(BX), Y3
-	VMULPS       (R8), Y3, Y3
-	MOVQ         DX, R8
-	MOVQ         CX, R9
-	MOVQ         $0x00000040, R10
+	VMULPS       (R9), Y3, Y3
+	MOVQ         DX, R9
+	MOVQ         CX, R10
+	MOVQ         R8, R11
 
 keyscolumns8:
-	VBROADCASTSS (R9), Y4
-	VBROADCASTSS 256(R9), Y5
-	VBROADCASTSS 512(R9), Y6
-	VBROADCASTSS 768(R9), Y7
-	VMOVUPS      (R8), Y8
+	VBROADCASTSS (R10), Y4
+	VBROADCASTSS 256(R10), Y5
+	VBROADCASTSS 512(R10), Y6
+	VBROADCASTSS 768(R10), Y7
+	VMOVUPS      (R9), Y8
 	VFMADD231PS  Y4, Y8, Y0
 	VFMADD231PS  Y5, Y8, Y1
 	VFMADD231PS  Y6, Y8, Y2
 	VFMADD231PS  Y7, Y8, Y3
-	ADDQ         SI, R8
-	ADDQ         $0x04, R9
-	DECQ         R10
+	ADDQ         SI, R9
+	ADDQ         $0x04, R10
+	DECQ         R11
 	JNZ          keyscolumns8
-	MOVQ         AX, R8
-	VMOVUPS      Y0, (R8)
-	ADDQ         SI, R8
-	VMOVUPS      Y1, (R8)
-	ADDQ         SI, R8
-	VMOVUPS      Y2, (R8)
-	ADDQ         SI, R8
-	VMOVUPS      Y3, (R8)
+	MOVQ         AX, R9
+	VMOVUPS      Y0, (R9)
+	ADDQ         SI, R9
+	VMOVUPS      Y1, (R9)
+	ADDQ         SI, R9
+	VMOVUPS      Y2, (R9)
+	ADDQ         SI, R9
+	VMOVUPS      Y3, (R9)
 	ADDQ         $0x00000020, AX
 	ADDQ         $0x00000020, DX
 	SUBQ         $0x08, DI
@@ -3236,9 +3643,9 @@ aftercolumns8:
 	VZEROUPPER
 	RET
 
-// func avx512Score5(s *float32, q *float32, keys *float32, dim int)
+// func avx512Score5(s *float32, q *float32, keys *float32, dim int, n int)
 // Requires: AVX, AVX512F
-TEXT ·avx512Score5(SB), NOSPLIT|NOFRAME, $0-32
+TEXT ·avx512Score5(SB), NOSPLIT|NOFRAME, $0-40
 	MOVQ   s+0(FP), AX
 	MOVQ   q+8(FP), CX
 	MOVQ   keys+16(FP), DX
@@ -3246,6 +3653,160 @@ TEXT ·avx512Score5(SB), NOSPLIT|NOFRAME, $0-32
 	MOVQ   BX, SI
 	SHLQ   $0x02, SI
 	LEAQ   (SI)(SI*2), DI
+	MOVQ   n+32(FP), R8
+	CMPQ   R8, $0x10
+	JGT    morethan1
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	LEAQ   (DX), DX
+	MOVQ   BX, BX
+
+pass0by1:
+	VBROADCASTSS (CX), Z5
+	VBROADCASTSS (CX)(SI*1), Z6
+	VBROADCASTSS (CX)(SI*2), Z7
+	VBROADCASTSS (CX)(DI*1), Z8
+	VBROADCASTSS (CX)(SI*4), Z9
+	VMOVUPS      (DX), Z10
+	VFMADD231PS  Z5, Z10, Z0
+	VFMADD231PS  Z6, Z10, Z1
+	VFMADD231PS  Z7, Z10, Z2
+	VFMADD231PS  Z8, Z10, Z3
+	VFMADD231PS  Z9, Z10, Z4
+	ADDQ         $0x00000100, DX
+	ADDQ         $0x04, CX
+	DECQ         BX
+	JNZ          pass0by1
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, 256(AX)
+	VMOVUPS      Z2, 512(AX)
+	VMOVUPS      Z3, 768(AX)
+	VMOVUPS      Z4, 1024(AX)
+	VZEROUPPER
+	RET
+
+morethan1:
+	CMPQ   R8, $0x20
+	JGT    morethan2
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	LEAQ   (DX), DX
+	MOVQ   BX, BX
+
+pass0by2:
+	VBROADCASTSS (CX), Z10
+	VBROADCASTSS (CX)(SI*1), Z11
+	VBROADCASTSS (CX)(SI*2), Z12
+	VBROADCASTSS (CX)(DI*1), Z13
+	VBROADCASTSS (CX)(SI*4), Z14
+	VMOVUPS      (DX), Z15
+	VFMADD231PS  Z10, Z15, Z0
+	VFMADD231PS  Z11, Z15, Z2
+	VFMADD231PS  Z12, Z15, Z4
+	VFMADD231PS  Z13, Z15, Z6
+	VFMADD231PS  Z14, Z15, Z8
+	VMOVUPS      64(DX), Z15
+	VFMADD231PS  Z10, Z15, Z1
+	VFMADD231PS  Z11, Z15, Z3
+	VFMADD231PS  Z12, Z15, Z5
+	VFMADD231PS  Z13, Z15, Z7
+	VFMADD231PS  Z14, Z15, Z9
+	ADDQ         $0x00000100, DX
+	ADDQ         $0x04, CX
+	DECQ         BX
+	JNZ          pass0by2
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, 64(AX)
+	VMOVUPS      Z2, 256(AX)
+	VMOVUPS      Z3, 320(AX)
+	VMOVUPS      Z4, 512(AX)
+	VMOVUPS      Z5, 576(AX)
+	VMOVUPS      Z6, 768(AX)
+	VMOVUPS      Z7, 832(AX)
+	VMOVUPS      Z8, 1024(AX)
+	VMOVUPS      Z9, 1088(AX)
+	VZEROUPPER
+	RET
+
+morethan2:
+	CMPQ   R8, $0x30
+	JGT    morethan3
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	LEAQ   (DX), DX
+	MOVQ   BX, BX
+
+pass0by3:
+	VBROADCASTSS (CX), Z15
+	VBROADCASTSS (CX)(SI*1), Z16
+	VBROADCASTSS (CX)(SI*2), Z17
+	VBROADCASTSS (CX)(DI*1), Z18
+	VBROADCASTSS (CX)(SI*4), Z19
+	VMOVUPS      (DX), Z20
+	VFMADD231PS  Z15, Z20, Z0
+	VFMADD231PS  Z16, Z20, Z3
+	VFMADD231PS  Z17, Z20, Z6
+	VFMADD231PS  Z18, Z20, Z9
+	VFMADD231PS  Z19, Z20, Z12
+	VMOVUPS      64(DX), Z20
+	VFMADD231PS  Z15, Z20, Z1
+	VFMADD231PS  Z16, Z20, Z4
+	VFMADD231PS  Z17, Z20, Z7
+	VFMADD231PS  Z18, Z20, Z10
+	VFMADD231PS  Z19, Z20, Z13
+	VMOVUPS      128(DX), Z20
+	VFMADD231PS  Z15, Z20, Z2
+	VFMADD231PS  Z16, Z20, Z5
+	VFMADD231PS  Z17, Z20, Z8
+	VFMADD231PS  Z18, Z20, Z11
+	VFMADD231PS  Z19, Z20, Z14
+	ADDQ         $0x00000100, DX
+	ADDQ         $0x04, CX
+	DECQ         BX
+	JNZ          pass0by3
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, 64(AX)
+	VMOVUPS      Z2, 128(AX)
+	VMOVUPS      Z3, 256(AX)
+	VMOVUPS      Z4, 320(AX)
+	VMOVUPS      Z5, 384(AX)
+	VMOVUPS      Z6, 512(AX)
+	VMOVUPS      Z7, 576(AX)
+	VMOVUPS      Z8, 640(AX)
+	VMOVUPS      Z9, 768(AX)
+	VMOVUPS      Z10, 832(AX)
+	VMOVUPS      Z11, 896(AX)
+	VMOVUPS      Z12, 1024(AX)
+	VMOVUPS      Z13, 1088(AX)
+	VMOVUPS      Z14, 1152(AX)
+	VZEROUPPER
+	RET
+
+morethan3:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -3269,7 +3830,7 @@ TEXT ·avx512Score5(SB), NOSPLIT|NOFRAME, $0-32
 	LEAQ   (DX), DX
 	MOVQ   BX, BX
 
-pass0:
+pass0by4:
 	VBROADCASTSS (CX), Z20
 	VBROADCASTSS (CX)(SI*1), Z21
 	VBROADCASTSS (CX)(SI*2), Z22
@@ -3302,7 +3863,7 @@ pass0:
 	ADDQ         $0x00000100, DX
 	ADDQ         $0x04, CX
 	DECQ         BX
-	JNZ          pass0
+	JNZ          pass0by4
 	VMOVUPS      Z0, (AX)
 	VMOVUPS      Z1, 64(AX)
 	VMOVUPS      Z2, 128(AX)
@@ -3326,113 +3887,114 @@ pass0:
 	VZEROUPPER
 	RET
 
-// func avx512Values5(o *float32, e *float32, values *float32, rows *float32, dim int)
+// func avx512Values5(o *float32, e *float32, values *float32, rows *float32, dim int, n int)
 // Requires: AVX, AVX512F, FMA3
-TEXT ·avx512Values5(SB), NOSPLIT|NOFRAME, $0-40
+TEXT ·avx512Values5(SB), NOSPLIT|NOFRAME, $0-48
 	MOVQ o+0(FP), AX
 	MOVQ e+8(FP), CX
 	MOVQ values+16(FP), DX
 	MOVQ rows+24(FP), BX
 	MOVQ dim+32(FP), SI
+	MOVQ n+40(FP), R8
 	MOVQ SI, DI
 	SHLQ $0x02, SI
 
 columns64:
 	CMPQ         DI, $0x40
 	JLT          aftercolumns64
-	MOVQ         AX, R8
+	MOVQ         AX, R9
 	VBROADCASTSS 4(BX), Z3
-	VMULPS       (R8), Z3, Z0
-	VMULPS       64(R8), Z3, Z1
-	VMULPS       128(R8), Z3, Z2
-	VMULPS       192(R8), Z3, Z3
-	ADDQ         SI, R8
+	VMULPS       (R9), Z3, Z0
+	VMULPS       64(R9), Z3, Z1
+	VMULPS       128(R9), Z3, Z2
+	VMULPS       192(R9), Z3, Z3
+	ADDQ         SI, R9
 	VBROADCASTSS 84(BX), Z7
-	VMULPS       (R8), Z7, Z4
-	VMULPS       64(R8), Z7, Z5
-	VMULPS       128(R8), Z7, Z6
-	VMULPS       192(R8), Z7, Z7
-	ADDQ         SI, R8
+	VMULPS       (R9), Z7, Z4
+	VMULPS       64(R9), Z7, Z5
+	VMULPS       128(R9), Z7, Z6
+	VMULPS       192(R9), Z7, Z7
+	ADDQ         SI, R9
 	VBROADCASTSS 164(BX), Z11
-	VMULPS       (R8), Z11, Z8
-	VMULPS       64(R8), Z11, Z9
-	VMULPS       128(R8), Z11, Z10
-	VMULPS       192(R8), Z11, Z11
-	ADDQ         SI, R8
+	VMULPS       (R9), Z11, Z8
+	VMULPS       64(R9), Z11, Z9
+	VMULPS       128(R9), Z11, Z10
+	VMULPS       192(R9), Z11, Z11
+	ADDQ         SI, R9
 	VBROADCASTSS 244(BX), Z15
-	VMULPS       (R8), Z15, Z12
-	VMULPS       64(R8), Z15, Z13
-	VMULPS       128(R8), Z15, Z14
-	VMULPS       192(R8), Z15, Z15
-	ADDQ         SI, R8
+	VMULPS       (R9), Z15, Z12
+	VMULPS       64(R9), Z15, Z13
+	VMULPS       128(R9), Z15, Z14
+	VMULPS       192(R9), Z15, Z15
+	ADDQ         SI, R9
 	VBROADCASTSS 324(BX), Z19
-	VMULPS       (R8), Z19, Z16
-	VMULPS       64(R8), Z19, Z17
-	VMULPS       128(R8), Z19, Z18
-	VMULPS       192(R8), Z19, Z19
-	MOVQ         DX, R8
-	MOVQ         CX, R9
-	MOVQ         $0x00000040, R10
+	VMULPS       (R9), Z19, Z16
+	VMULPS       64(R9), Z19, Z17
+	VMULPS       128(R9), Z19, Z18
+	VMULPS       192(R9), Z19, Z19
+	MOVQ         DX, R9
+	MOVQ         CX, R10
+	MOVQ         R8, R11
 
 keyscolumns64:
-	VBROADCASTSS (R9), Z20
-	VBROADCASTSS 256(R9), Z21
-	VBROADCASTSS 512(R9), Z22
-	VBROADCASTSS 768(R9), Z23
-	VBROADCASTSS 1024(R9), Z24
-	VMOVUPS      (R8), Z25
+	VBROADCASTSS (R10), Z20
+	VBROADCASTSS 256(R10), Z21
+	VBROADCASTSS 512(R10), Z22
+	VBROADCASTSS 768(R10), Z23
+	VBROADCASTSS 1024(R10), Z24
+	VMOVUPS      (R9), Z25
 	VFMADD231PS  Z20, Z25, Z0
 	VFMADD231PS  Z21, Z25, Z4
 	VFMADD231PS  Z22, Z25, Z8
 	VFMADD231PS  Z23, Z25, Z12
 	VFMADD231PS  Z24, Z25, Z16
-	VMOVUPS      64(R8), Z25
+	VMOVUPS      64(R9), Z25
 	VFMADD231PS  Z20, Z25, Z1
 	VFMADD231PS  Z21, Z25, Z5
 	VFMADD231PS  Z22, Z25, Z9
 	VFMADD231PS  Z23, Z25, Z13
 	VFMADD231PS  Z24, Z25, Z17
-	VMOVUPS      128(R8), Z25
+	VMOVUPS      128(R9), Z25
 	VFMADD231PS  Z20, Z25, Z2
 	VFMADD231PS  Z21, Z25, Z6
 	VFMADD231PS  Z22, Z25, Z10
 	VFMADD231PS  Z23, Z25, Z14
 	VFMADD231PS  Z24, Z25, Z18
-	VMOVUPS      192(R8), Z25
+	VMOVUPS      192(R9), Z25
 	VFMADD231PS  Z20, Z25, Z3
 	VFMADD231PS  Z21, Z25, Z7
 	VFMADD231PS  Z22, Z25, Z11
 	VFMADD231PS  Z23, Z25, Z15
 	VFMADD231PS  Z24, Z25, Z19
-	ADDQ         SI, R8
-	ADDQ         $0x04, R9
-	DECQ         R10
+	ADDQ         SI, R9
+	ADDQ         $0x04, R10
+	DECQ         R11
 	JNZ          keyscolumns64
-	MOVQ         AX, R8
-	VMOVUPS      Z0, (R8)
-	VMOVUPS      Z1, 64(R8)
-	VMOVUPS      Z2, 128(R8)
-	VMOVUPS      Z3, 192(R8)
-	ADDQ         SI, R8
-	VMOVUPS      Z4, (R8)
-	VMOVUPS      Z5, 64(R8)
-	VMOVUPS      Z6, 128(R8)
-	VMOVUPS      Z7, 192(R8)
-	ADDQ         SI, R8
-	VMOVUPS      Z8, (R8)
-	VMOVUPS      Z9, 64(R8)
-	VMOVUPS      Z10, 128(R8)
-	VMOVUPS      Z11, 192(R8)
-	ADDQ         SI, R8
-	VMOVUPS      Z12, (R8)
-	VMOVUPS      Z13, 64(R8)
-	VMOVUPS      Z14, 128(R8)
-	VMOVUPS      Z15, 192(R8)
-	ADDQ         SI, R8
-	VMOVUPS      Z16, (R8)
-	VMOVUPS      Z17, 64(R8)
-	VMOVUPS      Z18, 128(R8)
-	VMOVUPS      Z19, 192(R8)
+	MOVQ         AX, R9
+	VMOVUPS      Z0, (R9)
+	VMOVUPS      Z1, 64(R9)
+	VMOVUPS      Z2, 128(R9)
+	VMOVUPS      Z3, 192(R9)
+	ADDQ         SI, R9
+	VMOVUPS      Z4, (R9)
+	VMOVUPS      Z5, 64(R9)
+	VMOVUPS      Z6, 128(R9)
+	VMOVUPS      Z7, 192(R9)
+	ADDQ         SI, R9
+	VMOVUPS      Z8, (R9)
+	VMOVUPS      Z9, 64(R9)
+	VMOVUPS      Z10, 128(R9)
+	VMOVUPS      Z11, 192(R9)
+	ADDQ         SI, R9
+	VMOVUPS      Z12, (R9)
+	VMOVUPS      Z13, 64(R9)
+	VMOVUPS      Z14, 128(R9)
+	VMOVUPS      Z15, 192(R9)
+	ADDQ         SI, R9
+	VMOVUPS      Z16, (R9)
+	VMOVUPS      Z17, 64(R9)
+	VMOVUPS      Z18, 128(R9)
+	VMOVUPS      Z19, 192(R9)
 	ADDQ         $0x00000100, AX
 	ADDQ         $0x00000100, DX
 	SUBQ         $0x40, DI
@@ -3442,67 +4004,67 @@ aftercolumns64:
 columns32:
 	CMPQ         DI, $0x20
 	JLT          aftercolumns32
-	MOVQ         AX, R8
+	MOVQ         AX, R9
 	VBROADCASTSS 4(BX), Z1
-	VMULPS       (R8), Z1, Z0
-	VMULPS       64(R8), Z1, Z1
-	ADDQ         SI, R8
+	VMULPS       (R9), Z1, Z0
+	VMULPS       64(R9), Z1, Z1
+	ADDQ         SI, R9
 	VBROADCASTSS 84(BX), Z3
-	VMULPS       (R8), Z3, Z2
-	VMULPS       64(R8), Z3, Z3
-	ADDQ         SI, R8
+	VMULPS       (R9), Z3, Z2
+	VMULPS       64(R9), Z3, Z3
+	ADDQ         SI, R9
 	VBROADCASTSS 164(BX), Z5
-	VMULPS       (R8), Z5, Z4
-	VMULPS       64(R8), Z5, Z5
-	ADDQ         SI, R8
+	VMULPS       (R9), Z5, Z4
+	VMULPS       64(R9), Z5, Z5
+	ADDQ         SI, R9
 	VBROADCASTSS 244(BX), Z7
-	VMULPS       (R8), Z7, Z6
-	VMULPS       64(R8), Z7, Z7
-	ADDQ         SI, R8
+	VMULPS       (R9), Z7, Z6
+	VMULPS       64(R9), Z7, Z7
+	ADDQ         SI, R9
 	VBROADCASTSS 324(BX), Z9
-	VMULPS       (R8), Z9, Z8
-	VMULPS       64(R8), Z9, Z9
-	MOVQ         DX, R8
-	MOVQ         CX, R9
-	MOVQ         $0x00000040, R10
+	VMULPS       (R9), Z9, Z8
+	VMULPS       64(R9), Z9, Z9
+	MOVQ         DX, R9
+	MOVQ         CX, R10
+	MOVQ         R8, R11
 
 keyscolumns32:
-	VBROADCASTSS (R9), Z10
-	VBROADCASTSS 256(R9), Z11
-	VBROADCASTSS 512(R9), Z12
-	VBROADCASTSS 768(R9), Z13
-	VBROADCASTSS 1024(R9), Z14
-	VMOVUPS      (R8), Z15
+	VBROADCASTSS (R10), Z10
+	VBROADCASTSS 256(R10), Z11
+	VBROADCASTSS 512(R10), Z12
+	VBROADCASTSS 768(R10), Z13
+	VBROADCASTSS 1024(R10), Z14
+	VMOVUPS      (R9), Z15
 	VFMADD231PS  Z10, Z15, Z0
 	VFMADD231PS  Z11, Z15, Z2
 	VFMADD231PS  Z12, Z15, Z4
 	VFMADD231PS  Z13, Z15, Z6
 	VFMADD231PS  Z14, Z15, Z8
-	VMOVUPS      64(R8), Z15
+	VMOVUPS      64(R9), Z15
 	VFMADD231PS  Z10, Z15, Z1
 	VFMADD231PS  Z11, Z15, Z3
 	VFMADD231PS  Z12, Z15, Z5
 	VFMADD231PS  Z13, Z15, Z7
 	VFMADD231PS  Z14, Z15, Z9
-	ADDQ         SI, R8
-	ADDQ         $0x04, R9
-	DECQ         R10
+	ADDQ         SI, R9
+	ADDQ         $0x04, R10
+	DECQ         R11
 	JNZ          keyscolumns32
-	MOVQ         AX, R8
-	VMOVUPS      Z0, (R8)
-	VMOVUPS      Z1, 64(R8)
-	ADDQ         SI, R8
-	VMOVUPS      Z2, (R8)
-	VMOVUPS      Z3, 64(R8)
-	ADDQ         SI, R8
-	VMOVUPS      Z4, (R8)
-	VMOVUPS      Z5, 64(R8)
-	ADDQ         SI, R8
-	VMOVUPS      Z6, (R8)
-	VMOVUPS      Z7, 64(R8)
-	ADDQ         SI, R8
-	VMOVUPS      Z8, (R8)
-	VMOVUPS      Z9, 64(R8)
+	MOVQ         AX, R9
+	VMOVUPS      Z0, (R9)
+	VMOVUPS      Z1, 64(R9)
+	ADDQ         SI, R9
+	VMOVUPS      Z2, (R9)
+	VMOVUPS      Z3, 64(R9)
+	ADDQ         SI, R9
+	VMOVUPS      Z4, (R9)
+	VMOVUPS      Z5, 64(R9)
+	ADDQ         SI, R9
+	VMOVUPS      Z6, (R9)
+	VMOVUPS      Z7, 64(R9)
+	ADDQ         SI, R9
+	VMOVUPS      Z8, (R9)
+	VMOVUPS      Z9, 64(R9)
 	ADDQ         $0x00000080, AX
 	ADDQ         $0x00000080, DX
 	SUBQ         $0x20, DI
@@ -3512,51 +4074,51 @@ aftercolumns32:
 columns16:
 	CMPQ         DI, $0x10
 	JLT          aftercolumns16
-	MOVQ         AX, R8
+	MOVQ         AX, R9
 	VBROADCASTSS 4(BX), Z0
-	VMULPS       (R8), Z0, Z0
-	ADDQ         SI, R8
+	VMULPS       (R9), Z0, Z0
+	ADDQ         SI, R9
 	VBROADCASTSS 84(BX), Z1
-	VMULPS       (R8), Z1, Z1
-	ADDQ         SI, R8
+	VMULPS       (R9), Z1, Z1
+	ADDQ         SI, R9
 	VBROADCASTSS 164(BX), Z2
-	VMULPS       (R8), Z2, Z2
-	ADDQ         SI, R8
+	VMULPS       (R9), Z2, Z2
+	ADDQ         SI, R9
 	VBROADCASTSS 244(BX), Z3
-	VMULPS       (R8), Z3, Z3
-	ADDQ         SI, R8
+	VMULPS       (R9), Z3, Z3
+	ADDQ         SI, R9
 	VBROADCASTSS 324(BX), Z4
-	VMULPS       (R8), Z4, Z4
-	MOVQ         DX, R8
-	MOVQ         CX, R9
-	MOVQ         $0x00000040, R10
+	VMULPS       (R9), Z4, Z4
+	MOVQ         DX, R9
+	MOVQ         CX, R10
+	MOVQ         R8, R11
 
 keyscolumns16:
-	VBROADCASTSS (R9), Z5
-	VBROADCASTSS 256(R9), Z6
-	VBROADCASTSS 512(R9), Z7
-	VBROADCASTSS 768(R9), Z8
-	VBROADCASTSS 1024(R9), Z9
-	VMOVUPS      (R8), Z10
+	VBROADCASTSS (R10), Z5
+	VBROADCASTSS 256(R10), Z6
+	VBROADCASTSS 512(R10), Z7
+	VBROADCASTSS 768(R10), Z8
+	VBROADCASTSS 1024(R10), Z9
+	VMOVUPS      (R9), Z10
 	VFMADD231PS  Z5, Z10, Z0
 	VFMADD231PS  Z6, Z10, Z1
 	VFMADD231PS  Z7, Z10, Z2
 	VFMADD231PS  Z8, Z10, Z3
 	VFMADD231PS  Z9, Z10, Z4
-	ADDQ         SI, R8
-	ADDQ         $0x04, R9
-	DECQ         R10
+	ADDQ         SI, R9
+	ADDQ         $0x04, R10
+	DECQ         R11
 	JNZ          keyscolumns16
-	MOVQ         AX, R8
-	VMOVUPS      Z0, (R8)
-	ADDQ         SI, R8
-	VMOVUPS      Z1, (R8)
-	ADDQ         SI, R8
-	VMOVUPS      Z2, (R8)
-	ADDQ         SI, R8
-	VMOVUPS      Z3, (R8)
-	ADDQ         SI, R8
-	VMOVUPS      Z4, (R8)
+	MOVQ         AX, R9
+	VMOVUPS      Z0, (R9)
+	ADDQ         SI, R9
+	VMOVUPS      Z1, (R9)
+	ADDQ         SI, R9
+	VMOVUPS      Z2, (R9)
+	ADDQ         SI, R9
+	VMOVUPS      Z3, (R9)
+	ADDQ         SI, R9
+	VMOVUPS      Z4, (R9)
 	ADDQ         $0x00000040, AX
 	ADDQ         $0x00000040, DX
 	SUBQ         $0x10, DI
@@ -3566,51 +4128,51 @@ aftercolumns16:
 columns8:
 	CMPQ         DI, $0x08
 	JLT          aftercolumns8
-	MOVQ         AX, R8
+	MOVQ         AX, R9
 	VBROADCASTSS 4(BX), Y0
-	VMULPS       (R8), Y0, Y0
-	ADDQ         SI, R8
+	VMULPS       (R9), Y0, Y0
+	ADDQ         SI, R9
 	VBROADCASTSS 84(BX), Y1
-	VMULPS       (R8), Y1, Y1
-	ADDQ         SI, R8
+	VMULPS       (R9), Y1, Y1
+	ADDQ         SI, R9
 	VBROADCASTSS 164(BX), Y2
-	VMULPS       (R8), Y2, Y2
-	ADDQ         SI, R8
+	VMULPS       (R9), Y2, Y2
+	ADDQ         SI, R9
 	VBROADCASTSS 244(BX), Y3
-	VMULPS       (R8), Y3, Y3
-	ADDQ         SI, R8
+	VMULPS       (R9), Y3, Y3
+	ADDQ         SI, R9
 	VBROADCASTSS 324(BX), Y4
-	VMULPS       (R8), Y4, Y4
-	MOVQ         DX, R8
-	MOVQ         CX, R9
-	MOVQ         $0x00000040, R10
+	VMULPS       (R9), Y4, Y4
+	MOVQ         DX, R9
+	MOVQ         CX, R10
+	MOVQ         R8, R11
 
 keyscolumns8:
-	VBROADCASTSS (R9), Y5
-	VBROADCASTSS 256(R9), Y6
-	VBROADCASTSS 512(R9), Y7
-	VBROADCASTSS 768(R9), Y8
-	VBROADCASTSS 1024(R9), Y9
-	VMOVUPS      (R8), Y10
+	VBROADCASTSS (R10), Y5
+	VBROADCASTSS 256(R10), Y6
+	VBROADCASTSS 512(R10), Y7
+	VBROADCASTSS 768(R10), Y8
+	VBROADCASTSS 1024(R10), Y9
+	VMOVUPS      (R9), Y10
 	VFMADD231PS  Y5, Y10, Y0
 	VFMADD231PS  Y6, Y10, Y1
 	VFMADD231PS  Y7, Y10, Y2
 	VFMADD231PS  Y8, Y10, Y3
 	VFMADD231PS  Y9, Y10, Y4
-	ADDQ         SI, R8
-	ADDQ         $0x04, R9
-	DECQ         R10
+	ADDQ         SI, R9
+	ADDQ         $0x04, R10
+	DECQ         R11
 	JNZ          keyscolumns8
-	MOVQ         AX, R8
-	VMOVUPS      Y0, (R8)
-	ADDQ         SI, R8
-	VMOVUPS      Y1, (R8)
-	ADDQ         SI, R8
-	VMOVUPS      Y2, (R8)
-	ADDQ         SI, R8
-	VMOVUPS      Y3, (R8)
-	ADDQ         SI, R8
-	VMOVUPS      Y4, (R8)
+	MOVQ         AX, R9
+	VMOVUPS      Y0, (R9)
+	ADDQ         SI, R9
+	VMOVUPS      Y1, (R9)
+	ADDQ         SI, R9
+	VMOVUPS      Y2, (R9)
+	ADDQ         SI, R9
+	VMOVUPS      Y3, (R9)
+	ADDQ         SI, R9
+	VMOVUPS      Y4, (R9)
 	ADDQ         $0x00000020, AX
 	ADDQ         $0x00000020, DX
 	SUBQ         $0x08, DI
@@ -3620,9 +4182,9 @@ aftercolumns8:
 	VZEROUPPER
 	RET
 
-// func avx512Score6(s *float32, q *float32, keys *float32, dim int)
+// func avx512Score6(s *float32, q *float32, keys *float32, dim int, n int)
 // Requires: AVX, AVX512F
-TEXT ·avx512Score6(SB), NOSPLIT|NOFRAME, $0-32
+TEXT ·avx512Score6(SB), NOSPLIT|NOFRAME, $0-40
 	MOVQ   s+0(FP), AX
 	MOVQ   q+8(FP), CX
 	MOVQ   keys+16(FP), DX
@@ -3631,6 +4193,181 @@ TEXT ·avx512Score6(SB), NOSPLIT|NOFRAME, $0-32
 	SHLQ   $0x02, SI
 	LEAQ   (SI)(SI*2), DI
 	LEAQ   (SI)(SI*4), R8
+	MOVQ   n+32(FP), R9
+	CMPQ   R9, $0x10
+	JGT    morethan1
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	LEAQ   (DX), DX
+	MOVQ   BX, BX
+
+pass0by1:
+	VBROADCASTSS (CX), Z6
+	VBROADCASTSS (CX)(SI*1), Z7
+	VBROADCASTSS (CX)(SI*2), Z8
+	VBROADCASTSS (CX)(DI*1), Z9
+	VBROADCASTSS (CX)(SI*4), Z10
+	VBROADCASTSS (CX)(R8*1), Z11
+	VMOVUPS      (DX), Z12
+	VFMADD231PS  Z6, Z12, Z0
+	VFMADD231PS  Z7, Z12, Z1
+	VFMADD231PS  Z8, Z12, Z2
+	VFMADD231PS  Z9, Z12, Z3
+	VFMADD231PS  Z10, Z12, Z4
+	VFMADD231PS  Z11, Z12, Z5
+	ADDQ         $0x00000100, DX
+	ADDQ         $0x04, CX
+	DECQ         BX
+	JNZ          pass0by1
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, 256(AX)
+	VMOVUPS      Z2, 512(AX)
+	VMOVUPS      Z3, 768(AX)
+	VMOVUPS      Z4, 1024(AX)
+	VMOVUPS      Z5, 1280(AX)
+	VZEROUPPER
+	RET
+
+morethan1:
+	CMPQ   R9, $0x20
+	JGT    morethan2
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	LEAQ   (DX), DX
+	MOVQ   BX, BX
+
+pass0by2:
+	VBROADCASTSS (CX), Z12
+	VBROADCASTSS (CX)(SI*1), Z13
+	VBROADCASTSS (CX)(SI*2), Z14
+	VBROADCASTSS (CX)(DI*1), Z15
+	VBROADCASTSS (CX)(SI*4), Z16
+	VBROADCASTSS (CX)(R8*1), Z17
+	VMOVUPS      (DX), Z18
+	VFMADD231PS  Z12, Z18, Z0
+	VFMADD231PS  Z13, Z18, Z2
+	VFMADD231PS  Z14, Z18, Z4
+	VFMADD231PS  Z15, Z18, Z6
+	VFMADD231PS  Z16, Z18, Z8
+	VFMADD231PS  Z17, Z18, Z10
+	VMOVUPS      64(DX), Z18
+	VFMADD231PS  Z12, Z18, Z1
+	VFMADD231PS  Z13, Z18, Z3
+	VFMADD231PS  Z14, Z18, Z5
+	VFMADD231PS  Z15, Z18, Z7
+	VFMADD231PS  Z16, Z18, Z9
+	VFMADD231PS  Z17, Z18, Z11
+	ADDQ         $0x00000100, DX
+	ADDQ         $0x04, CX
+	DECQ         BX
+	JNZ          pass0by2
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, 64(AX)
+	VMOVUPS      Z2, 256(AX)
+	VMOVUPS      Z3, 320(AX)
+	VMOVUPS      Z4, 512(AX)
+	VMOVUPS      Z5, 576(AX)
+	VMOVUPS      Z6, 768(AX)
+	VMOVUPS      Z7, 832(AX)
+	VMOVUPS      Z8, 1024(AX)
+	VMOVUPS      Z9, 1088(AX)
+	VMOVUPS      Z10, 1280(AX)
+	VMOVUPS      Z11, 1344(AX)
+	VZEROUPPER
+	RET
+
+morethan2:
+	CMPQ   R9, $0x30
+	JGT    morethan3
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	VPXORD Z16, Z16, Z16
+	VPXORD Z17, Z17, Z17
+	LEAQ   (DX), DX
+	MOVQ   BX, BX
+
+pass0by3:
+	VBROADCASTSS (CX), Z18
+	VBROADCASTSS (CX)(SI*1), Z19
+	VBROADCASTSS (CX)(SI*2), Z20
+	VBROADCASTSS (CX)(DI*1), Z21
+	VBROADCASTSS (CX)(SI*4), Z22
+	VBROADCASTSS (CX)(R8*1), Z23
+	VMOVUPS      (DX), Z24
+	VFMADD231PS  Z18, Z24, Z0
+	VFMADD231PS  Z19, Z24, Z3
+	VFMADD231PS  Z20, Z24, Z6
+	VFMADD231PS  Z21, Z24, Z9
+	VFMADD231PS  Z22, Z24, Z12
+	VFMADD231PS  Z23, Z24, Z15
+	VMOVUPS      64(DX), Z24
+	VFMADD231PS  Z18, Z24, Z1
+	VFMADD231PS  Z19, Z24, Z4
+	VFMADD231PS  Z20, Z24, Z7
+	VFMADD231PS  Z21, Z24, Z10
+	VFMADD231PS  Z22, Z24, Z13
+	VFMADD231PS  Z23, Z24, Z16
+	VMOVUPS      128(DX), Z24
+	VFMADD231PS  Z18, Z24, Z2
+	VFMADD231PS  Z19, Z24, Z5
+	VFMADD231PS  Z20, Z24, Z8
+	VFMADD231PS  Z21, Z24, Z11
+	VFMADD231PS  Z22, Z24, Z14
+	VFMADD231PS  Z23, Z24, Z17
+	ADDQ         $0x00000100, DX
+	ADDQ         $0x04, CX
+	DECQ         BX
+	JNZ          pass0by3
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, 64(AX)
+	VMOVUPS      Z2, 128(AX)
+	VMOVUPS      Z3, 256(AX)
+	VMOVUPS      Z4, 320(AX)
+	VMOVUPS      Z5, 384(AX)
+	VMOVUPS      Z6, 512(AX)
+	VMOVUPS      Z7, 576(AX)
+	VMOVUPS      Z8, 640(AX)
+	VMOVUPS      Z9, 768(AX)
+	VMOVUPS      Z10, 832(AX)
+	VMOVUPS      Z11, 896(AX)
+	VMOVUPS      Z12, 1024(AX)
+	VMOVUPS      Z13, 1088(AX)
+	VMOVUPS      Z14, 1152(AX)
+	VMOVUPS      Z15, 1280(AX)
+	VMOVUPS      Z16, 1344(AX)
+	VMOVUPS      Z17, 1408(AX)
+	VZEROUPPER
+	RET
+
+morethan3:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -3658,7 +4395,7 @@ TEXT ·avx512Score6(SB), NOSPLIT|NOFRAME, $0-32
 	LEAQ   (DX), DX
 	MOVQ   BX, BX
 
-pass0:
+pass0by4:
 	VBROADCASTSS (CX), Z24
 	VBROADCASTSS (CX)(SI*1), Z25
 	VBROADCASTSS (CX)(SI*2), Z26
@@ -3696,7 +4433,7 @@ pass0:
 	ADDQ         $0x00000100, DX
 	ADDQ         $0x04, CX
 	DECQ         BX
-	JNZ          pass0
+	JNZ          pass0by4
 	VMOVUPS      Z0, (AX)
 	VMOVUPS      Z1, 64(AX)
 	VMOVUPS      Z2, 128(AX)
@@ -3724,129 +4461,130 @@ pass0:
 	VZEROUPPER
 	RET
 
-// func avx512Values6(o *float32, e *float32, values *float32, rows *float32, dim int)
+// func avx512Values6(o *float32, e *float32, values *float32, rows *float32, dim int, n int)
 // Requires: AVX, AVX512F, FMA3
-TEXT ·avx512Values6(SB), NOSPLIT|NOFRAME, $0-40
+TEXT ·avx512Values6(SB), NOSPLIT|NOFRAME, $0-48
 	MOVQ o+0(FP), AX
 	MOVQ e+8(FP), CX
 	MOVQ values+16(FP), DX
 	MOVQ rows+24(FP), BX
 	MOVQ dim+32(FP), SI
+	MOVQ n+40(FP), R8
 	MOVQ SI, DI
 	SHLQ $0x02, SI
 
 columns64:
 	CMPQ         DI, $0x40
 	JLT          aftercolumns64
-	MOVQ         AX, R8
+	MOVQ         AX, R9
 	VBROADCASTSS 4(BX), Z3
-	VMULPS       (R8), Z3, Z0
-	VMULPS       64(R8), Z3, Z1
-	VMULPS       128(R8), Z3, Z2
-	VMULPS       192(R8), Z3, Z3
-	ADDQ         SI, R8
+	VMULPS       (R9), Z3, Z0
+	VMULPS       64(R9), Z3, Z1
+	VMULPS       128(R9), Z3, Z2
+	VMULPS       192(R9), Z3, Z3
+	ADDQ         SI, R9
 	VBROADCASTSS 84(BX), Z7
-	VMULPS       (R8), Z7, Z4
-	VMULPS       64(R8), Z7, Z5
-	VMULPS       128(R8), Z7, Z6
-	VMULPS       192(R8), Z7, Z7
-	ADDQ         SI, R8
+	VMULPS       (R9), Z7, Z4
+	VMULPS       64(R9), Z7, Z5
+	VMULPS       128(R9), Z7, Z6
+	VMULPS       192(R9), Z7, Z7
+	ADDQ         SI, R9
 	VBROADCASTSS 164(BX), Z11
-	VMULPS       (R8), Z11, Z8
-	VMULPS       64(R8), Z11, Z9
-	VMULPS       128(R8), Z11, Z10
-	VMULPS       192(R8), Z11, Z11
-	ADDQ         SI, R8
+	VMULPS       (R9), Z11, Z8
+	VMULPS       64(R9), Z11, Z9
+	VMULPS       128(R9), Z11, Z10
+	VMULPS       192(R9), Z11, Z11
+	ADDQ         SI, R9
 	VBROADCASTSS 244(BX), Z15
-	VMULPS       (R8), Z15, Z12
-	VMULPS       64(R8), Z15, Z13
-	VMULPS       128(R8), Z15, Z14
-	VMULPS       192(R8), Z15, Z15
-	ADDQ         SI, R8
+	VMULPS       (R9), Z15, Z12
+	VMULPS       64(R9), Z15, Z13
+	VMULPS       128(R9), Z15, Z14
+	VMULPS       192(R9), Z15, Z15
+	ADDQ         SI, R9
 	VBROADCASTSS 324(BX), Z19
-	VMULPS       (R8), Z19, Z16
-	VMULPS       64(R8), Z19, Z17
-	VMULPS       128(R8), Z19, Z18
-	VMULPS       192(R8), Z19, Z19
-	ADDQ         SI, R8
+	VMULPS       (R9), Z19, Z16
+	VMULPS       64(R9), Z19, Z17
+	VMULPS       128(R9), Z19, Z18
+	VMULPS       192(R9), Z19, Z19
+	ADDQ         SI, R9
 	VBROADCASTSS 404(BX), Z23
-	VMULPS       (R8), Z23, Z20
-	VMULPS       64(R8), Z23, Z21
-	VMULPS       128(R8), Z23, Z22
-	VMULPS       192(R8), Z23, Z23
-	MOVQ         DX, R8
-	MOVQ         CX, R9
-	MOVQ         $0x00000040, R10
+	VMULPS       (R9), Z23, Z20
+	VMULPS       64(R9), Z23, Z21
+	VMULPS       128(R9), Z23, Z22
+	VMULPS       192(R9), Z23, Z23
+	MOVQ         DX, R9
+	MOVQ         CX, R10
+	MOVQ         R8, R11
 
 keyscolumns64:
-	VBROADCASTSS (R9), Z24
-	VBROADCASTSS 256(R9), Z25
-	VBROADCASTSS 512(R9), Z26
-	VBROADCASTSS 768(R9), Z27
-	VBROADCASTSS 1024(R9), Z28
-	VBROADCASTSS 1280(R9), Z29
-	VMOVUPS      (R8), Z30
+	VBROADCASTSS (R10), Z24
+	VBROADCASTSS 256(R10), Z25
+	VBROADCASTSS 512(R10), Z26
+	VBROADCASTSS 768(R10), Z27
+	VBROADCASTSS 1024(R10), Z28
+	VBROADCASTSS 1280(R10), Z29
+	VMOVUPS      (R9), Z30
 	VFMADD231PS  Z24, Z30, Z0
 	VFMADD231PS  Z25, Z30, Z4
 	VFMADD231PS  Z26, Z30, Z8
 	VFMADD231PS  Z27, Z30, Z12
 	VFMADD231PS  Z28, Z30, Z16
 	VFMADD231PS  Z29, Z30, Z20
-	VMOVUPS      64(R8), Z30
+	VMOVUPS      64(R9), Z30
 	VFMADD231PS  Z24, Z30, Z1
 	VFMADD231PS  Z25, Z30, Z5
 	VFMADD231PS  Z26, Z30, Z9
 	VFMADD231PS  Z27, Z30, Z13
 	VFMADD231PS  Z28, Z30, Z17
 	VFMADD231PS  Z29, Z30, Z21
-	VMOVUPS      128(R8), Z30
+	VMOVUPS      128(R9), Z30
 	VFMADD231PS  Z24, Z30, Z2
 	VFMADD231PS  Z25, Z30, Z6
 	VFMADD231PS  Z26, Z30, Z10
 	VFMADD231PS  Z27, Z30, Z14
 	VFMADD231PS  Z28, Z30, Z18
 	VFMADD231PS  Z29, Z30, Z22
-	VMOVUPS      192(R8), Z30
+	VMOVUPS      192(R9), Z30
 	VFMADD231PS  Z24, Z30, Z3
 	VFMADD231PS  Z25, Z30, Z7
 	VFMADD231PS  Z26, Z30, Z11
 	VFMADD231PS  Z27, Z30, Z15
 	VFMADD231PS  Z28, Z30, Z19
 	VFMADD231PS  Z29, Z30, Z23
-	ADDQ         SI, R8
-	ADDQ         $0x04, R9
-	DECQ         R10
+	ADDQ         SI, R9
+	ADDQ         $0x04, R10
+	DECQ         R11
 	JNZ          keyscolumns64
-	MOVQ         AX, R8
-	VMOVUPS      Z0, (R8)
-	VMOVUPS      Z1, 64(R8)
-	VMOVUPS      Z2, 128(R8)
-	VMOVUPS      Z3, 192(R8)
-	ADDQ         SI, R8
-	VMOVUPS      Z4, (R8)
-	VMOVUPS      Z5, 64(R8)
-	VMOVUPS      Z6, 128(R8)
-	VMOVUPS      Z7, 192(R8)
-	ADDQ         SI, R8
-	VMOVUPS      Z8, (R8)
-	VMOVUPS      Z9, 64(R8)
-	VMOVUPS      Z10, 128(R8)
-	VMOVUPS      Z11, 192(R8)
-	ADDQ         SI, R8
-	VMOVUPS      Z12, (R8)
-	VMOVUPS      Z13, 64(R8)
-	VMOVUPS      Z14, 128(R8)
-	VMOVUPS      Z15, 192(R8)
-	ADDQ         SI, R8
-	VMOVUPS      Z16, (R8)
-	VMOVUPS      Z17, 64(R8)
-	VMOVUPS      Z18, 128(R8)
-	VMOVUPS      Z19, 192(R8)
-	ADDQ         SI, R8
-	VMOVUPS      Z20, (R8)
-	VMOVUPS      Z21, 64(R8)
-	VMOVUPS      Z22, 128(R8)
-	VMOVUPS      Z23, 192(R8)
+	MOVQ         AX, R9
+	VMOVUPS      Z0, (R9)
+	VMOVUPS      Z1, 64(R9)
+	VMOVUPS      Z2, 128(R9)
+	VMOVUPS      Z3, 192(R9)
+	ADDQ         SI, R9
+	VMOVUPS      Z4, (R9)
+	VMOVUPS      Z5, 64(R9)
+	VMOVUPS      Z6, 128(R9)
+	VMOVUPS      Z7, 192(R9)
+	ADDQ         SI, R9
+	VMOVUPS      Z8, (R9)
+	VMOVUPS      Z9, 64(R9)
+	VMOVUPS      Z10, 128(R9)
+	VMOVUPS      Z11, 192(R9)
+	ADDQ         SI, R9
+	VMOVUPS      Z12, (R9)
+	VMOVUPS      Z13, 64(R9)
+	VMOVUPS      Z14, 128(R9)
+	VMOVUPS      Z15, 192(R9)
+	ADDQ         SI, R9
+	VMOVUPS      Z16, (R9)
+	VMOVUPS      Z17, 64(R9)
+	VMOVUPS      Z18, 128(R9)
+	VMOVUPS      Z19, 192(R9)
+	ADDQ         SI, R9
+	VMOVUPS      Z20, (R9)
+	VMOVUPS      Z21, 64(R9)
+	VMOVUPS      Z22, 128(R9)
+	VMOVUPS      Z23, 192(R9)
 	ADDQ         $0x00000100, AX
 	ADDQ         $0x00000100, DX
 	SUBQ         $0x40, DI
@@ -3856,77 +4594,77 @@ aftercolumns64:
 columns32:
 	CMPQ         DI, $0x20
 	JLT          aftercolumns32
-	MOVQ         AX, R8
+	MOVQ         AX, R9
 	VBROADCASTSS 4(BX), Z1
-	VMULPS       (R8), Z1, Z0
-	VMULPS       64(R8), Z1, Z1
-	ADDQ         SI, R8
+	VMULPS       (R9), Z1, Z0
+	VMULPS       64(R9), Z1, Z1
+	ADDQ         SI, R9
 	VBROADCASTSS 84(BX), Z3
-	VMULPS       (R8), Z3, Z2
-	VMULPS       64(R8), Z3, Z3
-	ADDQ         SI, R8
+	VMULPS       (R9), Z3, Z2
+	VMULPS       64(R9), Z3, Z3
+	ADDQ         SI, R9
 	VBROADCASTSS 164(BX), Z5
-	VMULPS       (R8), Z5, Z4
-	VMULPS       64(R8), Z5, Z5
-	ADDQ         SI, R8
+	VMULPS       (R9), Z5, Z4
+	VMULPS       64(R9), Z5, Z5
+	ADDQ         SI, R9
 	VBROADCASTSS 244(BX), Z7
-	VMULPS       (R8), Z7, Z6
-	VMULPS       64(R8), Z7, Z7
-	ADDQ         SI, R8
+	VMULPS       (R9), Z7, Z6
+	VMULPS       64(R9), Z7, Z7
+	ADDQ         SI, R9
 	VBROADCASTSS 324(BX), Z9
-	VMULPS       (R8), Z9, Z8
-	VMULPS       64(R8), Z9, Z9
-	ADDQ         SI, R8
+	VMULPS       (R9), Z9, Z8
+	VMULPS       64(R9), Z9, Z9
+	ADDQ         SI, R9
 	VBROADCASTSS 404(BX), Z11
-	VMULPS       (R8), Z11, Z10
-	VMULPS       64(R8), Z11, Z11
-	MOVQ         DX, R8
-	MOVQ         CX, R9
-	MOVQ         $0x00000040, R10
+	VMULPS       (R9), Z11, Z10
+	VMULPS       64(R9), Z11, Z11
+	MOVQ         DX, R9
+	MOVQ         CX, R10
+	MOVQ         R8, R11
 
 keyscolumns32:
-	VBROADCASTSS (R9), Z12
-	VBROADCASTSS 256(R9), Z13
-	VBROADCASTSS 512(R9), Z14
-	VBROADCASTSS 768(R9), Z15
-	VBROADCASTSS 1024(R9), Z16
-	VBROADCASTSS 1280(R9), Z17
-	VMOVUPS      (R8), Z18
+	VBROADCASTSS (R10), Z12
+	VBROADCASTSS 256(R10), Z13
+	VBROADCASTSS 512(R10), Z14
+	VBROADCASTSS 768(R10), Z15
+	VBROADCASTSS 1024(R10), Z16
+	VBROADCASTSS 1280(R10), Z17
+	VMOVUPS      (R9), Z18
 	VFMADD231PS  Z12, Z18, Z0
 	VFMADD231PS  Z13, Z18, Z2
 	VFMADD231PS  Z14, Z18, Z4
 	VFMADD231PS  Z15, Z18, Z6
 	VFMADD231PS  Z16, Z18, Z8
 	VFMADD231PS  Z17, Z18, Z10
-	VMOVUPS      64(R8), Z18
+	VMOVUPS      64(R9), Z18
 	VFMADD231PS  Z12, Z18, Z1
 	VFMADD231PS  Z13, Z18, Z3
 	VFMADD231PS  Z14, Z18, Z5
 	VFMADD231PS  Z15, Z18, Z7
 	VFMADD231PS  Z16, Z18, Z9
 	VFMADD231PS  Z17, Z18, Z11
-	ADDQ         SI, R8
-	ADDQ         $0x04, R9
-	DECQ         R10
+	ADDQ         SI, R9
+	ADDQ         $0x04, R10
+	DECQ         R11
 	JNZ          keyscolumns32
-	MOVQ         AX, R8
-	VMOVUPS      Z0, (R8)
-	VMOVUPS      Z1, 64(R8)
-	ADDQ         SI, R8
-	VMOVUPS      Z2, (R8)
-	VMOVUPS      Z3, 64(R8)
-	ADDQ         SI, R8
-	VMOVUPS      Z4, (R8)
-	VMOVUPS      Z5, 64(R8)
-	ADDQ         SI, R8
-	VMOVUPS      Z6, (R8)
-	VMOVUPS      Z7, 64(R8)
-	ADDQ         SI, R8
-	VMOVUPS      Z8, (R8)
-	VMOVUPS      Z9, 64(R8)
-	ADDQ         SI, R8
-	VMOVUPS      Z10, (R8)
-	VMOVUPS      Z11, 64(R8)
+	MOVQ         AX, R9
+	VMOVUPS      Z0, (R9)
+	VMOVUPS      Z1, 64(R9)
+	ADDQ         SI, R9
+	VMOVUPS      Z2, (R9)
+	VMOVUPS      Z3, 64(R9)
+	ADDQ         SI, R9
+	VMOVUPS      Z4, (R9)
+	VMOVUPS      Z5, 64(R9)
+	ADDQ         SI, R9
+	VMOVUPS      Z6, (R9)
+	VMOVUPS      Z7, 64(R9)
+	ADDQ         SI, R9
+	VMOVUPS      Z8, (R9)
+	VMOVUPS      Z9, 64(R9)
+	ADDQ         SI, R9
+	VMOVUPS      Z10, (R9)
+	VMOVUPS      Z11, 64(R9)
 	ADDQ         $0x00000080, AX
 	ADDQ         $0x00000080, DX
 	SUBQ         $0x20, DI
@@ -3936,58 +4674,58 @@ aftercolumns32:
 columns16:
 	CMPQ         DI, $0x10
 	JLT          aftercolumns16
-	MOVQ         AX, R8
+	MOVQ         AX, R9
 	VBROADCASTSS 4(BX), Z0
-	VMULPS       (R8), Z0, Z0
-	ADDQ         SI, R8
+	VMULPS       (R9), Z0, Z0
+	ADDQ         SI, R9
 	VBROADCASTSS 84(BX), Z1
-	VMULPS       (R8), Z1, Z1
-	ADDQ         SI, R8
+	VMULPS       (R9), Z1, Z1
+	ADDQ         SI, R9
 	VBROADCASTSS 164(BX), Z2
-	VMULPS       (R8), Z2, Z2
-	ADDQ         SI, R8
+	VMULPS       (R9), Z2, Z2
+	ADDQ         SI, R9
 	VBROADCASTSS 244(BX), Z3
-	VMULPS       (R8), Z3, Z3
-	ADDQ         SI, R8
+	VMULPS       (R9), Z3, Z3
+	ADDQ         SI, R9
 	VBROADCASTSS 324(BX), Z4
-	VMULPS       (R8), Z4, Z4
-	ADDQ         SI, R8
+	VMULPS       (R9), Z4, Z4
+	ADDQ         SI, R9
 	VBROADCASTSS 404(BX), Z5
-	VMULPS       (R8), Z5, Z5
-	MOVQ         DX, R8
-	MOVQ         CX, R9
-	MOVQ         $0x00000040, R10
+	VMULPS       (R9), Z5, Z5
+	MOVQ         DX, R9
+	MOVQ         CX, R10
+	MOVQ         R8, R11
 
 keyscolumns16:
-	VBROADCASTSS (R9), Z6
-	VBROADCASTSS 256(R9), Z7
-	VBROADCASTSS 512(R9), Z8
-	VBROADCASTSS 768(R9), Z9
-	VBROADCASTSS 1024(R9), Z10
-	VBROADCASTSS 1280(R9), Z11
-	VMOVUPS      (R8), Z12
+	VBROADCASTSS (R10), Z6
+	VBROADCASTSS 256(R10), Z7
+	VBROADCASTSS 512(R10), Z8
+	VBROADCASTSS 768(R10), Z9
+	VBROADCASTSS 1024(R10), Z10
+	VBROADCASTSS 1280(R10), Z11
+	VMOVUPS      (R9), Z12
 	VFMADD231PS  Z6, Z12, Z0
 	VFMADD231PS  Z7, Z12, Z1
 	VFMADD231PS  Z8, Z12, Z2
 	VFMADD231PS  Z9, Z12, Z3
 	VFMADD231PS  Z10, Z12, Z4
 	VFMADD231PS  Z11, Z12, Z5
-	ADDQ         SI, R8
-	ADDQ         $0x04, R9
-	DECQ         R10
+	ADDQ         SI, R9
+	ADDQ         $0x04, R10
+	DECQ         R11
 	JNZ          keyscolumns16
-	MOVQ         AX, R8
-	VMOVUPS      Z0, (R8)
-	ADDQ         SI, R8
-	VMOVUPS      Z1, (R8)
-	ADDQ         SI, R8
-	VMOVUPS      Z2, (R8)
-	ADDQ         SI, R8
-	VMOVUPS      Z3, (R8)
-	ADDQ         SI, R8
-	VMOVUPS      Z4, (R8)
-	ADDQ         SI, R8
-	VMOVUPS      Z5, (R8)
+	MOVQ         AX, R9
+	VMOVUPS      Z0, (R9)
+	ADDQ         SI, R9
+	VMOVUPS      Z1, (R9)
+	ADDQ         SI, R9
+	VMOVUPS      Z2, (R9)
+	ADDQ         SI, R9
+	VMOVUPS      Z3, (R9)
+	ADDQ         SI, R9
+	VMOVUPS      Z4, (R9)
+	ADDQ         SI, R9
+	VMOVUPS      Z5, (R9)
 	ADDQ         $0x00000040, AX
 	ADDQ         $0x00000040, DX
 	SUBQ         $0x10, DI
@@ -3997,58 +4735,58 @@ aftercolumns16:
 columns8:
 	CMPQ         DI, $0x08
 	JLT          aftercolumns8
-	MOVQ         AX, R8
+	MOVQ         AX, R9
 	VBROADCASTSS 4(BX), Y0
-	VMULPS       (R8), Y0, Y0
-	ADDQ         SI, R8
+	VMULPS       (R9), Y0, Y0
+	ADDQ         SI, R9
 	VBROADCASTSS 84(BX), Y1
-	VMULPS       (R8), Y1, Y1
-	ADDQ         SI, R8
+	VMULPS       (R9), Y1, Y1
+	ADDQ         SI, R9
 	VBROADCASTSS 164(BX), Y2
-	VMULPS       (R8), Y2, Y2
-	ADDQ         SI, R8
+	VMULPS       (R9), Y2, Y2
+	ADDQ         SI, R9
 	VBROADCASTSS 244(BX), Y3
-	VMULPS       (R8), Y3, Y3
-	ADDQ         SI, R8
+	VMULPS       (R9), Y3, Y3
+	ADDQ         SI, R9
 	VBROADCASTSS 324(BX), Y4
-	VMULPS       (R8), Y4, Y4
-	ADDQ         SI, R8
+	VMULPS       (R9), Y4, Y4
+	ADDQ         SI, R9
 	VBROADCASTSS 404(BX), Y5
-	VMULPS       (R8), Y5, Y5
-	MOVQ         DX, R8
-	MOVQ         CX, R9
-	MOVQ         $0x00000040, R10
+	VMULPS       (R9), Y5, Y5
+	MOVQ         DX, R9
+	MOVQ         CX, R10
+	MOVQ         R8, R11
 
 keyscolumns8:
-	VBROADCASTSS (R9), Y6
-	VBROADCASTSS 256(R9), Y7
-	VBROADCASTSS 512(R9), Y8
-	VBROADCASTSS 768(R9), Y9
-	VBROADCASTSS 1024(R9), Y10
-	VBROADCASTSS 1280(R9), Y11
-	VMOVUPS      (R8), Y12
+	VBROADCASTSS (R10), Y6
+	VBROADCASTSS 256(R10), Y7
+	VBROADCASTSS 512(R10), Y8
+	VBROADCASTSS 768(R10), Y9
+	VBROADCASTSS 1024(R10), Y10
+	VBROADCASTSS 1280(R10), Y11
+	VMOVUPS      (R9), Y12
 	VFMADD231PS  Y6, Y12, Y0
 	VFMADD231PS  Y7, Y12, Y1
 	VFMADD231PS  Y8, Y12, Y2
 	VFMADD231PS  Y9, Y12, Y3
 	VFMADD231PS  Y10, Y12, Y4
 	VFMADD231PS  Y11, Y12, Y5
-	ADDQ         SI, R8
-	ADDQ         $0x04, R9
-	DECQ         R10
+	ADDQ         SI, R9
+	ADDQ         $0x04, R10
+	DECQ         R11
 	JNZ          keyscolumns8
-	MOVQ         AX, R8
-	VMOVUPS      Y0, (R8)
-	ADDQ         SI, R8
-	VMOVUPS      Y1, (R8)
-	ADDQ         SI, R8
-	VMOVUPS      Y2, (R8)
-	ADDQ         SI, R8
-	VMOVUPS      Y3, (R8)
-	ADDQ         SI, R8
-	VMOVUPS      Y4, (R8)
-	ADDQ         SI, R8
-	VMOVUPS      Y5, (R8)
+	MOVQ         AX, R9
+	VMOVUPS      Y0, (R9)
+	ADDQ         SI, R9
+	VMOVUPS      Y1, (R9)
+	ADDQ         SI, R9
+	VMOVUPS      Y2, (R9)
+	ADDQ         SI, R9
+	VMOVUPS      Y3, (R9)
+	ADDQ         SI, R9
+	VMOVUPS      Y4, (R9)
+	ADDQ         SI, R9
+	VMOVUPS      Y5, (R9)
 	ADDQ         $0x00000020, AX
 	ADDQ         $0x00000020, DX
 	SUBQ         $0x08, DI

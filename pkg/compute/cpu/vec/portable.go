@@ -97,15 +97,15 @@ func geluMul(dst, g, up []float32) {
 	}
 }
 
-func score(s, q, keys []float32, rows, dim int) {
+func score(s, q, keys []float32, rows, dim, n int) {
 	for r := range rows {
 		var sum [Keys]float32
 		for d, v := range q[r*dim : (r+1)*dim] {
-			for k, key := range keys[d*Keys : (d+1)*Keys] {
+			for k, key := range keys[d*Keys:][:n] {
 				sum[k] = p16.FMA32(v, key, sum[k])
 			}
 		}
-		copy(s[r*Keys:], sum[:])
+		copy(s[r*Keys:], sum[:n])
 	}
 }
 
@@ -151,13 +151,13 @@ func capped(x, softCap float32) float32 {
 	return float32(softCap * (1 - 2/(exp32(y+y)+1)))
 }
 
-func values(o, e, values []float32, rows []Row, dim int) {
+func values(o, e, values []float32, rows []Row, dim, n int) {
 	for r := range rows {
 		out := o[r*dim : (r+1)*dim]
 		for d := range out {
 			out[d] = float32(out[d] * rows[r].Scale)
 		}
-		for k, weight := range e[r*Keys : (r+1)*Keys] {
+		for k, weight := range e[r*Keys:][:n] {
 			for d, v := range values[k*dim : (k+1)*dim] {
 				out[d] = p16.FMA32(weight, v, out[d])
 			}

@@ -62,9 +62,10 @@ type Ops struct {
 	Rotate func(x []float32, dim int, cos, sin []float32, neox bool)
 
 	// Score writes s[r·Keys+k] = Σ q[r·dim+d]·keys[d·Keys+k], a chain of fma
-	// over d ascending that starts at zero, for rows rows (1 to MaxRows). dim is
-	// a multiple of 8.
-	Score func(s, q, keys []float32, rows, dim int)
+	// over d ascending that starts at zero, for rows rows (1 to MaxRows) and the
+	// first n keys (1 to Keys); what the others get is not specified. dim is a
+	// multiple of 8.
+	Score func(s, q, keys []float32, rows, dim, n int)
 	// Softmax turns the scores of a page into weights, row by row: with
 	// x = s·scale, if softCap ≠ 0 then x = softCap·(1 − 2/(exp(2y) + 1)) where
 	// y = x/softCap, and x = Hidden for keys not seen:
@@ -77,8 +78,10 @@ type Ops struct {
 	// and leaves e in s. A page with no key seen changes nothing.
 	Softmax func(s []float32, rows []Row, scale, softCap float32)
 	// Values updates o[r·dim+d] = o·rows[r].Scale, then a chain of fma of
-	// e[r·Keys+k]·values[k·dim+d] over all k ascending. dim is a multiple of 8.
-	Values func(o, e, values []float32, rows []Row, dim int)
+	// e[r·Keys+k]·values[k·dim+d] over k ascending, the first n keys (1 to Keys).
+	// The weights of the others are 0, so they change no more than the sign of a
+	// zero, and may take part. dim is a multiple of 8.
+	Values func(o, e, values []float32, rows []Row, dim, n int)
 	// Finish writes dst = o·(1/S) + 0 where S joins the lanes of row.Sum. The
 	// zero makes the sign of zeros independent of keys not seen. len(dst) is a
 	// multiple of 8.

@@ -170,11 +170,11 @@ func attend(ops *Ops, p page, seen [][2]int32, scale, softCap float32) []float32
 		for r := range rows {
 			rows[r].First, rows[r].Last = seen[(i+r)%len(seen)][0], seen[(i+r)%len(seen)][1]
 		}
-		ops.Score(s, p.q, p.keys, len(rows), dim)
+		ops.Score(s, p.q, p.keys, len(rows), dim, Keys)
 		out = append(out, s...)
 		ops.Softmax(s, rows, scale, softCap)
 		out = append(out, s...)
-		ops.Values(o, s, p.values, rows, dim)
+		ops.Values(o, s, p.values, rows, dim, Keys)
 		out = append(out, o...)
 	}
 	for r := range rows {

@@ -302,6 +302,11 @@ func (c *Commands) Len() int { return len(c.list) }
 // Append adds the commands of another list.
 func (c *Commands) Append(other *Commands) { c.list = append(c.list, other.list...) }
 
+// AppendRange adds commands first to end−1 of another list.
+func (c *Commands) AppendRange(other *Commands, first, end int) {
+	c.list = append(c.list, other.list[first:end]...)
+}
+
 // Same reports whether two lists are the same commands.
 func (c *Commands) Same(other *Commands) bool {
 	if len(c.list) != len(other.list) {
