@@ -35,8 +35,11 @@ func gpuProgram(ctx context.Context, t *testing.T) (path, devices string, env []
 	return path, "gpu", []string{"SHOAL_GPU_PLAYED=right"}
 }
 
-// gpuCluster is the services of docker-compose.yml whose shards compute on GPUs
-// alone.
+// gpuShards are the shards of gpuCluster.
+var gpuShards = shards[:2]
+
+// gpuCluster is services of docker-compose.yml, with two shards that compute on
+// GPUs alone.
 type gpuCluster struct {
 	*system
 	env []string
@@ -46,14 +49,18 @@ func startGPUs(ctx context.Context, t *testing.T) gpuCluster {
 	t.Helper()
 	program, devices, env := gpuProgram(ctx, t)
 	c := gpuCluster{prepareCluster(ctx, t), env}
-	for _, name := range shards {
+	for _, name := range gpuShards {
 		n := c.nodes[name]
 		n.args = append(n.args, "--gpu-program="+program, "--device="+devices)
 	}
-	for _, name := range services {
+	head := c.nodes["coordinator"]
+	// A GPU that is back is used at once, however often it was lost.
+	head.args = append(head.args, "--min-shards=2", "--stages=2", "--steady=1ms", "--max-losses=0")
+	names := append([]string{"coordinator", "gateway"}, gpuShards...)
+	for _, name := range names {
 		c.startGPU(t, name)
 	}
-	c.waitHealthy(ctx, t, services...)
+	c.waitHealthy(ctx, t, names...)
 	return c
 }
 
@@ -71,6 +78,9 @@ type clusterState struct {
 		State   string
 		Reason  string
 		Devices []struct{ Name string }
+	}
+	Plan struct {
+		Stages []struct{ Node string }
 	}
 	Events []struct {
 		Number uint64
@@ -142,7 +152,7 @@ func TestGPUs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range shards {
+	for _, name := range gpuShards {
 		if n := state.Nodes[name+".gpu0"]; n.State != "ready" || len(n.Devices) != 1 {
 			t.Errorf("%s.gpu0 is %+v in %+v", name, n, state.Nodes)
 		}
@@ -165,26 +175,38 @@ func TestGPUs(t *testing.T) {
 	var slowest time.Duration
 	for i := range faults {
 		signal := []syscall.Signal{syscall.SIGKILL, syscall.SIGUSR1}[i%2]
-		slowest = max(slowest, c.checkFault(ctx, t, i, shards[i%len(shards)], signal, whole.text))
+		slowest = max(slowest, c.checkFault(ctx, t, i, signal, whole.text))
 		checkAnswered(ctx, t, c.system, fmt.Sprintf("after fault %d", i), short)
 	}
 	t.Logf("%d faults; the slowest was known after %v", faults, slowest.Round(time.Millisecond))
-	c.checkOrphan(ctx, t, shards[0])
+	c.checkOrphan(ctx, t, gpuShards[0])
+}
+
+// victim names a shard whose GPU has a stage of the plan.
+func (c gpuCluster) victim(ctx context.Context, t *testing.T, i int) (shard string, s clusterState) {
+	t.Helper()
+	eventually(ctx, t, "no GPU has a stage", func() (err error) {
+		if s, err = c.state(ctx); err != nil {
+			return err
+		}
+		for j := range gpuShards {
+			shard = gpuShards[(i+j)%len(gpuShards)]
+			for _, stage := range s.Plan.Stages {
+				if stage.Node == shard+".gpu0" && s.Nodes[stage.Node].State == "ready" {
+					return nil
+				}
+			}
+		}
+		return fmt.Errorf("the plan is %+v of %+v", s.Plan, s.Nodes)
+	})
+	return shard, s
 }
 
 // checkFault injects a fault in the middle of an answer and returns how long it
 // took until the cluster knew.
-func (c gpuCluster) checkFault(ctx context.Context, t *testing.T, i int, shard string, signal syscall.Signal, want string) time.Duration {
+func (c gpuCluster) checkFault(ctx context.Context, t *testing.T, i int, signal syscall.Signal, want string) time.Duration {
 	t.Helper()
-	var before clusterState
-	eventually(ctx, t, shard+"'s GPU is not back", func() error { // it pauses before it starts again
-		s, err := c.state(ctx)
-		if err == nil && s.Nodes[shard+".gpu0"].State != "ready" {
-			err = fmt.Errorf("it is %+v", s.Nodes[shard+".gpu0"])
-		}
-		before = s
-		return err
-	})
+	shard, before := c.victim(ctx, t, i)
 	var injected time.Time
 	tokens, at := 0, 3+i*7%60
 	inject := func(ch chunk) error {

@@ -23,7 +23,7 @@ type gathered struct {
 	hopBytes  int64
 	running   int64
 	waiting   int64
-	counted   bool                        // running and waiting were set
+	counted   bool // running and waiting were set
 	driving   Driving
 	kv        map[string]pages            // by stage
 	members   func() (alive, refused int) // nil: nobody counts

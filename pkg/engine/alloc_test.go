@@ -23,7 +23,7 @@ var specs = map[string]sample.Spec{
 }
 
 // TestDecodeDoesNotAllocate: a token costs no memory, on no stage and for no way
-// of sampling.
+// of sampling but by a grammar, whose automaton grows as answers reach new states.
 func TestDecodeDoesNotAllocate(t *testing.T) {
 	for name, part := range parts {
 		for way, spec := range specs {

@@ -20,8 +20,6 @@ import (
 
 // Times of a link.
 const (
-	beatEvery    = 250 * time.Millisecond
-	lostAfter    = 1500 * time.Millisecond // without an answer
 	leaseFor     = 10 * time.Second
 	leaseEvery   = leaseFor / 4
 	helloTimeout = 3 * time.Second
@@ -135,7 +133,7 @@ func (l *link) connect(ctx context.Context) (*shardConn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open control stream: %w", err)
 	}
-	l.c.post(linkUp{s, hello, l.c.measure(ctx, s, true)})
+	l.c.post(linkUp{s, hello, l.c.measure(ctx, s, true, 0)})
 	group.Go(func() error { return s.sendControl(ctx, control) })
 	group.Go(func() error { return s.receiveControl(control) })
 	group.Go(func() error { return l.beat(ctx) })
@@ -218,56 +216,5 @@ func (l *link) beat(ctx context.Context) error {
 		return err
 	}
 	defer conn.Close()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	var heard atomic.Int64 // nanoseconds since began
-	began := time.Now()
-	failed := make(chan error, 1)
-	go func() { failed <- l.exchange(ctx, conn, func() { heard.Store(int64(time.Since(began))) }) }()
-	watch := time.NewTicker(beatEvery / 2)
-	defer watch.Stop()
-	for {
-		select {
-		case err := <-failed:
-			return err
-		case <-watch.C:
-			if silence := time.Since(began) - time.Duration(heard.Load()); silence > lostAfter {
-				cancel()
-				<-failed
-				return fmt.Errorf("no heartbeat for %v", silence.Round(time.Millisecond))
-			}
-		}
-	}
-}
-
-// exchange sends heartbeats and calls heard for every answer.
-func (l *link) exchange(ctx context.Context, conn *grpc.ClientConn, heard func()) error {
-	stream, err := pb.NewShardServiceClient(conn).Beat(ctx)
-	if err != nil {
-		return streamError("heartbeat", err)
-	}
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error {
-		ticker := time.NewTicker(beatEvery)
-		defer ticker.Stop()
-		for n := uint64(1); ; n++ {
-			if err := stream.Send(&pb.BeatRequest{Sequence: n}); err != nil {
-				return nil // the receiver knows why
-			}
-			select {
-			case <-ctx.Done():
-				return ctx.Err()
-			case <-ticker.C:
-			}
-		}
-	})
-	group.Go(func() error {
-		for {
-			if _, err := stream.Recv(); err != nil {
-				return streamError("heartbeat", err)
-			}
-			heard()
-		}
-	})
-	return group.Wait()
+	return wire.Beat(ctx, conn)
 }

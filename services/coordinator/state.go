@@ -389,6 +389,7 @@ func (e stepDone) apply(o *owner) {
 	p.pace.note(e.result.Timings)
 	p.tempo.ticked(p, e.result.Sampled, time.Now())
 	o.timed(p, e.result.Timings)
+	o.turned(p)
 	for i := range e.result.Sampled {
 		o.sampled(p, &e.result.Sampled[i])
 	}

@@ -44,6 +44,30 @@ type surveyed struct {
 	used    map[int]uint64    // bytes of memory that a device held when a stage was loaded
 }
 
+// taught is the answer of a shard that was told a turn; speeds is nil when there
+// is none.
+type taught struct {
+	conn   *shardConn
+	speeds []*pb.DeviceSpeed
+}
+
+func (e taught) apply(o *owner) {
+	n := o.nodes[e.conn.link.node]
+	if n == nil || n.conn != e.conn {
+		return
+	}
+	if s := o.survey.of(n.link.node); e.speeds != nil {
+		s.speeds = e.speeds
+		o.learn(n)
+	}
+}
+
+// teach has a shard keep what real steps have shown.
+func (o *owner) teach(n *node, turn float64) {
+	conn := n.conn
+	o.start(func(ctx context.Context) { o.c.post(taught{conn, o.c.measure(ctx, conn, true, turn)}) })
+}
+
 // measured is a shard's answer; speeds is nil when there is none.
 type measured struct {
 	conn   *shardConn
@@ -89,8 +113,9 @@ func shapes(speeds []*pb.DeviceSpeed) (n int) {
 	return n
 }
 
-// measure asks a shard how fast its devices are at the model.
-func (c *Coordinator) measure(ctx context.Context, conn *shardConn, cached bool) []*pb.DeviceSpeed {
+// measure asks a shard how fast its devices are at the model; cached asks for what
+// it knows. A turn that real steps have shown is kept there; 0 is none.
+func (c *Coordinator) measure(ctx context.Context, conn *shardConn, cached bool, turn float64) []*pb.DeviceSpeed {
 	timeout := measureTimeout
 	if cached {
 		timeout = helloTimeout
@@ -98,7 +123,7 @@ func (c *Coordinator) measure(ctx context.Context, conn *shardConn, cached bool)
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	r, err := pb.NewShardServiceClient(conn.conn).Measure(ctx, &pb.MeasureRequest{
-		Model: c.deps.Model.proto(), Parts: c.parts, Cached: cached,
+		Model: c.deps.Model.proto(), Parts: c.parts, Cached: cached, TurnSeconds: turn,
 	})
 	if err != nil {
 		c.deps.Log.Debug("cannot measure", "shard", conn.link.node, "err", err)
@@ -147,11 +172,6 @@ func (o *owner) planNode(n *node) plan.Node {
 		}
 		if slow := s.slow[device.Index]; slow != nil {
 			device.Speed.Slow = slow.told
-		}
-		for _, l := range s.links {
-			if l.GetTo() == n.link.node { // a result goes out to the coordinator before the next step begins
-				device.Speed.Turn += l.GetDelaySeconds()
-			}
 		}
 		out.Devices = append(out.Devices, device)
 	}
@@ -222,7 +242,7 @@ func (o *owner) askSpeeds(n *node, host string) {
 	conn := n.conn
 	o.survey.hosts[host] = true
 	o.start(func(ctx context.Context) {
-		o.c.post(measured{conn, o.c.measure(ctx, conn, false)})
+		o.c.post(measured{conn, o.c.measure(ctx, conn, false, 0)})
 	})
 }
 

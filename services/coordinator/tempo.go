@@ -1,6 +1,7 @@
 package coordinator
 
 import (
+	"math"
 	"time"
 
 	"github.com/shoal-llm/shoal/pkg/frame"
@@ -11,12 +12,20 @@ import (
 
 // When real steps say that a device is not as fast as it was measured.
 const (
-	slowAlpha = 0.05 // of a step in the mean
-	slowSteps = 64   // before the mean counts
-	slower    = 1.3  // times as long as predicted
-	faster    = 0.7
-	decodes   = 8  // a step of more rows computes prompts
-	tokens    = 32 // of a lone session, whose time is a sample
+	decodes     = 8                      // a step of more rows computes prompts
+	slowFor     = 3 * time.Second        // of steps in the mean
+	stepLongest = 100 * time.Millisecond // between two steps, of which more is a pause
+	slower      = 1.3                    // times as long as predicted
+	faster      = 0.7
+)
+
+// When real steps say how long turns are.
+const (
+	tokens      = 32   // of a lone session, whose time is a sample
+	turnSamples = 4    // before the mean counts
+	turnEnough  = 0.2  // as large a difference counts
+	leastTurn   = 5e-6 // seconds that a turn takes at least, and that a difference is
+	turnEvery   = 10 * time.Second
 )
 
 // tempo is how fast a pipeline is predicted to be, and what its steps took.
@@ -27,13 +36,17 @@ type tempo struct {
 	lone      uint32          // its attempt; 0 is none
 	count     int             // its tokens
 	since     time.Time       // and how long they took
+	fresh     bool            // token is news
+	samples   int             // that it is the mean of
+	taught    time.Time       // when nodes were told of it
 }
 
 // slowness is how many times as long as measured real steps take on a device.
 type slowness struct {
-	mean  float64
-	steps int
-	told  float64 // to the planner; 0 is that they take as long
+	mean float64
+	seen time.Duration // that the mean is of, while there were steps
+	last time.Time     // of a step
+	told float64       // to the planner; 0 is that they take as long
 }
 
 // predict predicts anew.
@@ -63,7 +76,7 @@ func (o *owner) timed(p *pipeline, timings []frame.Timing) {
 			continue
 		}
 		want := t.predicted.Stages[i].Decode + float64(rows-1)*t.predicted.Stages[i].Row
-		if st := p.plan.Stages[i]; want > 0 && o.survey.of(st.Node).slowness(st.Device).note(seconds/want) {
+		if st := p.plan.Stages[i]; want > 0 && o.survey.of(st.Node).slowness(st.Device).note(seconds/want, time.Now()) {
 			if n := o.nodes[st.Node]; n != nil && n.conn != nil {
 				o.log.Info("a device is not as fast as it was", "shard", st.Node, "device", st.Device, "takes", o.survey.of(st.Node).slowness(st.Device).told)
 				o.learn(n)
@@ -82,21 +95,24 @@ func (s *surveyed) slowness(device int) *slowness {
 }
 
 // note takes how many times as long as predicted a step took, and reports
-// whether the planner should hear of it. The prediction allows for what it has
-// heard.
-func (s *slowness) note(ratio float64) bool {
-	if s.steps++; s.steps == 1 {
+// whether the planner should hear of it: when the mean of some seconds says so.
+// The prediction allows for what it has heard.
+func (s *slowness) note(ratio float64, now time.Time) bool {
+	passed := min(now.Sub(s.last), stepLongest)
+	s.last = now
+	if s.seen == 0 {
 		s.mean = ratio
 	}
-	s.mean += slowAlpha * (ratio - s.mean)
-	if s.steps < slowSteps || s.mean < slower && s.mean > faster {
+	s.seen += passed
+	s.mean += (1 - math.Exp(-passed.Seconds()/slowFor.Seconds())) * (ratio - s.mean)
+	if s.seen < 2*slowFor || s.mean < slower && s.mean > faster {
 		return false
 	}
 	if s.told == 0 {
 		s.told = 1
 	}
 	s.told *= s.mean
-	s.steps = 0
+	s.seen = 0
 	return true
 }
 
@@ -114,6 +130,36 @@ func (t *tempo) ticked(p *pipeline, sampled []frame.Sampled, now time.Time) {
 	if t.count += len(sampled[0].IDs); t.count >= tokens {
 		average(&t.token, now.Sub(t.since).Seconds()/float64(t.count))
 		t.count, t.since = 0, now
+		t.fresh = true
+	}
+}
+
+// turned tells the nodes of a pipeline how long their turns are, once real steps
+// show another time than they know: what a token takes besides computing and the
+// links, shared by all stages.
+func (o *owner) turned(p *pipeline) {
+	t := &p.tempo
+	if !t.fresh || t.predicted == nil || t.took == nil {
+		return
+	}
+	t.fresh = false
+	if t.samples++; t.samples < turnSamples || time.Since(t.taught) < turnEvery {
+		return
+	}
+	turn := t.token
+	for i, s := range t.predicted.Stages {
+		turn -= t.took[i] + s.Link
+	}
+	turn = (turn - t.predicted.BackLink) / float64(len(t.took))
+	for i, s := range t.predicted.Stages {
+		known := s.Device.Turn
+		if t.took[i] == 0 || turn < leastTurn || math.Abs(turn-known) < leastTurn+turnEnough*known {
+			continue
+		}
+		if n := o.nodes[s.Device.Node]; n != nil && n.conn != nil {
+			o.teach(n, turn)
+			t.taught = time.Now()
+		}
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"github.com/shoal-llm/shoal/internal/pki"
 	"github.com/shoal-llm/shoal/internal/telemetry"
 	"github.com/shoal-llm/shoal/internal/wire"
+	"github.com/shoal-llm/shoal/pkg/compute"
 	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
 )
 
@@ -31,25 +33,59 @@ type node struct {
 	backend   *fakeBackend
 	shard     *Shard // of real ones
 	telemetry *telemetry.Telemetry
-	kill      func() // ends it and waits
-	sever     func() // cuts every connection to it, as when its process is killed
+	kill      func()          // ends it and waits
+	ended     <-chan struct{} // closed at its end
+	sever     func()          // cuts every connection to it, as when its process is killed
+	listener  *severable
 }
 
 // severable is a listener whose connections can be cut.
 type severable struct {
 	net.Listener
 	mu    sync.Mutex
-	conns []net.Conn // guarded by mu
+	conns []net.Conn  // guarded by mu
+	deaf  atomic.Bool // what is sent to the node is lost
+	dumb  atomic.Bool // what it sends is
 }
 
 func (s *severable) Accept() (net.Conn, error) {
 	c, err := s.Listener.Accept()
-	if err == nil {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.conns = append(s.conns, c)
+	if err != nil {
+		return nil, err
 	}
-	return c, err
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.conns = append(s.conns, c)
+	return &quiet{Conn: c, deaf: &s.deaf, dumb: &s.dumb, closed: make(chan struct{})}, nil
+}
+
+// quiet is a connection over which messages get lost without an error.
+type quiet struct {
+	net.Conn
+	deaf, dumb *atomic.Bool // to the node, from it
+	once       sync.Once
+	closed     chan struct{}
+}
+
+func (q *quiet) Read(p []byte) (int, error) {
+	n, err := q.Conn.Read(p)
+	if err == nil && q.deaf.Load() {
+		<-q.closed
+		return 0, net.ErrClosed
+	}
+	return n, err
+}
+
+func (q *quiet) Write(p []byte) (int, error) {
+	if q.dumb.Load() {
+		return len(p), nil
+	}
+	return q.Conn.Write(p)
+}
+
+func (q *quiet) Close() error {
+	q.once.Do(func() { close(q.closed) })
+	return q.Conn.Close()
 }
 
 func (s *severable) sever() {
@@ -112,12 +148,13 @@ func (b *bench) start(id, kernels string) *node {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		if err := s.Run(ctx); err != nil && !errors.Is(err, net.ErrClosed) {
+		if err := s.Run(ctx); err != nil && !errors.Is(err, net.ErrClosed) && !errors.Is(err, compute.ErrLost) {
 			b.t.Errorf("shard %s: %v", id, err)
 		}
 	}()
+	n.shard, n.ended = s, ended
 	n.kill = func() { cancel(); <-ended }
-	n.sever = l.sever
+	n.sever, n.listener = l.sever, l
 	b.t.Cleanup(n.kill)
 	return n
 }

@@ -22,6 +22,7 @@ type fakeBackend struct {
 	compute.Backend
 	done chan compute.Completion
 	fail atomic.Bool // the device fails
+	lost atomic.Bool // it is gone
 
 	mu      sync.Mutex // completions keep the order of submission
 	holding bool       // the device does not complete
@@ -42,6 +43,9 @@ func (b *fakeBackend) submit(tag uint64) {
 	c := compute.Completion{Tag: tag, Elapsed: time.Microsecond}
 	if b.fail.Load() {
 		c.Err = errors.New("the device is gone")
+	}
+	if b.lost.Load() {
+		c.Err = fmt.Errorf("submit to the driver: %w", compute.ErrLost)
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/shoal-llm/shoal/internal/wire"
 	"github.com/shoal-llm/shoal/pkg/frame"
 	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
@@ -18,15 +20,23 @@ func (s *Shard) follow(ctx context.Context, p *pipeline) (<-chan *frame.Result, 
 	if err != nil {
 		return nil, err
 	}
-	stream, err := s.openResults(ctx, pb.NewShardServiceClient(conn), p)
+	open, cancel := context.WithCancel(ctx)
+	stream, err := s.openResults(open, pb.NewShardServiceClient(conn), p)
 	if err != nil {
+		cancel()
 		conn.Close()
 		return nil, fmt.Errorf("follow results on node %s: %w", last.Node, err)
 	}
 	results := make(chan *frame.Result, maxInFlight)
 	go func() {
 		defer conn.Close()
-		err := receiveResults(ctx, stream, results)
+		group, inner := errgroup.WithContext(open)
+		group.Go(func() error {
+			defer cancel() // a silent stream would end by nothing else
+			return s.beat(inner, last)
+		})
+		group.Go(func() error { return receiveResults(inner, stream, results) })
+		err := group.Wait()
 		if ctx.Err() == nil {
 			p.fuse.blow(p.last(), fmt.Errorf("node %s lost: %w", last.Node, err))
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -46,6 +47,10 @@ func (s *server) Measure(ctx context.Context, req *pb.MeasureRequest) (*pb.Measu
 	}
 	out := &pb.MeasureResponse{}
 	for _, d := range s.devices {
+		if t := req.GetTurnSeconds(); t > 0 {
+			s.speeds.setTurn(d, t)
+			s.keepSpeeds(d)
+		}
 		if err := s.measureDevice(ctx, d, req); err != nil {
 			if ctx.Err() != nil {
 				return nil, status.FromContextError(ctx.Err()).Err()
@@ -86,10 +91,14 @@ func (s *Shard) measureDevice(ctx context.Context, d *device, req *pb.MeasureReq
 		}
 	}
 	s.deps.Log.Info("measured", "device", d.index, "model", req.GetModel().GetName(), "parts", len(missing), "took", time.Since(began))
+	s.keepSpeeds(d)
+	return errors.Join(err, m.Close())
+}
+
+func (s *Shard) keepSpeeds(d *device) {
 	if err := s.speeds.save(); err != nil {
 		s.deps.Log.Warn("the device will be measured again", "device", d.index, "err", err)
 	}
-	return errors.Join(err, m.Close())
 }
 
 // measurePart measures layers of one shape, or a head.
@@ -321,6 +330,9 @@ func (g *gauge) head(ctx context.Context, into *speeds, shape string) error {
 // checkMeasure refuses what is too much or about nothing.
 func checkMeasure(req *pb.MeasureRequest) error {
 	const mostParts = 64
+	if t := req.GetTurnSeconds(); t < 0 || t > 1 || math.IsNaN(t) {
+		return status.Errorf(codes.InvalidArgument, "a turn of %g seconds", t)
+	}
 	if req.GetModel().GetName() == "" || len(req.GetParts()) > mostParts {
 		return status.Errorf(codes.InvalidArgument, "measure %d parts of model %q", len(req.GetParts()), req.GetModel().GetName())
 	}

@@ -111,6 +111,11 @@ func TestMeasure(t *testing.T) {
 	if shared, err := b.dial(boss, twin).Measure(b.ctx, req); err != nil || !proto.Equal(shared, got) {
 		t.Errorf("a node of the same machine: %v, %v; measured %v", shared, err, got)
 	}
+	told := proto.CloneOf(again)
+	told.TurnSeconds = 1e-4
+	if taught, err := b.dial(boss, twin).Measure(b.ctx, told); err != nil || taught.GetDevices()[0].GetTurnSeconds() != 1e-4 {
+		t.Errorf("after it was told what real steps take: %v, %v", taught, err)
+	}
 	fresh, err := b.dial(boss, b.startReal("shard-c", "")).Measure(b.ctx, again)
 	if err != nil || len(fresh.GetDevices()[0].GetShapes()) != 0 {
 		t.Errorf("a shard that has measured nothing says %v, %v", fresh, err)

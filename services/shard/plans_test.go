@@ -1,9 +1,12 @@
 package shard
 
 import (
+	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -310,5 +313,37 @@ func TestReserveIsReady(t *testing.T) {
 	boss.send(n, less)
 	boss.used(n, 1024, 1)
 	for weights(n) >= all { // nobody uses the second part any more
+	}
+}
+
+// TestSilentLink: a link that loses what is sent in one direction, and tells
+// nobody, ends the pipeline as a lost node does, soon.
+func TestSilentLink(t *testing.T) {
+	for _, to := range []int{1, 2} {
+		for name, cut := range map[string]func(*severable){
+			"to the node":   func(l *severable) { l.deaf.Store(true) },
+			"from the node": func(l *severable) { l.dumb.Store(true) },
+		} {
+			t.Run(fmt.Sprint(name, " of stage ", to), func(t *testing.T) {
+				t.Parallel()
+				b := newBench(t, 3)
+				boss := b.boss("boss")
+				p := b.plan(1, b.nodes...)
+				boss.install(p, b.nodes...)
+				drive, results := boss.streams(p, b.nodes[0], b.nodes[2])
+				if err := drive.Send(newAnswers(1)[0].submit(0)); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := results.Recv(); err != nil {
+					t.Fatal(err)
+				}
+				cut(b.nodes[to].listener)
+				began := time.Now()
+				if reason := faultOf(drive); !strings.Contains(reason, "no heartbeat") {
+					t.Errorf("the pipeline ends by %q", reason)
+				}
+				t.Logf("heard after %v", time.Since(began).Round(time.Millisecond))
+			})
+		}
 	}
 }

@@ -57,6 +57,7 @@ func (s *Shard) hop(ctx context.Context, st *stage) error {
 	if err != nil {
 		return streamError(err)
 	}
+	group.Go(func() error { return s.beat(ctx, to) })
 	group.Go(func() error { return s.sendFrames(ctx, st.out, stream) })
 	group.Go(func() error { return hearTaken(st.out, stream) })
 	return group.Wait()

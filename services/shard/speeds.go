@@ -32,6 +32,7 @@ type speeds struct {
 type deviceSpeed struct {
 	Pass      float64               `json:"pass"`
 	Turn      float64               `json:"turn"`
+	Shown     bool                  `json:"shown"` // Turn is what real steps have shown
 	Bandwidth float64               `json:"bandwidth"`
 	Shapes    map[string]shapeSpeed `json:"shapes"`
 }
@@ -79,7 +80,7 @@ func (s *speeds) read() error {
 			continue
 		}
 		if ours.Pass == 0 {
-			ours.Pass, ours.Turn = theirs.Pass, theirs.Turn
+			ours.Pass, ours.Turn, ours.Shown = theirs.Pass, theirs.Turn, theirs.Shown
 		}
 		if ours.Bandwidth == 0 {
 			ours.Bandwidth = theirs.Bandwidth
@@ -126,13 +127,24 @@ func (s *speeds) set(d *device, shape string, v *pb.ShapeSpeed) {
 	s.device(d).Shapes[shape], s.dirty = shapeSpeed{v.Fixed, v.Row, v.Key}, true
 }
 
-// setPass notes what any step costs, and how long it takes from a result to the
-// next step.
+// setPass notes what any step costs, and how long it takes from the arrival of a
+// message to the step that it begins, unless real steps have shown that.
 func (s *speeds) setPass(d *device, pass, turn float64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	k := s.device(d)
-	k.Pass, k.Turn, s.dirty = pass, turn, true
+	k.Pass, s.dirty = pass, true
+	if !k.Shown {
+		k.Turn = turn
+	}
+}
+
+// setTurn notes what real steps have shown.
+func (s *speeds) setTurn(d *device, turn float64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	k := s.device(d)
+	k.Turn, k.Shown, s.dirty = turn, true, true
 }
 
 func (s *speeds) bandwidth(d *device) float64 {

@@ -524,7 +524,7 @@ type DeviceSpeed struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Device        uint32                 `protobuf:"varint,1,opt,name=device,proto3" json:"device,omitempty"`
 	PassSeconds   float64                `protobuf:"fixed64,2,opt,name=pass_seconds,json=passSeconds,proto3" json:"pass_seconds,omitempty"` // of any step, besides its work
-	TurnSeconds   float64                `protobuf:"fixed64,3,opt,name=turn_seconds,json=turnSeconds,proto3" json:"turn_seconds,omitempty"` // from a result to the next step, where a pipeline begins
+	TurnSeconds   float64                `protobuf:"fixed64,3,opt,name=turn_seconds,json=turnSeconds,proto3" json:"turn_seconds,omitempty"` // from the arrival of a message to the step that it begins
 	Bandwidth     float64                `protobuf:"fixed64,4,opt,name=bandwidth,proto3" json:"bandwidth,omitempty"`                        // bytes a second that its memory is read; 0 is unknown
 	Shapes        []*ShapeSpeed          `protobuf:"bytes,5,rep,name=shapes,proto3" json:"shapes,omitempty"`
 	unknownFields protoimpl.UnknownFields

@@ -1719,8 +1719,9 @@ func (x *BeatResponse) GetSequence() uint64 {
 type MeasureRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Model         *Model                 `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
-	Parts         []*MeasurePart         `protobuf:"bytes,2,rep,name=parts,proto3" json:"parts,omitempty"`    // the most important first
-	Cached        bool                   `protobuf:"varint,3,opt,name=cached,proto3" json:"cached,omitempty"` // only what is known already
+	Parts         []*MeasurePart         `protobuf:"bytes,2,rep,name=parts,proto3" json:"parts,omitempty"`                                  // the most important first
+	Cached        bool                   `protobuf:"varint,3,opt,name=cached,proto3" json:"cached,omitempty"`                               // only what is known already
+	TurnSeconds   float64                `protobuf:"fixed64,4,opt,name=turn_seconds,json=turnSeconds,proto3" json:"turn_seconds,omitempty"` // as real steps have shown, to be kept; 0 is nothing new
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1774,6 +1775,13 @@ func (x *MeasureRequest) GetCached() bool {
 		return x.Cached
 	}
 	return false
+}
+
+func (x *MeasureRequest) GetTurnSeconds() float64 {
+	if x != nil {
+		return x.TurnSeconds
+	}
+	return 0
 }
 
 // MeasurePart is layers [first, end), which are all of one shape, or with head
@@ -2249,11 +2257,12 @@ const file_shoal_v1_shard_proto_rawDesc = "" +
 	"\vBeatRequest\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\"*\n" +
 	"\fBeatResponse\x12\x1a\n" +
-	"\bsequence\x18\x01 \x01(\x04R\bsequence\"|\n" +
+	"\bsequence\x18\x01 \x01(\x04R\bsequence\"\x9f\x01\n" +
 	"\x0eMeasureRequest\x12%\n" +
 	"\x05model\x18\x01 \x01(\v2\x0f.shoal.v1.ModelR\x05model\x12+\n" +
 	"\x05parts\x18\x02 \x03(\v2\x15.shoal.v1.MeasurePartR\x05parts\x12\x16\n" +
-	"\x06cached\x18\x03 \x01(\bR\x06cached\"_\n" +
+	"\x06cached\x18\x03 \x01(\bR\x06cached\x12!\n" +
+	"\fturn_seconds\x18\x04 \x01(\x01R\vturnSeconds\"_\n" +
 	"\vMeasurePart\x12\x14\n" +
 	"\x05shape\x18\x01 \x01(\tR\x05shape\x12\x14\n" +
 	"\x05first\x18\x02 \x01(\rR\x05first\x12\x10\n" +

@@ -61,6 +61,9 @@ func (d *Device) slow() float64 {
 	return d.Slow
 }
 
+// turn is the time from the arrival of a message to the step that it begins.
+func (d *Device) turn() float64 { return d.slow() * d.Turn }
+
 // load is the rate at which weights arrive.
 func (d *Device) load() float64 {
 	if d.Load <= 0 {

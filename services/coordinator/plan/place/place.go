@@ -64,7 +64,7 @@ type Device struct {
 	Bandwidth float64          // of its memory; 0 is not measured
 	Speeds    map[string]Speed // by shape, as measured
 	Slow      float64          // real steps take so many times as long; 0 is 1
-	Turn      float64          // from a result to the next step, where a pipeline begins here
+	Turn      float64          // from the arrival of a message to the step that it begins
 	Load      float64          // rate at which weights arrive; 0 is assumed
 	Held      Held             // what it has loaded of this model
 }
@@ -262,6 +262,7 @@ type Pipeline struct {
 	Bound      float64 // no placement has a smaller value; equal to Value where that is proven
 	Token      float64 // seconds of a token of one stream
 	Return     float64 // of it, from the last stage to the next step
+	BackLink   float64 // of that, on the link
 	FirstToken float64 // seconds to the first token after a prompt of Prompt tokens
 	Prompt     int
 	Streams    float64 // that Throughput is for
@@ -278,7 +279,8 @@ type Stage struct {
 	Decode  float64 // seconds of a step of one row
 	Row     float64 // more for each further row of another session
 	Prefill float64 // seconds of a step of Wishes.Rows rows of a prompt
-	Hop     float64 // seconds of one row to the next stage; 0 on the last
+	Hop     float64 // seconds of one row to the next stage, until its step begins; 0 on the last
+	Link    float64 // of them, on the link
 	Load    uint64  // bytes that are not there yet
 	Assumed bool    // the device has not been measured for this model
 }

@@ -34,6 +34,7 @@ func Predict(m *Model, pipelines [][]Stage, links Links, w Wishes) *Placement {
 func (p *Pipeline) predict(m *Model, links *Links, w *Wishes) {
 	last := len(p.Stages) - 1
 	p.Return = back(links, p.Stages[last].Device, p.Stages[0].Device)
+	p.BackLink = p.Return - p.Stages[0].Device.turn()
 	p.Token = p.Return
 	for k := range p.Stages {
 		s := &p.Stages[k]
@@ -42,7 +43,9 @@ func (p *Pipeline) predict(m *Model, links *Links, w *Wishes) {
 		s.Row = (s.Device.time(m, s.Part, w.decode(1+more)) - s.Decode) / more
 		s.Load, s.Assumed = s.Device.missing(m, s.Part), !s.Device.Measured(m)
 		if k < last {
-			s.Hop = links.Of(s.Device.Node, p.Stages[k+1].Device.Node).Time(m.Wire)
+			next := p.Stages[k+1].Device
+			s.Link = links.Of(s.Device.Node, next.Node).Time(m.Wire)
+			s.Hop = s.Link + next.turn()
 		}
 		p.Token += s.Decode + s.Hop
 	}
@@ -52,7 +55,7 @@ func (p *Pipeline) predict(m *Model, links *Links, w *Wishes) {
 // back is the time from a result on one device to the next step on another: on
 // the same node it goes over no link.
 func back(links *Links, from, to *Device) float64 {
-	t := to.slow() * to.Turn
+	t := to.turn()
 	if from.Node != to.Node {
 		t += links.Of(from.Node, to.Node).Delay
 	}
@@ -71,7 +74,7 @@ func (p *Pipeline) firstToken(m *Model, links *Links, w *Wishes) float64 {
 		if k+1 < len(p.Stages) {
 			hop := links.Of(s.Device.Node, p.Stages[k+1].Device.Node)
 			time := hop.Time(uint64(chunk.Rows) * m.Wire)
-			through += time
+			through += time + p.Stages[k+1].Device.turn()
 			widest = max(widest, time-hop.Delay)
 		}
 	}

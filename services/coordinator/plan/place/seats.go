@@ -16,7 +16,7 @@ type seat struct {
 	barred []int     // layers that are pinned elsewhere
 
 	pass     float64 // seconds of any stage here, besides its layers
-	turn     float64 // where the pipeline begins
+	turn     float64 // from the arrival of a message to the step that it begins
 	head     float64
 	moveEnds [2]float64 // of embedding and head
 	fixed    uint64     // bytes of any stage here, besides its layers
@@ -66,7 +66,7 @@ func (p *problem) newSeat(w *Wishes, d *Device, pages int) seat {
 	m := p.model
 	n := len(m.Layers)
 	s := seat{
-		device: d, budget: w.budget(d), pass: d.slow() * d.Pass, turn: d.slow() * d.Turn, head: d.head(m, p.work),
+		device: d, budget: w.budget(d), pass: d.slow() * d.Pass, turn: d.turn(), head: d.head(m, p.work),
 		fixed: uint64(w.Rows) * m.Buffers,
 		time:  make([]float64, n+1), move: make([]float64, n+1), bytes: make([]uint64, n+1), barred: make([]int, n+1),
 	}
@@ -140,8 +140,8 @@ func (p *problem) connect(links *Links) {
 	for a := range n {
 		for b := range n {
 			l := links.Of(p.seats[a].device.Node, p.seats[b].device.Node)
-			p.hop[a][b] = l.Time(bytes)
-			p.busy[a][b] = p.hop[a][b] - l.Delay
+			p.hop[a][b] = l.Time(bytes) + p.seats[b].turn
+			p.busy[a][b] = l.Time(bytes) - l.Delay
 			p.back[a][b] = back(links, p.seats[a].device, p.seats[b].device)
 		}
 	}
