@@ -17,6 +17,8 @@ func (r *report) pipelines(ctx context.Context, s settings, only *regexp.Regexp)
 		{"simulated", func(context.Context, settings) error { return r.simulate() }},
 		{"hop", r.hops},
 		{"split", r.splits},
+		{"batch16", r.crowds},
+		{"long_prompt", r.longPrompts},
 	} {
 		if !only.MatchString(part.name) {
 			continue

@@ -30,8 +30,8 @@ type cluster struct {
 }
 
 // start starts a coordinator, shards and a gateway, and waits until they are
-// ready.
-func start(ctx context.Context, program string, up setup) (c *cluster, err error) {
+// ready. Shards keep in state what they measure.
+func start(ctx context.Context, program, state string, up setup) (c *cluster, err error) {
 	c = &cluster{model: strings.TrimSuffix(filepath.Base(up.model), ".gguf")}
 	if c.dir, err = os.MkdirTemp("", "predict-"); err != nil {
 		return nil, err
@@ -58,7 +58,7 @@ func start(ctx context.Context, program string, up setup) (c *cluster, err error
 	joining := append(common, "--grpc-addr", "127.0.0.1:0", "--gossip-addr", "127.0.0.1:0", "--join", gossip)
 	for i := range up.stages {
 		c.run(program, "shard", append(joining, "--node-id", fmt.Sprint("shard-", i), "--models", filepath.Dir(up.model),
-			"--threads", fmt.Sprint(up.threads), "--state-dir", c.dir)...)
+			"--threads", fmt.Sprint(up.threads), "--state-dir", state)...)
 	}
 	c.run(program, "gateway", append(joining, "--listen", web, "--grpc-listen", "127.0.0.1:0")...)
 	for _, p := range c.processes {
@@ -180,10 +180,12 @@ func (c *cluster) predicted(ctx context.Context, up setup) (float64, error) {
 	return 1 / token, err
 }
 
-// answer streams one answer and returns the tokens a second after the first.
+// answer streams one answer, without speculation, and returns the tokens a second
+// after the first.
 func (c *cluster) answer(ctx context.Context, n int) (float64, error) {
-	body := fmt.Sprintf(`{"model":%q,"prompt":%q,"max_tokens":%d,"temperature":0,"stream":true}`, c.model, prompt(n), answerTokens)
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.url+"/v1/completions", strings.NewReader(body))
+	body := fmt.Sprintf(`{"v":1,"type":"generate","prompt":%q,"raw":true,"maxTokens":%d,"temperature":0,"ignoreEos":true,`+
+		`"config":{"tokenPredictionEnabled":false}}`, prompt(n), answerTokens)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.url+"/streaming", strings.NewReader(body))
 	if err != nil {
 		return 0, err
 	}
@@ -197,7 +199,11 @@ func (c *cluster) answer(ctx context.Context, n int) (float64, error) {
 	tokens := 0
 	lines := bufio.NewScanner(resp.Body)
 	for lines.Scan() {
-		if !strings.HasPrefix(lines.Text(), `data: {`) || !strings.Contains(lines.Text(), `"choices":[{`) {
+		data, ok := strings.CutPrefix(lines.Text(), "data:")
+		var e struct {
+			Type string `json:"type"`
+		}
+		if !ok || json.Unmarshal([]byte(data), &e) != nil || e.Type != "token" {
 			continue
 		}
 		last = time.Now()
@@ -205,8 +211,8 @@ func (c *cluster) answer(ctx context.Context, n int) (float64, error) {
 			first = last
 		}
 	}
-	if err := lines.Err(); err != nil || resp.StatusCode != http.StatusOK || tokens < answerTokens/4 {
-		return 0, fmt.Errorf("%d tokens, status %s: %w", tokens, resp.Status, errors.Join(err, errors.New("the answer is too short")))
+	if err := lines.Err(); err != nil || tokens != answerTokens {
+		return 0, errors.Join(fmt.Errorf("status %s, %d tokens instead of %d", resp.Status, tokens, answerTokens), err)
 	}
 	return float64(tokens-1) / last.Sub(first).Seconds(), nil
 }

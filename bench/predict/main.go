@@ -1,9 +1,11 @@
 // Command predict holds what the planner predicts against what is measured: for
 // each of six set-ups it starts a whole cluster of processes, reads the predicted
 // time of a token as soon as the cluster is ready, before any answer, and then
-// measures single-stream decoding through the gateway. It also measures how long
-// a placement of 128 layers on 32 uneven nodes takes. `make bench-plan` builds
-// what it needs.
+// measures single-stream decoding through the gateway. The set-ups share a state
+// directory, as restarts of one machine do: what the first ones have measured and
+// their steps have shown is known to those after them. It also measures how long a
+// placement of 128 layers on 32 uneven nodes takes. `make bench-plan` builds what
+// it needs.
 package main
 
 import (
@@ -69,9 +71,14 @@ func run(ctx context.Context, s settings, out io.Writer) error {
 	}
 	machine := fmt.Sprintf("%s, %d threads", runtime.GOARCH, runtime.NumCPU())
 	figures := []measure.Figure{placing(machine, out)}
+	state, err := os.MkdirTemp("", "predict-state-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(state)
 	var errs []float64
 	for _, up := range setups(s.models) {
-		predicted, measured, err := s.compare(ctx, up)
+		predicted, measured, err := s.compare(ctx, state, up)
 		if err != nil {
 			return fmt.Errorf("%v: %w", up, err)
 		}
@@ -97,8 +104,8 @@ func run(ctx context.Context, s settings, out io.Writer) error {
 
 // compare starts a cluster, reads the prediction and measures answers, in tokens
 // a second.
-func (s settings) compare(ctx context.Context, up setup) (predicted, measured float64, err error) {
-	c, err := start(ctx, s.program, up)
+func (s settings) compare(ctx context.Context, state string, up setup) (predicted, measured float64, err error) {
+	c, err := start(ctx, s.program, state, up)
 	if err != nil {
 		return 0, 0, err
 	}

@@ -36,6 +36,7 @@ export interface ModelReport {
   stages: string[];
   fingerprint: string;
   architecture: string;
+  parameters: number;
   aliases: string[];
 }
 
@@ -55,6 +56,9 @@ export interface StageSpeedReport {
   hopSeconds: number;
   bytes: number;
   bytesMeasured: number;
+  /** weights on the stage, and one page of 64 positions of its KV cache */
+  weightBytes: number;
+  pageBytes: number;
 }
 
 export interface PipelineReport {

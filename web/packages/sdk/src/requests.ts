@@ -145,7 +145,7 @@ export async function frameOptions(req: GenerateRequest): Promise<Record<string,
 
 /** withImages puts images into the last turn of a conversation. */
 async function withImages(prompt: string | undefined, messages: ChatMessage[] | undefined, images: ImageInput[]): Promise<ChatMessage[]> {
-  const { imageURL } = await import('./image.js');
+  const { imageURL } = await import('./more.js');
   const parts: ContentPart[] = [];
   for (const image of images) parts.push({ type: 'image_url', image_url: { url: await imageURL(image) } });
   const turns: ChatMessage[] = [...(messages ?? []), ...(prompt === undefined ? [] : [{ role: 'user' as const, content: prompt }])];
