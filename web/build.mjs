@@ -20,15 +20,15 @@ async function make(entryPoints, options) {
   return Object.fromEntries(outputFiles.map((f) => [f.path.replace('/out/', ''), f.text]));
 }
 
-const esm = { format: 'esm', splitting: true, chunkNames: '[name]-[hash]' };
+const esm = { format: 'esm', splitting: true, chunkNames: '[name]' };
 const packages = {
-  sdk: await make(['packages/sdk/src/index.ts'], esm),
+  sdk: await make(['packages/sdk/src/index.ts', 'packages/sdk/src/chat.ts'], esm),
   element: {
-    ...(await make(['packages/element/src/index.ts', 'packages/element/src/define.ts'], { ...esm, external: ['@shoal/sdk', 'lit'] })),
+    ...(await make(['packages/element/src/index.ts', 'packages/element/src/define.ts'], { ...esm, external: ['@shoal/sdk', '@shoal/sdk/chat', 'lit'] })),
     ...(await make(['packages/element/src/streaming-llm-element.ts'], { format: 'esm', external: ['@shoal/sdk'] })),
   },
-  react: await make(['packages/react/src/index.ts'], { ...esm, external: ['@shoal/sdk', 'react'] }),
-  vue: await make(['packages/vue/src/index.ts'], { ...esm, external: ['@shoal/sdk', 'vue'] }),
+  react: await make(['packages/react/src/index.ts'], { ...esm, external: ['@shoal/sdk', '@shoal/sdk/chat', 'react'] }),
+  vue: await make(['packages/vue/src/index.ts'], { ...esm, external: ['@shoal/sdk', '@shoal/sdk/chat', 'vue'] }),
 };
 /** What pages take straight from a gateway: modules that need no import map, and one classic script. */
 const forPages = {

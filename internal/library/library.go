@@ -95,6 +95,7 @@ type Model struct {
 	Digest      [32]byte       // SHA-256 of metadata and tensor table
 	Precision   string         // the class that most weight bytes have
 	TensorTypes map[string]int // how many tensors of each format
+	Parameters  uint64         // values that the tensors hold
 
 	file *gguf.File
 }
@@ -123,6 +124,7 @@ func (m *Model) describe() (err error) {
 	for _, t := range m.file.Tensors() {
 		m.TensorTypes[t.Format.Name]++
 		bytes[t.Format.Precision] += t.Size
+		m.Parameters += t.Rows() * t.Dims[0]
 	}
 	for p, n := range bytes {
 		if most := bytes[m.Precision]; n > most || n == most && p < m.Precision {

@@ -9,5 +9,8 @@
 // are divided into passes changes the speed and never a bit, because no
 // accumulator is ever split.
 //
+// AMX has a skeleton of its own (wide.go), to which a format adds how its blocks
+// become signed bytes (Int8.Unpack, Super.Unpack).
+//
 // The package is imported by generators only, never by the product.
 package p16gen

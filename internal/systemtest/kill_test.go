@@ -35,11 +35,14 @@ func longMessage(i int) object {
 	return m
 }
 
-// endlessChat asks for an answer of longTokens tokens at a temperature: the
+// endlessTokens is long enough that harm is done in the middle of an answer.
+const endlessTokens = 500
+
+// endlessChat asks for an answer of endlessTokens tokens at a temperature: the
 // tokens that end an answer are forbidden.
 func endlessChat(temperature float64, seed int) object {
 	return chat(longPrompt, object{
-		"temperature": temperature, "seed": seed, "max_tokens": longTokens,
+		"temperature": temperature, "seed": seed, "max_tokens": endlessTokens,
 		"logit_bias": object{"0": -100, "2": -100},
 	})
 }
@@ -51,6 +54,12 @@ type request struct {
 	message object
 }
 
+func endlessMessage() object {
+	m := longMessage(0)
+	m["maxTokens"] = endlessTokens
+	return m
+}
+
 // longRequests are what clients ask while shards are killed, at a temperature of
 // zero and others.
 func longRequests() []request {
@@ -58,7 +67,7 @@ func longRequests() []request {
 		{name: "greedy", chat: endlessChat(0, 1)},
 		{name: "temperature 0.8", chat: endlessChat(0.8, 7)},
 		{name: "temperature 0.8, another seed", chat: endlessChat(0.8, 8)},
-		{name: "socket", message: longMessage(0)},
+		{name: "socket", message: endlessMessage()},
 	}
 }
 

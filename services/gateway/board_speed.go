@@ -60,7 +60,9 @@ type stageSpeedReport struct {
 	HopSeconds            float64 `json:"hopSeconds"`     // a row to the next stage
 	Bytes                 uint64  `json:"bytes"`          // of device memory
 	BytesMeasured         uint64  `json:"bytesMeasured"`
-	Assumed               bool    `json:"assumed"` // its device has not been measured for this model
+	WeightBytes           uint64  `json:"weightBytes"` // of bytes
+	PageBytes             uint64  `json:"pageBytes"`   // of one page of the KV cache, of which the plan has so many
+	Assumed               bool    `json:"assumed"`     // its device has not been measured for this model
 }
 
 func pipelineReports(list []*pb.PipelineInfo) []pipelineReport {
@@ -95,7 +97,7 @@ func speedReportOf(s *pb.PipelineSpeed) *speedReport {
 		r.Stages = append(r.Stages, stageSpeedReport{
 			DecodeSeconds: st.GetDecode(), DecodeSecondsMeasured: st.GetDecodeMeasured(),
 			PrefillSeconds: st.GetPrefill(), HopSeconds: st.GetHop(),
-			Bytes: st.GetBytes(), BytesMeasured: st.GetBytesMeasured(), Assumed: st.GetAssumed(),
+			Bytes: st.GetBytes(), BytesMeasured: st.GetBytesMeasured(), WeightBytes: st.GetWeightBytes(), PageBytes: st.GetPageBytes(), Assumed: st.GetAssumed(),
 		})
 	}
 	return r

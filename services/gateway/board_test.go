@@ -16,7 +16,7 @@ import (
 func clusterState() *pb.ClusterResponse {
 	return &pb.ClusterResponse{
 		Cluster: "c1", Coordinator: "ada", Epoch: 257, Ready: true, Running: 2, Waiting: 1,
-		Models: []*pb.ModelInfo{{Name: "tiny", State: "ready", Precision: "int8", Context: 2048, Layers: 8, Stages: []string{"ada/0 [0..8) embed head"}}},
+		Models: []*pb.ModelInfo{{Name: "tiny", State: "ready", Precision: "int8", Context: 2048, Layers: 8, Parameters: 7, Stages: []string{"ada/0 [0..8) embed head"}}},
 		Nodes: []*pb.NodeInfo{
 			{Node: "ada", Address: "10.0.0.1:7700", State: "ready", Version: "1", Devices: []*pb.Device{{Kind: "cpu", Name: "a cpu", MemoryBytes: 1 << 30, Threads: 2, NumaNodes: 2, OnNumaNodes: []uint32{1}}}},
 			{Node: "bob", State: "lost", Reason: "gone", Aside: "drained"},
@@ -27,7 +27,7 @@ func clusterState() *pb.ClusterResponse {
 				Pipeline: &pb.Pipeline{Id: 1, Epoch: 256, Context: 2048, Stages: []*pb.Stage{{Node: "ada", End: 8}}}, State: "ready",
 				Running: 2, FreePages: 60, Fingerprint: "f00d", Speed: &pb.PipelineSpeed{
 					Token: .01, TokenMeasured: .02, FirstToken: .5, Prompt: 512, Back: .001, Rate: 200, Streams: 8,
-					Stages: []*pb.StageSpeed{{Decode: .01, DecodeMeasured: .02, Prefill: .2, Hop: .003, Bytes: 10, BytesMeasured: 12, Assumed: true}},
+					Stages: []*pb.StageSpeed{{Decode: .01, DecodeMeasured: .02, Prefill: .2, Hop: .003, Bytes: 10, BytesMeasured: 12, WeightBytes: 6, PageBytes: 2, Assumed: true}},
 				},
 			},
 			{Pipeline: &pb.Pipeline{Id: 2}, State: "loading"},
@@ -72,7 +72,7 @@ func TestClusterReport(t *testing.T) {
 		},
 		"models": map[string]any{"tiny": map[string]any{
 			"state": "ready", "precision": "int8", "context": 2048., "layers": 8., "stages": []any{"ada/0 [0..8) embed head"},
-			"fingerprint": "", "architecture": "", "tensor_types": map[string]any{}, "aliases": []any{},
+			"fingerprint": "", "architecture": "", "tensor_types": map[string]any{}, "parameters": 7., "aliases": []any{},
 		}},
 		"plan": map[string]any{"context": 2048., "pages": 64., "slots": 4., "rows": 256., "stages": []any{
 			map[string]any{"node": "ada", "device": 0., "first": 0., "end": 8., "embed": true, "head": true, "numericsClass": "f32"},
@@ -87,7 +87,7 @@ func TestClusterReport(t *testing.T) {
 					"tokenSeconds": .01, "tokenSecondsMeasured": .02, "firstTokenSeconds": .5, "promptTokens": 512., "backSeconds": .001,
 					"tokensPerSecond": 200., "streams": 8., "stages": []any{map[string]any{
 						"decodeSeconds": .01, "decodeSecondsMeasured": .02, "prefillSeconds": .2, "hopSeconds": .003,
-						"bytes": 10., "bytesMeasured": 12., "assumed": true,
+						"bytes": 10., "bytesMeasured": 12., "weightBytes": 6., "pageBytes": 2., "assumed": true,
 					}},
 				},
 			},

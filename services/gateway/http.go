@@ -17,6 +17,7 @@ import (
 
 	"github.com/shoal-llm/shoal/internal/telemetry"
 	"github.com/shoal-llm/shoal/services/gateway/page"
+	"github.com/shoal-llm/shoal/services/gateway/sdk"
 )
 
 // Bounds of a connection that are not the operator's to choose.
@@ -55,6 +56,7 @@ func (g *Gateway) routes() *router {
 	for name, h := range page.Handlers() {
 		open(name, h)
 	}
+	open("/sdk/{file}", sdk.Handler(notFound))
 	mux.handle("/streaming", []string{http.MethodGet, http.MethodPost}, g.ticketed(g.streaming))
 	mux.handle("/v1/cluster/stream", []string{http.MethodGet}, g.ticketed(g.clusterStream))
 	keyed("/v1/cluster", get, g.clusterReport)

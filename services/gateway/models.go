@@ -32,6 +32,7 @@ type modelFacts struct {
 	Fingerprint  string            `json:"fingerprint"`
 	Architecture string            `json:"architecture"`
 	TensorTypes  map[string]uint32 `json:"tensor_types"`
+	Parameters   uint64            `json:"parameters"`
 	Aliases      []string          `json:"aliases"`
 }
 
@@ -46,7 +47,7 @@ func cardOf(m *pb.ModelInfo) modelCard {
 			State: m.GetState(), Reason: m.GetReason(), Precision: m.GetPrecision(),
 			Context: m.GetContext(), Layers: m.GetLayers(), Stages: append([]string{}, m.GetStages()...),
 			Fingerprint: m.GetFingerprint(), Architecture: m.GetArchitecture(),
-			TensorTypes: types, Aliases: append([]string{}, m.GetAliases()...),
+			TensorTypes: types, Parameters: m.GetParameters(), Aliases: append([]string{}, m.GetAliases()...),
 		},
 	}
 }

@@ -48,6 +48,10 @@ test("chat stops", async () => {
       call.write({ stop: {} });
     }
     if (m.event.event === "stopped") call.end();
+    if (m.event.event === "complete") {
+      asked = false; // it was faster than the stop
+      call.write(generation(endless));
+    }
   });
   const events = await all(call);
   assert.equal(events.at(-1).stopped.reason, "client");

@@ -7,7 +7,7 @@ import { Generation } from './generation.js';
 import { Links } from './links.js';
 import { Trace } from './trace.js';
 import { frameOptions, type EndpointConfig, type GenerateRequest, type GenerationResult, type TokenChunk } from './requests.js';
-import { kindOf, serverConfig, settle, type ReadyReport } from './variant.js';
+import { kindOf, serverConfig, type ReadyReport } from './variant.js';
 
 const keys = ['modelPath', 'modelType', 'config', 'autoDetect', 'url', 'apiKey', 'transport', 'fetch', 'WebSocket'];
 const pollMs = 500;
@@ -82,7 +82,7 @@ export class Client {
       this.effective = { ...configFor(cluster, name, {}), ...config };
     }
     const report = reportOf(cluster, name, model, load);
-    settle(report, cluster, this.config);
+    if (Object.keys(this.config).length > 0) (await import('./more.js')).settle(report, cluster, this.config);
     const wish = this.config.kvCacheConfig?.maxSeqLen;
     if (wish) report.kv.maxSeqLen = Math.min(Math.ceil(wish), model.context);
     this.log.add('info', { event: 'ready', model: name, precision: model.precision, route: model.stages });

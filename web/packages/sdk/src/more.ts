@@ -6,3 +6,5 @@ export { imageURL } from './image.js';
 export { measureMemory, memoryOf } from './memory.js';
 export { configFor, optimalConfig } from './optimal.js';
 export { profileOf, reportProfile } from './profile.js';
+export { writePlain } from './server-socket.js';
+export { settle } from './settle.js';

@@ -5,7 +5,7 @@ import { asLLMError } from './errors.js';
 import type { MemoryReport } from './memory.js';
 import type { PerformanceProfile } from './profile.js';
 import type { ChatMessage, EndpointConfig, GenerateRequest, GenerationResult, ImageInput, TokenChunk } from './requests.js';
-import { writePlain, type SocketLike } from './server-socket.js';
+import type { SocketLike } from './server-socket.js';
 import type { ReadyReport } from './variant.js';
 
 const asyncDispose: typeof Symbol.asyncDispose = Symbol.asyncDispose ?? Symbol.for('Symbol.asyncDispose');
@@ -53,7 +53,8 @@ export class WebGPUStreamingInference {
    * to a server's socket. It resolves after the terminal message, also when
    * that is an error: then the result says so, for nobody else is to hear it.
    */
-  streamWebsocket(ws: SocketLike, prompt: string, maxTokens?: number, temperature?: number, more: GenerateRequest = {}): Promise<GenerationResult & { error?: Error }> {
+  async streamWebsocket(ws: SocketLike, prompt: string, maxTokens?: number, temperature?: number, more: GenerateRequest = {}): Promise<GenerationResult & { error?: Error }> {
+    const { writePlain } = await import('./more.js');
     return writePlain(ws, this.client.chunks({ ...more, prompt, maxTokens, temperature }));
   }
 
