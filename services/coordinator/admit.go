@@ -136,11 +136,43 @@ func (e promptReady) apply(o *owner) {
 	o.admit()
 }
 
-// admit gives slots to the sessions at the head of the queue, in order, and
+// nextUp returns the waiting session whose turn it is: an interrupted one, or
+// else the first of the tenant that has the fewest places. Those that shards may
+// have died of come last of the interrupted ones, and only one at a time is
+// tried. None may be placed now: nil.
+func (o *owner) nextUp() *session {
+	places, trial := map[string]int{}, false
+	for _, s := range o.running {
+		places[s.request.GetTenant()]++
+		trial = trial || s.recovery.suspect() && !s.sampled
+	}
+	var best, suspect *session
+	for _, s := range o.waiting.queue {
+		switch {
+		case s.recovery.suspect():
+			if suspect == nil && !trial {
+				suspect = s
+			}
+		case s.recovery.waiting():
+			return s
+		case best == nil || places[s.request.GetTenant()] < places[best.request.GetTenant()]:
+			best = s
+		}
+	}
+	if suspect != nil {
+		return suspect
+	}
+	return best
+}
+
+// admit gives slots to the sessions that wait, each tenant in turn, and
 // tells the others their place. Then sessions leave pipelines that retire.
 func (o *owner) admit() {
 	for len(o.waiting.queue) > 0 {
-		s := o.waiting.queue[0]
+		s := o.nextUp()
+		if s == nil {
+			break
+		}
 		p := o.choose(s)
 		if p == nil {
 			break
@@ -213,7 +245,8 @@ func (o *owner) place(s *session, on *pipeline) {
 // take reserves a slot and pages. The attempt is never used again.
 func (o *owner) take(s *session, p *pipeline) {
 	o.attempts++
-	s.attempt, s.pipe, s.sampled = o.attempts, p, false
+	s.attempt, s.pipe, s.sampled, s.orphaned = o.attempts, p, false, time.Time{}
+	p.prefixes.add(s.ready.chain)
 	s.place = p.take(s.attempt, s.ready.pages(), len(s.ready.prompt)+s.machine.Committed())
 	o.running[s.attempt] = s
 }

@@ -88,7 +88,7 @@ func (o *owner) choose(s *session) *pipeline {
 	var best *pipeline
 	least := 0.0
 	for _, p := range candidates {
-		cost := p.cost(ids, typical)
+		cost := p.cost(ids-p.prefixes.cached(s.ready.chain), typical)
 		if best == nil || cost < least || cost == least && p.free > best.free {
 			best, least = p, cost
 		}

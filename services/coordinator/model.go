@@ -38,6 +38,7 @@ type Model struct {
 	Architecture string
 	Precision    string
 	TensorTypes  map[string]int
+	Parameters   uint64
 	Size         int64
 	Digest       [32]byte
 	Hidden       int
@@ -64,7 +65,7 @@ func NewModel(m *library.Model) (Model, error) {
 		return Model{}, err
 	}
 	return Model{
-		Name: m.Name, Path: m.Path, Architecture: m.Spec.Arch, Precision: m.Precision, TensorTypes: m.TensorTypes,
+		Name: m.Name, Path: m.Path, Architecture: m.Spec.Arch, Precision: m.Precision, TensorTypes: m.TensorTypes, Parameters: m.Parameters,
 		Size: m.Size, Digest: m.Digest, Hidden: m.Spec.Hidden, Vocab: m.Spec.Vocab, Created: time.Now(),
 		Facts: facts, StopIDs: vocab.End(), Text: newText(vocab, chat),
 	}, nil

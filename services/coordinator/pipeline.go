@@ -32,10 +32,11 @@ type pipeline struct {
 	retiring    time.Time // since when its sessions are to leave it; zero is not
 	stop        context.CancelFunc
 
-	slots []slot
-	free  int // KV pages
-	pace  pace
-	tempo tempo
+	slots    []slot
+	free     int // KV pages
+	pace     pace
+	prefixes prefixes
+	tempo    tempo
 }
 
 // slot is a place for one session.

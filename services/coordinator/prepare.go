@@ -29,6 +29,7 @@ type prepared struct {
 	committed []int32 // of a resumed answer
 	spec      sample.Spec
 	notes     []string // what was clamped
+	chain     []uint64 // names of the prompt's whole pages
 	structure
 }
 
@@ -86,6 +87,7 @@ func (m *Model) prepare(g *pb.Generation, positions int) (*prepared, error) {
 	if err != nil {
 		return nil, asProblem(err)
 	}
+	p.chain = chainOf(g.GetTenant(), p.prompt)
 	return p, p.limitTokens(g, positions)
 }
 

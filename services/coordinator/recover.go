@@ -34,27 +34,30 @@ type recovery struct {
 	told        string         // the phase that the client knows of
 	fingerprint string         // of what computed it last
 	doubted     *plan.Pipeline // it was lost, and may be by this session's fault
-	deaths      []string       // nodes that died so, without progress between
-	committed   int            // ids at the last of them
+	deaths      []string       // nodes that died so, one after the other
 }
 
 func (r *recovery) waiting() bool { return !r.since.IsZero() }
+
+// suspect reports whether a node may have died of the session, which has given
+// no id since.
+func (r *recovery) suspect() bool { return len(r.deaths) > 0 }
 
 // drop ends a pipeline: its sessions go on elsewhere.
 func (o *owner) drop(d plan.Drop) {
 	p := o.pipes[d.Pipeline]
 	if p == nil { // it was not ready
-		o.log.Warn("pipeline lost", "pipeline", d.Pipeline, "reason", d.Reason)
+		o.log.Warn("pipeline lost", "pipeline", d.Pipeline.String(), "reason", d.Reason)
 		return
 	}
 	delete(o.pipes, d.Pipeline)
 	p.stop()
 	sessions := o.on(p)
 	if p.retiring.IsZero() {
-		o.log.Warn("pipeline lost", "pipeline", d.Pipeline, "reason", d.Reason, "sessions", len(sessions))
+		o.log.Warn("pipeline lost", "pipeline", d.Pipeline.String(), "reason", d.Reason, "sessions", len(sessions))
 		o.journal.note(notePipelineLost, d.Died, d.Reason)
 	} else {
-		o.log.Info("pipeline retired", "pipeline", d.Pipeline, "reason", d.Reason, "sessions", len(sessions))
+		o.log.Info("pipeline retired", "pipeline", d.Pipeline.String(), "reason", d.Reason, "sessions", len(sessions))
 		o.journal.note(noteRetired, "", d.Reason)
 	}
 	for _, s := range sessions {
@@ -82,8 +85,9 @@ func (o *owner) on(p *pipeline) []*session {
 }
 
 // blame counts the death of a node against the sessions that may have caused it:
-// those that were alone on a pipeline, or whose prompt was being computed. Ids
-// committed after it clear a session. One that nodes die of ends: no other shall.
+// those that were alone on a pipeline, or whose prompt was being computed. An id
+// that is sampled afterwards clears a session. One that nodes die of ends: no
+// other shall.
 func (o *owner) blame(died string) {
 	for _, s := range slices.Clone(o.waiting.queue) {
 		r := &s.recovery
@@ -91,9 +95,6 @@ func (o *owner) blame(died string) {
 			continue
 		}
 		r.doubted = nil
-		if n := s.machine.Committed(); n > r.committed {
-			r.deaths, r.committed = nil, n
-		}
 		if r.deaths = append(r.deaths, died); len(r.deaths) >= maxDeaths {
 			o.log.Error("request given up", "generation", s.id, "shards lost", r.deaths)
 			o.fail(s, &problem{Code: codePoison, Message: "The request was given up: shards were lost each time they computed it."})
@@ -109,7 +110,7 @@ func (o *owner) requeue(s *session) {
 		return
 	}
 	delete(o.running, s.attempt)
-	s.attempt, s.orphaned = 0, time.Time{}
+	s.attempt = 0
 	s.recovery.since = time.Now()
 	o.waiting.insert(s)
 	o.tell(s, phaseRecovering)
@@ -183,7 +184,7 @@ func (o *owner) retire(key plan.Key, reason string) {
 		return
 	}
 	p.retiring = time.Now()
-	o.log.Info("pipeline retires", "pipeline", key, "reason", reason, "sessions", p.running())
+	o.log.Info("pipeline retires", "pipeline", key.String(), "reason", reason, "sessions", p.running())
 	o.admit()
 	o.emptied(p)
 }

@@ -151,16 +151,25 @@ func TestAnotherClassIsSaidAloud(t *testing.T) {
 	a.whole("abc")
 }
 
-// TestPoisonedRequest: a request that shards die of takes two of them, not all.
+// TestPoisonedRequest: a request that shards die of takes two of them, not all,
+// and ends alone, also when others came with it.
 func TestPoisonedRequest(t *testing.T) {
 	r := newRig(t, func(_ *Config, w *wires) { w.poison = '!' }, "a", "b", "c", "d")
 	r.report("ready", ready)
-	good := r.endless("abc")
+	good := []*answer{r.endless("abc")}
+	for range 3 {
+		good = append(good, r.relay.ask(1000, raw("abc", 200)))
+	}
 	bad := r.relay.ask(10, raw("bad!", 10))
+	for range 3 {
+		good = append(good, r.relay.ask(1000, raw("abc", 200)))
+	}
 	if e := bad.finish().GetError(); e.GetCode() != "request_crashes_shards" || e.GetRetryable() {
 		t.Errorf("%v", bad.terminal)
 	}
-	good.whole("abc")
+	for _, a := range good {
+		a.whole("abc")
+	}
 	r.report("two are left", func(c *pb.ClusterResponse) bool { return c.Ready && len(c.Pipelines[0].Pipeline.Stages) == 2 })
 }
 
@@ -238,5 +247,43 @@ func TestReplicas(t *testing.T) {
 	}
 	if n := len(r.wires.opened); moved != 2 || n != 6 {
 		t.Errorf("%d of 4 answers began on b, %d submissions", moved, n)
+	}
+}
+
+// TestTenantsShareThePlaces: a tenant that floods the waiting line does not keep
+// another from its turn.
+func TestTenantsShareThePlaces(t *testing.T) {
+	r := newRig(t, func(c *Config, _ *wires) { c.Wishes.Slots = 2 }, "a")
+	r.report("ready", ready)
+	of := func(tenant string, g *pb.Generation) *pb.Generation { g.Tenant = tenant; return g }
+	flood := []*answer{r.relay.ask(1, of("x", raw("one", 200))), r.relay.ask(1, of("x", raw("two", 200)))}
+	for _, a := range flood {
+		a.until(tokenNumber(1))
+	}
+	for range 3 {
+		flood = append(flood, r.relay.ask(1, of("x", raw("more", 200))))
+	}
+	other := r.relay.ask(100, of("y", raw("mine$", 50)))
+	other.until(phase("queued"))
+	flood[0].stop()
+	if other.finish(); other.text != "mine" {
+		t.Errorf("%q, %v", other.text, other.terminal)
+	}
+}
+
+// TestPromptsGoWhereTheyWere: of two pipelines the one is chosen that has
+// computed the prompt's beginning before.
+func TestPromptsGoWhereTheyWere(t *testing.T) {
+	r := newRig(t, func(c *Config, _ *wires) { c.Place = onePerNode }, "a", "b")
+	r.report("ready", func(c *pb.ClusterResponse) bool { return len(c.Pipelines) == 2 && c.Pipelines[1].State == "ready" })
+	stem := strings.Repeat("0123456789abcdef", 8)
+	routes := map[string]bool{}
+	for i := range 6 {
+		a := r.relay.ask(100, raw(stem+string(rune('a'+i))+"$", 3))
+		a.finish()
+		routes[a.accepted.GetRoute()[0]] = true
+	}
+	if len(routes) != 1 {
+		t.Errorf("prompts with one beginning went to %v", routes)
 	}
 }

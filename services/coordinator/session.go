@@ -94,6 +94,10 @@ func (o *owner) sampled(p *pipeline, r *frame.Sampled) {
 	if !s.sampled {
 		s.sampled = true
 		p.computed(s, 0)
+		if s.recovery.suspect() { // it is cleared; the next may be tried
+			s.recovery.deaths = nil
+			defer o.admit()
+		}
 	}
 	switch {
 	case s.request.GetPooling() != 0 && r.Err == "":

@@ -346,7 +346,7 @@ func (o *owner) open(key plan.Key) {
 	o.pipes[key] = pipe
 	from, to := o.nodes[p.Stages[0].Node].conn, o.nodes[p.Stages[len(p.Stages)-1].Node].conn
 	pipe.stop = o.start(func(ctx context.Context) { o.c.runPipeline(ctx, pipe, from, to) })
-	o.log.Info("stages are loaded", "pipeline", key)
+	o.log.Info("stages are loaded", "pipeline", key.String())
 }
 
 func (e pipelineUp) apply(o *owner) {
@@ -357,7 +357,7 @@ func (e pipelineUp) apply(o *owner) {
 	p.ready = true
 	o.context = p.plan.Context
 	p.tempo.predict(o, p.plan)
-	o.log.Info("ready", "pipeline", e.key, "fingerprint", p.fingerprint)
+	o.log.Info("ready", "pipeline", e.key.String(), "fingerprint", p.fingerprint)
 	o.journal.note(noteReady, "", "")
 	o.admit()
 }

@@ -43,9 +43,10 @@ type node struct {
 type severable struct {
 	net.Listener
 	mu    sync.Mutex
-	conns []net.Conn  // guarded by mu
-	deaf  atomic.Bool // what is sent to the node is lost
-	dumb  atomic.Bool // what it sends is
+	conns []net.Conn    // guarded by mu
+	deaf  atomic.Bool   // what is sent to the node is lost
+	dumb  atomic.Bool   // what it sends is
+	over  chan struct{} // closed when the node ends
 }
 
 func (s *severable) Accept() (net.Conn, error) {
@@ -56,28 +57,31 @@ func (s *severable) Accept() (net.Conn, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.conns = append(s.conns, c)
-	return &quiet{Conn: c, deaf: &s.deaf, dumb: &s.dumb, closed: make(chan struct{})}, nil
+	return &quiet{Conn: c, of: s, closed: make(chan struct{})}, nil
 }
 
 // quiet is a connection over which messages get lost without an error.
 type quiet struct {
 	net.Conn
-	deaf, dumb *atomic.Bool // to the node, from it
-	once       sync.Once
-	closed     chan struct{}
+	of     *severable
+	once   sync.Once
+	closed chan struct{}
 }
 
 func (q *quiet) Read(p []byte) (int, error) {
 	n, err := q.Conn.Read(p)
-	if err == nil && q.deaf.Load() {
-		<-q.closed
+	if err == nil && q.of.deaf.Load() {
+		select {
+		case <-q.closed:
+		case <-q.of.over:
+		}
 		return 0, net.ErrClosed
 	}
 	return n, err
 }
 
 func (q *quiet) Write(p []byte) (int, error) {
-	if q.dumb.Load() {
+	if q.of.dumb.Load() {
 		return len(p), nil
 	}
 	return q.Conn.Write(p)
@@ -131,7 +135,7 @@ func (b *bench) start(id, kernels string) *node {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	l := &severable{Listener: inner}
+	l := &severable{Listener: inner, over: make(chan struct{})}
 	n := &node{id: id, addr: l.Addr().String(), backend: newFakeBackend()}
 	n.telemetry, _, err = telemetry.New(b.ctx, telemetry.Options{ServiceName: "test", NodeID: id})
 	if err != nil {
@@ -153,7 +157,8 @@ func (b *bench) start(id, kernels string) *node {
 		}
 	}()
 	n.shard, n.ended = s, ended
-	n.kill = func() { cancel(); <-ended }
+	end := sync.OnceFunc(func() { close(l.over) })
+	n.kill = func() { end(); cancel(); <-ended }
 	n.sever, n.listener = l.sever, l
 	b.t.Cleanup(n.kill)
 	return n

@@ -65,6 +65,10 @@ type Device struct {
 	// Bandwidth measures how many bytes a second its memory is read, in a part
 	// of a second; nil: nobody can tell.
 	Bandwidth func() (float64, error)
+	// Reference opens an exact device, against which a layer of every stage is
+	// held before it serves; nil: the device is trusted.
+	Reference func() (compute.Backend, error)
+	Tolerance compute.Tolerance // of that
 }
 
 // Model is an open model file, as far as a shard needs it.

@@ -18,6 +18,8 @@ type device struct {
 	fingerprint [32]byte
 	variant     string
 	bandwidth   func() (float64, error)
+	reference   func() (compute.Backend, error)
+	tolerance   compute.Tolerance
 	telemetry   *telemetry.Telemetry
 	log         *slog.Logger
 
@@ -37,6 +39,7 @@ type device struct {
 func newDevice(index int, d Device, t *telemetry.Telemetry, log *slog.Logger) *device {
 	return &device{
 		index: index, be: d.Backend, fingerprint: d.Fingerprint, variant: d.Variant, bandwidth: d.Bandwidth, telemetry: t, log: log,
+		reference: d.Reference, tolerance: d.Tolerance,
 		wake: make(chan struct{}, 1), commands: make(chan func()), emptied: make(chan struct{}, 1),
 		weights: newWeights(d.Backend),
 	}

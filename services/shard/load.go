@@ -147,9 +147,14 @@ func (s *Shard) loadStage(ctx context.Context, st *stage, m *Model) error {
 	}}
 	began := time.Now()
 	be := st.dev.tenant(ctx, m)
+	golden := expect(st.dev, m, part)
 	e, err := s.deps.Load(be, m.Arch, src, m.Spec, cfg)
 	if err != nil {
+		golden.forget()
 		return err
+	}
+	if err := golden.check(ctx, s.deps.Load); err != nil {
+		return errors.Join(err, st.dev.discard(ctx, be, e))
 	}
 	var used compute.Memory
 	err = st.dev.do(ctx, func() {

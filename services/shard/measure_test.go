@@ -19,7 +19,7 @@ import (
 )
 
 // startReal starts a shard that computes the embedded model on the CPU.
-func (b *bench) startReal(id, state string) *node {
+func (b *bench) startReal(id, state string, change ...func(*Device)) *node {
 	b.t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -29,9 +29,13 @@ func (b *bench) startReal(id, state string) *node {
 	if err != nil {
 		b.t.Fatal(err)
 	}
+	device := Device{Backend: be, Bandwidth: func() (float64, error) { return 1e9, nil }}
+	for _, f := range change {
+		f(&device)
+	}
 	s, err := New(Config{Version: "test", KernelSet: "k1", State: state}, Deps{
 		Identity: b.identity(id, pki.Shard), Listener: l, Log: slog.New(slog.DiscardHandler),
-		Devices: []Device{{Backend: be, Bandwidth: func() (float64, error) { return 1e9, nil }}},
+		Devices: []Device{device},
 		Open: func(name string) (*Model, error) {
 			m, err := library.Library{}.Open(name)
 			if err != nil {

@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 
 	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
@@ -97,7 +100,29 @@ func (s *speeds) read() error {
 // key names a device by everything that its speed depends on.
 func (s *speeds) key(d *device) string {
 	info := d.be.Info()
-	return fmt.Sprintf("%s %s, %d threads, %s %s, kernels %s", info.Kind, info.Name, info.Threads, info.Class, d.variant, s.kernels)
+	return fmt.Sprintf("%s%d threads, %s %s, kernels %s", machineOf(d), info.Threads, info.Class, d.variant, s.kernels)
+}
+
+// machineOf is the part of a key that the same processor has however it is used.
+func machineOf(d *device) string {
+	info := d.be.Info()
+	return info.Kind + " " + info.Name + ", "
+}
+
+// turn is how long a turn takes on d: what real steps have shown there, or else on
+// the same machine with other threads, or else what was measured. The caller
+// holds mu.
+func (s *speeds) turn(d *device) float64 {
+	own := s.device(d)
+	if own.Shown {
+		return own.Turn
+	}
+	for _, key := range slices.Sorted(maps.Keys(s.known)) {
+		if k := s.known[key]; k != nil && k.Shown && strings.HasPrefix(key, machineOf(d)) {
+			return k.Turn
+		}
+	}
+	return own.Turn
 }
 
 // device returns what is known of d, to be filled in. The caller holds mu.
@@ -164,7 +189,7 @@ func (s *speeds) of(d *device, parts []*pb.MeasurePart) *pb.DeviceSpeed {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	k := s.device(d)
-	out := &pb.DeviceSpeed{Device: uint32(d.index), PassSeconds: k.Pass, TurnSeconds: k.Turn, Bandwidth: k.Bandwidth}
+	out := &pb.DeviceSpeed{Device: uint32(d.index), PassSeconds: k.Pass, TurnSeconds: s.turn(d), Bandwidth: k.Bandwidth}
 	for _, p := range parts {
 		if v, ok := k.Shapes[p.GetShape()]; ok {
 			out.Shapes = append(out.Shapes, &pb.ShapeSpeed{Shape: p.GetShape(), Fixed: v.Fixed, Row: v.Row, Key: v.Key})

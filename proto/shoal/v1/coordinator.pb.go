@@ -853,6 +853,8 @@ type StageSpeed struct {
 	Bytes          uint64                 `protobuf:"varint,5,opt,name=bytes,proto3" json:"bytes,omitempty"`                                          // of device memory
 	BytesMeasured  uint64                 `protobuf:"varint,6,opt,name=bytes_measured,json=bytesMeasured,proto3" json:"bytes_measured,omitempty"`     // by the backend's account
 	Assumed        bool                   `protobuf:"varint,7,opt,name=assumed,proto3" json:"assumed,omitempty"`                                      // the device has not been measured for this model
+	WeightBytes    uint64                 `protobuf:"varint,8,opt,name=weight_bytes,json=weightBytes,proto3" json:"weight_bytes,omitempty"`           // of bytes, what the weights take
+	PageBytes      uint64                 `protobuf:"varint,9,opt,name=page_bytes,json=pageBytes,proto3" json:"page_bytes,omitempty"`                 // of bytes, what one page of the KV cache takes
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -934,6 +936,20 @@ func (x *StageSpeed) GetAssumed() bool {
 		return x.Assumed
 	}
 	return false
+}
+
+func (x *StageSpeed) GetWeightBytes() uint64 {
+	if x != nil {
+		return x.WeightBytes
+	}
+	return 0
+}
+
+func (x *StageSpeed) GetPageBytes() uint64 {
+	if x != nil {
+		return x.PageBytes
+	}
+	return 0
 }
 
 // Totals count since the coordinator started. Rates are differences of them.
@@ -1246,7 +1262,7 @@ const file_shoal_v1_coordinator_proto_rawDesc = "" +
 	"\x04rate\x18\x05 \x01(\x01R\x04rate\x12\x18\n" +
 	"\astreams\x18\x06 \x01(\rR\astreams\x12,\n" +
 	"\x06stages\x18\a \x03(\v2\x14.shoal.v1.StageSpeedR\x06stages\x12%\n" +
-	"\x0etoken_measured\x18\b \x01(\x01R\rtokenMeasured\"\xd0\x01\n" +
+	"\x0etoken_measured\x18\b \x01(\x01R\rtokenMeasured\"\x92\x02\n" +
 	"\n" +
 	"StageSpeed\x12\x16\n" +
 	"\x06decode\x18\x01 \x01(\x01R\x06decode\x12\x18\n" +
@@ -1255,7 +1271,10 @@ const file_shoal_v1_coordinator_proto_rawDesc = "" +
 	"\x0fdecode_measured\x18\x04 \x01(\x01R\x0edecodeMeasured\x12\x14\n" +
 	"\x05bytes\x18\x05 \x01(\x04R\x05bytes\x12%\n" +
 	"\x0ebytes_measured\x18\x06 \x01(\x04R\rbytesMeasured\x12\x18\n" +
-	"\aassumed\x18\a \x01(\bR\aassumed\"\x8c\x01\n" +
+	"\aassumed\x18\a \x01(\bR\aassumed\x12!\n" +
+	"\fweight_bytes\x18\b \x01(\x04R\vweightBytes\x12\x1d\n" +
+	"\n" +
+	"page_bytes\x18\t \x01(\x04R\tpageBytes\"\x8c\x01\n" +
 	"\x06Totals\x12\x1a\n" +
 	"\brequests\x18\x01 \x01(\x04R\brequests\x12#\n" +
 	"\rprompt_tokens\x18\x02 \x01(\x04R\fpromptTokens\x12)\n" +

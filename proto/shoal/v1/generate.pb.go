@@ -715,8 +715,9 @@ type ModelInfo struct {
 	Architecture  string                 `protobuf:"bytes,10,opt,name=architecture,proto3" json:"architecture,omitempty"`
 	TensorTypes   map[string]uint32      `protobuf:"bytes,11,rep,name=tensor_types,json=tensorTypes,proto3" json:"tensor_types,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // the file's real types
 	Aliases       []string               `protobuf:"bytes,12,rep,name=aliases,proto3" json:"aliases,omitempty"`
-	Size          uint64                 `protobuf:"varint,13,opt,name=size,proto3" json:"size,omitempty"`    // bytes of the file
-	Digest        string                 `protobuf:"bytes,14,opt,name=digest,proto3" json:"digest,omitempty"` // SHA-256 of the file's header, in hex
+	Size          uint64                 `protobuf:"varint,13,opt,name=size,proto3" json:"size,omitempty"`             // bytes of the file
+	Digest        string                 `protobuf:"bytes,14,opt,name=digest,proto3" json:"digest,omitempty"`          // SHA-256 of the file's header, in hex
+	Parameters    uint64                 `protobuf:"varint,15,opt,name=parameters,proto3" json:"parameters,omitempty"` // values that its tensors hold
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -847,6 +848,13 @@ func (x *ModelInfo) GetDigest() string {
 		return x.Digest
 	}
 	return ""
+}
+
+func (x *ModelInfo) GetParameters() uint64 {
+	if x != nil {
+		return x.Parameters
+	}
+	return 0
 }
 
 // Generation asks for one answer.
@@ -2443,7 +2451,7 @@ const file_shoal_v1_generate_proto_rawDesc = "" +
 	"\x05input\":\n" +
 	"\x10TokenizeResponse\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x10\n" +
-	"\x03ids\x18\x02 \x03(\x05R\x03ids\"\xe4\x03\n" +
+	"\x03ids\x18\x02 \x03(\x05R\x03ids\"\x84\x04\n" +
 	"\tModelInfo\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
@@ -2459,7 +2467,10 @@ const file_shoal_v1_generate_proto_rawDesc = "" +
 	"\ftensor_types\x18\v \x03(\v2$.shoal.v1.ModelInfo.TensorTypesEntryR\vtensorTypes\x12\x18\n" +
 	"\aaliases\x18\f \x03(\tR\aaliases\x12\x12\n" +
 	"\x04size\x18\r \x01(\x04R\x04size\x12\x16\n" +
-	"\x06digest\x18\x0e \x01(\tR\x06digest\x1a>\n" +
+	"\x06digest\x18\x0e \x01(\tR\x06digest\x12\x1e\n" +
+	"\n" +
+	"parameters\x18\x0f \x01(\x04R\n" +
+	"parameters\x1a>\n" +
 	"\x10TensorTypesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"\xb3\x06\n" +

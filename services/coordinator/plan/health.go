@@ -12,6 +12,7 @@ const (
 	blameSpan  = 5 * time.Minute  // over which losses are counted
 	asideLeast = 30 * time.Second // doubled with every loss beyond
 	asideMost  = 10 * time.Minute
+	faultSpan  = 10 * time.Second // two faults in it are the links': the node is left out
 )
 
 // health remembers which nodes failed. Only the node that failed is blamed:
@@ -27,6 +28,7 @@ type record struct {
 	until   time.Time   // it is left out until then
 	refused bool        // it said itself that it cannot: it is not even a last resort
 	losses  []time.Time // of the last blameSpan
+	fault   time.Time   // when a pipeline last failed at it though nobody was lost
 }
 
 func newHealth(most int) health { return health{most, map[string]*record{}} }
@@ -51,6 +53,18 @@ func (h *health) died(node string, now time.Time) {
 	h.count(node, r, now)
 }
 
+// faulted notes that a pipeline failed at a node that is still there. Once is
+// nothing; twice in a row the way to the node is taken to be broken.
+func (h *health) faulted(node string, now time.Time) {
+	r := h.of(node)
+	again := !r.fault.IsZero() && now.Sub(r.fault) < faultSpan
+	r.fault = now
+	if again {
+		r.until, r.refused = now.Add(asideLeast), false
+		r.reason = fmt.Sprintf("pipelines failed at node %s twice and it is left out for %v", node, asideLeast)
+	}
+}
+
 func (h *health) count(node string, r *record, now time.Time) {
 	r.losses = slices.DeleteFunc(r.losses, func(t time.Time) bool { return now.Sub(t) > blameSpan })
 	over := len(r.losses) - h.most
@@ -71,7 +85,8 @@ func (h *health) expire(now time.Time) (again bool) {
 		if !r.until.IsZero() && !now.Before(r.until) {
 			r.until, r.reason, r.refused, again = time.Time{}, "", false, true
 		}
-		if n := len(r.losses); r.until.IsZero() && (n == 0 || now.Sub(r.losses[n-1]) > blameSpan) {
+		n := len(r.losses)
+		if r.until.IsZero() && now.Sub(r.fault) > faultSpan && (n == 0 || now.Sub(r.losses[n-1]) > blameSpan) {
 			delete(h.nodes, id)
 		}
 	}

@@ -358,8 +358,11 @@ func (m *Machine) faulted(e Faulted) []Action {
 }
 
 func (m *Machine) tick() []Action {
-	again := m.health.expire(m.now) && len(m.pipes) == 0 && m.planAt.IsZero()
-	if again || !m.planAt.IsZero() && !m.now.Before(m.planAt) {
+	again := m.health.expire(m.now)
+	if again && len(m.pipes) > 0 {
+		m.consider()
+	}
+	if again && len(m.pipes) == 0 && m.planAt.IsZero() || !m.planAt.IsZero() && !m.now.Before(m.planAt) {
 		return m.repair()
 	}
 	if !m.moveAt.IsZero() && !m.now.Before(m.moveAt) {

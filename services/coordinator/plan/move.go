@@ -137,16 +137,12 @@ next:
 
 // retire sends the sessions of leaving pipelines away once all others are ready.
 func (m *Machine) retire() []Action {
-	staying := 0
 	for _, p := range m.pipes {
 		if !p.leaving && !p.ready {
 			return nil
 		}
-		if !p.leaving {
-			staying++
-		}
 	}
-	if staying == 0 {
+	if !m.anyStaying() {
 		return nil
 	}
 	var actions []Action
@@ -159,10 +155,20 @@ func (m *Machine) retire() []Action {
 	return actions
 }
 
+// anyStaying reports whether there is a pipeline that is not to leave.
+func (m *Machine) anyStaying() bool {
+	for _, p := range m.pipes {
+		if !p.leaving {
+			return true
+		}
+	}
+	return false
+}
+
 // emptied ends a pipeline that nobody uses any more.
 func (m *Machine) emptied(e Emptied) []Action {
 	p := m.pipes[e.Pipeline]
-	if p == nil || !p.retired {
+	if p == nil || !p.retired || !m.anyStaying() { // it may be needed after all
 		return nil
 	}
 	delete(m.pipes, p.Key)

@@ -18,7 +18,7 @@ type lostPipe struct {
 func (m *Machine) repair() []Action {
 	m.planAt = time.Time{}
 	for _, node := range m.suspects { // nobody was lost meanwhile
-		m.health.died(node, m.now)
+		m.health.faulted(node, m.now)
 	}
 	m.suspects = nil
 	if n := len(m.nodes); len(m.pipes) == 0 && (n == 0 || m.forming && n < m.cfg.Wishes.MinShards) {

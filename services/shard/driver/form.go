@@ -292,7 +292,8 @@ const (
 // linkBound reports whether chunks keep the links busy for longer than the stages:
 // then more steps than there are stages may be on their way.
 func (m *Machine) linkBound() bool {
-	return m.pace.link(1+minChunk) > m.pace.slowest(1+minChunk, (*curve).guess)-m.pace.slowest(1, (*curve).guess)
+	stage := m.pace.slowest(1+minChunk, (*curve).guess) - m.pace.slowest(1, (*curve).guess)
+	return m.pace.link(1+minChunk) > max(0, stage)
 }
 
 // target returns how long a step may take for those who wait for it.

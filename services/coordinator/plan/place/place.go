@@ -275,6 +275,8 @@ type Stage struct {
 	Device  *Device
 	Part    model.Part
 	Bytes   uint64  // weights, KV pages and buffers
+	Weights uint64  // of them, weights
+	Page    uint64  // of them, one KV page
 	Budget  uint64  // of the device that the stage may use
 	Decode  float64 // seconds of a step of one row
 	Row     float64 // more for each further row of another session

@@ -41,6 +41,7 @@ func (p *Pipeline) predict(m *Model, links *Links, w *Wishes) {
 		s.Decode, s.Prefill = s.Device.time(m, s.Part, w.decode(1)), s.Device.time(m, s.Part, w.chunk())
 		const more = 8
 		s.Row = (s.Device.time(m, s.Part, w.decode(1+more)) - s.Decode) / more
+		s.Weights, s.Page = m.Bytes(s.Part, 0, 0), m.Bytes(s.Part, 1, 0)-m.Bytes(s.Part, 0, 0)
 		s.Load, s.Assumed = s.Device.missing(m, s.Part), !s.Device.Measured(m)
 		if k < last {
 			next := p.Stages[k+1].Device
