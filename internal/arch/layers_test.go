@@ -28,7 +28,7 @@ var wired = map[string][]string{
 	"pkg/compute/cpu":    {"cmd/shoal", "cmd/shoal-gpu"},
 	"pkg/compute/webgpu": {"cmd/shoal-gpu"},
 	"pkg/model/archs":    {"internal/library"},
-	"pkg/quant/formats":  {"internal/library", "internal/synthetic", "cmd/shoal", "cmd/shoal-gpu", "pkg/gguf"},
+	"pkg/quant/formats":  {"internal/library", "internal/synthetic", "cmd/shoal", "cmd/shoal-gpu", "pkg/gguf", "pkg/compute/webgpu"},
 	"models/tiny":        {"internal/library"},
 }
 
