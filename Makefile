@@ -33,11 +33,13 @@ gpu-test: gpu ## the GPU engine on Mesa's software Vulkan: operations, models, s
 .PHONY: gpu-faults
 gpu-faults: ## 100 faults of GPU processes in the middle of answers; SHOAL_TEST_GPU names real devices, else the CPU plays them
 	CGO_ENABLED=1 $(GO) build -trimpath -tags gputest -ldflags "-s -w" -o bin/shoal-gpu-faults ./cmd/shoal-gpu
-	SHOAL_GPU_FAULTS=$(or $(FAULTS),100) $(GO) test -count=1 -timeout 60m -run '^TestGPUs$$' -v ./internal/systemtest
+	SHOAL_GPU_FAULTS=$(or $(FAULTS),100) SHOAL_GPU_SAVE=$(CURDIR)/docs/measurements/webgpu.json $(GO) test -count=1 -timeout 60m -run '^TestGPUs$$' -v ./internal/systemtest
+	$(MAKE) docs
 
 .PHONY: bench-gpu
 bench-gpu: gpu ## prefill, decode, operations, stages in two processes, read-backs on a GPU, into docs/measurements/webgpu.json
 	bench/gpu.sh docs/measurements/webgpu.json
+	$(MAKE) docs
 
 .PHONY: cross
 cross: ## check that shoal builds for Linux, macOS and Windows on amd64 and arm64
@@ -140,6 +142,12 @@ bench-cpu: build llamacpp bench-models ## side by side with llama.cpp on a quiet
 bench-plan: build model ## what the planner predicts beside what is measured, on a quiet machine, into docs/measurements/pipeline.json (2 minutes)
 	$(GO) build -trimpath -o .cache/predict ./bench/predict
 	.cache/predict -models $(MODELS) -shoal bin/shoal -runs 5 -save docs/measurements/pipeline.json
+
+.PHONY: bench-pipeline
+bench-pipeline: build llamacpp $(SMOLLM2) $(MODELS)/smollm2-q4_0.gguf ## the driver on simulated devices; hops, splits and 16 streams on a quiet machine, about 10 minutes, into docs/measurements/pipeline.json
+	$(GO) build -o .cache/bench ./bench
+	.cache/bench -suite bench-pipeline -models $(MODELS) -llamacpp $(LLAMACPP) -shoal bin/shoal -runs 5 -save docs/measurements/pipeline.json
+	$(MAKE) docs
 
 .PHONY: perplexity
 perplexity: build ## perplexity of the built-in model on held-out text, reference and fast, into docs/measurements/cpu.json

@@ -71,20 +71,30 @@ func TestContestRefusesAResultOfNothing(t *testing.T) {
 	}
 }
 
-func TestReadAnswer(t *testing.T) {
-	body := `data: {"choices":[{"delta":{"role":"assistant","content":""}}]}
+func TestToldReadsEvents(t *testing.T) {
+	read := func(body string) (told, error) {
+		var a told
+		err := a.read(&http.Response{Body: io.NopCloser(strings.NewReader(body))})
+		return a, err
+	}
+	a, err := read(`data: {"type":"accepted"}
 
-data: {"choices":[{"delta":{"content":"a"}}]}
+data: {"type":"token","seq":1,"text":"a"}
 
-data: {"choices":[{"delta":{"content":"b"}}]}
+data: {"type":"token","seq":3,"text":"bc","tokens":2}
 
-data: {"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":2}}
+data: {"type":"usage","promptTokens":7,"completionTokens":3,"cachedTokens":4}
 
-data: [DONE]
-`
-	a, err := readAnswer(&http.Response{Body: io.NopCloser(strings.NewReader(body))})
-	if err != nil || a.prompt != 7 || a.tokens != 2 || a.decode < 0 {
+data: {"type":"complete"}
+
+`)
+	if err != nil || a.prompt != 7 || a.cached != 4 || len(a.times) != 3 || a.text != "abc" {
 		t.Errorf("answer %+v, %v", a, err)
+	}
+	for _, body := range []string{"data: {\"type\":\"token\"}\n\n", "data: {\"type\":\"error\",\"message\":\"why\"}\n\n"} {
+		if a, err := read(body); err == nil {
+			t.Errorf("%q was an answer: %+v", body, a)
+		}
 	}
 }
 

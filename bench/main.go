@@ -36,7 +36,7 @@ func main() {
 	flag.StringVar(&s.baseline, "llamacpp", ".cache/llama.cpp", "folder of the builds of llama.cpp; empty measures our engine alone")
 	flag.StringVar(&s.program, "shoal", "bin/shoal", "the program whose serving is measured")
 	flag.StringVar(&s.save, "save", "", "JSON file of figures to merge the results into")
-	flag.StringVar(&s.suite, "suite", "cpu", "cpu: the engine and serving; pipeline: the driver and several stages")
+	flag.StringVar(&s.suite, "suite", "bench-cpu", "bench-cpu: the engine and serving; bench-pipeline: the driver and several stages")
 	flag.StringVar(&s.only, "only", "", "regular expression of the figures to measure; empty is all")
 	flag.StringVar(&s.profile, "cpuprofile", "", "file to write a CPU profile of our engine to")
 	flag.IntVar(&s.runs, "runs", 5, "rounds")
@@ -74,17 +74,17 @@ func run(ctx context.Context, s settings) (err error) {
 	if err != nil {
 		return err
 	}
-	r := report{out: os.Stdout, rounds: s.runs, machine: machine, command: "make bench-" + s.suite}
+	r := report{out: os.Stdout, rounds: s.runs, machine: machine, command: "make " + s.suite}
 	switch s.suite {
-	case "cpu":
+	case "bench-cpu":
 		err = r.compare(ctx, s, only)
 		if err == nil {
 			err = r.serve(ctx, s, only)
 		}
-	case "pipeline":
+	case "bench-pipeline":
 		err = r.pipelines(ctx, s, only)
 	default:
-		err = fmt.Errorf("-suite %s: want cpu or pipeline", s.suite)
+		err = fmt.Errorf("-suite %s: want bench-cpu or bench-pipeline", s.suite)
 	}
 	if err != nil {
 		return err

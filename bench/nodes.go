@@ -66,7 +66,7 @@ func startNodes(ctx context.Context, program, models, model string, restCore int
 	err = errors.Join(err, run(restCore, "gateway", anyPort, "--join", gossip, "--listen", listen, "--grpc-listen", anyPort))
 	for i, core := range shardCores {
 		err = errors.Join(err, run(core, "shard", anyPort, "--join", gossip, "--models", models, "--threads", "1",
-			"--device", "cpu", "--state-dir", "", "--node-id", fmt.Sprint("shard-", i)))
+			"--gpu-program", "off", "--state-dir", "", "--node-id", fmt.Sprint("shard-", i)))
 	}
 	if err != nil {
 		return n, err

@@ -36,14 +36,9 @@ func (s *serving) measure(ctx context.Context, program, models string, rounds in
 		return err
 	}
 	defer func() { _ = up.stop() }()
-	vocab, err := m.model.Vocab()
-	if err != nil {
-		return err
-	}
-	stop := vocab.End()
-	a, err := up.ask(ctx, 16, stop) // warms up and tells the length of the prompt
+	a, err := ask(ctx, up.url, question{prompt: story, tokens: 16}) // warms up and tells the length of the prompt
 	for n := 0; n < rounds && err == nil; n++ {
-		if err = s.runServed(ctx, up, stop); err == nil {
+		if err = s.runServed(ctx, up); err == nil {
 			err = s.runAlone(m, a.prompt)
 		}
 	}
@@ -53,14 +48,17 @@ func (s *serving) measure(ctx context.Context, program, models string, rounds in
 	return nil
 }
 
-func (s *serving) runServed(ctx context.Context, up *server, stop []int32) error {
+// story is asked for, to the same number of tokens by both.
+const story = "Tell me a long story about a fox and a hen."
+
+func (s *serving) runServed(ctx context.Context, up *server) error {
 	start, err := cpuTime(up.cmd.Process.Pid)
 	if err != nil {
 		return err
 	}
 	var rates []float64
 	for range s.answers {
-		a, err := up.ask(ctx, s.tokens, stop)
+		a, err := ask(ctx, up.url, question{prompt: story, tokens: s.tokens})
 		if err != nil {
 			return err
 		}

@@ -196,25 +196,27 @@ func (c *cluster) answer(ctx context.Context, n int) (float64, error) {
 	}
 	defer resp.Body.Close()
 	var first, last time.Time
-	tokens := 0
+	tokens, behind := 0, 0 // tokens until first
 	lines := bufio.NewScanner(resp.Body)
 	for lines.Scan() {
 		data, ok := strings.CutPrefix(lines.Text(), "data:")
 		var e struct {
-			Type string `json:"type"`
+			Type   string `json:"type"`
+			Tokens int    `json:"tokens"`
 		}
 		if !ok || json.Unmarshal([]byte(data), &e) != nil || e.Type != "token" {
 			continue
 		}
 		last = time.Now()
-		if tokens++; tokens == 1 {
-			first = last
+		if tokens == 0 {
+			first, behind = last, max(1, e.Tokens)
 		}
+		tokens += max(1, e.Tokens)
 	}
 	if err := lines.Err(); err != nil || tokens != answerTokens {
 		return 0, errors.Join(fmt.Errorf("status %s, %d tokens instead of %d", resp.Status, tokens, answerTokens), err)
 	}
-	return float64(tokens-1) / last.Sub(first).Seconds(), nil
+	return float64(tokens-behind) / last.Sub(first).Seconds(), nil
 }
 
 // prompt is a text of about 128 tokens, different for each n, so that nothing of

@@ -12,7 +12,13 @@ import (
 )
 
 // webGPUs drives the GPUs of this machine.
-func webGPUs() driver { return driver{adapters: listGPUs, open: openGPU} }
+func webGPUs() driver {
+	const runtimeDir = "XDG_RUNTIME_DIR"
+	if os.Getenv(runtimeDir) == "" { // else libraries of drivers complain on standard error
+		_ = os.Setenv(runtimeDir, os.TempDir())
+	}
+	return driver{adapters: listGPUs, open: openGPU}
+}
 
 func listGPUs() ([]supervise.Adapter, error) {
 	list, err := webgpu.Adapters()

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"sync/atomic"
 	"syscall"
 
 	"github.com/shoal-llm/shoal/internal/supervise"
@@ -19,8 +18,8 @@ import (
 // whose every second result is wrong.
 const playedEnv = "SHOAL_GPU_PLAYED"
 
-// gpus is a driver for tests of faults: SIGUSR1 has the device fail from the next
-// pass on, as a native library would report it.
+// gpus is a driver for tests of faults: at SIGUSR1 the device is lost, as a native
+// library would report it.
 func gpus() driver {
 	d := webGPUs()
 	role := os.Getenv(playedEnv)
@@ -54,39 +53,47 @@ func playedGPUs() driver {
 // faulty is a device that fails when it is told to.
 type faulty struct {
 	compute.Backend
-	failing atomic.Bool
-	wrong   bool
-	done    chan compute.Completion
-	reads   chan []compute.Read // of passes in flight
+	wrong bool
+	told  chan os.Signal
+	done  chan compute.Completion
+	reads chan []compute.Read // of passes in flight
 }
 
 func newFaulty(be compute.Backend, wrong bool) *faulty {
 	f := &faulty{
-		Backend: be, wrong: wrong,
+		Backend: be, wrong: wrong, told: make(chan os.Signal, 1),
 		done: make(chan compute.Completion, compute.MaxPasses), reads: make(chan []compute.Read, compute.MaxPasses+1),
 	}
-	told := make(chan os.Signal, 1)
-	signal.Notify(told, syscall.SIGUSR1)
-	go func() {
-		<-told
-		f.failing.Store(true)
-	}()
+	signal.Notify(f.told, syscall.SIGUSR1)
 	go f.forward()
 	return f
 }
 
-// forward passes completions on, until the device is closed.
+// forward passes completions on until the device is closed, or lost: then passes
+// in flight fail, and there are no more.
 func (f *faulty) forward() {
 	defer close(f.done)
-	for c := range f.Backend.Completions() {
-		reads := <-f.reads
-		if f.wrong && len(reads) > 0 {
-			reads[0].Dst[0] += 1e6
+	lost := false
+	for {
+		select {
+		case <-f.told:
+			lost = true
+		case c, ok := <-f.Backend.Completions():
+			if !ok {
+				return
+			}
+			reads := <-f.reads
+			if f.wrong && len(reads) > 0 {
+				reads[0].Dst[0] += 1e6
+			}
+			if lost {
+				c.Err = fmt.Errorf("injected fault: %w", compute.ErrLost)
+			}
+			f.done <- c
 		}
-		if f.failing.Load() {
-			c.Err = fmt.Errorf("injected fault: %w", compute.ErrLost)
+		if lost && len(f.reads) == 0 {
+			return
 		}
-		f.done <- c
 	}
 }
 

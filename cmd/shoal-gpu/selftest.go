@@ -36,10 +36,19 @@ func newSelfTest(d driver) *cobra.Command {
 	return c
 }
 
+// openReference opens the CPU's exact arithmetic.
+func openReference() (compute.Backend, error) {
+	be, err := cpu.Open(cpu.Config{Reference: true, Threads: 1})
+	if err != nil {
+		return nil, err
+	}
+	return be, nil
+}
+
 // verify holds a device against the CPU's exact arithmetic and returns its
 // fingerprint.
 func verify(be compute.Backend) (print [32]byte, err error) {
-	reference, err := cpu.Open(cpu.Config{Reference: true})
+	reference, err := openReference()
 	if err != nil {
 		return print, err
 	}

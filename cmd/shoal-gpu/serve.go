@@ -91,15 +91,19 @@ func serve(ctx context.Context, d driver, in io.Reader, out, logs io.Writer) (er
 	if err != nil {
 		return err
 	}
-	sh, err := shard.New(shard.Config{Version: version, KernelSet: s.KernelSet, Chunk: s.Chunk}, shard.Deps{
+	sh, err := shard.New(shard.Config{Version: version, KernelSet: s.KernelSet, Chunk: s.Chunk, State: s.State}, shard.Deps{
 		Identity: node, Listener: listener, Telemetry: tel, Log: log,
-		Devices: []shard.Device{{Backend: be, Fingerprint: print}}, Open: opener(s),
+		Devices: []shard.Device{{Backend: be, Fingerprint: print, Reference: openReference, Tolerance: compute.Float}}, Open: opener(s),
 	})
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
 	parent.Report(supervise.Report{State: supervise.Ready, Port: listener.Addr().(*net.TCPAddr).Port})
-	return sh.Run(ctx)
+	if err := sh.Run(ctx); err != nil { // a lost device may not let itself be closed
+		parent.Report(supervise.Report{State: supervise.Lost, Reason: err.Error()})
+		return err
+	}
+	return nil
 }
 
 // join makes the identity of the node and its listener.

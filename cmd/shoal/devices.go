@@ -72,7 +72,7 @@ func (d *devices) describe() []cluster.Device {
 		out = append(out, cluster.Device{Backend: info.Kind, Name: info.Name, UsableBytes: info.Memory})
 	}
 	for _, a := range d.children.set.gpus {
-		out = append(out, cluster.Device{Backend: a.API, Name: a.Name, UsableBytes: a.Memory})
+		out = append(out, cluster.Device{Backend: gpuBackend, Name: a.Name, UsableBytes: a.Memory})
 	}
 	return out
 }

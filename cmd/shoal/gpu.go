@@ -33,6 +33,9 @@ type gpuOptions struct {
 	port    int
 }
 
+// gpuBackend is the backend of the program that drives GPUs.
+const gpuBackend = "webgpu"
+
 // Words of gpuOptions besides names.
 const (
 	auto    = "auto"
@@ -215,7 +218,7 @@ func (o shardOptions) newChildren(n *node, secret pki.Secret, lib library.Librar
 		c.settings = append(c.settings, supervise.Settings{
 			Version: version, KernelSet: kernelSet, Node: id, Secret: secret.Text(), Adapter: a,
 			Listen: net.JoinHostPort(host, strconv.Itoa(port)), Models: lib.Dir, Paths: lib.Paths,
-			Memory: memory, Chunk: o.config.Chunk, LogLevel: level.String(),
+			Memory: memory, Chunk: o.config.Chunk, State: o.config.State, LogLevel: level.String(),
 		})
 	}
 	return c, nil
@@ -233,7 +236,7 @@ func (c *children) run(s *shard.Shard) part {
 
 // announcement is what the coordinator hears of a process.
 func (c *children) announcement(s supervise.Settings, r supervise.Report) *pb.Child {
-	child := &pb.Child{Node: s.Node, Reason: r.Reason, Device: &pb.Device{Kind: s.Adapter.API, Name: s.Adapter.Name, MemoryBytes: s.Adapter.Memory}}
+	child := &pb.Child{Node: s.Node, Reason: r.Reason, Device: &pb.Device{Kind: gpuBackend, Name: s.Adapter.Name, MemoryBytes: s.Adapter.Memory}}
 	switch r.State {
 	case supervise.Starting:
 		child.State = pb.ChildState_CHILD_STATE_STARTING

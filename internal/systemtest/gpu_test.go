@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/shoal-llm/shoal/internal/golden"
+	"github.com/shoal-llm/shoal/internal/measure"
 )
 
 // gpuProgram builds shoal-gpu with faults that can be injected. The CPU plays the
@@ -180,6 +181,18 @@ func TestGPUs(t *testing.T) {
 	}
 	t.Logf("%d faults; the slowest was known after %v", faults, slowest.Round(time.Millisecond))
 	c.checkOrphan(ctx, t, gpuShards[0])
+	if file := os.Getenv("SHOAL_GPU_SAVE"); file != "" && !t.Failed() {
+		machine := "played by the CPU"
+		if len(c.env) == 0 {
+			machine = os.Getenv("SHOAL_TEST_GPU")
+		}
+		err := measure.Save(file, []measure.Figure{{
+			Name: "device_fault_known", Value: float64(slowest.Microseconds()) / 1000, Unit: "ms, the slowest", Runs: faults, Machine: machine, Command: "make gpu-faults",
+		}})
+		if err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 // victim names a shard whose GPU has a stage of the plan.

@@ -152,7 +152,7 @@ func TestAnswersSurvive(t *testing.T) {
 	ctx := within(t, 90*time.Second)
 	c := prepareCluster(ctx, t)
 	head := c.nodes["coordinator"]
-	head.args = append(head.args, "--stages=3", "--steady=200ms", "--max-losses=0")
+	head.args = append(head.args, "--steady=200ms", "--max-losses=0")
 	for _, name := range services {
 		c.start(t, name)
 	}

@@ -2,10 +2,12 @@
 // layers, admits requests, and commits tokens.
 //
 // One goroutine, the owner, holds all state: nodes, plan, queue and sessions
-// (state.go). Everything else sends it events (event.go) and carries out what it
-// asks for: a link per shard (link.go), the streams of the pipeline in force
-// (pipeline.go), a relay per gateway (server.go), and workers that turn requests
-// into prompts (prepare.go). The owner never waits for any of them; every queue
+// (state.go). Everything else sends it events and carries out what it asks for: a
+// link per shard (link.go), the streams of every pipeline (pipeline.go), a relay
+// per gateway (server.go), and workers that turn requests into prompts
+// (prepare.go). Requests wait in one line (admit.go) and are dealt to pipelines
+// (balance.go); an answer outlives the pipeline that computes it (recover.go). Of
+// several coordinators one serves (standby.go). The owner never waits for any of them; every queue
 // between them is bounded. What to do is decided by two pure machines, plan and
 // generation.
 package coordinator

@@ -72,7 +72,8 @@ func (d *toyDetokenizer) Flush() string {
 func toyModel() Model {
 	return Model{
 		Name: "toy", Precision: "fp16", Vocab: toyVocab, Hidden: 8, Text: toyText{}, StopIDs: []int32{toyEnd},
-		Facts: plan.Model{Name: "toy", LayerBytes: []uint64{1 << 20, 1 << 20, 1 << 20, 1 << 20}, KVPage: 1 << 10, Context: 256},
+		Facts: plan.Model{Name: "toy", LayerBytes: []uint64{1 << 20, 1 << 20, 1 << 20, 1 << 20}, KVPage: 1 << 10, Context: 256,
+			Shapes: []string{"layer", "layer", "layer", "layer"}, HeadShape: "head"},
 	}
 }
 
@@ -121,8 +122,9 @@ func (g *gossip) add(id, addr string) {
 // wires is what the fake shards of a test share: the way from the driver on the
 // first stage to the results of the last, and what tests look at.
 type wires struct {
-	epoch  uint64 // the shards have seen it before the test
-	poison int32  // the first stage's node dies of a prompt with this id; 0 is none
+	epoch  uint64             // the shards have seen it before the test
+	poison int32              // the first stage's node dies of a prompt with this id; 0 is none
+	layer  map[string]float64 // seconds that a layer takes, by node; nil: shards measure nothing
 
 	mu      sync.Mutex
 	results map[plan.Key]chan *pb.StepResult

@@ -223,11 +223,16 @@ func TestDrainMovesAnswers(t *testing.T) {
 	}
 }
 
+// bothReady accepts a report of two pipelines that serve.
+func bothReady(c *pb.ClusterResponse) bool {
+	return len(c.Pipelines) == 2 && c.Pipelines[0].State == "ready" && c.Pipelines[1].State == "ready"
+}
+
 // TestReplicas: sessions are dealt to both pipelines, and those of one do not
 // notice that the other is lost.
 func TestReplicas(t *testing.T) {
 	r := newRig(t, func(c *Config, _ *wires) { c.Place, c.Wishes.Slots = onePerNode, 3 }, "a", "b")
-	r.report("ready", func(c *pb.ClusterResponse) bool { return len(c.Pipelines) == 2 && c.Pipelines[1].State == "ready" })
+	r.report("ready", bothReady)
 	var answers []*answer
 	for range 4 {
 		answers = append(answers, r.endless("xyz"))
@@ -275,7 +280,7 @@ func TestTenantsShareThePlaces(t *testing.T) {
 // computed the prompt's beginning before.
 func TestPromptsGoWhereTheyWere(t *testing.T) {
 	r := newRig(t, func(c *Config, _ *wires) { c.Place = onePerNode }, "a", "b")
-	r.report("ready", func(c *pb.ClusterResponse) bool { return len(c.Pipelines) == 2 && c.Pipelines[1].State == "ready" })
+	r.report("ready", bothReady)
 	stem := strings.Repeat("0123456789abcdef", 8)
 	routes := map[string]bool{}
 	for i := range 6 {

@@ -149,7 +149,7 @@ func (c *control) install(coordinator string, plan *pb.Plan, fresh []*pipeline) 
 	}
 	for k, p := range c.pipelines {
 		if now[k] == nil {
-			p.fuse.blow(0, fmt.Errorf("the plan of epoch %d has no place for it", plan.Epoch))
+			p.fuse.blow(0, fmt.Errorf("the plan of epoch %d replaced it", plan.Epoch))
 		}
 	}
 	for _, p := range fresh {

@@ -91,7 +91,7 @@ func (s *Shard) loadFrom(ctx context.Context, model *pb.Model, stages []*stage, 
 		}
 	}
 	for _, r := range reserves {
-		if len(s.plans) > 0 { // there is a newer plan: it comes first
+		if s.newerPlan() != nil {
 			break
 		}
 		s.loadReserve(ctx, r, m)
@@ -124,8 +124,8 @@ func (s *Shard) openModel(want *pb.Model) (*Model, error) {
 
 // loadStage loads one stage, a matrix at a time between the steps of others.
 func (s *Shard) loadStage(ctx context.Context, st *stage, m *Model) error {
-	if st.pipe.fuse.blown() {
-		return st.pipe.fuse.err
+	if err := st.pipe.fuse.reason(); err != nil {
+		return err
 	}
 	pl, part := st.pipe.plan, partOf(st.pipe.plan.Stages[st.index])
 	total := m.Bytes(part)
@@ -147,6 +147,7 @@ func (s *Shard) loadStage(ctx context.Context, st *stage, m *Model) error {
 	}}
 	began := time.Now()
 	be := st.dev.tenant(ctx, m)
+	be.refuse = st.pipe.fuse.reason
 	golden := expect(st.dev, m, part)
 	e, err := s.deps.Load(be, m.Arch, src, m.Spec, cfg)
 	if err != nil {

@@ -29,6 +29,14 @@ func (f *fuse) blow(stage int, err error) {
 	})
 }
 
+// reason returns why the pipeline has ended; nil while it has not.
+func (f *fuse) reason() error {
+	if f.blown() {
+		return f.err
+	}
+	return nil
+}
+
 func (f *fuse) blown() bool {
 	select {
 	case <-f.done:

@@ -339,7 +339,7 @@ func TestSilentLink(t *testing.T) {
 				}
 				cut(b.nodes[to].listener)
 				began := time.Now()
-				if reason := faultOf(drive); !strings.Contains(reason, "no heartbeat") {
+				if reason := faultOf(drive); !strings.Contains(reason, "lost") {
 					t.Errorf("the pipeline ends by %q", reason)
 				}
 				t.Logf("heard after %v", time.Since(began).Round(time.Millisecond))

@@ -2,6 +2,7 @@ package shard
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -61,14 +62,27 @@ func (s *Shard) giveUp(ctx context.Context, r *reserve) {
 	}
 }
 
+// errNewerPlan ends the loading of a reserve: what is to run comes first.
+var errNewerPlan = errors.New("there is a newer plan")
+
+func (s *Shard) newerPlan() error {
+	if len(s.plans) > 0 {
+		return errNewerPlan
+	}
+	return nil
+}
+
 // loadReserve loads the weights of a reserve, and a cache and buffers of the
 // least size.
 func (s *Shard) loadReserve(ctx context.Context, r *reserve, m *Model) {
 	began := time.Now()
 	be := r.dev.tenant(ctx, m)
+	be.refuse = s.newerPlan
 	arena := be.NewArena()
 	if _, err := m.Arch.Load(arena, m.Source, m.Spec, r.part, model.Limits{Rows: 1, Logits: 1, Pages: 1, Positions: 1}); err != nil {
-		s.deps.Log.Warn("cannot hold a reserve", "device", r.dev.index, "first", r.part.First, "end", r.part.End, "err", err)
+		if !errors.Is(err, errNewerPlan) {
+			s.deps.Log.Warn("cannot hold a reserve", "device", r.dev.index, "first", r.part.First, "end", r.part.End, "err", err)
+		}
 		if err := arena.Free(); err != nil {
 			s.deps.Log.Error("free a reserve", "device", r.dev.index, "err", err)
 		}

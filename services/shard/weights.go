@@ -129,6 +129,7 @@ type tenant struct {
 	weights *weights
 	model   [32]byte
 	turn    func(func()) error // has the owner run something; nil once settled
+	refuse  func() error       // says why what is loaded is not wanted any more; nil: it always is
 }
 
 // settle says that the stage is loaded. The owner calls it.
@@ -167,18 +168,27 @@ type sharedArena struct {
 
 var _ compute.Arena = (*sharedArena)(nil)
 
+// wanted says why nothing more is to be loaded: a newer plan does not wait for
+// what an older one began.
+func (a *sharedArena) wanted() error {
+	if a.lost != nil || a.tenant.refuse == nil {
+		return a.lost
+	}
+	return a.tenant.refuse()
+}
+
 // make makes an object of the stage's own.
 func (a *sharedArena) make(f func() error) error {
-	if a.lost != nil {
-		return a.lost
+	if err := a.wanted(); err != nil {
+		return err
 	}
 	return a.tenant.on(func() error { return a.tenant.weights.spare(f) })
 }
 
 // Load takes a matrix, which others may use too.
 func (a *sharedArena) Load(m compute.Matrix) (out compute.Weight, err error) {
-	if a.lost != nil {
-		return nil, a.lost
+	if err := a.wanted(); err != nil {
+		return nil, err
 	}
 	store := a.tenant.weights
 	k := store.keyOf(a.tenant.model, m)

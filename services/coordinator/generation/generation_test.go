@@ -110,6 +110,9 @@ func runScript(t *testing.T, text string) string {
 		} else {
 			actions = m.Step(s.event(t, words))
 		}
+		if words[0] == "lost" {
+			fmt.Fprintf(&out, "  goes on after %v\n", m.IDs())
+		}
 		for _, a := range actions {
 			name := strings.TrimPrefix(fmt.Sprintf("%T", a), "generation.")
 			fmt.Fprintf(&out, "  %s %s\n", strings.ToLower(name), show(a))
@@ -187,6 +190,8 @@ func (s *script) event(t *testing.T, words []string) Event {
 		return e
 	case "credit":
 		return Credit{uint64(number(1))}
+	case "lost":
+		return Lost{}
 	case "stop":
 		return Stop{words[1]}
 	case "fail":

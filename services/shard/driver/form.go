@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/shoal-llm/shoal/pkg/frame"
+	"github.com/shoal-llm/shoal/pkg/kv"
 )
 
 // minChunk is how short chunks of a prompt get for the sake of others.
@@ -156,9 +157,8 @@ func (m *Machine) addDecodes(st *step, decoding []*session) {
 
 // addDecode sends a session's next row and guesses of the ids after it.
 func (m *Machine) addDecode(st *step, s *session, drafts []int32) {
-	if !s.published {
-		s.published = true
-		m.publish(st, s) // its prompt
+	if s.shared < s.prompt/kv.PageTokens {
+		m.publish(st, s)
 	}
 	if s.sure < s.sent { // guesses that did not hold
 		st.frame.Ops = append(st.frame.Ops, frame.Op{Truncate: &frame.Truncate{Slot: s.open.Slot, Len: int32(s.sure)}})
@@ -200,6 +200,8 @@ func (m *Machine) addChunk(st *step, s *session, left int, shared bool) int {
 			return 0
 		}
 		m.open(st, s)
+	} else if s.shared < s.sent/kv.PageTokens {
+		m.publish(st, s) // who comes meanwhile need not compute it again
 	}
 	rows := min(s.prompt-s.sent, m.cfg.Chunk, st.rows)
 	switch n := s.schedule.Chunk; {
@@ -260,7 +262,7 @@ func (m *Machine) chunkRows(st *step, decoding []*session, waiting int) int {
 	case !m.linkBound() && len(m.flight) > m.cfg.Stages:
 		return 0
 	}
-	limit := longest * float64(m.cfg.Target) / float64(m.cfg.Stages)
+	limit := max(longest*float64(m.cfg.Target)/float64(m.cfg.Stages), longSteps*m.pace.slowest(1, (*curve).guess))
 	most := max(minChunk, m.pace.fill(0, st.rows, limit, limit))
 	return min(st.rows, m.pace.cut(waiting, most))
 }
@@ -283,10 +285,11 @@ func (m *Machine) chunksBeside(st *step, target float64) int {
 }
 
 const (
-	firstChunk = 32  // rows, while no step was measured
-	longest    = 4   // targets that a step may take while nobody decodes
-	leastShare = 1.5 // of the decode rows' own time: what a step with chunks may take at least
-	classShift = 4   // how many times shorter or longer the steps of other classes are
+	firstChunk = 32 // rows, while no step was measured
+	longest    = 4  // targets that a step may take while nobody decodes
+	longSteps  = 8  // decode steps that it may take on slow devices
+	leastShare = 2  // of the decode rows' own time: what a step with chunks may take at least
+	classShift = 4  // how many times shorter or longer the steps of other classes are
 )
 
 // linkBound reports whether chunks keep the links busy for longer than the stages:

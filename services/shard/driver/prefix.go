@@ -72,7 +72,7 @@ func (m *Machine) open(st *step, s *session) {
 		p.users++
 		s.pages = append(s.pages, p)
 	}
-	s.sent, s.sure, s.cached = tokens, tokens, tokens
+	s.sent, s.sure, s.cached, s.shared = tokens, tokens, tokens, n
 	m.stats.Cached += tokens
 	m.touch(s.names[:n])
 }
@@ -93,6 +93,7 @@ func (m *Machine) publish(st *step, s *session) {
 	if m.cfg.Cached == 0 || s.open.Pooling != frame.PoolingNone || s.reason == ReasonFailed || n == 0 {
 		return
 	}
+	s.shared = n
 	s.nameTo(n)
 	news := false
 	parent := kv.Root(s.open.PrefixSalt, s.open.KV, s.open.Adapter)

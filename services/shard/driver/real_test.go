@@ -153,25 +153,21 @@ func TestNothingChangesAnAnswer(t *testing.T) {
 		{}, {Temperature: 0.3}, {Temperature: 0.7, TopK: 20}, {Temperature: 1.5, TopP: 0.9},
 		{Temperature: 1, RepetitionPenalty: 1.3, PenaltyWindow: 64}, {FrequencyPenalty: 0.5, LogProbs: true},
 	} {
-		spec.Seed, spec.MaxTokens, spec.IgnoreEOS = uint64(i+1), 48, true
+		spec.Seed, spec.MaxTokens, spec.IgnoreEOS = uint64(i+1), 40, true
 		questions = append(questions, question{prompt: slices.Concat(story, story, story[:5*i]), spec: spec, weight: float32(i)})
 	}
-	var want [][]int32
+	alone := Config{Rows: 256, Chunk: 256, Lanes: 1}
+	first, _ := answer(t, m, alone, oneByOne(questions)...)
 	var next []question // what was said, and on
-	for _, q := range questions {
-		alone, _ := answer(t, m, Config{Rows: 256, Chunk: 256, Lanes: 1}, []question{q})
-		want = append(want, alone[0])
-		q.prompt = slices.Concat(q.prompt, alone[0])
+	for i, q := range questions {
+		q.prompt = slices.Concat(q.prompt, first[i])
 		next = append(next, q)
 	}
-	for _, q := range next {
-		alone, _ := answer(t, m, Config{Rows: 256, Chunk: 256, Lanes: 1}, []question{q})
-		want = append(want, alone[0])
-	}
+	second, _ := answer(t, m, alone, oneByOne(next)...)
+	want := slices.Concat(first, second)
 	for _, cfg := range []Config{
 		{Rows: 64, Chunk: 40, Lanes: 3},
-		{Rows: 64, Chunk: 64, Lanes: 1, Drafts: 8},
-		{Rows: 64, Chunk: 64, Lanes: 2, Cached: 64},
+		{Rows: 64, Chunk: 64, Lanes: 1, Drafts: 8, Cached: 64},
 		{Rows: 256, Chunk: 256, Lanes: 3, Drafts: 8, Cached: 64, Target: 20 * time.Millisecond},
 		{Rows: 32, Chunk: 32, Lanes: 1, Drafts: 4, Cached: 3},
 	} {
@@ -190,6 +186,14 @@ func TestNothingChangesAnAnswer(t *testing.T) {
 			}
 		})
 	}
+}
+
+// oneByOne makes each question a wave of its own.
+func oneByOne(questions []question) (waves [][]question) {
+	for i := range questions {
+		waves = append(waves, questions[i:i+1])
+	}
+	return waves
 }
 
 // TestALongPromptOfTheRealModel: one that fills the context is computed in chunks
@@ -212,10 +216,10 @@ func TestALongPromptOfTheRealModel(t *testing.T) {
 	if least := slices.Min(got.before[1:]); least < 8 {
 		t.Errorf("before the first id of the long prompt, the others had %v", got.before[1:])
 	}
-	for i, q := range questions {
-		alone, _ := answer(t, m, Config{Rows: 512, Chunk: 512, Lanes: 1}, []question{q})
-		if !slices.Equal(together[i], alone[0]) {
-			t.Errorf("session %d: got %v, alone %v", i, together[i], alone[0])
+	alone, _ := answer(t, m, Config{Rows: 512, Chunk: 512, Lanes: 1}, oneByOne(questions)...)
+	for i := range questions {
+		if !slices.Equal(together[i], alone[i]) {
+			t.Errorf("session %d: got %v, alone %v", i, together[i], alone[i])
 		}
 	}
 }

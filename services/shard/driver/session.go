@@ -23,7 +23,7 @@ type session struct {
 	turn      float64    // rows it has had for its weight
 	awaiting  bool       // a step that asks for its next id is in flight
 	opened    bool       // a step has carried its Open
-	published bool       // its prompt has been
+	shared    int        // of the pages, the first ones: published or adopted
 	lookup    lookup
 	trust     trust
 	ended     bool
