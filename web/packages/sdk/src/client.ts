@@ -149,14 +149,16 @@ export class Client {
   }
 
   /** generate runs an answer to its end, by the rules of callbacks. */
-  generate(req: GenerateRequest): Promise<GenerationResult> {
+  async generate(req: GenerateRequest): Promise<GenerationResult> {
     const { callback } = req;
-    if (this.config.streamingInference !== false) return this.start(req, (c) => callback?.(c.text, c.last === true)).result;
+    const whole = this.config.streamingInference === false;
     let text = '';
-    return this.start(req, (c) => {
+    const generation = this.start(req, (c) => {
       text += c.text;
-      if (c.finishReason) callback?.(text, c.last === true);
-    }).result;
+      if (!whole) callback?.(c.text, c.last === true);
+      else if (c.finishReason) callback?.(text, c.last === true);
+    });
+    return generation.result; // a promise of its own: who does not await it hears of a failure all the same
   }
 
   /** chunks is an answer at the pace of its reader; leaving the loop stops it. */

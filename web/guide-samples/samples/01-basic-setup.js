@@ -1,0 +1,10 @@
+import { 
+  WebPlatformAccelerator,
+  createWebEndpoint,
+  getOptimalConfig 
+} from '@ipfs-accelerate/web-platform';
+
+import { 
+  WebGPUStreamingInference,
+  createStreamingEndpoint 
+} from '@ipfs-accelerate/streaming';
