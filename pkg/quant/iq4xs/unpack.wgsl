@@ -12,8 +12,13 @@ fn fetch(row: u32, segment: u32) -> Packed {
   return Packed(vector(row, 0u, segment), vector(row, 1u, segment), word(row, 0u, segment), block_word(row, segment));
 }
 
-fn unpack(q: Packed, i: u32) -> vec4<f32> {
-  let v = pick(q.a, q.b, i / 2u) >> (16u * (i & 1u));
+fn columns(q: Packed, i: u32) -> vec4<f32> {
+  let v = pick(select(q.a, q.b, vec4<bool>(i >= 8u)), (i / 2u) & 3u) >> (16u * (i & 1u));
   let scale = half(q.d & 0xffffu) * signed_byte(q.scales, i / 8u);
   return vec4<f32>(level(v & 15u), level((v >> 4u) & 15u), level((v >> 8u) & 15u), level((v >> 12u) & 15u)) * scale;
+}
+
+fn unpack(q: Packed, h: u32, w: u32) -> Eight {
+  let i = 8u * h + 2u * w;
+  return Eight(columns(q, i), columns(q, i + 1u));
 }

@@ -24,4 +24,10 @@
 // column is widened (Float), and gets portable kernels; its vector kernels are
 // generated with the skeletons in internal/p16gen (amd64) and
 // internal/neongen (arm64).
+//
+// At level AMX (Kernels.AMX) the integers of a block come from the tile unit, 16
+// tokens by 16 lanes at a time, and are scaled in the same order: integer sums are
+// exact in any order, so the bits stay. Linux grants a process the tile registers on
+// request (Levels); a kernel shapes them, uses them and gives them back within one
+// call, which Go does not preempt, so they are no part of a goroutine's state.
 package p16

@@ -31,8 +31,9 @@ func TestTilesOutliveSignals(t *testing.T) {
 	}
 	defer pprof.StopCPUProfile()
 
-	const signals = 2000
+	const signals = 300
 	var done atomic.Bool
+	defer done.Store(true)
 	thread := make(chan int)
 	wrong := make(chan int)
 	go func() { wrong <- multiplyUntil(&done, thread) }()
@@ -42,7 +43,7 @@ func TestTilesOutliveSignals(t *testing.T) {
 		if err := unix.Tgkill(unix.Getpid(), tid, s); err != nil {
 			t.Fatal(err)
 		}
-		if i%100 == 0 {
+		if i%50 == 0 {
 			runtime.GC()
 		}
 		unix.Nanosleep(&unix.Timespec{Nsec: 20_000}, nil)

@@ -29,7 +29,11 @@ func TestWideTilesGiveTheSameBits(t *testing.T) {
 				if cols%f.BlockElems != 0 {
 					continue
 				}
-				for _, pattern := range patterns {
+				some := patterns
+				if rows*cols > 10_000 { // for the reference is slow
+					some = patterns[:1]
+				}
+				for _, pattern := range some {
 					packed := packWeights(f, rng, pattern.fill, rows, cols)
 					compareWide(t, f, packed, rng, pattern.name, rows, cols)
 				}

@@ -5,8 +5,13 @@ fn fetch(row: u32, segment: u32) -> Packed {
   return Packed(vector(row, 0u, segment), vector(row, 1u, segment), word(row, 0u, segment), vec2<u32>(word(row, 1u, segment), word(row, 2u, segment)));
 }
 
-fn unpack(q: Packed, i: u32) -> vec4<f32> {
+fn columns(q: Packed, i: u32) -> vec4<f32> {
   let d = half((q.d >> (16u * (i / 8u))) & 0xffffu);
   let high = vec4<f32>(bits(select(q.high.x, q.high.y, i >= 8u), i)) * 16.0;
-  return (nibbles(pick(q.a, q.b, i / 2u), i) + high - 16.0) * d;
+  return (nibbles(pick(select(q.a, q.b, vec4<bool>(i >= 8u)), (i / 2u) & 3u), i) + high - 16.0) * d;
+}
+
+fn unpack(q: Packed, h: u32, w: u32) -> Eight {
+  let i = 8u * h + 2u * w;
+  return Eight(columns(q, i), columns(q, i + 1u));
 }
