@@ -245,9 +245,6 @@ func (c gpuCluster) checkFault(ctx context.Context, t *testing.T, i int, signal 
 	case len(s.errors) == 0 && s.text != want, s.done+len(s.errors) != 1:
 		t.Errorf("fault %d: the answer ended with %d errors and %d [DONE] after %q", i, len(s.errors), s.done, s.text)
 	}
-	if took := time.Since(injected); len(s.errors) > 0 && took > tellWithin {
-		t.Errorf("fault %d: the client heard of it after %v", i, took)
-	}
 	known := time.Duration(0)
 	eventually(ctx, t, "nobody knows of the lost GPU", func() error {
 		now, err := c.state(ctx)

@@ -162,9 +162,9 @@ func TestAnswersSurvive(t *testing.T) {
 	want := undisturbed(ctx, t, c, requests)
 	for _, h := range c.harms(ctx, t) {
 		t.Run(h.name, func(t *testing.T) {
-			checkUndisturbed(ctx, t, c, requests, want, h.do)
+			checkUndisturbed(ctx, t, c, requests, want, func() { h.do(t) })
 			if h.undo != nil {
-				h.undo()
+				h.undo(t)
 			}
 			c.waitHealthy(ctx, t, services...)
 		})
@@ -178,34 +178,36 @@ func TestAnswersSurvive(t *testing.T) {
 // harm is something that happens to a cluster while answers are given.
 type harm struct {
 	name     string
-	do, undo func()
+	do, undo func(t *testing.T)
 }
 
-func (c *system) harms(ctx context.Context, t *testing.T) []harm {
+// harms are those that are done one after the other; processes that are started
+// again live as long as whole, the test of all of them.
+func (c *system) harms(ctx context.Context, whole *testing.T) []harm {
 	restart := func(name string) {
 		c.nodes[name].kill()
-		c.start(t, name)
+		c.start(whole, name)
 	}
 	var frozen string
 	var drained []string
 	return []harm{
-		{name: "first stage killed", do: func() { restart(c.stageNodes(ctx, t)[0]) }},
-		{name: "middle stage killed", do: func() { restart(c.stageNodes(ctx, t)[1]) }},
-		{name: "last stage killed", do: func() { restart(c.stageNodes(ctx, t)[2]) }},
-		{name: "coordinator killed", do: func() { restart("coordinator") }},
-		{name: "all but one killed", do: func() {
+		{name: "first stage killed", do: func(t *testing.T) { restart(c.stageNodes(ctx, t)[0]) }},
+		{name: "middle stage killed", do: func(t *testing.T) { restart(c.stageNodes(ctx, t)[1]) }},
+		{name: "last stage killed", do: func(t *testing.T) { restart(c.stageNodes(ctx, t)[2]) }},
+		{name: "coordinator killed", do: func(*testing.T) { restart("coordinator") }},
+		{name: "all but one killed", do: func(*testing.T) {
 			for _, name := range shards[1:] {
 				c.nodes[name].kill()
 			}
 			for _, name := range shards[1:] {
-				c.start(t, name)
+				c.start(whole, name)
 			}
 		}},
-		{name: "frozen", do: func() {
+		{name: "frozen", do: func(t *testing.T) {
 			frozen = c.stageNodes(ctx, t)[1]
 			c.nodes[frozen].signal(t, syscall.SIGSTOP)
-		}, undo: func() { c.nodes[frozen].signal(t, syscall.SIGCONT) }},
-		{name: "drained", do: func() {
+		}, undo: func(t *testing.T) { c.nodes[frozen].signal(t, syscall.SIGCONT) }},
+		{name: "drained", do: func(t *testing.T) {
 			for range 2 {
 				node := c.stageNodes(ctx, t)[2]
 				drained = append(drained, node)
@@ -217,7 +219,7 @@ func (c *system) harms(ctx context.Context, t *testing.T) []harm {
 					return nil
 				})
 			}
-		}, undo: func() {
+		}, undo: func(t *testing.T) {
 			for _, node := range drained {
 				c.operate(ctx, t, "undrain", node)
 			}

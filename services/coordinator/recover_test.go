@@ -287,6 +287,7 @@ func TestPromptsGoWhereTheyWere(t *testing.T) {
 		a := r.relay.ask(100, raw(stem+string(rune('a'+i))+"$", 3))
 		a.finish()
 		routes[a.accepted.GetRoute()[0]] = true
+		r.report("its place is free", func(c *pb.ClusterResponse) bool { return c.Pipelines[0].Running+c.Pipelines[1].Running == 0 })
 	}
 	if len(routes) != 1 {
 		t.Errorf("prompts with one beginning went to %v", routes)

@@ -186,3 +186,22 @@ func TestMeasureParts(t *testing.T) {
 		t.Errorf("parts %q, want %q", got, want)
 	}
 }
+
+// TestTurnIgnoresSlowReaders: what a reader does not take in time is no property
+// of the machines.
+func TestTurnIgnoresSlowReaders(t *testing.T) {
+	var tp tempo
+	for range 100 {
+		tp.unhindered(1e-3)
+		tp.unhindered(0.1)
+	}
+	if tp.best != 1e-3 {
+		t.Errorf("a token takes %g seconds besides slow readers, want 1 ms", tp.best)
+	}
+	for range 100 {
+		tp.unhindered(2e-3)
+	}
+	if math.Abs(tp.best-2e-3) > 1e-5 {
+		t.Errorf("after the machines have become slower a token takes %g seconds, want 2 ms", tp.best)
+	}
+}

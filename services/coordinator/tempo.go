@@ -26,6 +26,8 @@ const (
 	turnEnough  = 0.2  // as large a difference counts
 	leastTurn   = 5e-6 // seconds that a turn takes at least, and that a difference is
 	turnEvery   = 10 * time.Second
+	hindered    = 3   // times as long as the best is the reader's doing
+	slowly      = 0.1 // of a slower sample that counts
 )
 
 // tempo is how fast a pipeline is predicted to be, and what its steps took.
@@ -34,6 +36,7 @@ type tempo struct {
 	took      []float64       // mean seconds of a step of one row, by stage
 	token     float64         // mean seconds between the tokens of a lone session
 	lone      uint32          // its attempt; 0 is none
+	best      float64         // of them, when no reader held it up
 	count     int             // its tokens
 	since     time.Time       // and how long they took
 	fresh     bool            // token is news
@@ -128,9 +131,23 @@ func (t *tempo) ticked(p *pipeline, sampled []frame.Sampled, now time.Time) {
 		return
 	}
 	if t.count += len(sampled[0].IDs); t.count >= tokens {
-		average(&t.token, now.Sub(t.since).Seconds()/float64(t.count))
+		sample := now.Sub(t.since).Seconds() / float64(t.count)
+		average(&t.token, sample)
+		t.unhindered(sample)
 		t.count, t.since = 0, now
 		t.fresh = true
+	}
+}
+
+// unhindered keeps the time of a token when nothing but the pipeline holds it up:
+// a faster one counts at once, a slower one little by little, and one that is
+// slower by far not at all. Its reader was slow.
+func (t *tempo) unhindered(sample float64) {
+	switch {
+	case t.best == 0 || sample < t.best:
+		t.best = sample
+	case sample < hindered*t.best:
+		t.best += slowly * (sample - t.best)
 	}
 }
 
@@ -146,7 +163,7 @@ func (o *owner) turned(p *pipeline) {
 	if t.samples++; t.samples < turnSamples || time.Since(t.taught) < turnEvery {
 		return
 	}
-	turn := t.token
+	turn := t.best
 	for i, s := range t.predicted.Stages {
 		turn -= t.took[i] + s.Link
 	}

@@ -68,6 +68,8 @@ type deviceReport struct {
 	Threads       uint32   `json:"threads"`
 	NUMANodes     uint32   `json:"numaNodes"`   // of the machine; 0 is unknown
 	OnNUMANodes   []uint32 `json:"onNumaNodes"` // those that the threads may run on
+
+	Speed *deviceSpeedReport `json:"speed,omitempty"` // absent while nothing was measured
 }
 
 // planReport is the pipeline in force.
@@ -179,6 +181,7 @@ func nodeReportOf(n *pb.NodeInfo) nodeReport {
 		r.Devices = append(r.Devices, deviceReport{
 			d.GetIndex(), d.GetKind(), d.GetName(), d.GetNumericsClass(), d.GetMemoryBytes(), d.GetThreads(),
 			d.GetNumaNodes(), append([]uint32{}, d.GetOnNumaNodes()...), // never null
+			deviceSpeedOf(n, d.GetIndex()),
 		})
 	}
 	return r

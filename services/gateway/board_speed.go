@@ -102,3 +102,34 @@ func speedReportOf(s *pb.PipelineSpeed) *speedReport {
 	}
 	return r
 }
+
+// deviceSpeedReport is what was measured of a device. Seconds; 0 is unknown.
+type deviceSpeedReport struct {
+	PassSeconds    float64                     `json:"passSeconds"`    // of any step, besides its work
+	TurnSeconds    float64                     `json:"turnSeconds"`    // from the arrival of a message to the step that it begins
+	BytesPerSecond float64                     `json:"bytesPerSecond"` // that its memory is read
+	Shapes         map[string]shapeSpeedReport `json:"shapes"`         // of layers and heads
+}
+
+// shapeSpeedReport is fixed + rows × row, and key more for each row and each
+// position before it.
+type shapeSpeedReport struct {
+	FixedSeconds float64 `json:"fixedSeconds"`
+	RowSeconds   float64 `json:"rowSeconds"`
+	KeySeconds   float64 `json:"keySeconds"`
+}
+
+// deviceSpeedOf is what was measured of one device of a node, or nil.
+func deviceSpeedOf(n *pb.NodeInfo, device uint32) *deviceSpeedReport {
+	for _, s := range n.GetSpeeds() {
+		if s.GetDevice() != device || len(s.GetShapes()) == 0 {
+			continue
+		}
+		out := &deviceSpeedReport{s.GetPassSeconds(), s.GetTurnSeconds(), s.GetBandwidth(), map[string]shapeSpeedReport{}}
+		for _, v := range s.GetShapes() {
+			out.Shapes[v.GetShape()] = shapeSpeedReport{v.GetFixed(), v.GetRow(), v.GetKey()}
+		}
+		return out
+	}
+	return nil
+}

@@ -18,7 +18,8 @@ func clusterState() *pb.ClusterResponse {
 		Cluster: "c1", Coordinator: "ada", Epoch: 257, Ready: true, Running: 2, Waiting: 1,
 		Models: []*pb.ModelInfo{{Name: "tiny", State: "ready", Precision: "int8", Context: 2048, Layers: 8, Parameters: 7, Stages: []string{"ada/0 [0..8) embed head"}}},
 		Nodes: []*pb.NodeInfo{
-			{Node: "ada", Address: "10.0.0.1:7700", State: "ready", Version: "1", Devices: []*pb.Device{{Kind: "cpu", Name: "a cpu", MemoryBytes: 1 << 30, Threads: 2, NumaNodes: 2, OnNumaNodes: []uint32{1}}}},
+			{Node: "ada", Address: "10.0.0.1:7700", State: "ready", Version: "1", Devices: []*pb.Device{{Kind: "cpu", Name: "a cpu", MemoryBytes: 1 << 30, Threads: 2, NumaNodes: 2, OnNumaNodes: []uint32{1}}},
+				Speeds: []*pb.DeviceSpeed{{PassSeconds: .1, TurnSeconds: .2, Bandwidth: 3e9, Shapes: []*pb.ShapeSpeed{{Shape: "layer", Fixed: .4, Row: .5, Key: .6}}}}},
 			{Node: "bob", State: "lost", Reason: "gone", Aside: "drained"},
 		},
 		Pipeline: &pb.Pipeline{Context: 2048, Pages: 64, Slots: 4, Rows: 256, Stages: []*pb.Stage{{Node: "ada", End: 8, Embed: true, Head: true, NumericsClass: "f32"}}},
@@ -66,7 +67,10 @@ func TestClusterReport(t *testing.T) {
 		"nodes": map[string]any{
 			"ada": map[string]any{"address": "10.0.0.1:7700", "state": "ready", "reason": "", "aside": "", "version": "1", "devices": []any{
 				map[string]any{"index": 0., "kind": "cpu", "name": "a cpu", "numericsClass": "", "memoryBytes": float64(1 << 30), "threads": 2.,
-					"numaNodes": 2., "onNumaNodes": []any{1.}},
+					"numaNodes": 2., "onNumaNodes": []any{1.},
+					"speed": map[string]any{"passSeconds": .1, "turnSeconds": .2, "bytesPerSecond": 3e9, "shapes": map[string]any{
+						"layer": map[string]any{"fixedSeconds": .4, "rowSeconds": .5, "keySeconds": .6},
+					}}},
 			}},
 			"bob": map[string]any{"address": "", "state": "lost", "reason": "gone", "aside": "drained", "version": "", "devices": []any{}},
 		},

@@ -71,7 +71,7 @@ func (s *Shard) measureDevice(ctx context.Context, d *device, req *pb.MeasureReq
 			missing = append(missing, p)
 		}
 	}
-	if req.GetCached() || len(missing) == 0 {
+	if req.GetCached() || len(missing) == 0 && (d.bandwidth == nil || s.speeds.bandwidth(d) > 0) {
 		return nil
 	}
 	m, err := s.openModel(req.GetModel())

@@ -91,10 +91,7 @@ func TestMeasure(t *testing.T) {
 	if known, err := b.dial(boss, twin).Measure(b.ctx, early); err != nil || len(known.GetDevices()[0].GetShapes()) != 0 {
 		t.Errorf("a shard that has measured nothing says %v, %v", known, err)
 	}
-	got, err := b.dial(boss, first).Measure(b.ctx, req)
-	if err != nil {
-		t.Fatal(err)
-	}
+	got := measureAll(t, b, b.dial(boss, first), req)
 	d := got.GetDevices()[0]
 	if len(d.GetShapes()) != 2 || d.GetPassSeconds() <= 0 || d.GetBandwidth() != 1e9 {
 		t.Fatalf("measured %v", got)
@@ -126,6 +123,24 @@ func TestMeasure(t *testing.T) {
 	}
 }
 
+// measureAll asks until everything is measured: what there is no time for at once
+// is measured when it is asked for again.
+func measureAll(t *testing.T, b *bench, client pb.ShardServiceClient, req *pb.MeasureRequest) *pb.MeasureResponse {
+	t.Helper()
+	var got *pb.MeasureResponse
+	for range 10 {
+		var err error
+		if got, err = client.Measure(b.ctx, req); err != nil {
+			t.Fatal(err)
+		}
+		if d := got.GetDevices()[0]; len(d.GetShapes()) == len(req.GetParts()) && d.GetBandwidth() > 0 {
+			return got
+		}
+	}
+	t.Fatalf("after ten times: %v", got)
+	return nil
+}
+
 // TestMeasureRefused: what cannot be measured is left out or refused, and the
 // shard serves on.
 func TestMeasureRefused(t *testing.T) {
@@ -145,9 +160,7 @@ func TestMeasureRefused(t *testing.T) {
 	}
 	_, err := client.Measure(b.ctx, &pb.MeasureRequest{})
 	wantCode(t, "no model", err, codes.InvalidArgument, "measure")
-	if got, err := client.Measure(b.ctx, tinyParts(t)); err != nil || len(got.GetDevices()[0].GetShapes()) != 2 {
-		t.Errorf("after refusals: %v, %v", got, err)
-	}
+	measureAll(t, b, client, tinyParts(t))
 }
 
 // TestMeasureAmongSessions: steps of real sessions go on while a device is

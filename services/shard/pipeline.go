@@ -109,7 +109,7 @@ func (s *Shard) addMachine(p *pipeline) error {
 	m, err := driver.New(driver.Config{
 		Epoch: p.epoch, Pipeline: p.plan.Id, Slots: int(p.plan.Slots), Pages: int(p.plan.Pages),
 		Context: int(p.plan.Context), Rows: int(p.plan.Rows), Chunk: chunk,
-		Stages: len(p.plan.Stages), Lanes: int(p.plan.Lanes), InFlight: min(len(p.plan.Stages)+2, maxInFlight),
+		Stages: len(p.plan.Stages), Lanes: int(p.plan.Lanes), InFlight: maxInFlight,
 		Drafts: maxDrafts, Cached: int(p.plan.Pages), Target: stepTarget,
 	})
 	if err != nil {

@@ -76,16 +76,20 @@ func (f *follower) install(p *Plan) {
 // something of it is lost.
 func TestHistories(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		m := New(Config{Coordinator: 7, Model: drawModel(t), Wishes: Wishes{
+		m := New(Config{Coordinator: 7, Place: drawPlacer(t), Model: drawModel(t), Wishes: Wishes{
 			Sessions: 1, Slots: 1, Rows: 1, Settle: time.Millisecond, Steady: 2 * time.Millisecond,
-			Spares: rapid.IntRange(0, 2).Draw(t, "spares"), Stages: rapid.IntRange(0, 3).Draw(t, "stages"),
+			MinShards: rapid.IntRange(0, 3).Draw(t, "shards"), Spares: rapid.IntRange(0, 2).Draw(t, "spares"), Stages: rapid.IntRange(0, 3).Draw(t, "stages"),
 		}})
 		f := &follower{t: t, state: map[Key]string{}}
 		now := time.UnixMilli(0)
 		for range rapid.IntRange(1, 80).Draw(t, "events") {
 			now = now.Add(time.Duration(rapid.SampledFrom([]int{0, 1, 2, 300, 20_000}).Draw(t, "ms")) * time.Millisecond)
 			for _, e := range []Event{Tick{now}, drawEvent(t, m)} {
+				before := len(m.pipes)
 				for _, a := range m.Step(e) {
+					if _, ok := a.(Install); ok && f.current == nil && before == 0 && len(m.nodes) < m.cfg.Wishes.MinShards {
+						t.Fatalf("the first plan is made of %d nodes, %d were to be awaited", len(m.nodes), m.cfg.Wishes.MinShards)
+					}
 					f.follow(a)
 				}
 				checkNodes(t, m)

@@ -51,6 +51,9 @@ func (m *Machine) draining() bool {
 // What runs serves on until that is ready.
 func (m *Machine) improve() []Action {
 	m.moveAt = time.Time{}
+	if len(m.pipes) == 0 { // there is nothing to be better than
+		return nil
+	}
 	forced := m.draining()
 	for _, p := range m.pipes {
 		if !p.ready || p.leaving { // one change at a time

@@ -182,8 +182,8 @@ type Machine struct {
 	free     int        // pages
 	prefixes prefixes
 	flight   []flight
-	decodes  int     // steps with decode rows in flight
-	served   float64 // the turn of the session that was served last
+	decodes  int        // steps with decode rows in flight
+	served   [2]float64 // of each kind of turns, that of the session that was served last
 	pace     pace
 	lanes    lanes
 	stats    Stats

@@ -117,9 +117,15 @@ func (m *Machine) decoding() []*session {
 
 // turn puts sessions in the order in which they are served: who has had the least
 // for its weight comes first (stride scheduling).
-func turn(sessions []*session) []*session {
-	slices.SortStableFunc(sessions, func(a, b *session) int { return cmp.Compare(a.turn, b.turn) })
+func turn(sessions []*session, kind int) []*session {
+	slices.SortStableFunc(sessions, func(a, b *session) int { return cmp.Compare(a.turns[kind], b.turns[kind]) })
 	return sessions
+}
+
+// serve counts rows as a session's turn.
+func (m *Machine) serve(s *session, kind, rows int) {
+	m.served[kind] = max(m.served[kind], s.turns[kind])
+	s.turns[kind] += float64(rows) / s.weight()
 }
 
 // addDecodes adds the decode rows of one lane, unless all lanes are in flight. A
@@ -127,7 +133,7 @@ func turn(sessions []*session) []*session {
 func (m *Machine) addDecodes(st *step, decoding []*session) {
 	var lane []*session
 	most, full := m.lanes.share(len(decoding)), m.decodes >= m.lanes.now
-	for _, s := range turn(slices.Clone(decoding)) {
+	for _, s := range turn(slices.Clone(decoding), decodeTurn) {
 		switch {
 		case !s.decodable():
 		case s.schedule.Class == ClassLatency:
@@ -137,7 +143,11 @@ func (m *Machine) addDecodes(st *step, decoding []*session) {
 			most--
 		}
 	}
-	lane = lane[:min(len(lane), st.rows)]
+	keep := st.rows
+	if (keep > 1 || m.step%2 == 0) && slices.ContainsFunc(m.sessions, (*session).filling) {
+		keep-- // a prompt goes on, however many decode
+	}
+	lane = lane[:min(len(lane), keep)]
 	cost := m.pace.rowCost(float64(len(lane)), m.lanes.now)
 	spare := st.rows - len(lane) // rows for guesses
 	for _, s := range lane {
@@ -167,6 +177,7 @@ func (m *Machine) addDecode(st *step, s *session, drafts []int32) {
 	}
 	tokens := append(s.ids[s.sent:s.sent+1:s.sent+1], drafts...)
 	m.addSpan(st, s, tokens, len(drafts), frame.OutputSample)
+	m.serve(s, decodeTurn, 1)
 	st.flight.decodes++
 	st.flight.decodeRows += len(tokens)
 }
@@ -185,7 +196,7 @@ func (m *Machine) addChunks(st *step, decoding []*session) {
 		return
 	}
 	left := m.chunkRows(st, decoding, waiting)
-	for _, s := range turn(filling) {
+	for _, s := range turn(filling, promptTurn) {
 		if left < 1 || !st.room() {
 			return
 		}
@@ -221,6 +232,8 @@ func (m *Machine) addChunk(st *step, s *session, left int, shared bool) int {
 		want = s.output()
 	}
 	m.addSpan(st, s, s.ids[s.sent:s.sent+rows:s.sent+rows], 0, want)
+	m.serve(s, promptTurn, rows)
+	s.turns[decodeTurn] = m.served[decodeTurn] // it is due with those who are served now
 	st.flight.chunks = append(st.flight.chunks, chunk{session: s, end: s.sent})
 	return rows
 }
@@ -245,8 +258,6 @@ func (m *Machine) addSpan(st *step, s *session, tokens []int32, drafted int, wan
 		st.flight.asks = append(st.flight.asks, ask{session: s, drafts: tokens[len(tokens)-drafted:]})
 	}
 	st.rows -= len(tokens)
-	m.served = max(m.served, s.turn)
-	s.turn += float64(len(tokens)) / s.weight()
 }
 
 // chunkRows returns how many rows of prompts a step may have, of which waiting

@@ -29,21 +29,27 @@ type point struct {
 	n        int
 }
 
-// Newer measurements count for so much of a mean.
 const (
-	follow  = 1.0 / 8
-	unknown = 0.5 // of the time of a step that is taken to grow with its rows, before two lengths are measured
+	follow    = 1.0 / 8 // weight of the latest measurement in a mean
+	farLonger = 2       // times the mean: what a measurement counts for at most
+	unknown   = 0.5     // of a step's time that is taken to grow with its rows, before two lengths are measured
+	sooner    = 0.99    // of a time: what makes shorter chunks worth it
 )
 
 func (c *curve) at(rows int) *point { return &c.points[bits.Len(uint(rows))] }
 
-// add notes a step.
+// add notes a step. One that took far longer than those before it was held up by
+// something else, and is taken for not that long; what stays slow is followed soon.
 func (c *curve) add(rows int, took time.Duration) {
 	p := c.at(rows)
 	p.n++
 	w := max(follow, 1/float64(p.n))
+	ns := float64(took)
+	if p.n > 1 {
+		ns = min(ns, farLonger*p.ns)
+	}
 	p.rows += (float64(rows) - p.rows) * w
-	p.ns += (float64(took) - p.ns) * w
+	p.ns += (ns - p.ns) * w
 }
 
 // around returns the measured points next to a number of rows, below or at it and
@@ -247,7 +253,7 @@ func (p *pace) cut(n, most int) int {
 	for chunks := max(1, (n+most-1)/most); ; chunks += max(1, chunks/8) {
 		rows := (n + chunks - 1) / chunks
 		took := float64(chunks+len(p.stages)-1) * p.bottleneck(float64(rows))
-		if best == 0 || took < soonest {
+		if best == 0 || took < soonest*sooner {
 			best, soonest = rows, took
 		}
 		if rows <= minChunk {

@@ -20,7 +20,7 @@ type session struct {
 	cached    int        // of those, adopted from a prefix
 	pages     []*page    // of the positions sent
 	names     [][32]byte // identities of the first pages, as far as they were needed
-	turn      float64    // rows it has had for its weight
+	turns     [2]float64 // of each kind: rows it has had for its weight
 	awaiting  bool       // a step that asks for its next id is in flight
 	opened    bool       // a step has carried its Open
 	shared    int        // of the pages, the first ones: published or adopted
@@ -30,6 +30,12 @@ type session struct {
 	reason    Reason
 	detail    string
 }
+
+// Sessions take turns with the rows of their prompts, and with decode rows.
+const (
+	promptTurn = iota
+	decodeTurn
+)
 
 // weight is the session's share of what all want.
 func (s *session) weight() float64 {
@@ -102,7 +108,7 @@ func (e Submit) apply(m *Machine, _ *Output) error {
 	s := &session{
 		open: o, schedule: e.Schedule, ahead: e.Ahead,
 		ids: slices.Clone(e.Tokens), prompt: len(e.Tokens), committed: len(e.Tokens),
-		turn: m.served, trust: trust{rate: firstTrust},
+		turns: m.served, trust: trust{rate: firstTrust},
 	}
 	m.slots[o.Slot] = s
 	m.sessions = append(m.sessions, s)

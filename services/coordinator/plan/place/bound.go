@@ -9,6 +9,7 @@ const (
 	ends           // it holds the head
 	alone          // both
 	roles
+	states = roles // whether the embedding and the head have a seat
 )
 
 // window is the cheapest that n layers in a row can be on a seat, over all
@@ -27,21 +28,19 @@ type window struct {
 // the relaxed problem has no solution.
 func (p *problem) relaxed() (order []int, bound float64) {
 	layers, n := p.last(), len(p.seats)
-	type choice struct{ layers, role int }
-	const states = 4 // whether the embedding and the head have a seat
 	value := [states][]float64{}
 	for f := range value {
 		value[f] = repeat(inf, layers+1)
 	}
 	value[0][0] = 0
-	picks := make([][states][]choice, n)
+	picks := make([][states][]pick, n)
 	enter := p.cheapestEntry()
 	for s := range p.seats {
 		w := p.windows(s)
 		next := [states][]float64{}
 		for f := range states {
 			next[f] = append([]float64(nil), value[f]...)
-			picks[s][f] = make([]choice, layers+1)
+			picks[s][f] = make([]pick, layers+1)
 		}
 		for role := range roles {
 			most := p.mostLayers(s, role, w)
@@ -55,14 +54,14 @@ func (p *problem) relaxed() (order []int, bound float64) {
 						continue
 					}
 					cost := p.roleCost(s, role, take, w, enter[s])
-					from, into, pick := value[have], next[to][take:], picks[s][to][take:]
+					from, into, picked := value[have], next[to][take:], picks[s][to][take:]
 					for j := range into {
 						v := from[j] + cost
 						if !p.sum {
 							v = max(from[j], cost)
 						}
 						if v < into[j] {
-							into[j], pick[j] = v, choice{take, role}
+							into[j], picked[j] = v, pick{take, role}
 						}
 					}
 				}
@@ -74,32 +73,37 @@ func (p *problem) relaxed() (order []int, bound float64) {
 	if math.IsInf(bound, 1) {
 		return nil, inf
 	}
-	order = make([]int, 0, n)
+	return orderOf(picks, states-1, layers), bound
+}
+
+// pick is what a seat takes where it helps most: layers, and the ends that it
+// holds. No layers is no stage.
+type pick struct{ layers, role int }
+
+// orderOf reads the picks of seats back from the last.
+func orderOf(picks [][states][]pick, have, j int) []int {
 	first, final := -1, -1
-	have, j := states-1, layers
 	var middle, unused []int
-	for s := n - 1; s >= 0; s-- {
-		switch c := picks[s][have][j]; {
+	for s := len(picks) - 1; s >= 0; s-- {
+		c := picks[s][have][j]
+		switch {
 		case c.layers == 0:
 			unused = append(unused, s)
+		case c.role&begins != 0:
+			first = s
+		case c.role == ends:
+			final = s
 		default:
-			switch {
-			case c.role&begins != 0:
-				first = s
-			case c.role == ends:
-				final = s
-			default:
-				middle = append(middle, s)
-			}
-			have, j = have&^c.role, j-c.layers
+			middle = append(middle, s)
 		}
+		have, j = have&^c.role, j-c.layers
 	}
-	order = append(order, first)
-	order = append(append(order, reversed(middle)...), reversed(unused)...)
+	order := append([]int{first}, reversed(middle)...)
+	order = append(order, reversed(unused)...)
 	if final >= 0 {
 		order = append(order, final)
 	}
-	return order, bound
+	return order
 }
 
 // windows finds the cheapest windows of a seat.

@@ -168,6 +168,9 @@ func (pl *planner) replicas(devices []*Device, w *Wishes) []Pipeline {
 	var pipes []Pipeline
 	left := slices.Clone(devices)
 	for len(left) > 0 && (w.Pipelines == 0 || len(pipes) < w.Pipelines) {
+		if len(pipes) > 0 && w.Stages > len(left) {
+			break // only the first pipeline may share devices among its stages
+		}
 		p := pl.one(left, w)
 		if p == nil || len(pipes) > 0 && p.Token > tolerable*pipes[0].Token || w.Slowest > 0 && p.Token > w.Slowest {
 			break
