@@ -27,7 +27,7 @@ var layers = [][]string{
 var wired = map[string][]string{
 	"pkg/compute/cpu":    {"cmd/shoal", "cmd/shoal-gpu"},
 	"pkg/compute/webgpu": {"cmd/shoal-gpu"},
-	"pkg/model/archs":    {"internal/library"},
+	"pkg/model/archs":    {"internal/library", "internal/synthetic"},
 	"pkg/quant/formats":  {"internal/library", "internal/synthetic", "cmd/shoal", "cmd/shoal-gpu", "pkg/gguf", "pkg/compute/webgpu"},
 	"models/tiny":        {"internal/library"},
 }

@@ -153,11 +153,12 @@ type source struct{ file *gguf.File }
 
 func (s source) Meta() model.Meta { return meta{s.file.Meta()} }
 
-// Tensor returns a tensor of one or two dimensions; a vector is one row.
+// Tensor returns a tensor; a vector is one row, and matrices of a third dimension
+// follow one another.
 func (s source) Tensor(name string) (compute.Matrix, bool) {
 	t, ok := s.file.Tensor(name)
 	const most = 1 << 30
-	if !ok || len(t.Dims) > 2 || t.Dims[0] > most || t.Rows() > most {
+	if !ok || len(t.Dims) > 3 || t.Dims[0] > most || t.Rows() > most {
 		return compute.Matrix{}, false
 	}
 	return compute.Matrix{Name: name, Format: t.Format, Rows: int(t.Rows()), Cols: int(t.Dims[0]), Data: t.Data}, true

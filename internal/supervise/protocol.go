@@ -39,8 +39,8 @@ type Settings struct {
 	Paths     map[string]string `json:"paths,omitempty"` // as library.Library has them
 	Memory    uint64            `json:"memory,omitempty"`
 	Chunk     int               `json:"chunk,omitempty"`
+	State     string            `json:"state,omitempty"` // folder, see shard.Config
 	LogLevel  string            `json:"log_level,omitempty"`
-	LogJSON   bool              `json:"log_json,omitempty"`
 	Synthetic bool              `json:"synthetic,omitempty"` // serve models made up for benchmarks, by their names
 }
 
@@ -59,7 +59,7 @@ const (
 	Starting State = "starting" // it tests its device
 	Ready    State = "ready"    // it serves the cluster
 	Refused  State = "refused"  // its device is wrong: it does not serve, and is not started again
-	Lost     State = "lost"     // it has ended, and is started again
+	Lost     State = "lost"     // it has ended or is about to, and is started again
 )
 
 // Answers reports whether a name chooses the adapter: its number, alone or after

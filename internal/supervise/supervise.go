@@ -43,7 +43,7 @@ const DefaultPatience = 2 * time.Minute
 
 // DefaultBackoff returns the default of Config.Backoff.
 func DefaultBackoff() Backoff {
-	return Backoff{Min: 100 * time.Millisecond, Max: 10 * time.Second, Settled: 10 * time.Second}
+	return Backoff{Min: 100 * time.Millisecond, Max: 10 * time.Second, Settled: 2 * time.Second}
 }
 
 // Run keeps the children running until ctx ends. Then all of them have ended.
@@ -97,12 +97,12 @@ var errRefused = errors.New("refused")
 
 // runOnce starts a child and waits for its end. It returns for how long the
 // child served, and why it ended.
-func runOnce(ctx context.Context, cfg *Config, s Settings) (served time.Duration, err error) {
+func runOnce(parent context.Context, cfg *Config, s Settings) (served time.Duration, err error) {
 	settings, err := json.Marshal(s)
 	if err != nil {
 		return 0, fmt.Errorf("write settings: %w", err)
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
+	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)
 	c := &conversation{settings: s, notify: cfg.Notify, stop: cancel}
 	words := &words{log: cfg.Log.With("child", s.Node)}
@@ -113,8 +113,13 @@ func runOnce(ctx context.Context, cfg *Config, s Settings) (served time.Duration
 	if err != nil {
 		return 0, fmt.Errorf("start %s: %w", cfg.Program, err)
 	}
-	cmd.Cancel = stdin.Close    // it ends by itself,
-	cmd.WaitDelay = 2 * goodbye // or is killed
+	cmd.Cancel = func() error {
+		if parent.Err() != nil { // it ends by itself, or is killed after a while
+			return stdin.Close()
+		}
+		return cmd.Process.Kill()
+	}
+	cmd.WaitDelay = 2 * goodbye
 	cfg.Notify(s, Report{State: Starting})
 	if err := cmd.Start(); err != nil {
 		return 0, fmt.Errorf("start %s: %w", cfg.Program, err)
@@ -122,7 +127,6 @@ func runOnce(ctx context.Context, cfg *Config, s Settings) (served time.Duration
 	defer time.AfterFunc(cfg.Patience, func() {
 		if !c.settled() {
 			cancel(fmt.Errorf("it was not ready within %v", cfg.Patience))
-			_ = cmd.Process.Kill() // it may have ended
 		}
 	}).Stop()
 	if _, err := stdin.Write(append(settings, '\n')); err != nil {
@@ -180,6 +184,9 @@ func (c *conversation) hear(line []byte) {
 	case r.State == Refused:
 		c.refused = r.Reason
 		c.stop(errRefused)
+	case r.State == Lost:
+		c.stop(errors.New(r.Reason))
+		return // it is told when it has ended
 	default:
 		return
 	}

@@ -40,6 +40,10 @@ func play() int {
 		p.Report(Report{State: Ready, Port: os.Getpid()})
 		fmt.Fprintln(os.Stderr, `thread panicked at 'Device is lost', src/lib.rs`)
 		return 3
+	case "gone":
+		p.Report(Report{State: Ready, Port: 1})
+		p.Report(Report{State: Lost, Reason: "the device is gone"})
+		select {} // the driver hangs
 	case "wrong":
 		p.Report(Report{State: Refused, Reason: "one and one is three"})
 		select {} // a refused child is ended
@@ -147,6 +151,19 @@ func TestWrong(t *testing.T) {
 	}
 	if !strings.Contains(logs, "one and one is three") {
 		t.Errorf("log: %s", logs)
+	}
+}
+
+// TestGone: a child that says that its device is lost is ended, however it hangs,
+// and started again.
+func TestGone(t *testing.T) {
+	h, _ := supervised(t, "gone", nil, func(n int, _ Report, stop func()) {
+		if n == 6 {
+			stop()
+		}
+	})
+	if h.states() != "starting ready lost starting ready lost" || !strings.HasPrefix(h.all[2].Reason, "the device is gone; ") {
+		t.Errorf("heard %+v", h.all)
 	}
 }
 

@@ -11,23 +11,25 @@ import (
 
 	"github.com/shoal-llm/shoal/pkg/compute"
 	"github.com/shoal-llm/shoal/pkg/model"
-	"github.com/shoal-llm/shoal/pkg/model/llama"
 	"github.com/shoal-llm/shoal/pkg/quant"
 	"github.com/shoal-llm/shoal/pkg/quant/f32"
 	"github.com/shoal-llm/shoal/pkg/quant/formats"
 )
 
-// Shape is the shape of a Llama model.
+// Shape is the shape of a model.
 type Shape struct {
 	Name    string
+	Arch    string // empty is Llama's
 	Layers  int
 	Hidden  int
-	FF      int // width of the feed-forward network
+	FF      int // width of the feed-forward network, or of each expert
 	Heads   int
 	KVHeads int
 	Vocab   int
 	Context int
 	Tied    bool // the head is the embedding
+	Experts int  // networks of a mixture; 0 is none
+	Used    int  // of them that a row goes through
 }
 
 // Shapes are the shapes that have names.
@@ -81,16 +83,19 @@ type Model struct {
 // New makes a model whose matrices have a format. It takes the memory of its
 // largest matrix; the tensors share it.
 func New(s Shape, f quant.Format) (*Model, error) {
+	arch, err := s.arch()
+	if err != nil {
+		return nil, fmt.Errorf("synthetic model %s: %w", s.Name, err)
+	}
 	w := weights{shape: s, tensors: map[string]tensor{}}
-	if err := w.list(f); err != nil {
+	if err := w.list(arch, f); err != nil {
 		return nil, fmt.Errorf("synthetic model %s: %w", s.Name, err)
 	}
 	w.fill(f)
 	m := &Model{
-		Name: Prefix + s.Name + ":" + f.Name, Arch: llama.Arch, Source: source{&w}, weights: w,
+		Name: Prefix + s.Name + ":" + f.Name, Arch: arch, Source: source{&w}, weights: w,
 		Digest: sha256.Sum256(fmt.Appendf(nil, "synthetic 1 %+v %s", s, f.Name)),
 	}
-	var err error
 	if m.Spec, err = m.Arch.Parse(m.Source); err != nil {
 		return nil, fmt.Errorf("synthetic model %s: %w", s.Name, err)
 	}
@@ -123,32 +128,21 @@ type tensor struct {
 }
 
 // list lays out all tensors.
-func (w *weights) list(f quant.Format) error {
-	s := w.shape
-	kv := s.Hidden / s.Heads * s.KVHeads
-	matrices := map[string][2]int{"token_embd": {s.Vocab, s.Hidden}}
-	if !s.Tied {
-		matrices["output"] = [2]int{s.Vocab, s.Hidden}
-	}
-	vectors := []string{"output_norm"}
-	for i := range s.Layers {
-		for name, shape := range map[string][2]int{
-			"attn_q": {s.Hidden, s.Hidden}, "attn_k": {kv, s.Hidden}, "attn_v": {kv, s.Hidden}, "attn_output": {s.Hidden, s.Hidden},
-			"ffn_gate": {s.FF, s.Hidden}, "ffn_up": {s.FF, s.Hidden}, "ffn_down": {s.Hidden, s.FF},
-		} {
-			matrices[fmt.Sprintf("blk.%d.%s", i, name)] = shape
-		}
-		vectors = append(vectors, fmt.Sprintf("blk.%d.attn_norm", i), fmt.Sprintf("blk.%d.ffn_norm", i))
-	}
-	for name, shape := range matrices {
-		row, err := f.RowBytes(shape[1])
+func (w *weights) list(arch model.Arch, f quant.Format) error {
+	for _, name := range w.shape.names(arch) {
+		rows, cols, err := w.shape.tensor(name)
 		if err != nil {
 			return err
 		}
-		w.tensors[name+".weight"] = tensor{format: f, rows: shape[0], cols: shape[1], bytes: row * shape[0]}
-	}
-	for _, name := range vectors {
-		w.tensors[name+".weight"] = tensor{format: f32.Format, rows: 1, cols: s.Hidden, bytes: 4 * s.Hidden}
+		if rows == 1 {
+			w.tensors[name] = tensor{format: f32.Format, rows: 1, cols: cols, bytes: 4 * cols}
+			continue
+		}
+		row, err := f.RowBytes(cols)
+		if err != nil {
+			return err
+		}
+		w.tensors[name] = tensor{format: f, rows: rows, cols: cols, bytes: row * rows}
 	}
 	return nil
 }

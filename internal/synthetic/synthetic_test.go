@@ -9,6 +9,7 @@ import (
 	"github.com/shoal-llm/shoal/pkg/engine"
 	"github.com/shoal-llm/shoal/pkg/frame"
 	"github.com/shoal-llm/shoal/pkg/model"
+	"github.com/shoal-llm/shoal/pkg/model/archs"
 	"github.com/shoal-llm/shoal/pkg/quant/formats"
 	"github.com/shoal-llm/shoal/pkg/sample"
 )
@@ -90,6 +91,22 @@ func TestNames(t *testing.T) {
 	for _, name := range []string{"", "9b", "8b:Q9", "nano:"} {
 		if m, err := Open(name); err == nil {
 			t.Errorf("%q is %s", name, m.Name)
+		}
+	}
+}
+
+// TestArchitectures: every architecture can be made up, with experts where it has
+// them.
+func TestArchitectures(t *testing.T) {
+	f, _ := formats.ByName("Q8_0")
+	for _, a := range archs.All() {
+		s := Shape{Name: "small", Arch: a.Name, Layers: 6, Hidden: 64, FF: 64, Heads: 2, KVHeads: 1, Vocab: 64, Context: 64}
+		if a.Name == "qwen3moe" {
+			s.Experts, s.Used = 4, 2
+		}
+		m, err := New(s, f)
+		if err != nil || m.Spec.Arch != a.Name || m.Spec.Experts != s.Experts || m.Bytes(model.Whole(m.Spec)) == 0 {
+			t.Errorf("%s: %v", a.Name, err)
 		}
 	}
 }
