@@ -16,8 +16,9 @@ type GPU struct {
 	// bytes to whole segments. Super is set by the first segment of a super-block.
 	Pack func(dst *Segment, row []byte, i int)
 	// WGSL defines struct Packed, fetch(row, segment) -> Packed, which reads a
-	// segment, and unpack(q: Packed, i) -> vec4<f32>, its columns 4i to 4i+3. It
-	// may use what pkg/compute/webgpu's weights.wgsl offers.
+	// segment, and unpack(q: Packed, h, w) -> Eight, the columns from 32h + 8w on,
+	// h 0 or 1 and w 0 to 3. It may use what pkg/compute/webgpu's weights.wgsl
+	// offers.
 	WGSL string
 }
 

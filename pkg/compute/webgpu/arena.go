@@ -85,7 +85,7 @@ func (a *arena) load(m compute.Matrix) (*weight, error) {
 		return nil, fmt.Errorf("%w %s", ErrFormat, m.Format.Name)
 	}
 	w := &weight{arena: a, rows: m.Rows, cols: m.Cols, format: m.Format, geometry: geometryOf(m.Cols)}
-	if w.geometry.lanes > maxLanes || w.geometry.segments > 1<<16 {
+	if w.geometry.lanes > maxLanes || w.geometry.segments > 1<<15 {
 		return nil, fmt.Errorf("rows of %d columns are too long", m.Cols)
 	}
 	most := int(a.be.dev.Limits.Binding / uint64(16*m.Format.GPU.Vectors*w.geometry.segments))

@@ -67,6 +67,8 @@ type Backend struct {
 
 	// Owner's goroutine only.
 	arenas     map[*arena]struct{}
+	tuner      *tuner
+	stages     stages
 	nothing    *device.Buffer // bound where a kernel has no use for a buffer
 	params     params
 	groups     map[groupKey]*device.Group
@@ -82,7 +84,9 @@ type Backend struct {
 	own        atomic.Uint64 // bytes of what the backend itself holds
 	completed  atomic.Uint64 // passes
 	unfinished atomic.Int32
-	submitted  chan *pass
+	latest     atomic.Uint64 // number of the pass submitted last
+	ahead      ahead         // guarded by queue
+	sent       chan sent     // passes whose successor may be encoded
 	running    chan *pass
 	done       chan compute.Completion
 	finished   sync.WaitGroup
@@ -117,17 +121,23 @@ func open(cfg Config) (*Backend, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	class := fmt.Sprintf("webgpu/v%d %s, %s %s, %s", geometryVersion, kernelSet(), adapter.Name, adapter.API, adapter.Driver)
+	tuner, err := newTuner(cfg, class)
+	if err != nil {
+		dev.Close()
+		return nil, err
+	}
 	b := &Backend{
 		info: compute.Info{
-			Kind: "webgpu", Name: adapter.Name, Memory: cfg.Memory,
-			Class: fmt.Sprintf("webgpu/v%d %s, %s %s, %s", geometryVersion, kernelSet(), adapter.Name, adapter.API, adapter.Driver),
+			Kind: "webgpu", Name: adapter.Name, Memory: cfg.Memory, Lacks: lacks,
+			Class: class,
 		},
-		dev: dev, cfg: cfg, log: cfg.Log, kernel: kernels,
+		dev: dev, tuner: tuner, cfg: cfg, log: cfg.Log, kernel: kernels,
 		arenas: map[*arena]struct{}{}, groups: map[groupKey]*device.Group{}, entries: map[kernel]*entry{},
-		submitted: make(chan *pass, compute.MaxPasses), running: make(chan *pass, compute.MaxPasses),
+		sent: make(chan sent, 1), running: make(chan *pass, compute.MaxPasses),
 		done: make(chan compute.Completion, compute.MaxPasses),
 	}
-	b.finished.Go(b.encode)
+	b.finished.Go(b.encodeAhead)
 	b.finished.Go(b.serve)
 	b.log.Info("opened webgpu", "name", adapter.Name, "api", adapter.API, "driver", adapter.Driver, "class", b.info.Class)
 	return b, nil
@@ -164,7 +174,8 @@ func (b *Backend) reserve(n uint64) error {
 func (b *Backend) Close() error {
 	var err error
 	b.closeOnce.Do(func() {
-		close(b.submitted)
+		close(b.sent)
+		close(b.running)
 		b.finished.Wait()
 		for a := range b.arenas {
 			err = errors.Join(err, a.Free())
@@ -182,6 +193,7 @@ func (b *Backend) Close() error {
 
 // freeOwn frees what the backend made for itself.
 func (b *Backend) freeOwn() {
+	b.stages.free()
 	for _, s := range b.slots {
 		s.free()
 	}

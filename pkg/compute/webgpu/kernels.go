@@ -28,7 +28,8 @@ type kernel struct {
 	segments int    // of a row of weights
 	norm     bool
 	groups   int // matvec: row groups of a workgroup
-	steps    int // matvec: rows that a group takes one after the other, in fours
+	steps    int // matvec: how often a group takes rows
+	rows     int // matvec: that a group takes at a time, 2 or 4
 	dim      int // attention: head dimension
 	act      int // matmulGate
 }
@@ -46,14 +47,14 @@ var (
 	embedOp      = &op{"embed", "embed", "urrw", true}
 	writeOp      = &op{"write", "write", "uw", false}
 	squaresOp    = &op{"squares", "squares", "urw", false}
-	matvecOp     = &op{"matvec", "vec finish_store store", "urrrrwww", true}
-	matvecAddOp  = &op{"matvec add", "vec finish_store add", "urrrrwww", true}
-	matvecGateOp = &op{"matvec gate", "vec finish_gate", "urrrrwww", true}
+	matvecOp     = &op{"matvec", "finish_store store matvec", "urrrrwww", true}
+	matvecAddOp  = &op{"matvec add", "finish_store add matvec", "urrrrwww", true}
+	matvecGateOp = &op{"matvec gate", "finish_gate matvec", "urrrrwww", true}
 	matmulOp     = &op{"matmul", "matmul_store store matmul", "urrrrwwwr", true}
 	matmulAddOp  = &op{"matmul add", "matmul_store add matmul", "urrrrwwwr", true}
 	matmulGateOp = &op{"matmul gate", "matmul_gate matmul", "urrrrwwwr", true}
 	activateOp   = &op{"activate", "activate", "urrw", false}
-	matvecRopeOp = &op{"matvec rope", "vec rotate finish_rope", "urrrrwwwrw", true}
+	matvecRopeOp = &op{"matvec rope", "rotate finish_rope matvec", "urrrrwwwrw", true}
 	ropeOp       = &op{"rope", "rotate rope", "urwwrw", false}
 	attendOp     = &op{"attend", "attend", "urrww", false}
 	joinOp       = &op{"join", "join", "urw", false}
@@ -72,9 +73,10 @@ func (k kernel) code() string {
 		constant("LANES", g.lanes)
 	}
 	if k.groups > 0 {
-		slots := 4 * k.groups * k.steps
+		slots := k.rows * k.groups * k.steps
 		constant("GROUPS", k.groups)
 		constant("STEPS", k.steps)
+		constant("ROWS", k.rows)
 		constant("SLOTS", slots)
 		constant("THREADS", threads)
 		constant("STRIDE", g.stride())
@@ -82,7 +84,7 @@ func (k kernel) code() string {
 	}
 	if k.dim > 0 {
 		constant("DIM", k.dim)
-		constant("GROUPS", k.dim/4)
+		constant("QUADS", k.dim/4)
 	}
 	constant("ACT", k.act)
 	fmt.Fprintf(&b, "const NORM: bool = %t;\n", k.norm)
@@ -97,21 +99,15 @@ func (k kernel) code() string {
 	for _, file := range strings.Fields(k.op.files) {
 		b.WriteString(source(file))
 	}
-	switch {
-	case k.groups > 0 && g.chunks > 1:
-		b.WriteString(source("matvec_long"))
-	case k.groups > 0:
-		b.WriteString(source("matvec"))
-	}
 	// A workgroup's size may not be a named constant in this dialect.
 	return strings.NewReplacer(
 		"@workgroup_size(THREADS)", fmt.Sprintf("@workgroup_size(%d)", threads),
 		"@workgroup_size(LANES)", fmt.Sprintf("@workgroup_size(%d)", g.lanes),
 		"@workgroup_size(DIM)", fmt.Sprintf("@workgroup_size(%d)", k.dim),
-		"array<f32, SUMS>", fmt.Sprintf("array<f32, %d>", (4*k.groups*k.steps+1)*g.stride()),
+		"array<f32, SUMS>", fmt.Sprintf("array<f32, %d>", (k.rows*k.groups*k.steps+1)*g.stride()),
 		"array<f32, LANES>", fmt.Sprintf("array<f32, %d>", g.lanes),
-		"array<vec4<f32>, GROUPS>", fmt.Sprintf("array<vec4<f32>, %d>", k.dim/4),
-		"array<vec4<f32>, CHAINS>", fmt.Sprintf("array<vec4<f32>, %d>", k.dim),
+		"array<vec4<f32>, QUADS>", fmt.Sprintf("array<vec4<f32>, %d>", k.dim/4),
+		"array<vec4<f32>, CHAINS>", fmt.Sprintf("array<vec4<f32>, %d>", 4*k.dim),
 	).Replace(b.String())
 }
 

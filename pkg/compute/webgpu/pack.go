@@ -4,36 +4,102 @@ package webgpu
 
 import (
 	"encoding/binary"
+	"fmt"
 	"runtime"
 	"sync"
+	"time"
 
 	"github.com/shoal-llm/shoal/pkg/compute/webgpu/device"
 	"github.com/shoal-llm/shoal/pkg/quant"
 )
 
-// packBytes is about how many bytes of a file are packed at a time.
-const packBytes = 8 << 20
+// Weights are packed into memory of the host that the device copies from, a few
+// buffers in turn: while it copies one, processors fill the next.
+const (
+	stageBytes = 16 << 20
+	stageCount = 4
+)
 
-// pack packs the rows of a file into a store, some rows at a time.
+// stages are the buffers that weights go through, made when first used. They lie in
+// the host's memory, so Used does not count them.
+type stages struct {
+	buffers [stageCount]*device.Buffer
+	next    int
+}
+
+// take returns a mapped buffer.
+func (s *stages) take(dev *device.Device) (*device.Buffer, error) {
+	i := s.next
+	s.next = (i + 1) % stageCount
+	if s.buffers[i] == nil {
+		b, err := dev.NewBuffer(stageBytes, device.Upload)
+		if err != nil {
+			return nil, err
+		}
+		s.buffers[i] = b
+		b.Map(stageBytes, true)
+	}
+	for began := time.Now(); ; device.Pause() {
+		dev.Poll(false)
+		done, err := s.buffers[i].Mapped()
+		if done || err != nil {
+			return s.buffers[i], err
+		}
+		if err := dev.Err(); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrLost, err)
+		}
+		if time.Since(began) > hangs {
+			return nil, fmt.Errorf("%w: no room to upload for %v", ErrLost, hangs)
+		}
+	}
+}
+
+func (s *stages) free() {
+	for _, b := range s.buffers {
+		if b != nil {
+			b.Free()
+		}
+	}
+}
+
+// pack packs the rows of a file into a store, some rows at a time. The device may
+// still be copying when it returns; what is submitted later comes after that.
 func (b *Backend) pack(w *weight, s *store, data []byte, rowBytes int) error {
-	chunk := max(1, packBytes/rowBytes)
 	gpu, segments := w.format.GPU, w.geometry.segments
+	vectors, words, supers := 16*gpu.Vectors*segments, 4*gpu.Words*segments, 0
+	if gpu.Super {
+		supers = 4 * (segments / 4)
+	}
+	chunk := (stageBytes - 64) / (vectors + words + supers)
 	for row := 0; row < s.rows; row += chunk {
 		n := min(chunk, s.rows-row)
-		p := packed{
-			vectors: make([]byte, 16*n*gpu.Vectors*segments),
-			words:   make([]byte, 4*n*gpu.Words*segments),
+		stage, err := b.stages.take(b.dev)
+		if err != nil {
+			return err
 		}
-		if gpu.Super {
-			p.supers = make([]byte, 4*n*(segments/4))
-		}
+		room := stage.Bytes(stageBytes)
+		p := packed{room[:n*vectors], room[n*vectors:][:n*words], room[n*(vectors+words):][:n*supers]}
 		p.pack(w, data[row*rowBytes:(row+n)*rowBytes], rowBytes, n)
-		b.write(s.vectors, uint64(16*row*gpu.Vectors*segments), p.vectors)
-		b.write(s.words, uint64(4*row*gpu.Words*segments), p.words)
-		b.write(s.words, uint64(4*(s.supers+row*(segments/4))), p.supers)
-		b.run(&device.Commands{})
+		stage.Unmap()
+		var c device.Commands
+		c.Copy(s.vectors, uint64(row*vectors), stage, 0, uint64(n*vectors))
+		if words > 0 {
+			c.Copy(s.words, uint64(row*words), stage, uint64(n*vectors), uint64(n*words))
+		}
+		if supers > 0 {
+			c.Copy(s.words, uint64(4*s.supers+row*supers), stage, uint64(n*(vectors+words)), uint64(n*supers))
+		}
+		b.submit(&c)
+		stage.Map(stageBytes, true)
 	}
 	return b.dev.Err()
+}
+
+// submit encodes and submits commands.
+func (b *Backend) submit(c *device.Commands) {
+	b.queue.Lock()
+	defer b.queue.Unlock()
+	b.dev.Submit(b.dev.Encode(c))
 }
 
 // write copies data to a buffer before what is submitted next.

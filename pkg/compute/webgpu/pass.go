@@ -162,7 +162,7 @@ func (p *pass) dispatch(k kernel, b block, x, y, z int, buffers ...*device.Buffe
 	p.commands.Dispatch(e.pipeline, group, p.slot.group, x, y, z)
 }
 
-// Submit hands the pass to the goroutine that encodes.
+// Submit encodes the pass, unless that was done ahead, and hands it to the device.
 func (p *pass) Submit(tag uint64, reads ...compute.Read) {
 	p.settle()
 	p.tag = tag
@@ -187,7 +187,11 @@ func (p *pass) Submit(tag uint64, reads ...compute.Read) {
 	if p.err == nil {
 		p.collect(at)
 	}
-	p.be.submitted <- p
+	if p.err == nil {
+		p.be.latest.Store(p.number)
+		p.be.send(p)
+	}
+	p.be.running <- p
 }
 
 // collect puts the pass's commands together, and those of a next pass that does the

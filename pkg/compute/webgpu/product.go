@@ -51,8 +51,12 @@ func (p *pass) multiply(m *product, w *weight, part part, offset int, ends [2]in
 	k := kernel{op: m.vec, format: w.format.GGML, segments: g.segments, norm: m.gain != nil}
 	buffers := append(p.buffers[:0], part.store.vectors, part.store.words, x, gain, outs[0].buffer, outs[1].buffer, outs[2].buffer)
 	if m.rows <= matvecRows {
-		k.groups, k.steps = shape(g, part.rows)
-		p.dispatch(k, block, tiles(part.rows, 4*k.groups*k.steps), m.rows, 1, append(buffers, m.more...)...)
+		s := p.shapeFor(w, part)
+		if m.vec == matvecRopeOp && s.slots() > 2*s.Groups*g.lanes {
+			s.Steps = 1 // a thread for each two outputs
+		}
+		k.groups, k.rows, k.steps, k.dim = s.Groups, s.Rows, s.Steps, m.dim
+		p.dispatch(k, block, tiles(part.rows, s.slots()), m.rows, 1, append(buffers, m.more...)...)
 		return
 	}
 	k.op = m.mat
@@ -62,16 +66,35 @@ func (p *pass) multiply(m *product, w *weight, part part, offset int, ends [2]in
 	p.dispatch(k, block, tiles(part.rows, 128), tiles(m.rows, 64), 1, append(buffers, p.factors(m))...)
 }
 
-// shape returns the workgroup of a matvec: how many groups of lanes, and how many
-// times each takes 4 rows. It changes no bit. The aim is few workgroups that still
-// fill a large device.
-func shape(g geometry, rows int) (groups, steps int) {
-	const threads, workgroups = 128, 512
-	groups = max(1, threads/g.lanes)
-	if g.lanes > threads {
-		groups = min(2, rows/(8*workgroups)+1)
+// shape is the workgroup of a matvec: groups of lanes, that take so many rows at a
+// time so many times. It changes no bit.
+type shape struct {
+	Groups int `json:"groups"`
+	Rows   int `json:"rows"`
+	Steps  int `json:"steps"`
+}
+
+// slots returns the outputs of a workgroup.
+func (s shape) slots() int { return s.Groups * s.Rows * s.Steps }
+
+// shapeOf returns a shape that is good for most devices: small workgroups that each
+// do much, as long as there are enough of them.
+func shapeOf(g geometry, rows int) shape {
+	const enough = 384 // workgroups for a large device
+	if g.lanes > 128 {
+		if rows >= 8*enough {
+			return shape{Groups: 2, Rows: 4, Steps: 1}
+		}
+		return shape{Groups: 1, Rows: 2, Steps: 1}
 	}
-	return groups, min(max(1, rows/(4*groups*workgroups)), 4)
+	small, large := max(1, 128/g.lanes), max(1, 256/g.lanes)
+	switch {
+	case rows >= 8*small*enough:
+		return shape{Groups: small, Rows: 2, Steps: 4}
+	case rows >= 2*large*enough:
+		return shape{Groups: large, Rows: 2, Steps: 1}
+	}
+	return shape{Groups: small, Rows: 2, Steps: 1}
 }
 
 // factors records the norm's factors of a product's rows.

@@ -117,56 +117,69 @@ func (a *ahead) take(p *pass) (device.Encoded, bool) {
 	if !a.ready {
 		return device.Encoded{}, false
 	}
-	a.ready = false
 	if a.number == p.number && a.version == p.version && a.generation == p.generation && a.commands.Same(&p.all) {
+		a.ready = false
 		return a.encoded, true
 	}
-	a.encoded.Drop()
+	a.drop()
 	return device.Encoded{}, false
+}
+
+// drop forgets what was encoded.
+func (a *ahead) drop() {
+	if a.ready {
+		a.encoded.Drop()
+		a.ready = false
+	}
 }
 
 // prepare encodes what a pass after p would be if it did the same.
 func (a *ahead) prepare(dev *device.Device, p *pass) {
-	if p.guess.Len() == 0 {
-		return
-	}
+	a.drop()
 	a.commands.Reset()
 	a.commands.Append(&p.guess)
 	a.encoded, a.ready = dev.Encode(&a.commands), true
 	a.number, a.version, a.generation = p.number+1, p.nextVersion, p.generation
 }
 
-// encode encodes and submits passes in order until Close. While a pass runs it
-// encodes the next one, if it is to be the same.
-func (b *Backend) encode() {
-	defer close(b.running)
-	var next ahead
-	for p := range b.submitted {
-		if p.err == nil {
-			b.send(p, &next)
-		}
-		b.running <- p
-	}
-	if next.ready {
-		next.encoded.Drop()
-	}
+// sent is a pass and its number when it was submitted.
+type sent struct {
+	pass   *pass
+	number uint64
 }
 
-// send submits a pass and asks for its results.
-func (b *Backend) send(p *pass, next *ahead) {
-	encoded, ok := next.take(p)
+// send submits a pass, asks for its results, and has the next one encoded.
+func (b *Backend) send(p *pass) {
+	b.queue.Lock()
+	encoded, ok := b.ahead.take(p)
 	if !ok {
 		encoded = b.dev.Encode(&p.all)
 	}
-	b.queue.Lock()
-	defer b.queue.Unlock()
 	b.dev.Write(p.slot.batch, 0, p.bytes)
 	p.slot.sent = time.Now()
 	b.dev.Submit(encoded)
 	p.slot.back.Map(p.slot.size, false)
-	if len(b.submitted) == 0 {
-		next.prepare(b.dev, p)
+	b.queue.Unlock()
+	if p.guess.Len() == 0 {
+		return
 	}
+	select {
+	case b.sent <- sent{p, p.number}:
+	default: // it is still busy with the one before
+	}
+}
+
+// encodeAhead encodes, while a pass runs, the one that follows if it does the same,
+// until Close.
+func (b *Backend) encodeAhead() {
+	for s := range b.sent {
+		b.queue.Lock()
+		if s.number == b.latest.Load() { // else the pass may be another one by now
+			b.ahead.prepare(b.dev, s.pass)
+		}
+		b.queue.Unlock()
+	}
+	b.ahead.drop()
 }
 
 // serve waits for passes in order and delivers their completions.

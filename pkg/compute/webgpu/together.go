@@ -76,7 +76,8 @@ func (a *arena) gather(ws []*weight, rows int) error {
 		}
 		at += w.rows
 	}
-	a.be.run(&c)
+	a.be.submit(&c)
+	a.be.dev.Poll(true)
 	at = 0
 	for _, w := range ws {
 		old := w.parts[0].store
@@ -96,14 +97,6 @@ func (a *arena) release(b *device.Buffer) {
 	a.be.forget([]*device.Buffer{b})
 	a.buffers = slices.DeleteFunc(a.buffers, func(x *device.Buffer) bool { return x == b })
 	b.Free()
-}
-
-// run runs commands and waits for them.
-func (b *Backend) run(c *device.Commands) {
-	b.queue.Lock()
-	defer b.queue.Unlock()
-	b.dev.Submit(b.dev.Encode(c))
-	b.dev.Poll(true)
 }
 
 // triple is products with q, k and v that are recorded but for what follows them.

@@ -1,10 +1,10 @@
 // Attend: the softmax-weighted mean of values of one head of one row over a split of 256
 // positions. Scores are chains over dimensions ascending; weights are e to the score minus
-// the split's largest; values are added in four chains of 64 positions ascending, joined in
-// pairs. A split leaves its mean times its weight, its largest score and its weight.
+// the split's largest; values and weights are added in 16 chains of 16 positions ascending,
+// chains ascending. A split leaves its sum of values, its largest score and its weight.
 struct Params {
   heads: u32, kv_heads: u32, dim: u32, window: u32,
-  scale: f32, cap: f32, splits: u32, pad1: u32,
+  scale: f32, cap: f32, pad0: u32, pad1: u32,
   q: Rows, dst: Rows
 }
 @group(0) @binding(0) var<uniform> p: Params;
@@ -13,11 +13,11 @@ struct Params {
 @group(0) @binding(3) var<storage, read_write> dst: array<f32>;
 @group(0) @binding(4) var<storage, read_write> parts: array<f32>; // [row][head][split][dim + 2]
 
-var<workgroup> query: array<vec4<f32>, GROUPS>; // of 4 dimensions
+var<workgroup> query: array<vec4<f32>, QUADS>; // of 4 dimensions
 var<workgroup> weight: array<f32, 256>;
 var<workgroup> largest: array<f32, 16>;
-var<workgroup> chains: array<vec4<f32>, CHAINS>; // [4][GROUPS]
-var<workgroup> totals: array<f32, 4>;
+var<workgroup> chains: array<vec4<f32>, CHAINS>; // [16][QUADS]
+var<workgroup> totals: array<f32, 16>;
 
 fn dot4(a: vec4<f32>, b: vec4<f32>, s: f32) -> f32 {
   return fma(a.w, b.w, fma(a.z, b.z, fma(a.y, b.y, fma(a.x, b.x, s))));
@@ -26,10 +26,10 @@ fn dot4(a: vec4<f32>, b: vec4<f32>, s: f32) -> f32 {
 // product is a key times the query; start is where the key's first group lies.
 fn product(start: u32) -> f32 {
   var s = 0.0;
-  if (GROUPS % 8u == 0u) {
-    for (var d = 0u; d < GROUPS; d += 8u) {
+  if (QUADS % 16u == 0u) {
+    for (var d = 0u; d < QUADS; d += 16u) {
       let k = start + d * 64u;
-      let k0 = cache[k];
+      let k0 = cache[k + 0u];
       let k1 = cache[k + 64u];
       let k2 = cache[k + 128u];
       let k3 = cache[k + 192u];
@@ -37,7 +37,15 @@ fn product(start: u32) -> f32 {
       let k5 = cache[k + 320u];
       let k6 = cache[k + 384u];
       let k7 = cache[k + 448u];
-      s = dot4(query[d], k0, s);
+      let k8 = cache[k + 512u];
+      let k9 = cache[k + 576u];
+      let k10 = cache[k + 640u];
+      let k11 = cache[k + 704u];
+      let k12 = cache[k + 768u];
+      let k13 = cache[k + 832u];
+      let k14 = cache[k + 896u];
+      let k15 = cache[k + 960u];
+      s = dot4(query[d + 0u], k0, s);
       s = dot4(query[d + 1u], k1, s);
       s = dot4(query[d + 2u], k2, s);
       s = dot4(query[d + 3u], k3, s);
@@ -45,37 +53,61 @@ fn product(start: u32) -> f32 {
       s = dot4(query[d + 5u], k5, s);
       s = dot4(query[d + 6u], k6, s);
       s = dot4(query[d + 7u], k7, s);
+      s = dot4(query[d + 8u], k8, s);
+      s = dot4(query[d + 9u], k9, s);
+      s = dot4(query[d + 10u], k10, s);
+      s = dot4(query[d + 11u], k11, s);
+      s = dot4(query[d + 12u], k12, s);
+      s = dot4(query[d + 13u], k13, s);
+      s = dot4(query[d + 14u], k14, s);
+      s = dot4(query[d + 15u], k15, s);
     }
     return s;
   }
-  for (var d = 0u; d < GROUPS; d++) { s = dot4(query[d], cache[start + d * 64u], s); }
+  for (var d = 0u; d < QUADS; d++) { s = dot4(query[d], cache[start + d * 64u], s); }
   return s;
 }
 
-// mixed adds count values times their weights; start is where the first value's group lies.
+// mixed adds 16 values from key first of the split on, count of them seen, times their
+// weights; start is where the first value's group lies.
 fn mixed(first: u32, count: u32, start: u32) -> vec4<f32> {
   var s = vec4<f32>(0.0);
-  var k = 0u;
-  for (; k + 8u <= count; k += 8u) {
-    let at_k = start + k * GROUPS;
-    let v0 = cache[at_k];
-    let v1 = cache[at_k + GROUPS];
-    let v2 = cache[at_k + 2u * GROUPS];
-    let v3 = cache[at_k + 3u * GROUPS];
-    let v4 = cache[at_k + 4u * GROUPS];
-    let v5 = cache[at_k + 5u * GROUPS];
-    let v6 = cache[at_k + 6u * GROUPS];
-    let v7 = cache[at_k + 7u * GROUPS];
-    s = fma(vec4<f32>(weight[first + k]), v0, s);
-    s = fma(vec4<f32>(weight[first + k + 1u]), v1, s);
-    s = fma(vec4<f32>(weight[first + k + 2u]), v2, s);
-    s = fma(vec4<f32>(weight[first + k + 3u]), v3, s);
-    s = fma(vec4<f32>(weight[first + k + 4u]), v4, s);
-    s = fma(vec4<f32>(weight[first + k + 5u]), v5, s);
-    s = fma(vec4<f32>(weight[first + k + 6u]), v6, s);
-    s = fma(vec4<f32>(weight[first + k + 7u]), v7, s);
+  if (count == 16u) {
+    let v0 = cache[start + 0u * QUADS];
+    let v1 = cache[start + 1u * QUADS];
+    let v2 = cache[start + 2u * QUADS];
+    let v3 = cache[start + 3u * QUADS];
+    let v4 = cache[start + 4u * QUADS];
+    let v5 = cache[start + 5u * QUADS];
+    let v6 = cache[start + 6u * QUADS];
+    let v7 = cache[start + 7u * QUADS];
+    let v8 = cache[start + 8u * QUADS];
+    let v9 = cache[start + 9u * QUADS];
+    let v10 = cache[start + 10u * QUADS];
+    let v11 = cache[start + 11u * QUADS];
+    let v12 = cache[start + 12u * QUADS];
+    let v13 = cache[start + 13u * QUADS];
+    let v14 = cache[start + 14u * QUADS];
+    let v15 = cache[start + 15u * QUADS];
+    s = fma(vec4<f32>(weight[first + 0u]), v0, s);
+    s = fma(vec4<f32>(weight[first + 1u]), v1, s);
+    s = fma(vec4<f32>(weight[first + 2u]), v2, s);
+    s = fma(vec4<f32>(weight[first + 3u]), v3, s);
+    s = fma(vec4<f32>(weight[first + 4u]), v4, s);
+    s = fma(vec4<f32>(weight[first + 5u]), v5, s);
+    s = fma(vec4<f32>(weight[first + 6u]), v6, s);
+    s = fma(vec4<f32>(weight[first + 7u]), v7, s);
+    s = fma(vec4<f32>(weight[first + 8u]), v8, s);
+    s = fma(vec4<f32>(weight[first + 9u]), v9, s);
+    s = fma(vec4<f32>(weight[first + 10u]), v10, s);
+    s = fma(vec4<f32>(weight[first + 11u]), v11, s);
+    s = fma(vec4<f32>(weight[first + 12u]), v12, s);
+    s = fma(vec4<f32>(weight[first + 13u]), v13, s);
+    s = fma(vec4<f32>(weight[first + 14u]), v14, s);
+    s = fma(vec4<f32>(weight[first + 15u]), v15, s);
+    return s;
   }
-  for (; k < count; k++) { s = fma(vec4<f32>(weight[first + k]), cache[start + k * GROUPS], s); }
+  for (var k = 0u; k < count; k++) { s = fma(vec4<f32>(weight[first + k]), cache[start + k * QUADS], s); }
   return s;
 }
 
@@ -91,13 +123,14 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_id) loca
   if (p.window != 0u && last >= p.window) { first = last - p.window + 1u; }
   let kv = head / (p.heads / p.kv_heads);
   if (t < DIM) { query[t / 4u][t & 3u] = q[at(p.q, row, head * DIM + t)]; }
-  workgroupBarrier();
   let key = split * 256u + t;
   let seen = key >= first && key <= last;
+  var base = 0u;
+  if (seen) { base = (page(row, key / 64u) * 2u * p.kv_heads + kv) * QUADS * 64u + key % 64u; }
+  workgroupBarrier();
   var score = -1.0e30;
   if (seen) {
-    let s = product((page(row, key / 64u) * 2u * p.kv_heads + kv) * GROUPS * 64u + key % 64u);
-    score = s * p.scale;
+    score = product(base) * p.scale;
     if (p.cap > 0.0) { score = p.cap * tanh_of(score / p.cap); }
   }
   weight[t] = score;
@@ -112,27 +145,27 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_id) loca
   for (var i = 1u; i < 16u; i++) { m = max(m, largest[i]); }
   weight[t] = select(0.0, exponential(score - m), seen);
   workgroupBarrier();
-  for (var i = t; i < 4u * GROUPS; i += 256u) {
-    let chain = i / GROUPS;
-    let start = split * 256u + chain * 64u;
+  for (var i = t; i < 16u * QUADS; i += 256u) {
+    let chain = i / QUADS;
+    let start = split * 256u + chain * 16u;
     var s = vec4<f32>(0.0);
-    if (start <= last && start + 63u >= first) {
-      let base = (page(row, start / 64u) * 2u * p.kv_heads + p.kv_heads + kv) * GROUPS * 64u + i % GROUPS;
-      s = mixed(chain * 64u, min(last + 1u - start, 64u), base);
+    if (start <= last && start + 15u >= first) {
+      let from_value = ((page(row, start / 64u) * 2u * p.kv_heads + p.kv_heads + kv) * 64u + start % 64u) * QUADS + i % QUADS;
+      s = mixed(chain * 16u, min(last + 1u - start, 16u), from_value);
     }
     chains[i] = s;
   }
-  if (t >= 252u) {
+  if (t >= 240u) {
     var total = 0.0;
-    for (var k = 0u; k < 64u; k++) { total = total + weight[(t - 252u) * 64u + k]; }
-    totals[t - 252u] = total;
+    for (var k = 0u; k < 16u; k++) { total = total + weight[(t - 240u) * 16u + k]; }
+    totals[t - 240u] = total;
   }
   workgroupBarrier();
-  let sum = (totals[0] + totals[1]) + (totals[2] + totals[3]);
+  var sum = 0.0;
+  for (var c = 0u; c < 16u; c++) { sum = sum + totals[c]; }
   if (t < DIM) {
-    let g = t / 4u;
-    let d = t & 3u;
-    let o = (chains[g][d] + chains[GROUPS + g][d]) + (chains[2u * GROUPS + g][d] + chains[3u * GROUPS + g][d]);
+    var o = 0.0;
+    for (var c = 0u; c < 16u; c++) { o = o + chains[c * QUADS + t / 4u][t & 3u]; }
     if (batch[1] == 1u) {
       dst[at(p.dst, row, head * DIM + t)] = o / sum;
     } else {

@@ -10,7 +10,10 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_id) loca
   let id = item(p.list, wg.y);
   if (segment >= SEGMENTS || id < p.first || id - p.first >= p.rows) { return; }
   let q = fetch(p.base + id - p.first, segment);
-  for (var i = 0u; i < 16u; i++) {
-    dst[wg.y * p.dst.row + i * p.dst.group + segment * p.dst.segment] = unpack(q, i);
+  for (var i = 0u; i < 8u; i++) {
+    let e = unpack(q, i / 4u, i & 3u);
+    let to = wg.y * p.dst.row + 2u * i * p.dst.group + segment * p.dst.segment;
+    dst[to] = e.a;
+    dst[to + p.dst.group] = e.b;
   }
 }

@@ -42,14 +42,18 @@ fn load_x(first: u32, block: u32, thread: u32) {
 fn load_w(first: u32, block: u32, thread: u32) {
   let r = thread % 128u;
   let q = fetch(row_of(first + r), block / 2u);
-  for (var j = 0u; j < 4u; j++) {
-    let k = (thread / 128u) * 4u + j;
-    let w = unpack(q, (block & 1u) * 8u + k);
-    let to = k * 128u + r / 4u;
-    ws[to][r & 3u] = w.x;
-    ws[to + 32u][r & 3u] = w.y;
-    ws[to + 64u][r & 3u] = w.z;
-    ws[to + 96u][r & 3u] = w.w;
+  for (var j = 0u; j < 2u; j++) {
+    let k = (thread / 128u) * 2u + j;
+    let e = unpack(q, block & 1u, k);
+    let to = k * 256u + r / 4u;
+    ws[to][r & 3u] = e.a.x;
+    ws[to + 32u][r & 3u] = e.a.y;
+    ws[to + 64u][r & 3u] = e.a.z;
+    ws[to + 96u][r & 3u] = e.a.w;
+    ws[to + 128u][r & 3u] = e.b.x;
+    ws[to + 160u][r & 3u] = e.b.y;
+    ws[to + 192u][r & 3u] = e.b.z;
+    ws[to + 224u][r & 3u] = e.b.w;
   }
 }
 

@@ -1,107 +1,142 @@
-// Matvec: products of weights with one row of activations of up to 256 segments. A lane
-// keeps the activations of its segment, 64 columns, and takes 4 rows of weights at a time;
-// the next 4 are fetched meanwhile. The order of a sum: a lane's columns ascending, then
-// lanes ascending.
+// Matvec: products of weights with one row of activations. A lane holds one piece of the
+// columns, CHUNKS segments of 64; a slot is an output of the workgroup. The order of a sum:
+// a lane's columns ascending, then lanes ascending. The code is a loop over 8 columns: as a
+// straight line it would not stay in the instruction caches between the kernels of a layer.
+struct Params {
+  supers: u32, first: u32, rows: u32, offset: u32,
+  end0: u32, end1: u32, list: u32, act: u32,
+  eps: f32, columns: f32, dim: u32, pairs: u32,
+  neox: u32, pad0: u32, pad1: u32, pad2: u32,
+  x: Rows, y0: Rows, y1: Rows, y2: Rows
+}
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(3) var<storage, read> x: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> gain: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read_write> y0: array<f32>;
+@group(0) @binding(6) var<storage, read_write> y1: array<f32>;
+@group(0) @binding(7) var<storage, read_write> y2: array<f32>;
+
+var<workgroup> sums: array<f32, SUMS>; // [slot][STRIDE], one slot more for the squares
+
+fn dot4(w: vec4<f32>, v: vec4<f32>, sum: f32) -> f32 {
+  return fma(w.w, v.w, fma(w.z, v.z, fma(w.y, v.y, fma(w.x, v.x, sum))));
+}
+
+// total joins a slot's lanes; what lies behind the last is zero.
+fn total(slot: u32) -> f32 {
+  let at_slot = slot * STRIDE;
+  var t = 0.0;
+  for (var l = 0u; l < LANES; l += 8u) {
+    let l0 = sums[at_slot + l];
+    let l1 = sums[at_slot + l + 1u];
+    let l2 = sums[at_slot + l + 2u];
+    let l3 = sums[at_slot + l + 3u];
+    let l4 = sums[at_slot + l + 4u];
+    let l5 = sums[at_slot + l + 5u];
+    let l6 = sums[at_slot + l + 6u];
+    let l7 = sums[at_slot + l + 7u];
+    t = t + l0;
+    t = t + l1;
+    t = t + l2;
+    t = t + l3;
+    t = t + l4;
+    t = t + l5;
+    t = t + l6;
+    t = t + l7;
+  }
+  return t;
+}
+
+fn activations(token: u32, segment: u32, i: u32) -> vec4<f32> {
+  return x[token * p.x.row + i * p.x.group + segment * p.x.segment];
+}
+
+// factor_of is the norm's factor, from the squares that the lanes left in the last slot.
+fn factor_of(token: u32, thread: u32) -> f32 {
+  if (!NORM) { return 1.0; }
+  let t = total(SLOTS);
+  if (!finite(t) && thread == 0u) { bad[token] = 1u; }
+  return norm_factor(t, p.columns, p.eps);
+}
+
+// activations_of are columns 4i to 4i + 3 of a segment, times the norm's gain.
+fn activations_of(token: u32, segment: u32, i: u32) -> vec4<f32> {
+  let v = activations(token, segment, i);
+  if (NORM) { return v * gain[i * SEGMENTS + segment]; }
+  return v;
+}
+
+fn dot8(w: Eight, a: vec4<f32>, b: vec4<f32>, sum: f32) -> f32 { return dot4(w.b, b, dot4(w.a, a, sum)); }
+
+// squares_of adds the squares of a lane's activations.
+fn squares_of(token: u32, lane: u32) -> f32 {
+  var sum = 0.0;
+  for (var c = 0u; c < CHUNKS; c++) {
+    let segment = lane * CHUNKS + c;
+    if (segment < SEGMENTS) {
+      for (var i = 0u; i < 16u; i++) {
+        let v = activations(token, segment, i);
+        sum = dot4(v, v, sum);
+      }
+    }
+  }
+  return sum;
+}
+
+// rows_of are the sums of a lane's columns with ROWS rows of weights from slot on.
+fn rows_of(slot: u32, token: u32, lane: u32) -> vec4<f32> {
+  let r0 = row_of(slot);
+  let r1 = row_of(slot + 1u);
+  let r2 = row_of(slot + 2u);
+  let r3 = row_of(slot + 3u);
+  var s = vec4<f32>(0.0);
+  for (var c = 0u; c < CHUNKS; c++) {
+    let segment = lane * CHUNKS + c;
+    if (segment < SEGMENTS) {
+      let q0 = fetch(r0, segment);
+      let q1 = fetch(r1, segment);
+      var q2 = q0;
+      var q3 = q0;
+      if (ROWS == 4u) {
+        q2 = fetch(r2, segment);
+        q3 = fetch(r3, segment);
+      }
+      for (var h = 0u; h < 2u; h++) {
+        for (var w = 0u; w < 4u; w++) {
+          let a = activations_of(token, segment, 8u * h + 2u * w);
+          let b = activations_of(token, segment, 8u * h + 2u * w + 1u);
+          s.x = dot8(unpack(q0, h, w), a, b, s.x);
+          s.y = dot8(unpack(q1, h, w), a, b, s.y);
+          if (ROWS == 4u) {
+            s.z = dot8(unpack(q2, h, w), a, b, s.z);
+            s.w = dot8(unpack(q3, h, w), a, b, s.w);
+          }
+        }
+      }
+    }
+  }
+  return s;
+}
+
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
   let lane = local.x % LANES;
   let group = local.x / LANES;
   var token = wg.y;
   if (p.list != 0u) { token = item(p.list - 1u, wg.y); }
-  let first = wg.x * SLOTS + group * 4u;
-  var q0 = fetch(row_of(first), lane);
-  var q1 = fetch(row_of(first + 1u), lane);
-  var q2 = fetch(row_of(first + 2u), lane);
-  var q3 = fetch(row_of(first + 3u), lane);
-  var v0 = activations(token, lane, 0u);
-  var v1 = activations(token, lane, 1u);
-  var v2 = activations(token, lane, 2u);
-  var v3 = activations(token, lane, 3u);
-  var v4 = activations(token, lane, 4u);
-  var v5 = activations(token, lane, 5u);
-  var v6 = activations(token, lane, 6u);
-  var v7 = activations(token, lane, 7u);
-  var v8 = activations(token, lane, 8u);
-  var v9 = activations(token, lane, 9u);
-  var v10 = activations(token, lane, 10u);
-  var v11 = activations(token, lane, 11u);
-  var v12 = activations(token, lane, 12u);
-  var v13 = activations(token, lane, 13u);
-  var v14 = activations(token, lane, 14u);
-  var v15 = activations(token, lane, 15u);
-  if (NORM) {
-    if (group == 0u) {
-      var squares = 0.0;
-      squares = dot4(v0, v0, squares);
-      squares = dot4(v1, v1, squares);
-      squares = dot4(v2, v2, squares);
-      squares = dot4(v3, v3, squares);
-      squares = dot4(v4, v4, squares);
-      squares = dot4(v5, v5, squares);
-      squares = dot4(v6, v6, squares);
-      squares = dot4(v7, v7, squares);
-      squares = dot4(v8, v8, squares);
-      squares = dot4(v9, v9, squares);
-      squares = dot4(v10, v10, squares);
-      squares = dot4(v11, v11, squares);
-      squares = dot4(v12, v12, squares);
-      squares = dot4(v13, v13, squares);
-      squares = dot4(v14, v14, squares);
-      squares = dot4(v15, v15, squares);
-      sums[SLOTS * STRIDE + lane] = squares;
-    }
-    v0 = v0 * gain[lane];
-    v1 = v1 * gain[1u * SEGMENTS + lane];
-    v2 = v2 * gain[2u * SEGMENTS + lane];
-    v3 = v3 * gain[3u * SEGMENTS + lane];
-    v4 = v4 * gain[4u * SEGMENTS + lane];
-    v5 = v5 * gain[5u * SEGMENTS + lane];
-    v6 = v6 * gain[6u * SEGMENTS + lane];
-    v7 = v7 * gain[7u * SEGMENTS + lane];
-    v8 = v8 * gain[8u * SEGMENTS + lane];
-    v9 = v9 * gain[9u * SEGMENTS + lane];
-    v10 = v10 * gain[10u * SEGMENTS + lane];
-    v11 = v11 * gain[11u * SEGMENTS + lane];
-    v12 = v12 * gain[12u * SEGMENTS + lane];
-    v13 = v13 * gain[13u * SEGMENTS + lane];
-    v14 = v14 * gain[14u * SEGMENTS + lane];
-    v15 = v15 * gain[15u * SEGMENTS + lane];
-  }
+  begin(wg.x * SLOTS, wg.y, local.x);
   for (var step = 0u; step < STEPS; step++) {
-    var n0 = q0;
-    var n1 = q1;
-    var n2 = q2;
-    var n3 = q3;
-    if (step + 1u < STEPS) {
-      let next = first + (step + 1u) * GROUPS * 4u;
-      n0 = fetch(row_of(next), lane);
-      n1 = fetch(row_of(next + 1u), lane);
-      n2 = fetch(row_of(next + 2u), lane);
-      n3 = fetch(row_of(next + 3u), lane);
+    let slot = (step * GROUPS + group) * ROWS;
+    let s = rows_of(wg.x * SLOTS + slot, token, lane);
+    let to = slot * STRIDE + lane;
+    sums[to] = s.x;
+    sums[to + STRIDE] = s.y;
+    if (ROWS == 4u) {
+      sums[to + 2u * STRIDE] = s.z;
+      sums[to + 3u * STRIDE] = s.w;
     }
-    var s = vec4<f32>(0.0);
-    s = four(q0, q1, q2, q3, 0u, v0, s);
-    s = four(q0, q1, q2, q3, 1u, v1, s);
-    s = four(q0, q1, q2, q3, 2u, v2, s);
-    s = four(q0, q1, q2, q3, 3u, v3, s);
-    s = four(q0, q1, q2, q3, 4u, v4, s);
-    s = four(q0, q1, q2, q3, 5u, v5, s);
-    s = four(q0, q1, q2, q3, 6u, v6, s);
-    s = four(q0, q1, q2, q3, 7u, v7, s);
-    s = four(q0, q1, q2, q3, 8u, v8, s);
-    s = four(q0, q1, q2, q3, 9u, v9, s);
-    s = four(q0, q1, q2, q3, 10u, v10, s);
-    s = four(q0, q1, q2, q3, 11u, v11, s);
-    s = four(q0, q1, q2, q3, 12u, v12, s);
-    s = four(q0, q1, q2, q3, 13u, v13, s);
-    s = four(q0, q1, q2, q3, 14u, v14, s);
-    s = four(q0, q1, q2, q3, 15u, v15, s);
-    leave((step * GROUPS + group) * 4u, lane, s);
-    q0 = n0;
-    q1 = n1;
-    q2 = n2;
-    q3 = n3;
   }
+  if (NORM && group == 0u) { sums[SLOTS * STRIDE + lane] = squares_of(token, lane); }
   workgroupBarrier();
   finish(wg.x * SLOTS, wg.y, local.x, factor_of(token, local.x));
 }

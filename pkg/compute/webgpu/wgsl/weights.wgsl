@@ -12,7 +12,7 @@ fn half(h: u32) -> f32 {
   let sign = (h & 0x8000u) << 16u;
   let rest = h & 0x7fffu;
   let normal = bitcast<f32>((rest << 13u) + 0x38000000u);
-  let subnormal = f32(rest) * 5.9604644775390625e-8;
+  let subnormal = bitcast<f32>((rest << 13u) + 0x38800000u) - 6.103515625e-5;
   let infinite = bitcast<f32>((rest << 13u) + 0x70000000u);
   let magnitude = select(select(normal, subnormal, rest < 0x400u), infinite, rest >= 0x7c00u);
   return bitcast<f32>(bitcast<u32>(magnitude) | sign);
@@ -41,4 +41,12 @@ fn bits(word: u32, i: u32) -> vec4<u32> {
 
 fn byte(word: u32, i: u32) -> u32 { return (word >> (8u * i)) & 0xffu; }
 fn signed_byte(word: u32, i: u32) -> f32 { return f32(bitcast<i32>(word << (24u - 8u * i)) >> 24u); }
-fn pick(a: vec4<u32>, b: vec4<u32>, i: u32) -> u32 { if (i < 4u) { return a[i]; } return b[i & 3u]; }
+
+// Eight is 8 columns of a row.
+struct Eight { a: vec4<f32>, b: vec4<f32> }
+
+// pick is component i of v without an address.
+fn pick(v: vec4<u32>, i: u32) -> u32 {
+  let two = select(v.xy, v.zw, vec2<bool>(i >= 2u));
+  return select(two.x, two.y, (i & 1u) == 1u);
+}

@@ -1,0 +1,186 @@
+//go:build cgo && ((linux && amd64) || darwin || (windows && amd64))
+
+package webgpu
+
+import (
+	"encoding/binary"
+	"errors"
+	"math"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/shoal-llm/shoal/pkg/compute"
+	"github.com/shoal-llm/shoal/pkg/quant/formats"
+)
+
+// bench is a product on a device of its own.
+type bench struct {
+	t  *testing.T
+	be *Backend
+	w  compute.Weight
+	x  []float32
+}
+
+// adapter opens the adapter that SHOAL_GPU names, or a software one.
+func adapter(t *testing.T, cfg Config) *Backend {
+	t.Helper()
+	name, named := os.LookupEnv("SHOAL_GPU")
+	cfg.Adapter, cfg.Software = name, true
+	be, err := open(cfg)
+	if errors.Is(err, ErrUnavailable) && !named {
+		t.Skip("no Vulkan adapter: install mesa-vulkan-drivers for a software one")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := be.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return be
+}
+
+// newBench loads a random weight; change may alter the backend before that.
+func newBench(t *testing.T, rows, cols int, change func(*Backend)) *bench {
+	t.Helper()
+	b := &bench{t: t, be: adapter(t, Config{})}
+	if change != nil {
+		change(b.be)
+	}
+	f, _ := formats.ByName("Q4_0")
+	rng := rand.New(rand.NewPCG(3, 4))
+	data := make([]byte, rows*cols/f.BlockElems*f.BlockBytes)
+	for i := range data {
+		data[i] = byte(rng.Uint32())
+	}
+	for at := 0; at < len(data); at += f.BlockBytes {
+		binary.LittleEndian.PutUint16(data[at:], uint16(0x2000+rng.UintN(512))) // scales around 0.01
+	}
+	var err error
+	if b.w, err = b.be.NewArena().Load(compute.Matrix{Name: "w", Format: f, Rows: rows, Cols: cols, Data: data}); err != nil {
+		t.Fatal(err)
+	}
+	for range 64 * cols {
+		b.x = append(b.x, float32(rng.NormFloat64()))
+	}
+	return b
+}
+
+// product returns w times the first n rows of x, normed, in one pass.
+func (b *bench) product(n int) []float32 {
+	b.t.Helper()
+	rows, cols := b.w.Shape()
+	a := b.be.NewArena()
+	defer a.Free()
+	x, err := a.NewBuffer(n, cols)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	y, err := a.NewBuffer(n, rows)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	gain := make([]float32, cols)
+	for i := range gain {
+		gain[i] = 1 + float32(i%7)/8
+	}
+	g, err := a.LoadVector(gain)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	var in []byte
+	for _, v := range b.x[:n*cols] {
+		in = binary.LittleEndian.AppendUint32(in, math.Float32bits(v))
+	}
+	batch := compute.Batch{Rows: n, Spans: []compute.Span{{Count: n, Pages: make([]int32, n/compute.PageTokens+1)}}}
+	p := b.be.Begin(&batch)
+	p.Write(x, in)
+	p.NormLinear([]compute.Buffer{y}, x, g, 1e-5, []compute.Weight{b.w})
+	out := make([]float32, n*rows)
+	p.Submit(1, compute.Read{Src: y, Rows: n, Dst: out})
+	if c := <-b.be.Completions(); c.Err != nil {
+		b.t.Fatal(c.Err)
+	}
+	return out
+}
+
+func same(t *testing.T, what string, got, want []float32) {
+	t.Helper()
+	for i := range got {
+		if math.Float32bits(got[i]) != math.Float32bits(want[i]) {
+			t.Fatalf("%s: value %d is %v, want %v", what, i, got[i], want[i])
+		}
+	}
+}
+
+// TestBits: the bits of a row do not depend on how many rows are computed with it,
+// nor on the shape of workgroups, nor on how a weight is cut to fit the device's
+// bindings. The second weight's rows are too long for one piece per segment.
+func TestBits(t *testing.T) {
+	for _, size := range []struct{ rows, cols int }{{70, 640}, {10, 64*maxLanes + 128}} {
+		plain := newBench(t, size.rows, size.cols, nil)
+		want := plain.product(64)
+		for _, n := range []int{1, 2, 8} {
+			same(t, "fewer rows", plain.product(n), want[:n*size.rows])
+		}
+		g := geometryOf(size.cols)
+		for _, s := range []shape{{1, 2, 1}, {1, 4, 1}, {2, 4, 2}, {1, 2, 4}} {
+			shaped := newBench(t, size.rows, size.cols, func(b *Backend) { b.tuner.fixed = &s })
+			if s.Groups*g.lanes <= shaped.be.dev.Limits.Workgroup {
+				same(t, "another shape", shaped.product(2), want[:2*size.rows])
+			}
+		}
+		cut := newBench(t, size.rows, size.cols, func(b *Backend) { b.dev.Limits.Binding = uint64(32*g.segments*5 + 64*4*size.cols) })
+		if cut.be.dev.Limits.Binding < uint64(32*g.segments*size.rows) {
+			if parts := len(cut.w.(*weight).parts); parts < 2 {
+				t.Errorf("the weight is in %d parts", parts)
+			}
+		}
+		same(t, "in parts", cut.product(8), want[:8*size.rows])
+	}
+}
+
+// TestTuning: what was measured is kept, and used by the next device.
+func TestTuning(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "tuning.json")
+	b := newBench(t, 1<<12, 512, func(b *Backend) { b.tuner.file = file })
+	want := b.product(1)
+	if len(b.be.tuner.shapes) != 1 {
+		t.Fatalf("measured %v", b.be.tuner.shapes)
+	}
+	again := adapter(t, Config{Tuning: file})
+	for k, s := range b.be.tuner.shapes {
+		if again.tuner.shapes[k] != s {
+			t.Errorf("%s is %v, measured %v", k, again.tuner.shapes[k], s)
+		}
+	}
+	if anew := adapter(t, Config{Tuning: file, Retune: true}); len(anew.tuner.shapes) != 0 {
+		t.Errorf("to be measured anew, yet there are %v", anew.tuner.shapes)
+	}
+	same(t, "not tuned", newBench(t, 1<<12, 512, nil).product(1), want)
+	if err := os.WriteFile(file, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := newTuner(Config{Tuning: file}, "x"); err == nil {
+		t.Error("a broken file is read")
+	}
+}
+
+// TestOutOfMemory: a device without room gives an error and goes on.
+func TestOutOfMemory(t *testing.T) {
+	be := adapter(t, Config{Memory: 1 << 20})
+	a := be.NewArena()
+	if _, err := a.NewBuffer(1<<10, 1<<10); !errors.Is(err, ErrMemory) {
+		t.Errorf("beyond the limit: %v", err)
+	}
+	be.cfg.Memory = 0
+	if _, err := a.NewBuffer(1<<20, 1<<20); !errors.Is(err, ErrMemory) {
+		t.Errorf("beyond the device: %v", err)
+	}
+	if _, err := a.NewBuffer(4, 64); err != nil {
+		t.Errorf("after that: %v", err)
+	}
+}
