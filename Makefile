@@ -187,6 +187,30 @@ load-short: ## the same with a tenth of the streams, saving nothing
 browser: build ## drive the page in headless Chromium against a running `shoal up`
 	./web/e2e/run.sh
 
+# What lies beside a page: the SDK, the element, React and Vue. Needs node 20.
+web/node_modules: web/package-lock.json
+	cd web && npm ci --ignore-scripts
+	@touch web/node_modules
+
+.PHONY: web
+web: web/node_modules ## build, type-check and test the JavaScript packages; writes what the gateway serves under /sdk/
+	cd web && node build.mjs && npx tsc -p packages/sdk/tsconfig.test.json && npx vitest run && node packed.mjs
+
+.PHONY: web-check
+web-check: web/node_modules ## fail when the committed files of /sdk/ are not what web/ builds, or are too large
+	cd web && node build.mjs --check
+
+.PHONY: web-browser
+web-browser: build web/node_modules ## element, React and Vue bindings in headless Chromium against `shoal up`
+	web/testing/with-shoal.sh node --test web/packages/*/test/*.browser.mjs
+
+.PHONY: guide-samples
+guide-samples: build web ## every code sample of the streaming guide in headless Chromium, into docs/measurements/web.json
+	web/testing/with-shoal.sh node web/guide-samples/run.mjs
+	@for f in "guide_samples_run samples" "guide_samples_total samples" "sdk_core_kib_gzip KiB" "element_kib_gzip KiB"; do set -- $$f; \
+	  $(GO) run ./internal/measure/record --file docs/measurements/web.json --name "$$1" --value "$$(cat .tmp/web/$$1)" --unit "$$2" \
+	    --machine "$$($(GO) env GOARCH), $$(nproc) threads" --command "make guide-samples" || exit 1; done
+
 .PHONY: clients
 clients: build ## official clients against a running `shoal up`: openai, ollama, langchain, AI SDK, gRPC, curl
 	./web/clients/run.sh

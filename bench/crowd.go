@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -175,4 +176,34 @@ func longGap(ctx context.Context, url string) (float64, error) {
 		return 0, errors.New("the streams had ended before the prompt was computed")
 	}
 	return float64(longest) / float64(time.Millisecond), nil
+}
+
+// speculate compares a text that repeats itself with and without guessed tokens;
+// both must say the same.
+func (r *report) speculate(ctx context.Context, s settings) (err error) {
+	up, err := startServer(ctx, s.program, s.models, q41, crowdThreads, 1)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, up.stop()) }()
+	var with, without []float64
+	for round := range r.rounds + 1 {
+		prompt := strings.Repeat(words(20)+".", 6)
+		guessed, err := ask(ctx, up.url, question{prompt: prompt, tokens: 200, guess: true})
+		if err != nil {
+			return err
+		}
+		plain, err := ask(ctx, up.url, question{prompt: prompt, tokens: 200})
+		if err != nil {
+			return err
+		}
+		if guessed.text != plain.text {
+			return fmt.Errorf("with guesses %q, without %q", guessed.text, plain.text)
+		}
+		if round > 0 {
+			with, without = append(with, guessed.rate()), append(without, plain.rate())
+		}
+	}
+	r.versus("speculation_repeating", with, without, "of the rate without guesses, a text that repeats itself")
+	return nil
 }

@@ -97,12 +97,14 @@ type hops struct {
 	left   atomic.Int64 // when the newest frame left, in ns after began; steps go one by one
 	began  time.Time
 	took   []time.Duration
-	group  []func() error // what ends with the measurement
+	steps  []time.Duration // between two frames: a step's way round
+	group  []func() error  // what ends with the measurement
 }
 
 // measureHops returns how long frames of one row take from a stage that has
-// computed them to the next one's start, one at a time.
-func measureHops(ctx context.Context) (took []time.Duration, err error) {
+// computed them to the next one's start, one at a time, and how long a token's way
+// round both stages and the driver is.
+func measureHops(ctx context.Context) (took, steps []time.Duration, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	h := &hops{secret: pki.NewSecret(), began: time.Now()}
 	defer func() {
@@ -120,7 +122,7 @@ func measureHops(ctx context.Context) (took []time.Duration, err error) {
 		node := fmt.Sprint("shard-", i)
 		addr, err := h.start(ctx, node)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		plan.Pipelines[0].Stages = append(plan.Pipelines[0].Stages, &pb.Stage{
 			Node: node, Address: addr, First: i, End: i + 1, Embed: i == 0, Head: i == 1,
@@ -128,12 +130,12 @@ func measureHops(ctx context.Context) (took []time.Duration, err error) {
 	}
 	boss, err := pki.New(h.secret, pki.Node{ID: "bench", Roles: []pki.Role{pki.Coordinator}})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := h.drive(ctx, boss, plan); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return h.took[hopWarmUp:], nil
+	return h.took[hopWarmUp:], h.steps[hopWarmUp:], nil
 }
 
 // start runs a shard and returns its address.
@@ -151,7 +153,12 @@ func (h *hops) start(ctx context.Context, node string) (string, error) {
 		binary.LittleEndian.PutUint32(relay.rows[4*i:], uint32(i*2654435761))
 	}
 	relay.left = func(uint64) { h.left.Store(int64(time.Since(h.began))) }
-	relay.arrived = func(uint64) { h.took = append(h.took, time.Since(h.began)-time.Duration(h.left.Load())) }
+	last := time.Duration(0)
+	relay.arrived = func(uint64) {
+		now := time.Since(h.began)
+		h.steps, last = append(h.steps, now-last), now
+		h.took = append(h.took, now-time.Duration(h.left.Load()))
+	}
 	s, err := shard.New(shard.Config{Version: "bench", KernelSet: "bench"}, shard.Deps{
 		Identity: id, Listener: l, Devices: []shard.Device{{Backend: relay}}, Log: slog.New(slog.DiscardHandler),
 		Open: func(string) (*shard.Model, error) {

@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -26,8 +27,9 @@ type nodes struct {
 }
 
 // startNodes runs a cluster that serves a model: one shard of one thread on each
-// of shardCores, coordinator and gateway on restCore.
-func startNodes(ctx context.Context, program, models, model string, restCore int, shardCores ...int) (n *nodes, err error) {
+// of shardCores, with an equal share of the layers, coordinator and gateway on
+// restCore.
+func startNodes(ctx context.Context, program, models, model string, layers, restCore int, shardCores ...int) (n *nodes, err error) {
 	n = &nodes{}
 	defer func() {
 		if err != nil {
@@ -61,8 +63,12 @@ func startNodes(ctx context.Context, program, models, model string, restCore int
 	}
 	const anyPort = "127.0.0.1:0"
 	stages := strconv.Itoa(len(shardCores))
+	var pins []string
+	for i := range shardCores {
+		pins = append(pins, fmt.Sprintf("%d-%d=shard-%d", i*layers/len(shardCores), (i+1)*layers/len(shardCores)-1, i))
+	}
 	err = run(restCore, "coordinator", gossip, "--models", models, "--model", model, "--objective", "throughput",
-		"--stages", stages, "--min-shards", stages, "--replicas", "1", "--sessions", "4", "--context", "2048", "--rows", "512")
+		"--stages", stages, "--min-shards", stages, "--replicas", "1", "--pin", strings.Join(pins, ","), "--sessions", "4", "--context", "2048", "--rows", "512")
 	err = errors.Join(err, run(restCore, "gateway", anyPort, "--join", gossip, "--listen", listen, "--grpc-listen", anyPort))
 	for i, core := range shardCores {
 		err = errors.Join(err, run(core, "shard", anyPort, "--join", gossip, "--models", models, "--threads", "1",

@@ -27,6 +27,7 @@ const (
 const (
 	splitDecode = 128
 	splitPrompt = 512
+	splitLayers = 30 // of SmolLM2-135M
 )
 
 // words makes a prompt that nobody has asked before of about n tokens.
@@ -42,36 +43,44 @@ func words(n int) string {
 // rates are what one side of a comparison reached, by round, in tokens a second.
 type rates struct{ decode, prefill []float64 }
 
-func (r *rates) measure(ctx context.Context, url string) error {
-	a, err := ask(ctx, url, question{prompt: words(16), tokens: splitDecode})
-	if err != nil {
-		return err
+// measure asks for a decode and a prefill. A machine that is busy with something
+// else may lose a shard for a moment: then it asks again.
+func (r *rates) measure(ctx context.Context, n *nodes) error {
+	const tries = 3
+	var err error
+	for range tries {
+		var decode, prefill *told
+		if decode, err = ask(ctx, n.url, question{prompt: words(16), tokens: splitDecode}); err == nil {
+			prefill, err = ask(ctx, n.url, question{prompt: words(splitPrompt), tokens: 1})
+		}
+		if err == nil {
+			r.decode = append(r.decode, decode.rate())
+			r.prefill = append(r.prefill, float64(prefill.prompt-prefill.cached)/prefill.first().Seconds())
+			return nil
+		}
+		if late := n.ready(ctx); late != nil {
+			return errors.Join(err, late)
+		}
 	}
-	r.decode = append(r.decode, a.rate())
-	p, err := ask(ctx, url, question{prompt: words(splitPrompt), tokens: 1})
-	if err != nil {
-		return err
-	}
-	r.prefill = append(r.prefill, float64(p.prompt-p.cached)/p.first().Seconds())
-	return nil
+	return err
 }
 
 // splits compares SmolLM2 over two processes on one core each with one process on
 // one core, and with llama.cpp's RPC backend on the same cores.
 func (r *report) splits(ctx context.Context, s settings) (err error) {
-	one, err := startNodes(ctx, s.program, s.models, q41, secondCore, firstCore)
+	one, err := startNodes(ctx, s.program, s.models, q41, splitLayers, secondCore, firstCore)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, one.stop()) }()
-	two, err := startNodes(ctx, s.program, s.models, q41, secondCore, firstCore, secondCore)
+	two, err := startNodes(ctx, s.program, s.models, q41, splitLayers, secondCore, firstCore, secondCore)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, two.stop()) }()
 	var alone, split, rpc rates
 	for round := range r.rounds + 1 {
-		if err := errors.Join(alone.measure(ctx, one.url), split.measure(ctx, two.url)); err != nil {
+		if err := errors.Join(alone.measure(ctx, one), split.measure(ctx, two)); err != nil {
 			return err
 		}
 		if s.baseline != "" {

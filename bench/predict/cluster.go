@@ -162,8 +162,14 @@ func (c *cluster) report(ctx context.Context) (*report, error) {
 }
 
 // predicted returns the predicted tokens a second, once devices and links have
-// been measured.
+// been measured and the report is not of before.
 func (c *cluster) predicted(ctx context.Context, up setup) (float64, error) {
+	const reportAge = time.Second
+	select {
+	case <-time.After(reportAge):
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
 	token := 0.0
 	err := c.until(ctx, "predicted", func(r *report) bool {
 		if len(r.Pipelines) != 1 || len(r.Pipelines[0].Speed.Stages) != up.stages || up.stages > 1 && len(r.Links) < up.stages {
