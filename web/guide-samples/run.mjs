@@ -7,8 +7,8 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
-import { chromium } from 'playwright-core';
 import { compileTemplate, parse, rewriteDefault } from 'vue/compiler-sfc';
+import { launch } from '../testing/browser.mjs';
 import { cases, landing } from './cases.mjs';
 import { runServerSample } from './node-server.mjs';
 
@@ -91,7 +91,7 @@ async function run(browser, name, c, text) {
     for (const [path, [type, body]] of Object.entries(routes)) await fulfil(path, type, body);
     const tab = await context.newPage();
     await tab.goto(`${url}/guide/`);
-    const timeout = c.patience ?? 30_000;
+    const timeout = c.patience ?? 60_000;
     const check = typeof c.check === 'string' ? c.check : `(${c.check})()`;
     const acting = c.act ? c.act(tab).catch((e) => tab.evaluate((m) => problems.push({ message: m }), String(e))) : undefined;
     const end = await tab.waitForFunction(`problems.length > 0 || (${check})`, undefined, { timeout, polling: 50 }).catch(() => undefined);
@@ -125,10 +125,7 @@ async function judge(browser, name) {
 }
 
 const wanted = process.argv.slice(2);
-const browser = await chromium.launch({
-  executablePath: process.env.SHOAL_CHROMIUM ?? '/usr/bin/chromium',
-  args: ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
-});
+const browser = await launch();
 const results = [];
 for (const name of names) {
   if (wanted.length > 0 && !wanted.includes(name.slice(0, 2))) continue;

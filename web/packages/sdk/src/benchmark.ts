@@ -62,6 +62,9 @@ export interface BenchmarkReport {
 
 /** Generations of one benchmark at most: it counts against the key's limits. */
 const mostRuns = 5_000;
+/** How often a run that was refused for the moment is tried again, and how long after. */
+const mostRefused = 10;
+const refusedMs = 1_000;
 
 /** benchmark measures every combination on the cluster. */
 export async function benchmark(o: BenchmarkOptions): Promise<BenchmarkReport> {
@@ -129,7 +132,7 @@ class Benchmark {
   /** serves asks for one token with a config. */
   private async serves(what: string, config: Config): Promise<boolean> {
     try {
-      await this.client(config).generate({ prompt: 'a', maxTokens: 1, signal: this.o.signal });
+      await patiently(() => this.client(config).generate({ prompt: 'a', maxTokens: 1, signal: this.o.signal }));
       return true;
     } catch (e) {
       const error = asLLMError(e);
@@ -150,7 +153,7 @@ class Benchmark {
         throw new LLMError(`The model's context has ${kv.maxSeqLen} positions.`, { code: 'context_length_exceeded' });
       const request = { prompt, raw: true, maxTokens: generate, temperature: 0, seed: iteration, signal: this.o.signal };
       const known = this.memory.get(precision);
-      const result = await client.generate(request);
+      const result = await patiently(() => client.generate(request));
       if (!known) await this.weigh(precision, client);
       const { firstTokenMs, totalMs } = result.timings;
       const { completionTokens } = result.usage;
@@ -198,6 +201,18 @@ class Benchmark {
       optimalConfig: { ...best.features, quantization: precision as Precision },
       spread: { timeToFirstToken: best.ttft, tokensPerSecond: best.rate },
     };
+  }
+}
+
+/** patiently asks again, a few times, when the cluster is too busy to answer. */
+async function patiently<T>(ask: () => Promise<T>): Promise<T> {
+  for (let refused = 0; ; ) {
+    try {
+      return await ask();
+    } catch (e) {
+      if (!asLLMError(e).retryable || ++refused > mostRefused) throw e;
+      await new Promise((resolve) => setTimeout(resolve, refusedMs));
+    }
   }
 }
 

@@ -202,6 +202,7 @@ export class Client {
   async close(): Promise<void> {
     this.closed = true;
     await this.stop();
+    this.links.release();
   }
 
   private watchChunk(chunk: TokenChunk, trace: Trace): void {

@@ -56,8 +56,13 @@ export class SocketLink implements Link {
     if (this.socket?.readyState === 1) this.socket.send(JSON.stringify({ v: 1, type: 'stop', id }));
   }
 
+  /** release closes the socket now if it carries nothing. */
+  release(): void {
+    if (this.jobs.size === 0) this.close();
+  }
+
   /** close says goodbye, which stops on the server what still runs here. */
-  close(): void {
+  private close(): void {
     clearTimeout(this.idle);
     const socket = this.forget();
     socket?.close(1000);

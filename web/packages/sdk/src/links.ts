@@ -19,12 +19,16 @@ const shared: Shared[] = [];
 /** Sockets kept for sharing at most; an older one goes on alone. */
 const mostShared = 16;
 
-function sharedSocket(cfg: EndpointConfig, Socket: typeof WebSocket): SocketLink {
+function find(cfg: EndpointConfig, Socket: typeof WebSocket): SocketLink | undefined {
   const url = urlOf(cfg.url);
-  const found = shared.find((s) => s.url === url && s.apiKey === cfg.apiKey && s.Socket === Socket);
-  if (found) return found.link;
+  return shared.find((s) => s.url === url && s.apiKey === cfg.apiKey && s.Socket === Socket)?.link;
+}
+
+function sharedSocket(cfg: EndpointConfig, Socket: typeof WebSocket): SocketLink {
+  const found = find(cfg, Socket);
+  if (found) return found;
   const link = new SocketLink(cfg, Socket);
-  shared.push({ url, apiKey: cfg.apiKey, Socket, link });
+  shared.push({ url: urlOf(cfg.url), apiKey: cfg.apiKey, Socket, link });
   if (shared.length > mostShared) shared.shift();
   return link;
 }
@@ -62,6 +66,11 @@ export class Links implements Route {
     if ((this.cfg.transport ?? 'auto') !== 'auto' || of.kind !== 'websocket') return undefined;
     preferStreamingHTTP(urlOf(this.cfg.url));
     return this.sse;
+  }
+
+  /** release lets go of the shared socket, unless others use it. */
+  release(): void {
+    if (this.Socket) find(this.cfg, this.Socket)?.release();
   }
 
   patient(): Link {

@@ -1,10 +1,10 @@
 #!/bin/sh
-# Runs the guide's samples against two fresh `shoal up`, of the demo model in
-# int4 and in int8. Needs node 20 and Chromium (SHOAL_CHROMIUM).
-#   run.sh [NUMBER...]
+# Runs a command beside two fresh `shoal up`, of the demo model in int4 (SHOAL_URL,
+# SHOAL_URL_INT4) and in int8 (SHOAL_URL_INT8). SHOAL_BIN names the program.
+#   with-shoal.sh COMMAND...
 set -eu
-cd "$(dirname "$0")"
-shoal=${SHOAL_BIN:-../../bin/shoal}
+root=$(cd "$(dirname "$0")/../.." && pwd)
+shoal=${SHOAL_BIN:-$root/bin/shoal}
 aliases=models/llama-7b,models/llama-7b-32k,models/llama-7b-chat,models/llava-7b,models/clip-vit-base,llama-7b,https://example.com/models/llama-7b
 
 work=$(mktemp -d)
@@ -25,4 +25,7 @@ for model in tiny-int4 tiny; do
   done
 done
 address() { sed -n 's/.*Chat *\(http[^ ]*\).*/\1/p' "$work/$1"; }
-SHOAL_URL_INT4=$(address tiny-int4) SHOAL_URL_INT8=$(address tiny) node run.mjs "$@"
+SHOAL_URL_INT4=$(address tiny-int4) SHOAL_URL_INT8=$(address tiny)
+SHOAL_URL=$SHOAL_URL_INT4
+export SHOAL_URL SHOAL_URL_INT4 SHOAL_URL_INT8
+"$@"
