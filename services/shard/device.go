@@ -53,16 +53,13 @@ func (d *device) poke() {
 	}
 }
 
-// do runs f on the owner and waits for it.
+// do runs f on the owner and waits for it. Once the owner has taken f, do waits to
+// its end whatever becomes of ctx: what f reads stays the caller's until then.
 func (d *device) do(ctx context.Context, f func()) error {
 	done := make(chan struct{})
 	select {
 	case d.commands <- func() { defer close(done); f() }:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	select {
-	case <-done:
+		<-done
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
