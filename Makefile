@@ -36,6 +36,10 @@ gpu-faults: ## 100 faults of GPU processes in the middle of answers; SHOAL_TEST_
 	SHOAL_GPU_FAULTS=$(or $(FAULTS),100) SHOAL_GPU_SAVE=$(CURDIR)/docs/measurements/webgpu.json $(GO) test -count=1 -timeout 60m -run '^TestGPUs$$' -v ./internal/systemtest
 	$(MAKE) docs
 
+.PHONY: gpu-agreement
+gpu-agreement: model ## first choices of a GPU (SHOAL_GPU names it) against the CPU's reference mode, 2,000 positions of SmolLM2
+	SHOAL_GPU_AGREEMENT=$(or $(POSITIONS),2000) CGO_ENABLED=1 $(GO) test -count=1 -timeout 5h -run '^TestAgreement$$' -v ./pkg/compute/webgpu
+
 .PHONY: bench-gpu
 bench-gpu: gpu ## prefill, decode, operations, stages in two processes, read-backs on a GPU, into docs/measurements/webgpu.json
 	bench/gpu.sh docs/measurements/webgpu.json
@@ -138,6 +142,11 @@ bench-cpu: build llamacpp bench-models ## side by side with llama.cpp on a quiet
 	.cache/bench -models $(MODELS) -llamacpp $(LLAMACPP) -shoal bin/shoal -runs 5 -save docs/measurements/cpu.json
 	$(MAKE) docs
 
+.PHONY: bench-families
+bench-families: ## each architecture: logits beside the goldens, decoding beside Llama's at one size, on a quiet machine, into docs/measurements/models.json (1 minute)
+	$(GO) build -trimpath -o .cache/families ./bench/families
+	.cache/families -fixtures $(or $(SHOAL_FIXTURES),testdata/fixtures) -save docs/measurements/models.json
+
 .PHONY: bench-plan
 bench-plan: build model ## what the planner predicts beside what is measured, on a quiet machine, into docs/measurements/pipeline.json (2 minutes)
 	$(GO) build -trimpath -o .cache/predict ./bench/predict
@@ -199,6 +208,10 @@ web: web/node_modules ## build, type-check and test the JavaScript packages; wri
 .PHONY: web-check
 web-check: web/node_modules ## fail when the committed files of /sdk/ are not what web/ builds, or are too large
 	cd web && node build.mjs --check
+
+.PHONY: guide-serve
+guide-serve: web/node_modules ## show the guide's samples as pages on 127.0.0.1:8765, with the gateway at SHOAL_URL behind them
+	node web/guide-samples/serve.mjs
 
 .PHONY: web-browser
 web-browser: build web/node_modules ## element, React and Vue bindings in headless Chromium against `shoal up`

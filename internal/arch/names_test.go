@@ -21,6 +21,7 @@ var homeless = map[string]string{
 	"pkg/quant/formats":  "the list of formats",
 	"cmd/shoal":          "the list of backends",
 	"internal/synthetic": "models that are made up have an architecture and a format",
+	"bench/families":     "a benchmark of each architecture",
 	"pkg/token":          "files name kinds of tokenizers by architectures",
 }
 

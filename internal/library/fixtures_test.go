@@ -30,3 +30,31 @@ func TestFixtureContainers(t *testing.T) {
 		}
 	}
 }
+
+// TestFixtureFilesTokenise: the vocabulary of every family's file turns text into
+// ids and back, and its chat template compiles.
+func TestFixtureFilesTokenise(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join(golden.Dir(t), "models", "*", "model-f16.gguf"))
+	if err != nil || len(files) < 11 {
+		t.Fatalf("%d files, %v", len(files), err)
+	}
+	const text = "Hello, wörld  of 12 cafés!\n"
+	for _, path := range files {
+		m, err := Library{}.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { m.Close() })
+		v, err := m.Vocab()
+		if err != nil {
+			t.Errorf("%s: %v", path, err)
+			continue
+		}
+		if got := v.Decode(v.Encode(text)); got != text {
+			t.Errorf("%s: %q comes back as %q", path, text, got)
+		}
+		if _, err := m.Template(); err != nil {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+}

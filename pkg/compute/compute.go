@@ -73,6 +73,7 @@ const MaxPasses = 4
 // were recorded. Buffers hold one row per row of the batch unless said
 // otherwise. The shapes must agree; a mismatch is a bug and panics.
 type Pass interface {
+	Variations
 	// ClearPages makes pages read as zero, before anything else of the pass.
 	ClearPages(c Cache, pages []int32)
 	// Write copies little-endian float32 rows, as they came off the wire, to dst.
@@ -191,6 +192,7 @@ type Info struct {
 	Threads int    // workers, where that means something
 	Memory  uint64 // usable bytes
 	NUMA    NUMA
+	Lacks   Features // operations that the device has no kernels for
 }
 
 // NUMA is how the machine's memory is divided between its processors, as far as

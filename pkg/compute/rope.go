@@ -17,8 +17,14 @@ import (
 // It panics when the numbers make no table: the caller checks a model's
 // hyperparameters.
 func NewRope(headDim, dims, positions int, base float64, factors []float32, neox bool) *Rope {
+	return NewScaledRope(headDim, dims, positions, base, factors, 1, neox)
+}
+
+// NewScaledRope is NewRope with sines and cosines times magnitude, which some
+// scaled variants change besides the frequencies.
+func NewScaledRope(headDim, dims, positions int, base float64, factors []float32, magnitude float64, neox bool) *Rope {
 	pairs := dims / 2
-	if dims <= 0 || dims%2 != 0 || dims > headDim || positions <= 0 || !(base > 0) || (len(factors) != 0 && len(factors) != pairs) {
+	if dims <= 0 || dims%2 != 0 || dims > headDim || positions <= 0 || !(base > 0) || !(magnitude > 0) || (len(factors) != 0 && len(factors) != pairs) {
 		panic(fmt.Sprintf("compute: rope of %d of %d dimensions, %d positions, base %g, %d factors", dims, headDim, positions, base, len(factors)))
 	}
 	r := &Rope{
@@ -32,10 +38,30 @@ func NewRope(headDim, dims, positions int, base float64, factors []float32, neox
 		}
 		for p := range positions {
 			sin, cos := sinCos(float64(float64(p) * frequency))
-			r.Sin[p*pairs+i], r.Cos[p*pairs+i] = float32(sin), float32(cos)
+			r.Sin[p*pairs+i], r.Cos[p*pairs+i] = float32(float64(sin*magnitude)), float32(float64(cos*magnitude))
 		}
 	}
 	return r
+}
+
+// YaRN returns the factors and the magnitude of positions stretched by a factor
+// beyond the original context (Peng et al., "YaRN: efficient context window
+// extension of large language models", arXiv:2309.00071): pairs that turn more
+// than 32 times within it keep their frequency, those that turn less than once are
+// slowed by the factor, and those between are blended.
+func YaRN(dims, original int, base, factor float64) (factors []float32, magnitude float64) {
+	turns := func(n float64) float64 { // the pair that turns n times
+		return float64(dims) * logarithm(float64(original)/(n*2*math.Pi)) / (2 * logarithm(base))
+	}
+	low, high := max(math.Floor(turns(32)), 0), min(math.Ceil(turns(1)), float64(dims-1))
+	if low == high {
+		high += 0.001
+	}
+	for i := range dims / 2 {
+		slow := min(max((float64(i)-low)/(high-low), 0), 1)
+		factors = append(factors, float32(1/(float64(slow/factor)+(1-slow))))
+	}
+	return factors, 1 + float64(0.1*logarithm(factor))
 }
 
 // The functions below use +, −, ×, ÷ and exact steps alone, and round every

@@ -52,7 +52,7 @@ func (t *selfTest) compare(outputs []output) error {
 		return nil
 	}
 	for i, got := range outputs {
-		if err := got.compare(t.outputs[i].values, t.tolerance); err != nil {
+		if err := t.tolerance.Check(got.op, got.values, t.outputs[i].values); err != nil {
 			return err
 		}
 	}
@@ -60,10 +60,15 @@ func (t *selfTest) compare(outputs []output) error {
 	return nil
 }
 
-func (o output) compare(want []float32, most Tolerance) error {
+// Check holds what an operation has computed against what the reference has. The
+// error wraps ErrWrong and says what is wrong by how much.
+func (most Tolerance) Check(what string, got, want []float32) error {
+	if len(got) != len(want) {
+		return fmt.Errorf("%w: %s has %d values, want %d", ErrWrong, what, len(got), len(want))
+	}
 	var squares, differences, farthest float64
 	for i, w := range want {
-		d := float64(o.values[i]) - float64(w)
+		d := float64(got[i]) - float64(w)
 		squares += float64(w) * float64(w)
 		differences += d * d
 		farthest = max(farthest, math.Abs(d)) // a NaN stays
@@ -71,7 +76,7 @@ func (o output) compare(want []float32, most Tolerance) error {
 	nmse, off := differences/squares, farthest/math.Sqrt(squares/float64(len(want)))
 	if !(nmse <= most.NMSE && off <= most.Off) {
 		return fmt.Errorf("%w: %s is off by a normalised mean square error of %.2g (bound %.2g), one value by %.2g of the root mean square (bound %.2g)",
-			ErrWrong, o.op, nmse, most.NMSE, off, most.Off)
+			ErrWrong, what, nmse, most.NMSE, off, most.Off)
 	}
 	return nil
 }

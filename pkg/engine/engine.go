@@ -90,6 +90,9 @@ func Open(be compute.Backend, arch model.Arch, src model.Source, spec model.Spec
 	if cfg.Context < 1 || cfg.Context > spec.Context {
 		return nil, fmt.Errorf("open stage: context of %d, the model has %d", cfg.Context, spec.Context)
 	}
+	if lacks := spec.Needs & be.Info().Lacks; lacks != 0 {
+		return nil, fmt.Errorf("open stage: %w: %s; run this model on a CPU", compute.ErrUnsupported, lacks)
+	}
 	arena := be.NewArena()
 	net, err := arch.Load(arena, src, spec, cfg.Part, model.Limits{
 		Rows: cfg.Rows, Logits: cfg.Rows, Pages: cfg.Pages, Positions: cfg.Context,

@@ -47,6 +47,11 @@ type Spec struct {
 	KVHeads  int
 	HeadDim  int
 	TiedHead bool // the head multiplies the embedding table
+
+	Experts     int // networks of a mixture; 0 is none
+	ExpertsUsed int // of them that a row goes through
+
+	Needs compute.Features // operations beyond those of every device
 }
 
 // KVBytes returns the bytes of one KV page of layers layers in float32.

@@ -4,12 +4,16 @@ import (
 	"unicode/utf8"
 )
 
-// Decode returns the text of ids. Control tokens have none. It gives the bytes as
-// they are, which need not be valid UTF-8.
+// Decode returns the text of ids, without the space that the vocabulary puts
+// before a text. Control tokens have none. It gives the bytes as they are, which
+// need not be valid UTF-8.
 func (v *Vocab) Decode(ids []int32) string {
 	var out []byte
 	for _, id := range ids {
 		out = append(out, v.visible(id)...)
+	}
+	if v.cfg.SpacePrefix && len(out) > 0 && out[0] == ' ' {
+		out = out[1:]
 	}
 	return string(out)
 }

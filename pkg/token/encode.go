@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"slices"
 	"strings"
+
+	"golang.org/x/text/unicode/norm"
 )
 
 // Segment is a stretch of text of one origin. Only in Special text, which a
@@ -33,13 +35,16 @@ func (v *Vocab) EncodeSegments(segments []Segment) []int32 {
 	e := encoder{v: v, out: make([]int32, 0, 16)}
 	var plain strings.Builder // text since the last special token
 	flush := func() {
-		v.split(plain.String(), e.word)
+		e.plain(plain.String())
 		plain.Reset()
 	}
 	for _, s := range joined(segments) {
-		rest := s.Text
-		for s.Special && rest != "" {
-			at, id := v.special.find(rest)
+		rest, tokens := s.Text, &v.always
+		if s.Special {
+			tokens = &v.special
+		}
+		for rest != "" {
+			at, id := tokens.find(rest)
 			if id == None {
 				break
 			}
@@ -52,6 +57,20 @@ func (v *Vocab) EncodeSegments(segments []Segment) []int32 {
 	}
 	flush()
 	return e.out
+}
+
+// plain appends the ids of a text without special tokens, at the beginning or
+// after one.
+func (e *encoder) plain(text string) {
+	switch {
+	case text == "":
+	case e.v.runes != nil:
+		e.pieces(text)
+	case e.v.compose:
+		e.v.split(norm.NFC.String(text), e.word)
+	default:
+		e.v.split(text, e.word)
+	}
 }
 
 // joined merges neighbours of the same kind.
@@ -67,17 +86,19 @@ func joined(segments []Segment) []Segment {
 	return out
 }
 
-// specials finds the texts of control and user-defined tokens.
+// specials finds the texts of some tokens.
 type specials struct {
 	byFirst [256][]int32 // ids by first byte, the longest text first
+	none    bool
 
 	text [][]byte // by id
 }
 
-func newSpecials(v *Vocab) specials {
-	s := specials{text: v.bytes}
-	for id, t := range v.types {
-		if b := v.bytes[id]; len(b) > 0 && (t == Control || t == UserDefined) {
+func newSpecials(v *Vocab, want func(id int) bool) specials {
+	s := specials{text: v.bytes, none: true}
+	for id, b := range v.bytes {
+		if len(b) > 0 && want(id) {
+			s.none = false
 			s.byFirst[b[0]] = append(s.byFirst[b[0]], int32(id))
 		}
 	}
@@ -90,7 +111,7 @@ func newSpecials(v *Vocab) specials {
 // find returns the place and the id of the first special token in a text, the
 // longest of those that begin there; None if there is none.
 func (s *specials) find(text string) (at int, id int32) {
-	for i := 0; i < len(text); i++ {
+	for i := 0; i < len(text) && !s.none; i++ {
 		for _, id := range s.byFirst[text[i]] {
 			if b := s.text[id]; len(text)-i >= len(b) && text[i:i+len(b)] == string(b) {
 				return i, id

@@ -30,11 +30,13 @@ func ConfigFrom(m Metadata) (Config, error) {
 		UNK:    r.id("unknown_token_id"),
 		AddBOS: optional(&r, "add_bos_token", m.Bool, false),
 	}
+	c.SpacePrefix = optional(&r, "add_space_prefix", m.Bool, c.Model == "llama")
 	for _, t := range optional(&r, "token_type", m.Int32s, nil) {
 		c.Types = append(c.Types, Type(t))
 	}
-	if scores := optional(&r, "scores", m.Float32s, nil); r.err == nil && len(scores) != 0 && len(scores) != len(c.Tokens) {
-		r.err = fmt.Errorf("%w: %d tokens but %d scores", ErrTokenizer, len(c.Tokens), len(scores))
+	c.Scores = optional(&r, "scores", m.Float32s, nil)
+	if r.err == nil && len(c.Scores) != 0 && len(c.Scores) != len(c.Tokens) {
+		r.err = fmt.Errorf("%w: %d tokens but %d scores", ErrTokenizer, len(c.Tokens), len(c.Scores))
 	}
 	return c, r.err
 }

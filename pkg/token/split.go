@@ -16,6 +16,7 @@ type splitter func(text string, yield func(word string))
 type preTokenizer struct {
 	split      splitter
 	wholeWords bool // a word that is a token is not merged from its bytes
+	compose    bool // text is put into Unicode's form NFC first
 }
 
 // preTokenizers is the list of known rules: a new one is one line.
@@ -24,7 +25,9 @@ var preTokenizers = map[string]preTokenizer{
 	"default":   {split: splitGPT2},
 	"gpt-2":     {split: splitGPT2},
 	"smollm":    {split: splitSmolLM},
+	"tekken":    {split: splitTekken, wholeWords: true},
 	"llama-bpe": {split: splitLlama3, wholeWords: true},
+	"qwen2":     {split: splitQwen2, compose: true},
 }
 
 // PreTokenizers returns the names of the known rules, sorted.
@@ -136,25 +139,120 @@ func splitSmolLM(text string, yield func(string)) {
 //
 //	(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|
 //	 ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+
-func splitLlama3(text string, yield func(string)) {
+func splitLlama3(text string, yield func(string)) { splitWords(text, 3, yield) }
+
+// splitQwen2 is splitLlama3 with numbers of one digit.
+func splitQwen2(text string, yield func(string)) { splitWords(text, 1, yield) }
+
+// splitWords is splitLlama3 with numbers of up to digits digits.
+func splitWords(text string, digits int, yield func(string)) {
 	for i := 0; i < len(text); {
 		end := contraction(text, i, true)
 		if end == i {
-			end = wordLlama3(text, i)
+			end = wordLlama3(text, i, digits)
 		}
 		yield(text[i:end])
 		i = end
 	}
 }
 
+// splitTekken follows the pattern, in which U is [\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]
+// and L [\p{Ll}\p{Lm}\p{Lo}\p{M}],
+//
+//	[^\r\n\p{L}\p{N}]?U*L+|[^\r\n\p{L}\p{N}]?U+L*|\p{N}|
+//	 ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+
+func splitTekken(text string, yield func(string)) {
+	for i := 0; i < len(text); {
+		end := casedWord(text, i)
+		if end == i {
+			end = wordTekken(text, i)
+		}
+		yield(text[i:end])
+		i = end
+	}
+}
+
+// wordTekken returns the end of the word at byte i, which is not one of letters.
+func wordTekken(text string, i int) int {
+	if c, n := classAt(text, i); c == number {
+		return i + n
+	}
+	at := i
+	if text[i] == ' ' && i+1 < len(text) {
+		at = i + 1
+	}
+	if end := run(text, at, symbol, noLimit); end > at {
+		for end < len(text) && (isNewline(text[end]) || text[end] == '/') {
+			end++
+		}
+		return end
+	}
+	return blank(text, i)
+}
+
+// casedWord returns the end of a word of letters at byte i, which another rune may
+// lead, or i. The pattern's first alternative goes before the second, and in each
+// a rune that leads before none.
+func casedWord(text string, i int) int {
+	starts := []int{i}
+	if c, n := classAt(text, i); c != letter && c != number && !isNewline(text[i]) {
+		starts = []int{i + n, i}
+	}
+	for _, start := range starts {
+		if end := lowerEnd(text, start); end > start {
+			return end
+		}
+	}
+	for _, start := range starts {
+		if end := runOf(text, start, mayBeUpper); end > start {
+			return end // nothing may be lower case after it
+		}
+	}
+	return i
+}
+
+// lowerEnd returns the end of U*L+ at a byte, or the byte: as many U as leave
+// something for L.
+func lowerEnd(text string, start int) int {
+	upper := runOf(text, start, mayBeUpper)
+	if end := runOf(text, upper, mayBeLower); end > upper {
+		return end
+	}
+	for upper > start {
+		r, n := utf8.DecodeLastRuneInString(text[start:upper])
+		if mayBeLower(r) {
+			return upper
+		}
+		upper -= n
+	}
+	return start
+}
+
+func mayBeUpper(r rune) bool {
+	return unicode.In(r, unicode.Lu, unicode.Lt, unicode.Lm, unicode.Lo, unicode.M)
+}
+func mayBeLower(r rune) bool { return unicode.In(r, unicode.Ll, unicode.Lm, unicode.Lo, unicode.M) }
+
+// runOf returns the end of the run of runes of a kind that begins at byte i.
+func runOf(text string, i int, kind func(rune) bool) int {
+	for i < len(text) {
+		r, n := utf8.DecodeRuneInString(text[i:])
+		if r == utf8.RuneError && n == 1 || !kind(r) {
+			break
+		}
+		i += n
+	}
+	return i
+}
+
 // wordLlama3 returns the end of the word at byte i, which is no contraction.
-func wordLlama3(text string, i int) int {
+func wordLlama3(text string, i, digits int) int {
 	c, n := classAt(text, i)
 	switch {
 	case c == letter:
 		return run(text, i, letter, noLimit)
 	case c == number:
-		return run(text, i, number, 3)
+		return run(text, i, number, digits)
 	case !isNewline(text[i]):
 		// One other rune may lead a word of letters.
 		if end := run(text, i+n, letter, noLimit); end > i+n {
@@ -171,7 +269,12 @@ func wordLlama3(text string, i int) int {
 		}
 		return end
 	}
-	// White space up to and with its last line break.
+	return blank(text, i)
+}
+
+// blank returns the end of a word of white space at byte i: up to and with its
+// last line break, or else as spaces does.
+func blank(text string, i int) int {
 	end := run(text, i, space, noLimit)
 	for j := end; j > i; j-- {
 		if isNewline(text[j-1]) {

@@ -1,5 +1,5 @@
-// Package token turns text into token ids and back: byte-level BPE as GPT-2 has
-// it, over the vocabulary of a model file.
+// Package token turns text into token ids and back, by the vocabulary of a model
+// file: byte-level BPE as GPT-2 has it, or byte pairs of SentencePiece.
 //
 // Text of users and text of templates are kept apart: only text that is marked
 // as special can become control tokens, whatever a user types.
@@ -41,15 +41,17 @@ const None int32 = -1
 // Config is a vocabulary as a model file describes it. Ids that are missing are
 // None.
 type Config struct {
-	Model  string   // kind of tokenizer: "gpt2"
-	Pre    string   // name of the rule that splits text; "" is that of GPT-2
-	Tokens []string // text by id, bytes written as the runes of GPT-2
-	Types  []Type   // by id; empty if all are Normal
-	Merges []string // pairs "left right", the first to merge first
+	Model  string    // kind of tokenizer: "gpt2", or "llama" for SentencePiece
+	Pre    string    // name of the rule that splits text; "" is that of GPT-2
+	Tokens []string  // text by id: bytes written as the runes of GPT-2, or spaces as ▁
+	Types  []Type    // by id; empty if all are Normal
+	Merges []string  // of gpt2: pairs "left right", the first to merge first
+	Scores []float32 // of llama: by id, the largest to merge first
 
 	BOS, EOS, EOT, EOM, PAD, UNK int32
 
-	AddBOS bool // raw prompts begin with BOS
+	AddBOS      bool // raw prompts begin with BOS
+	SpacePrefix bool // of llama: text begins with a space that it does not have
 }
 
 // Vocab encodes and decodes. It is not changed after it was made, so any number
@@ -62,7 +64,10 @@ type Vocab struct {
 	merges  map[pair]merge
 	whole   map[string]int32 // ids of whole words by raw text; nil if words are always merged
 	split   splitter
+	compose bool           // text is put into Unicode's form NFC before it is split
+	runes   map[rune]int32 // of llama: ids of single runes
 	special specials
+	always  specials // found in any text
 	end     []int32
 }
 
@@ -75,23 +80,44 @@ type merge struct{ rank, id int32 }
 // New checks a vocabulary and prepares it. Errors wrap ErrTokenizer, ErrModel or
 // ErrPreTokenizer. The slices of the config are kept and must not be changed.
 func New(cfg Config) (*Vocab, error) {
-	if cfg.Model != "gpt2" {
-		return nil, fmt.Errorf("%w %q; known: gpt2", ErrModel, cfg.Model)
-	}
-	rule, ok := preTokenizers[cfg.Pre]
+	index, ok := map[string]func(*Vocab) error{"gpt2": (*Vocab).indexBytePairs, "llama": (*Vocab).indexPieces}[cfg.Model]
 	if !ok {
-		return nil, fmt.Errorf("%w %q; known: %s", ErrPreTokenizer, cfg.Pre, strings.Join(PreTokenizers(), ", "))
+		return nil, fmt.Errorf("%w %q; known: gpt2, llama", ErrModel, cfg.Model)
 	}
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	v := &Vocab{cfg: cfg, types: cfg.Types, split: rule.split}
+	v := &Vocab{cfg: cfg, types: cfg.Types}
 	if len(v.types) == 0 {
 		v.types = slices.Repeat([]Type{Normal}, len(cfg.Tokens))
 	}
+	if err := index(v); err != nil {
+		return nil, err
+	}
+	v.special = newSpecials(v, func(id int) bool { return v.types[id] == Control || v.types[id] == UserDefined })
+	v.always = newSpecials(v, v.isPlain)
+	v.end = v.findEnd()
+	return v, nil
+}
+
+// isPlain reports whether a token stands for its text wherever that comes from:
+// runs of spaces of SentencePiece's vocabularies, for example, but nothing that
+// looks like a marker, which a user must not be able to write.
+func (v *Vocab) isPlain(id int) bool {
+	text := v.bytes[id]
+	return v.runes != nil && v.types[id] == UserDefined && !(text[0] == '<' && text[len(text)-1] == '>')
+}
+
+// indexBytePairs prepares a vocabulary of GPT-2's kind.
+func (v *Vocab) indexBytePairs() error {
+	rule, ok := preTokenizers[v.cfg.Pre]
+	if !ok {
+		return fmt.Errorf("%w %q; known: %s", ErrPreTokenizer, v.cfg.Pre, strings.Join(PreTokenizers(), ", "))
+	}
+	v.split, v.compose = rule.split, rule.compose
 	ids := v.indexTokens()
 	if err := v.indexMerges(ids); err != nil {
-		return nil, err
+		return err
 	}
 	if rule.wholeWords {
 		v.whole = make(map[string]int32, len(ids))
@@ -101,9 +127,7 @@ func New(cfg Config) (*Vocab, error) {
 			}
 		}
 	}
-	v.special = newSpecials(v)
-	v.end = v.findEnd()
-	return v, nil
+	return nil
 }
 
 // check refuses lengths and ids that do not fit together.

@@ -83,7 +83,7 @@ func TestNewRefusesContradictions(t *testing.T) {
 		"merge result missing": {func(c *token.Config) { c.Merges[2] = "b a" }, token.ErrTokenizer, "merge 2"},
 		"merge of control":     {func(c *token.Config) { c.Merges[2] = "<|a|> <|b|>" }, token.ErrTokenizer, "merge 2"},
 		"other model":          {func(c *token.Config) { c.Model = "bert" }, token.ErrModel, `"bert"`},
-		"other pre-tokenizer":  {func(c *token.Config) { c.Pre = "gpt-9" }, token.ErrPreTokenizer, `"gpt-9"; known: default, gpt-2, llama-bpe, smollm`},
+		"other pre-tokenizer":  {func(c *token.Config) { c.Pre = "gpt-9" }, token.ErrPreTokenizer, `"gpt-9"; known: default, gpt-2, llama-bpe, qwen2, smollm, tekken`},
 	} {
 		_, err := token.New(small(c.mutate))
 		if !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.names) {

@@ -36,12 +36,16 @@ func Run(t *testing.T, open func(testing.TB) compute.Backend) {
 		{"attention", testAttention},
 		{"clear pages", testClearPages},
 		{"not finite", testNotFinite},
+		{"variations", testVariations},
 		{"reference data", testFixtures},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, newRig(t, open)) })
 	}
 	for _, f := range formats.All() {
 		t.Run("products/"+f.Name, func(t *testing.T) { testProducts(t, newRig(t, open), f) })
+		if f.Name == "F16" || f.Name == "Q8_0" || f.Name == "Q4_K" { // activations as they are, and both kinds of blocks
+			t.Run("experts/"+f.Name, func(t *testing.T) { testExperts(t, newRig(t, open), f) })
+		}
 		t.Run("same answer/"+f.Name, func(t *testing.T) { testSameAnswer(t, newRig(t, open), f) })
 	}
 }

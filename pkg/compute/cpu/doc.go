@@ -15,6 +15,11 @@
 //   - Attention goes over pages of 64 keys at absolute positions ascending, from
 //     the page of the first key seen to that of the query's own position.
 //     Keys and values are float32, read back from the cache, a row's own too.
+//   - Norms of heads, and of what is added, are norms as above, of float32 rows.
+//     Logits are capped by the steps that cap scores.
+//   - A mixture's shares are exp(score − largest), by vec's Exp, divided by their
+//     sum in ascending order of experts; what an expert gives is rounded, multiplied
+//     by its share, rounded, and added in the same order.
 //
 // A row with a sum of squares that is not finite is listed in NotFinite and
 // counts as zeros from that norm on.

@@ -38,6 +38,7 @@ type worker struct {
 	scratch  scratch
 	own      tiles // activations of a step that has tiles of its own for each worker
 	ownsThat *step // the step they belong to
+	chosen   chosen
 	_        cacheLine
 }
 

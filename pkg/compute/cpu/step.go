@@ -12,16 +12,28 @@ import (
 type kind uint8
 
 const (
-	clearPages  kind = iota // a page of a layer
-	writeRow                // a row off the wire
-	embedRow                // a row of the table
-	normRows                // rows to tiles, normalised
-	tileRows                // rows to tiles as they are
-	product                 // dst = w·tiles
-	productAdd              // dst += w·tiles
-	productGate             // dst = act(gate·tiles)∘(up·tiles)
-	ropeStore               // rows: rotate, store in the cache
-	attend                  // a tile of query rows that share keys
+	clearPages    kind = iota // a page of a layer
+	writeRow                  // a row off the wire
+	embedRow                  // a row of the table
+	normRows                  // rows to tiles, normalised
+	tileRows                  // rows to tiles as they are
+	product                   // dst = w·tiles
+	productAdd                // dst += w·tiles
+	productGate               // dst = act(gate·tiles)∘(up·tiles)
+	ropeStore                 // rows: rotate, store in the cache
+	attend                    // a tile of query rows that share keys
+	scaleRow                  // a row
+	biasRow                   // a row
+	normHeads                 // a row
+	normAdd                   // a row
+	capRow                    // a row
+	route                     // all rows
+	placeRows                 // a tile of places, rows at experts
+	expertGate                // dst = act(gate·tiles)∘(up·tiles), a block of one expert
+	expertDown                // dst = down·tiles, a block of one expert
+	expertJoin                // a row
+	expertGateOne             // expertGate of the only row, at the experts it goes to
+	expertDownOne             // dst += Σ share·(down·row), a block of all of these
 )
 
 // step is tasks that may run at the same time. All steps of a pass are records
@@ -42,6 +54,7 @@ type step struct {
 	weight         *weight
 	cache          *cache
 	rope           *compute.Rope
+	experts        *compute.Experts
 
 	rows     list // of pass.ints: row i of the step is this row of src; empty is i
 	tiles    list // of pass.tiles: widths of activation tiles
@@ -49,6 +62,7 @@ type step struct {
 	queries  list // of pass.queries
 	pages    list // of pass.ints: clearPages
 	bytes    list // of pass.bytes: writeRow
+	varied   list // of pass.varied: biasRow, normHeads
 	forms    forms
 	own      bool // product: each worker fills tiles of its own, from what a tileRows step has
 	norm     bool // the tiles are normalised
@@ -92,6 +106,20 @@ func (w *worker) do(p *pass, s *step, task int) {
 		w.ropeStore(p, s, task)
 	case attend:
 		w.attend(p, s, task)
+	case scaleRow, biasRow, normHeads, normAdd, capRow:
+		w.vary(p, s, task)
+	case route:
+		w.route(p, s)
+	case placeRows:
+		w.placeRows(p, s, task)
+	case expertGate, expertDown:
+		w.expert(p, s, task)
+	case expertJoin:
+		w.join(p, s, task)
+	case expertGateOne:
+		w.gateOne(p, s, task)
+	case expertDownOne:
+		w.downOne(p, s, task)
 	}
 }
 

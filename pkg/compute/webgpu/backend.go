@@ -79,7 +79,7 @@ type Backend struct {
 	begun      uint64 // passes
 	profiling  bool
 	profiler   profiler
-	generation uint64 // changes when objects are freed
+	generation uint64 // changes when objects are freed; guarded by queue, written by the owner
 
 	own        atomic.Uint64 // bytes of what the backend itself holds
 	completed  atomic.Uint64 // passes
@@ -112,6 +112,10 @@ func open(cfg Config) (*Backend, error) {
 	dev, err := adapter.Open()
 	if err != nil {
 		return nil, err
+	}
+	if have := dev.Limits.Storage; have < leastBuffers {
+		dev.Close()
+		return nil, fmt.Errorf("%w: %s binds %d storage buffers to a shader, the kernels need %d", ErrUnavailable, adapter.Name, have, leastBuffers)
 	}
 	kernels, err := newRegistry(dev)
 	if err != nil {
@@ -216,6 +220,10 @@ func (b *Backend) freeOwn() {
 		b.profiler.times.Free()
 	}
 }
+
+// leastBuffers is the number of storage buffers of the kernel that has most, but for
+// ropeBuffers.
+const leastBuffers = 10
 
 // hangs bounds a pass: a device that takes longer is taken for lost.
 const hangs = 60 * time.Second

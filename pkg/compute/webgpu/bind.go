@@ -76,9 +76,17 @@ func (b *Backend) group(e *entry, k kernel, param device.Slice, buffers []*devic
 	return g, nil
 }
 
+// changing comes before objects are freed: commands encoded ahead may name them.
+func (b *Backend) changing() {
+	b.queue.Lock()
+	defer b.queue.Unlock()
+	b.generation++
+	b.ahead.drop()
+}
+
 // forget frees the groups that bind any of the buffers.
 func (b *Backend) forget(buffers []*device.Buffer) {
-	b.generation++
+	b.changing()
 	gone := make(map[*device.Buffer]bool, len(buffers))
 	for _, buffer := range buffers {
 		gone[buffer] = true

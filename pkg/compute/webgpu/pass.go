@@ -25,12 +25,12 @@ type pass struct {
 	all      device.Commands
 	guess    device.Commands // of a next pass that does the same; empty is none
 
-	version, nextVersion, generation uint64   // of slots and objects that the commands name
-	words                            []uint32 // the batch as the shaders read it
-	bytes                            []byte   // the same
-	lists                            int
-	splits                           int // of the longest context
-	waiting                          *triple
+	generation uint64   // of the objects that the commands name
+	words      []uint32 // the batch as the shaders read it
+	bytes      []byte   // the same
+	lists      int
+	splits     int // of the longest context
+	waiting    *triple
 
 	profiled bool
 	timed    []timed
@@ -201,12 +201,11 @@ func (p *pass) collect(size uint64) {
 	s.size = size
 	p.all.Reset()
 	p.put(&p.all, s, &p.clears)
-	p.version, p.generation = s.version, p.be.generation
+	p.generation = p.be.generation
 	p.guess.Reset()
 	if next := p.be.slots[p.number%compute.MaxPasses]; next != nil && next.back != nil && next.back.Size >= size && next.bad.Size >= p.flagBytes() {
 		p.put(&p.guess, next, nil)
 		p.guess.Rebind(s.group, next.group)
-		p.nextVersion = next.version
 	}
 	p.bytes = p.bytes[:0]
 	for _, w := range p.words {

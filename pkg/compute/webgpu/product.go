@@ -21,8 +21,10 @@ type product struct {
 	more             []*device.Buffer // bindings of the same
 }
 
-// matvecRows is the number of rows up to which a product goes row by row.
-const matvecRows = 4
+// matvecRows is the number of rows up to which a product goes row by row: a tile of
+// 64 rows takes as long for one row as for all, which on a large device is as long
+// as this many rows one by one.
+const matvecRows = 24
 
 // multiply records a product of a part of a weight. Outputs are rows of the part,
 // from offset on: below end0 of outs[0], below end1 of outs[1], else of outs[2].

@@ -126,7 +126,7 @@ func (p *pass) RopeStore(q, k, v compute.Buffer, rope *compute.Rope, c compute.C
 	if rope.Neox {
 		neox = 1
 	}
-	if t := p.waiting; t != nil && err == nil && t.fits(queries, keys, vals, spec) {
+	if t := p.waiting; t != nil && err == nil && t.fits(p.be.dev.Limits, queries, keys, vals, spec) {
 		p.waiting = nil
 		p.tripleRope(t, rope.Pairs, neox, spec.HeadDim, angles, cache.layers[layer])
 		return

@@ -21,8 +21,6 @@ type slot struct {
 	group *device.Group  // of batch and bad
 	size  uint64         // of what is read back
 	sent  time.Time
-
-	version uint64 // changes with the buffers
 }
 
 // Sizes that slots begin with.
@@ -66,11 +64,11 @@ func (s *slot) fit(batch, bad, back uint64) error {
 			return fmt.Errorf("make room for a pass: %w", err)
 		}
 		if *want.buffer != nil {
+			s.be.changing()
 			s.be.own.Add(-(*want.buffer).Size)
 			(*want.buffer).Free()
 		}
 		*want.buffer = b
-		s.version++
 		if want.usage == device.Storage {
 			s.group = nil
 		}
@@ -106,10 +104,10 @@ func (s *slot) free() {
 
 // ahead is commands encoded before the pass that may want them.
 type ahead struct {
-	commands                    device.Commands
-	encoded                     device.Encoded
-	number, version, generation uint64
-	ready                       bool
+	commands           device.Commands
+	encoded            device.Encoded
+	number, generation uint64
+	ready              bool
 }
 
 // take returns the encoded commands if they are the pass's.
@@ -117,7 +115,7 @@ func (a *ahead) take(p *pass) (device.Encoded, bool) {
 	if !a.ready {
 		return device.Encoded{}, false
 	}
-	if a.number == p.number && a.version == p.version && a.generation == p.generation && a.commands.Same(&p.all) {
+	if a.number == p.number && a.generation == p.generation && a.commands.Same(&p.all) {
 		a.ready = false
 		return a.encoded, true
 	}
@@ -139,7 +137,7 @@ func (a *ahead) prepare(dev *device.Device, p *pass) {
 	a.commands.Reset()
 	a.commands.Append(&p.guess)
 	a.encoded, a.ready = dev.Encode(&a.commands), true
-	a.number, a.version, a.generation = p.number+1, p.nextVersion, p.generation
+	a.number, a.generation = p.number+1, p.generation
 }
 
 // sent is a pass and its number when it was submitted.
@@ -174,7 +172,8 @@ func (b *Backend) send(p *pass) {
 func (b *Backend) encodeAhead() {
 	for s := range b.sent {
 		b.queue.Lock()
-		if s.number == b.latest.Load() { // else the pass may be another one by now
+		// Else the pass may be another one by now, or what it names gone.
+		if s.number == b.latest.Load() && s.pass.generation == b.generation {
 			b.ahead.prepare(b.dev, s.pass)
 		}
 		b.queue.Unlock()
@@ -186,16 +185,18 @@ func (b *Backend) encodeAhead() {
 func (b *Backend) serve() {
 	defer close(b.done)
 	var last time.Time
+	var took time.Duration
 	for p := range b.running {
 		c := compute.Completion{Tag: p.tag, Err: p.err}
 		if c.Err == nil {
-			c.Err = b.await(p)
+			c.Err = b.await(p, took)
 		}
 		now := time.Now()
 		if from := p.slot.sent; from.After(last) {
 			last = from
 		}
 		c.Elapsed = now.Sub(last)
+		took = now.Sub(p.slot.sent)
 		last = now
 		if c.Err == nil {
 			back := p.slot.back.Bytes(p.slot.size)
@@ -212,7 +213,11 @@ func (b *Backend) serve() {
 
 // await polls until a pass's results are mapped: the library's own wait would keep
 // others from recording.
-func (b *Backend) await(p *pass) error {
+//
+// It sleeps until shortly before the pass is done if it takes as long as the one
+// before, and then looks again and again for a short time.
+func (b *Backend) await(p *pass, before time.Duration) error {
+	const watch = 300 * time.Microsecond
 	for {
 		b.dev.Poll(false)
 		if err := b.dev.Err(); err != nil {
@@ -225,9 +230,12 @@ func (b *Backend) await(p *pass) error {
 		if done {
 			return nil
 		}
-		if time.Since(p.slot.sent) > hangs {
+		spent := time.Since(p.slot.sent)
+		if spent > hangs {
 			return errors.Join(ErrLost, fmt.Errorf("a pass took more than %v", hangs))
 		}
-		device.Pause()
+		if spent < before-watch/2 || spent > before+watch/2 {
+			device.Pause()
+		}
 	}
 }

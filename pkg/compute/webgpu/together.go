@@ -106,9 +106,12 @@ type triple struct {
 	outs    []*buffer
 }
 
+// ropeBuffers is the number of storage buffers of products with a rope.
+const ropeBuffers = 11
+
 // fits reports whether a rope of these can be done with the products.
-func (t *triple) fits(q, k, v *buffer, spec compute.CacheSpec) bool {
-	return t.outs[0] == q && t.outs[1] == k && t.outs[2] == v && t.m.rows <= matvecRows && spec.HeadDim%2 == 0 &&
+func (t *triple) fits(limits device.Limits, q, k, v *buffer, spec compute.CacheSpec) bool {
+	return limits.Storage >= ropeBuffers && t.outs[0] == q && t.outs[1] == k && t.outs[2] == v && t.m.rows <= matvecRows && spec.HeadDim%2 == 0 &&
 		q != k && k != v && q != v
 }
 

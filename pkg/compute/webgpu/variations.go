@@ -29,10 +29,10 @@ func (e *unsupported) Unwrap() error { return compute.ErrUnsupported }
 func (p *pass) Scale(compute.Buffer, float32) { p.unsupported(compute.FeatureScale) }
 
 // AddBias has no kernel.
-func (p *pass) AddBias(compute.Buffer, compute.Vector) { p.unsupported(compute.FeatureBias) }
+func (p *pass) AddBias([]compute.Buffer, []compute.Vector) { p.unsupported(compute.FeatureBias) }
 
 // NormHeads has no kernel.
-func (p *pass) NormHeads(compute.Buffer, compute.Vector, float32) {
+func (p *pass) NormHeads([]compute.Buffer, []compute.Vector, float32) {
 	p.unsupported(compute.FeatureHeadNorm)
 }
 

@@ -26,9 +26,8 @@ type Config struct {
 	// tests: the cpu backend is faster.
 	Software bool
 	Memory   uint64       // bytes that may be held; 0 is no limit but the device's
-	Tuning   string       // file of measured tile shapes; empty keeps none
-	Retune   bool         // measure again what Tuning holds
-	Profile  bool         // time each operation: slow, see Backend.Profile
+	Tuning   string       // file of measured shapes of workgroups; empty measures none
+	Retune   bool         // measure again what Tuning holds of the device
 	Log      *slog.Logger // nil discards
 }
 

@@ -5,11 +5,13 @@ package webgpu_test
 import (
 	"errors"
 	"os"
+	"strconv"
 	"testing"
 
 	"github.com/shoal-llm/shoal/pkg/compute"
 	"github.com/shoal-llm/shoal/pkg/compute/computetest"
 	"github.com/shoal-llm/shoal/pkg/compute/webgpu"
+	"github.com/shoal-llm/shoal/pkg/model/modeltest"
 )
 
 // open opens the adapter that SHOAL_GPU names, or else a software one. Without any
@@ -24,6 +26,23 @@ func open(tb testing.TB) compute.Backend {
 		tb.Fatal(err)
 	}
 	return be
+}
+
+// TestFixtureModel runs a model of the reference data whole and in parts.
+func TestFixtureModel(t *testing.T) {
+	for _, c := range modeltest.Cases(t, "llama") {
+		modeltest.Device(t, c, open)
+	}
+}
+
+// TestAgreement takes an hour on a software adapter: SHOAL_GPU_AGREEMENT is the
+// number of positions.
+func TestAgreement(t *testing.T) {
+	positions, err := strconv.Atoi(os.Getenv("SHOAL_GPU_AGREEMENT"))
+	if err != nil {
+		t.Skip("make gpu-agreement runs this")
+	}
+	modeltest.Agreement(t, positions, open)
 }
 
 func TestBackend(t *testing.T) { computetest.Run(t, open) }

@@ -6,13 +6,25 @@ import (
 	"strings"
 
 	"github.com/shoal-llm/shoal/pkg/model"
+	"github.com/shoal-llm/shoal/pkg/model/gemma2"
+	"github.com/shoal-llm/shoal/pkg/model/gemma3"
 	"github.com/shoal-llm/shoal/pkg/model/llama"
+	"github.com/shoal-llm/shoal/pkg/model/phi3"
+	"github.com/shoal-llm/shoal/pkg/model/qwen2"
+	"github.com/shoal-llm/shoal/pkg/model/qwen3"
+	"github.com/shoal-llm/shoal/pkg/model/qwen3moe"
 )
 
 // All returns every architecture.
 func All() []model.Arch {
 	return []model.Arch{
+		gemma2.Arch,
+		gemma3.Arch,
 		llama.Arch,
+		phi3.Arch,
+		qwen2.Arch,
+		qwen3.Arch,
+		qwen3moe.Arch,
 	}
 }
 

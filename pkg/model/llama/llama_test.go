@@ -7,16 +7,13 @@ import (
 	"github.com/shoal-llm/shoal/pkg/quant/p16"
 )
 
-func TestFixtureGoldens(t *testing.T) {
-	for _, c := range modeltest.Cases(t) {
-		t.Run(c.Name, func(t *testing.T) { modeltest.Goldens(t, c) })
-	}
+// The window of Mistral, the experts of Mixtral, and the factors of Llama 3.
+func TestFixtureModels(t *testing.T) {
+	modeltest.Family(t, p16.Levels(), modeltest.Cases(t, "llama", "llama3_rope", "mistral", "mixtral")...)
 }
 
-func TestFixtureInvariance(t *testing.T) {
-	for _, c := range modeltest.Cases(t) {
-		t.Run(c.Name, func(t *testing.T) { modeltest.Invariance(t, c, p16.Levels()) })
-	}
+func TestFixtureQuantised(t *testing.T) {
+	modeltest.Family(t, p16.Levels(), modeltest.Quantised(t)...)
 }
 
 // TestClassHashes holds on every processor: run it there, or under an emulator.

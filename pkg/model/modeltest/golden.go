@@ -1,9 +1,6 @@
 package modeltest
 
 import (
-	"encoding/json"
-	"errors"
-	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
@@ -15,6 +12,8 @@ import (
 	"github.com/shoal-llm/shoal/pkg/compute/cpu"
 	"github.com/shoal-llm/shoal/pkg/engine"
 	"github.com/shoal-llm/shoal/pkg/frame"
+	"github.com/shoal-llm/shoal/pkg/model/modeltest/window"
+	"github.com/shoal-llm/shoal/pkg/quant"
 )
 
 // prompt is one prompt of a golden file.
@@ -33,35 +32,43 @@ type Case struct {
 	Golden string // relative to the folder of the reference data
 }
 
-// Cases lists the model files of the reference data.
-func Cases(tb testing.TB) []Case {
+// Cases are the model files of the reference data with these names.
+func Cases(tb testing.TB, names ...string) []Case {
 	tb.Helper()
-	dir := golden.Dir(tb)
 	var out []Case
-	models, err := filepath.Glob(filepath.Join(dir, "models", "*", "model-f16.gguf"))
-	if err != nil {
-		tb.Fatal(err)
+	for _, name := range names {
+		out = append(out, Case{name, filepath.Join(golden.Dir(tb), "models", name, "model-f16.gguf"), filepath.Join("models", name, "golden.json")})
 	}
-	for _, m := range models {
-		name := filepath.Base(filepath.Dir(m))
-		out = append(out, Case{name, m, filepath.Join("models", name, "golden.json")})
-	}
-	quants, err := filepath.Glob(filepath.Join(dir, "quant_models", "*.gguf"))
-	if err != nil {
-		tb.Fatal(err)
+	return out
+}
+
+// Quantised lists the quantised model files of the reference data.
+func Quantised(tb testing.TB) []Case {
+	tb.Helper()
+	var out []Case
+	quants, err := filepath.Glob(filepath.Join(golden.Dir(tb), "quant_models", "*.gguf"))
+	if err != nil || len(quants) == 0 {
+		tb.Fatalf("%d quantised model files, %v", len(quants), err)
 	}
 	for _, m := range quants {
 		name := strings.TrimSuffix(filepath.Base(m), ".gguf")
 		out = append(out, Case{name, m, filepath.Join("quant_models", name+".golden.json")})
 	}
-	if len(out) == 0 {
-		tb.Fatalf("no model files in %s", dir)
-	}
 	return out
 }
 
-// Open opens the model of a case; it skips the test, saying why, when this build
-// cannot run the model.
+// Family checks an architecture: the goldens of its files, and that no split,
+// chunking, batch or instruction set changes a bit.
+func Family(t *testing.T, levels []quant.Level, cases ...Case) {
+	for _, c := range cases {
+		t.Run(c.Name, func(t *testing.T) {
+			Goldens(t, c)
+			t.Run("invariance", func(t *testing.T) { Invariance(t, c, levels) })
+		})
+	}
+}
+
+// Open opens the model of a case.
 func (c Case) Open(t *testing.T) *library.Model {
 	t.Helper()
 	if _, err := os.Stat(c.Model); err != nil {
@@ -69,33 +76,18 @@ func (c Case) Open(t *testing.T) *library.Model {
 	}
 	m, err := library.Library{}.Open(c.Model)
 	if err != nil {
-		t.Skipf("not built yet: %v", err)
+		t.Fatal(err)
 	}
 	t.Cleanup(func() { m.Close() })
-	if n := c.window(t); n > 0 {
-		t.Skipf("not built yet: a sliding window of %d positions, which the GGUF file does not tell", n)
+	if m.Source, err = window.Of(m.Source, filepath.Join(filepath.Dir(c.Model), "config.json")); err != nil {
+		t.Fatal(err)
 	}
 	return m
 }
 
-// window returns the sliding window of the case's model; 0 is none.
-func (c Case) window(t *testing.T) int {
-	b, err := os.ReadFile(filepath.Join(filepath.Dir(c.Model), "config.json"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return 0 // the quantised files come without
-	}
-	var config struct {
-		Window int `json:"sliding_window"`
-	}
-	if err := errors.Join(err, json.Unmarshal(b, &config)); err != nil {
-		t.Fatal(err)
-	}
-	return config.Window
-}
-
 // Bounds of agreement with the framework's f32 logits (README of the reference data).
 const (
-	referenceMax = 2e-3
+	referenceMax = 1e-4
 	fastMax      = 0.3
 	fastCosine   = 0.9995
 )

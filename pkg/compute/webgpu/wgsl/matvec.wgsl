@@ -1,7 +1,8 @@
 // Matvec: products of weights with one row of activations. A lane holds one piece of the
 // columns, CHUNKS segments of 64; a slot is an output of the workgroup. The order of a sum:
-// a lane's columns ascending, then lanes ascending. The code is a loop over 8 columns: as a
-// straight line it would not stay in the instruction caches between the kernels of a layer.
+// a lane's columns ascending, then lanes ascending. The code is a loop over 32 columns: as
+// one straight line it would not stay in the instruction caches between the kernels of a
+// layer.
 struct Params {
   supers: u32, first: u32, rows: u32, offset: u32,
   end0: u32, end1: u32, list: u32, act: u32,
@@ -74,13 +75,30 @@ fn squares_of(token: u32, lane: u32) -> f32 {
   for (var c = 0u; c < CHUNKS; c++) {
     let segment = lane * CHUNKS + c;
     if (segment < SEGMENTS) {
-      for (var i = 0u; i < 16u; i++) {
-        let v = activations(token, segment, i);
-        sum = dot4(v, v, sum);
+      for (var i = 0u; i < 16u; i += 4u) {
+        let v0 = activations(token, segment, i);
+        let v1 = activations(token, segment, i + 1u);
+        let v2 = activations(token, segment, i + 2u);
+        let v3 = activations(token, segment, i + 3u);
+        sum = dot4(v3, v3, dot4(v2, v2, dot4(v1, v1, dot4(v0, v0, sum))));
       }
     }
   }
   return sum;
+}
+
+// eight adds the columns from 32h + 8w on to the sums of ROWS rows.
+fn eight(q0: Packed, q1: Packed, q2: Packed, q3: Packed, token: u32, segment: u32, h: u32, w: u32, sums_before: vec4<f32>) -> vec4<f32> {
+  let a = activations_of(token, segment, 8u * h + 2u * w);
+  let b = activations_of(token, segment, 8u * h + 2u * w + 1u);
+  var s = sums_before;
+  s.x = dot8(unpack(q0, h, w), a, b, s.x);
+  s.y = dot8(unpack(q1, h, w), a, b, s.y);
+  if (ROWS == 4u) {
+    s.z = dot8(unpack(q2, h, w), a, b, s.z);
+    s.w = dot8(unpack(q3, h, w), a, b, s.w);
+  }
+  return s;
 }
 
 // rows_of are the sums of a lane's columns with ROWS rows of weights from slot on.
@@ -102,16 +120,10 @@ fn rows_of(slot: u32, token: u32, lane: u32) -> vec4<f32> {
         q3 = fetch(r3, segment);
       }
       for (var h = 0u; h < 2u; h++) {
-        for (var w = 0u; w < 4u; w++) {
-          let a = activations_of(token, segment, 8u * h + 2u * w);
-          let b = activations_of(token, segment, 8u * h + 2u * w + 1u);
-          s.x = dot8(unpack(q0, h, w), a, b, s.x);
-          s.y = dot8(unpack(q1, h, w), a, b, s.y);
-          if (ROWS == 4u) {
-            s.z = dot8(unpack(q2, h, w), a, b, s.z);
-            s.w = dot8(unpack(q3, h, w), a, b, s.w);
-          }
-        }
+        s = eight(q0, q1, q2, q3, token, segment, h, 0u, s);
+        s = eight(q0, q1, q2, q3, token, segment, h, 1u, s);
+        s = eight(q0, q1, q2, q3, token, segment, h, 2u, s);
+        s = eight(q0, q1, q2, q3, token, segment, h, 3u, s);
       }
     }
   }
