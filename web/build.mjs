@@ -11,7 +11,7 @@ import { build } from 'esbuild';
 const web = dirname(fileURLToPath(import.meta.url));
 const served = join(web, '../services/gateway/sdk/dist');
 const shared = {
-  absWorkingDir: web, bundle: true, minify: true, target: 'es2022', platform: 'browser', legalComments: 'none', logLevel: 'warning', write: false,
+  absWorkingDir: web, bundle: true, minify: true, target: 'es2022', platform: 'browser', legalComments: 'eof', logLevel: 'warning', write: false,
 };
 
 /** make bundles entry points and returns the files by name. */

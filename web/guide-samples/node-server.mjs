@@ -18,7 +18,7 @@ async function start(sample, url) {
   // as printed it listens on 8765 of every address
   const text = sample.replace('server.listen(8765, () => {', "server.listen(0, '127.0.0.1', () => { console.log('port', server.address().port);");
   const out = await build({
-    stdin: { contents: text, resolveDir: here }, bundle: true, platform: 'node', format: 'esm', write: false, external: ['express', 'ws'],
+    absWorkingDir: here, stdin: { contents: text, resolveDir: here }, bundle: true, platform: 'node', format: 'esm', write: false, external: ['express', 'ws'],
     alias: { '@ipfs-accelerate/streaming': '@shoal/sdk' }, logLevel: 'error',
   });
   writeFileSync(file, out.outputFiles[0].text);

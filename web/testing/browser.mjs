@@ -18,7 +18,7 @@ export function launch() {
 /** open shows a document under the gateway's address. */
 export async function open(browser, body) {
   assert.ok(url, 'SHOAL_URL must name a running gateway');
-  const page = await browser.newPage();
+  const page = await (await browser.newContext()).newPage();
   await page.route(`${url}/test/`, (route) => route.fulfill({ contentType: 'text/html', body: `<!doctype html><title>test</title><link rel="icon" href="data:,">${body}` }));
   await page.goto(`${url}/test/`);
   return page;

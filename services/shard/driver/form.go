@@ -149,7 +149,7 @@ func (m *Machine) addDecodes(st *step, decoding []*session) {
 	}
 	lane = lane[:min(len(lane), keep)]
 	cost := m.pace.rowCost(float64(len(lane)), m.lanes.now)
-	spare := st.rows - len(lane) // rows for guesses
+	spare := keep - len(lane) // rows for guesses
 	for _, s := range lane {
 		if !st.room() {
 			return

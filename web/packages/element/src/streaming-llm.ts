@@ -45,6 +45,7 @@ export class StreamingLLM extends LitElement {
     status: { state: true },
     output: { state: true },
     problem: { state: true },
+    asked: { state: true },
     stats: { state: true },
   };
 
@@ -65,6 +66,7 @@ export class StreamingLLM extends LitElement {
   declare stats: Stats | undefined;
   private declare output: string;
   private declare problem: string;
+  private declare asked: string;
   /** fetches a key when one is needed; never an attribute, for those can be read by anyone */
   apiKeyProvider?: () => Promise<string>;
   /** the conversation so far */
@@ -86,7 +88,7 @@ export class StreamingLLM extends LitElement {
     this.placeholder = 'Enter your prompt here...';
     this.readonly = false;
     this.status = 'waiting';
-    this.output = this.problem = '';
+    this.output = this.problem = this.asked = '';
   }
 
   /** value is the prompt; a form sends it under the element's name. */
@@ -163,6 +165,7 @@ export class StreamingLLM extends LitElement {
     if (!this.answer || this.status === 'loading' || this.status === 'generating' || !text) return;
     const turns: ChatMessage[] = [...this.messages, { role: 'user', content: text }];
     this.messages = turns;
+    this.asked = text;
     this.output = this.problem = '';
     this.stats = undefined;
     this.status = 'generating';
@@ -204,7 +207,7 @@ export class StreamingLLM extends LitElement {
   /** clear forgets the conversation. */
   clear(): void {
     this.messages = [];
-    this.output = this.problem = '';
+    this.output = this.problem = this.asked = '';
     this.stats = undefined;
   }
 
@@ -251,6 +254,7 @@ export class StreamingLLM extends LitElement {
                 <button part="stop" type="button" class="stop-btn" ?disabled=${!busy} @click=${this.stop}>Stop</button>
               </div>
             </form>`}
+        <div class="message-user" part="message message-user" ?hidden=${!this.asked}>${this.asked}</div>
         <div class="output" part="transcript" role="log" tabindex="0" aria-label="Answer" aria-busy=${busy}>${this.output ? html`<span part="message message-assistant">${this.output}</span>` : this.empty()}</div>
         <div class="error" role="alert" ?hidden=${!this.problem}>${this.problem}</div>
         <div class="status" part="status" role="status" ?hidden=${!this.model}>Model loaded: ${(this.modelPath ?? '').split('/').pop()}</div>

@@ -16,6 +16,7 @@ export function useStreamingLLM(options: StreamingLLMOptions = {}): StreamingLLM
   const key = JSON.stringify([modelPath, modelType, url, config]);
   // the key stands for the options: other functions in them make no new conversation
   const chat = useMemo(() => new Chat(options), [key]);
+  useEffect(() => chat.update(options));
   useEffect(() => () => void chat.close(), [chat]);
   const state = useSyncExternalStore(chat.subscribe, chat.snapshot, chat.snapshot);
   const { sendMessage, regenerate, stop, setMessages, resumeStream, clearError } = chat;

@@ -19,7 +19,7 @@ export interface Capabilities {
   /** what this platform could compute with, best first; models are computed by the cluster all the same */
   fallbackOrder: ('webgpu' | 'webnn' | 'webgl' | 'wasm')[];
   compute: 'cluster';
-  cluster?: { devices: { node: string; kind: string; name: string; memoryBytes: number }[]; variants: { model: string; precision: string }[]; kvBits: number[] };
+  cluster?: { devices: { node: string; kind: string; name: string; memoryBytes: number }[]; variants: { model: string; precision: string }[]; };
 }
 
 /** detect probes this platform and asks the server; it never rejects. */
@@ -73,7 +73,6 @@ async function clusterOf(where: Where): Promise<Capabilities['cluster']> {
     return {
       devices: Object.entries(c.nodes).flatMap(([node, n]) => n.devices.map(({ kind, name, memoryBytes }) => ({ node, kind: kindOf(kind), name, memoryBytes }))),
       variants: Object.entries(c.models).map(([model, { precision }]) => ({ model, precision })),
-      kvBits: [16],
     };
   } catch {
     return undefined;

@@ -42,7 +42,7 @@ export class Chat {
   private scheduled = false;
   private ids = 0;
 
-  constructor(private readonly options: ChatOptions = {}) {
+  constructor(private options: ChatOptions = {}) {
     this.state = { messages: options.messages ?? [], status: 'ready', route: [] };
   }
 
@@ -92,10 +92,16 @@ export class Chat {
     if (this.state.status === 'error') this.set({ status: 'ready', error: undefined });
   };
 
+  /** update changes what the next answer is asked with, and who is told of its end. */
+  readonly update = ({ system, maxTokens, temperature, onFinish }: ChatOptions): void => {
+    this.options = { ...this.options, system, maxTokens, temperature, onFinish };
+  };
+
   /** close stops what runs; the conversation stays. */
   readonly close = async (): Promise<void> => {
-    await this.client?.close();
+    const { client } = this;
     this.client = undefined;
+    await client?.close();
   };
 
   private get busy(): boolean {
@@ -107,7 +113,7 @@ export class Chat {
   }
 
   private async answer(more: GenerateRequest): Promise<void> {
-    const { system, maxTokens, temperature, onFinish } = this.options;
+    const { system, maxTokens, temperature } = this.options;
     const asked = this.state.messages.map(({ id, ...m }) => m as ChatMessage);
     let reply = this.turn('assistant', '');
     const began = Date.now();
@@ -124,12 +130,12 @@ export class Chat {
       this.client ??= new Client(clientConfig(this.options));
       await this.client.start({ messages: asked, system, maxTokens, temperature, ...more, onProgress: (phase) => this.set({ phase }) }, show).result;
       this.set({ status: 'ready' });
-      onFinish?.({ message: reply, isAbort: end?.finishReason === 'stopped', isDisconnect: false, isError: false, finishReason: end?.finishReason });
+      this.options.onFinish?.({ message: reply, isAbort: end?.finishReason === 'stopped', isDisconnect: false, isError: false, finishReason: end?.finishReason });
     } catch (e) {
       const error = asLLMError(e);
       const isAbort = error.code === 'aborted';
       this.set(isAbort ? { status: 'ready' } : { status: 'error', error });
-      onFinish?.({ message: reply, isAbort, isDisconnect: error.code === 'connection_lost', isError: !isAbort });
+      this.options.onFinish?.({ message: reply, isAbort, isDisconnect: error.code === 'connection_lost', isError: !isAbort });
     }
   }
 

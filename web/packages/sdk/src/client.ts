@@ -78,8 +78,8 @@ export class Client {
     if (modelType && modelType !== 'text')
       throw new LLMError(`${name} serves text; it cannot serve ${modelType}.`, { code: 'unsupported_model_type', param: 'modelType' });
     if (autoDetect) {
-      const { configFor } = await import('./more.js');
-      this.effective = { ...configFor(cluster, name, {}), ...config };
+      const { fillIn } = await import('./more.js');
+      this.effective = fillIn(cluster, name, config);
     }
     const report = reportOf(cluster, name, model, load);
     if (Object.keys(this.config).length > 0) (await import('./more.js')).settle(report, cluster, this.config);

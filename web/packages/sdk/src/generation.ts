@@ -282,9 +282,12 @@ function is(e: unknown, code: string): boolean {
 async function backOff(attempt: number): Promise<void> {
   const page = globalThis as { addEventListener?: typeof addEventListener; removeEventListener?: typeof removeEventListener };
   await new Promise<void>((resolve) => {
-    const timer = setTimeout(resolve, Math.random() * Math.min(8_000, 250 * 2 ** (attempt - 1)));
-    const online = () => (clearTimeout(timer), resolve());
-    page.addEventListener?.('online', online, { once: true });
-    setTimeout(() => page.removeEventListener?.('online', online), 8_000);
+    const end = () => {
+      clearTimeout(timer);
+      page.removeEventListener?.('online', end);
+      resolve();
+    };
+    const timer = setTimeout(end, Math.random() * Math.min(8_000, 250 * 2 ** (attempt - 1)));
+    page.addEventListener?.('online', end);
   });
 }

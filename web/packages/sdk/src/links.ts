@@ -49,17 +49,17 @@ export class Links implements Route {
   constructor(private readonly cfg: EndpointConfig) {
     this.sse = new SSELink(cfg);
     this.Socket = cfg.WebSocket ?? globalThis.WebSocket;
+    if (!this.Socket && (cfg.transport === 'websocket' || cfg.transport === 'plain'))
+      throw new LLMError('This platform has no WebSocket: pass one as the option WebSocket, or use transport "sse".', {
+        code: 'unsupported_option',
+        param: 'transport',
+      });
   }
 
   first(): Link {
     const transport = this.cfg.transport ?? 'auto';
     if (transport === 'sse' || (transport === 'auto' && (!this.Socket || blocked.has(urlOf(this.cfg.url))))) return this.sse;
-    if (!this.Socket)
-      throw new LLMError('This platform has no WebSocket: pass one as the option WebSocket, or use transport "sse".', {
-        code: 'unsupported_option',
-        param: 'transport',
-      });
-    return transport === 'plain' ? new PlainLink(this.cfg, this.Socket) : sharedSocket(this.cfg, this.Socket);
+    return transport === 'plain' ? new PlainLink(this.cfg, this.Socket!) : sharedSocket(this.cfg, this.Socket!);
   }
 
   instead(of: Link): Link | undefined {

@@ -4,7 +4,7 @@ export { detect } from './capabilities.js';
 export { diagnose, fix } from './diagnostics.js';
 export { imageURL } from './image.js';
 export { measureMemory, memoryOf } from './memory.js';
-export { configFor, optimalConfig } from './optimal.js';
+export { fillIn, optimalConfig } from './optimal.js';
 export { profileOf, reportProfile } from './profile.js';
 export { writePlain } from './server-socket.js';
 export { settle } from './settle.js';

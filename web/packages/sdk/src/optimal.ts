@@ -26,8 +26,15 @@ export async function optimalConfig(model: string | undefined, modelType: string
   }
 }
 
+/** fillIn adds what a caller left out; what he said wins, also under an option's other name. */
+export function fillIn(cluster: ClusterReport, name: string, config: Config = {}): Config {
+  const found = configFor(cluster, name, {});
+  if (config.lowLatencyMode !== undefined) delete found.latencyOptimized;
+  return { ...found, ...config };
+}
+
 /** configFor chooses for a model that the cluster serves. */
-export function configFor(cluster: ClusterReport, name: string, { goal = 'latency' }: OptimalOptions): Config {
+function configFor(cluster: ClusterReport, name: string, { goal = 'latency' }: OptimalOptions): Config {
   const config: Config = { ...conservative, tokenPredictionEnabled: goal !== 'throughput' };
   const { precision } = cluster.models[name]!;
   if (classes.includes(precision)) config.quantization = precision as Precision;

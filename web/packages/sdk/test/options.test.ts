@@ -41,6 +41,11 @@ describe('a config', () => {
     expect(() => new WebGPUStreamingInference({ bogus: 1 } as never)).toThrow('bogus is not an option.');
   });
 
+  test('a transport that this platform lacks is refused at once', () => {
+    vi.stubGlobal('WebSocket', undefined);
+    expect(() => new WebGPUStreamingInference({ transport: 'websocket', WebSocket: undefined })).toThrow('no WebSocket');
+  });
+
   test('fractions of a context are taken', () => {
     expect(() => checkConfig({ kvCacheConfig: { maxSeqLen: 12288.5 } })).not.toThrow();
   });
@@ -122,6 +127,12 @@ test('autoDetect fills in what was left out, and only that', async () => {
   const endpoint = new WebPlatformAccelerator({ ...server.options, autoDetect: true, config: { adaptiveBatchSize: false } }).createEndpoint();
   expect(await endpoint({ text: 'x' })).toBe('a');
   expect(server.sent('generate')[0]!.config).toEqual({ quantization: 'int4', adaptiveBatchSize: false, tokenPredictionEnabled: true, latencyOptimized: true });
+});
+
+test('autoDetect does not contradict an option under its other name', async () => {
+  const server = words(['a']);
+  await new WebPlatformAccelerator({ ...server.options, autoDetect: true, config: { lowLatencyMode: false } }).createEndpoint()({ text: 'x' });
+  expect(server.sent('generate')[0]!.config).toEqual({ quantization: 'int4', adaptiveBatchSize: true, tokenPredictionEnabled: true, lowLatencyMode: false });
 });
 
 test('getOptimalConfig is honoured by the cluster that it came from, and conservative without one', async () => {

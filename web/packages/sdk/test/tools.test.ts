@@ -205,6 +205,16 @@ test('a chat keeps its conversation', async () => {
   await vi.waitFor(() => expect(states.at(-1)).toBe('ready'));
 });
 
+test('a chat asks the next answer with what it was told last', async () => {
+  const server = words(['a']);
+  const ends: string[] = [];
+  const chat = new Chat({ ...server.options, system: 'old', onFinish: () => ends.push('old') });
+  chat.update({ system: 'new', temperature: 0, onFinish: () => ends.push('new') });
+  await chat.sendMessage('one');
+  expect(server.sent('generate')[0]).toMatchObject({ system: 'new', temperature: 0 });
+  expect(ends).toEqual(['new']);
+});
+
 test('a chat shows an error and goes on', async () => {
   let broken = true;
   const server = new Scripted((f, c) => (broken ? c.send({ type: 'error', id: f.id, code: 'no_capacity', message: 'Full.' }) : c.send(tokens(f.id!, 1, ['ok'], { last: true }), complete(f.id!))));
