@@ -59,13 +59,16 @@ const (
 //
 // Weights and caches lie outside the heap. What is left is small, and would be
 // collected every few thousand tokens.
-func tuneRuntime(be compute.Backend) {
+func tuneRuntime(be compute.Backend, log *slog.Logger) {
 	want := be.Info().Threads + spareProcessors
 	if os.Getenv("GOMAXPROCS") == "" && runtime.GOMAXPROCS(0) < want {
 		runtime.GOMAXPROCS(want)
 	}
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
+	}
+	if err := batchThreads(); err != nil {
+		log.Warn("threads are not batch work: tokens may take longer", "error", err)
 	}
 }
 

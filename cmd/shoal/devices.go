@@ -86,7 +86,7 @@ func (d *devices) shard(n *node, cfg shard.Config) (*shard.Shard, error) {
 		if err != nil {
 			return nil, fmt.Errorf("self-test of %s: %w", d.cpu.Info().Name, err)
 		}
-		tuneRuntime(d.cpu)
+		tuneRuntime(d.cpu, n.log)
 		own = []shard.Device{cpuDevice(d.cpu, print)}
 	}
 	cfg.Version, cfg.KernelSet = version, kernelSet

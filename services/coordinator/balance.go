@@ -63,20 +63,24 @@ func (p *pipeline) computed(s *session, left int) {
 	}
 }
 
-// roomFor reports whether there is a slot, and KV pages for the prompt and the
-// longest answer.
+// fits reports whether the prompt leaves room for an answer in the context.
+func (p *pipeline) fits(s *session) bool { return s.ready.fits(p.plan.Context) == nil }
+
+// roomFor reports whether the session fits, there is a slot, and KV pages for the
+// prompt and the longest answer.
 func (p *pipeline) roomFor(s *session) bool {
-	if s.ready.fits(p.plan.Context) != nil {
-		return true // it is refused where it would be placed
-	}
-	return s.ready.pages() <= p.free && slices.ContainsFunc(p.slots, func(s slot) bool { return s.attempt == 0 })
+	return p.fits(s) && s.ready.pages() <= p.free && slices.ContainsFunc(p.slots, func(s slot) bool { return s.attempt == 0 })
 }
 
 // choose returns the pipeline on which a session is placed: the one that is
 // soonest done with it, and of equals the one with more free pages. None has
-// room: nil.
+// room: nil. One that fits no pipeline gets any: it is refused there.
 func (o *owner) choose(s *session) *pipeline {
-	candidates := slices.DeleteFunc(o.serving(), func(p *pipeline) bool { return !p.roomFor(s) })
+	candidates := o.serving()
+	if len(candidates) > 0 && !slices.ContainsFunc(candidates, func(p *pipeline) bool { return p.fits(s) }) {
+		return candidates[0]
+	}
+	candidates = slices.DeleteFunc(candidates, func(p *pipeline) bool { return !p.roomFor(s) })
 	typical := pace{row: 1e-6, step: 1e-6}
 	for _, p := range candidates {
 		typical.row, typical.step = max(typical.row, p.pace.row), max(typical.step, p.pace.step)

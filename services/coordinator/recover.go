@@ -1,6 +1,7 @@
 package coordinator
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -89,7 +90,7 @@ func (o *owner) on(p *pipeline) []*session {
 // that is sampled afterwards clears a session. One that nodes die of ends: no
 // other shall.
 func (o *owner) blame(died string) {
-	for _, s := range slices.Clone(o.waiting.queue) {
+	for _, s := range slices.AppendSeq(slices.Clone(o.waiting.queue), maps.Values(o.running)) {
 		r := &s.recovery
 		if r.doubted == nil || r.doubted.OfNode(died) < 0 {
 			continue
@@ -129,7 +130,7 @@ func (w *waiting) insert(s *session) {
 
 // goOn continues an answer on another pipeline.
 func (o *owner) goOn(s *session, p *pipeline) {
-	s.recovery.since, s.recovery.told, s.recovery.doubted = time.Time{}, "", nil
+	s.recovery.since, s.recovery.told = time.Time{}, ""
 	s.recovery.times++
 	o.take(s, p)
 	o.submit(s)

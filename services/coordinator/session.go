@@ -92,7 +92,7 @@ func (o *owner) sampled(p *pipeline, r *frame.Sampled) {
 		return
 	}
 	if !s.sampled {
-		s.sampled = true
+		s.sampled, s.recovery.doubted = true, nil
 		p.computed(s, 0)
 		if s.recovery.suspect() { // it is cleared; the next may be tried
 			s.recovery.deaths = nil

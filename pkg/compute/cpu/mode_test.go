@@ -22,7 +22,7 @@ func inMode(bits floatmode.Mode, f func()) {
 	f()
 }
 
-// TestWrongFloatModeFailsThePass runs a pass as worker 0, and as a helper, on a
+// TestWrongFloatModeFailsThePass runs a pass as worker 0, and as another, on a
 // thread whose mode another library has changed.
 func TestWrongFloatModeFailsThePass(t *testing.T) {
 	be := open(t, Config{Threads: 1})
@@ -32,8 +32,8 @@ func TestWrongFloatModeFailsThePass(t *testing.T) {
 		return p
 	}
 	asFirst := func(p *pass) error { return newGang(be, 1).run(p).Err }
-	asHelper := func(p *pass) error { (&worker{be: be, gang: be.gang}).run(p); return p.modeError() }
-	for name, run := range map[string]func(*pass) error{"first": asFirst, "helper": asHelper} {
+	asOther := func(p *pass) error { (&worker{be: be, gang: be.gang}).run(p); return p.modeError() }
+	for name, run := range map[string]func(*pass) error{"first": asFirst, "other": asOther} {
 		p := fresh()
 		if err := run(p); err != nil {
 			t.Errorf("%s worker, right mode: %v", name, err)

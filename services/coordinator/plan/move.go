@@ -25,6 +25,9 @@ func (m *Machine) drain(e Drain) []Action {
 		if _, ok := m.drained[e.Node]; ok {
 			delete(m.drained, e.Node)
 			m.consider()
+			if len(m.pipes) == 0 && m.planAt.IsZero() { // nothing runs that could become better
+				m.planAt = m.now.Add(m.cfg.Wishes.Settle)
+			}
 		}
 		return nil
 	}

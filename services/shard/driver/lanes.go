@@ -116,6 +116,9 @@ func (l *lanes) choose(rate func(int) float64) {
 		return
 	}
 	best := slices.Max(l.rates)
+	if best == 0 { // steps that gave no id say nothing
+		return
+	}
 	l.now = slices.IndexFunc(l.rates, func(r float64) bool { return r >= best*asGood })
 	if l.rest--; l.rest > 0 {
 		return
