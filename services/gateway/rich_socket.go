@@ -50,6 +50,7 @@ type richSocket struct {
 	acked   atomic.Int64  // of them
 	asked   atomic.Int64  // of them, by a ping
 	stalled atomic.Bool   // the writer waits for a pong
+	leaving atomic.Bool   // the closing handshake is ours, and has its own time limit
 
 	mu      sync.Mutex            // guards following
 	open    map[string]*recording // running, by id
@@ -115,7 +116,7 @@ func (s *richSocket) read(ctx context.Context) error {
 			return err
 		}
 		if !frames.take(time.Now()) {
-			s.conn.Close(websocket.StatusPolicyViolation, floodText)
+			s.farewell(websocket.StatusPolicyViolation, floodText)
 			return errSocketEnded
 		}
 		s.active.Store(time.Now().UnixNano())
@@ -374,11 +375,21 @@ func (s *richSocket) send(frame any) error {
 	return nil
 }
 
+// farewell closes the socket with a reason, which a slow client reads after all
+// that lies before it.
+func (s *richSocket) farewell(code websocket.StatusCode, text string) {
+	s.leaving.Store(true)
+	s.conn.Close(code, text)
+}
+
 // broken ends a connection that cannot be written. A peer that has left may have
 // said goodbye before: the reader has a moment to find it.
 func (s *richSocket) broken(err error) {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		s.conn.CloseNow()
+		return
+	}
+	if s.leaving.Load() {
 		return
 	}
 	time.AfterFunc(lastWords, func() { s.conn.CloseNow() })
@@ -396,7 +407,7 @@ func (s *richSocket) keepAlive(ctx context.Context) {
 		case <-s.ackDue:
 		case <-ticker.C:
 			if idle := time.Since(time.Unix(0, s.active.Load())); idle > s.gateway.config.Limits.SocketIdle && !s.busy() {
-				s.conn.Close(statusIdle, "nothing was asked for a long time")
+				s.farewell(statusIdle, "nothing was asked for a long time")
 				return
 			}
 		}
@@ -407,7 +418,7 @@ func (s *richSocket) keepAlive(ctx context.Context) {
 		case ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded):
 			return // the socket is closed
 		case s.stalled.Load():
-			s.conn.Close(websocket.StatusTryAgainLater, slowText)
+			s.farewell(websocket.StatusTryAgainLater, slowText)
 			return
 		default:
 			missed++
@@ -452,7 +463,7 @@ func (s *richSocket) busy() bool {
 // running on it: then it is closed after the last.
 func (s *richSocket) closeIdle() {
 	if !s.busy() {
-		s.conn.Close(websocket.StatusGoingAway, drainText)
+		s.farewell(websocket.StatusGoingAway, drainText)
 	}
 }
 
