@@ -77,8 +77,14 @@ func (s *speeds) read() error {
 		return fmt.Errorf("read measured speeds: %w", err)
 	}
 	for k, theirs := range kept {
+		if theirs == nil {
+			continue
+		}
+		if theirs.Shapes == nil {
+			theirs.Shapes = map[string]shapeSpeed{}
+		}
 		ours := s.known[k]
-		if ours == nil || theirs == nil {
+		if ours == nil {
 			s.known[k] = theirs
 			continue
 		}
@@ -211,14 +217,27 @@ func (s *speeds) save() error {
 		err = os.MkdirAll(filepath.Dir(s.path), 0o755)
 	}
 	if err == nil {
-		err = os.WriteFile(s.path+".new", append(b, '\n'), 0o644)
-	}
-	if err == nil {
-		err = os.Rename(s.path+".new", s.path)
+		err = replace(s.path, append(b, '\n'))
 	}
 	if err != nil {
 		return fmt.Errorf("keep measured speeds: %w", err)
 	}
 	s.dirty = false
 	return nil
+}
+
+// replace writes a file whole or not at all, whoever else writes it.
+func replace(path string, b []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err = errors.Join(err, f.Chmod(0o644), f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		_ = os.Remove(f.Name()) // what failed before is said
+	}
+	return err
 }
