@@ -45,7 +45,7 @@ func clusterState() *pb.ClusterResponse {
 // The schema is a promise: this is every member of it.
 func TestClusterReport(t *testing.T) {
 	f := serve(t)
-	f.fake.report(clusterState())
+	f.report(t, clusterState())
 	var got frame
 	for deadline := time.Now().Add(patience); got["cluster"] != "c1"; time.Sleep(10 * time.Millisecond) {
 		status, _, body := f.do(t, "GET", "/v1/cluster", "")
@@ -131,7 +131,7 @@ func TestClusterStream(t *testing.T) {
 		t.Fatalf("the first frame is %v", first)
 	}
 	document, seq := first["cluster"].(map[string]any), first["seq"].(float64)
-	f.fake.report(clusterState())
+	f.report(t, clusterState())
 	for end := time.Now().Add(patience); document["cluster"] != "c1"; {
 		got := p.read()
 		seq++

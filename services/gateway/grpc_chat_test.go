@@ -113,6 +113,6 @@ func TestGRPCClusterFollowsChanges(t *testing.T) {
 		if err != nil || m.GetReady() != want {
 			t.Fatalf("state %v, %v", m, err)
 		}
-		f.fake.report(&pb.ClusterResponse{Reason: "no shard"})
+		f.report(t, &pb.ClusterResponse{Reason: "no shard"})
 	}
 }

@@ -196,7 +196,7 @@ func TestGRPCHealth(t *testing.T) {
 		}
 	}
 	await(healthpb.HealthCheckResponse_SERVING)
-	f.fake.report(&pb.ClusterResponse{Ready: false})
+	f.report(t, &pb.ClusterResponse{Ready: false})
 	await(healthpb.HealthCheckResponse_NOT_SERVING)
 }
 

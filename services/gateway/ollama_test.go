@@ -170,7 +170,7 @@ func TestOllamaLists(t *testing.T) {
 func TestOllamaPull(t *testing.T) {
 	f := serveOllama(t)
 	digest := strings.Repeat("0123456789abcdef", 4)
-	f.fake.report(&pb.ClusterResponse{Ready: true, Models: []*pb.ModelInfo{
+	f.report(t, &pb.ClusterResponse{Ready: true, Models: []*pb.ModelInfo{
 		{Name: "tiny", State: "ready", Size: 1000, Digest: digest}, {Name: "bad", State: "failed", Reason: "layer 3 is damaged"},
 	}})
 	_, header, body := f.post(t, "/api/pull", `{"model":"tiny:latest"}`)
