@@ -71,12 +71,14 @@ func (o *owner) teach(n *node, turn float64) {
 // measured is a shard's answer; speeds is nil when there is none.
 type measured struct {
 	conn   *shardConn
+	host   string // that it was asked on
 	speeds []*pb.DeviceSpeed
 }
 
 // linksMeasured is a shard's answer; links is nil when there is none.
 type linksMeasured struct {
 	conn  *shardConn
+	host  string // that it was asked on
 	peers string
 	links []*pb.LinkSpeed
 }
@@ -242,15 +244,23 @@ func (o *owner) askSpeeds(n *node, host string) {
 	conn := n.conn
 	o.survey.hosts[host] = true
 	o.start(func(ctx context.Context) {
-		o.c.post(measured{conn, o.c.measure(ctx, conn, false, 0)})
+		o.c.post(measured{conn, host, o.c.measure(ctx, conn, false, 0)})
 	})
 }
 
-func (e measured) apply(o *owner) {
-	host, _, _ := net.SplitHostPort(*e.conn.link.addr.Load())
+// surveyed frees a host for the next measurement, and returns the node that was
+// asked; nil if its connection is another by now.
+func (o *owner) surveyed(conn *shardConn, host string) *node {
 	delete(o.survey.hosts, host)
-	n := o.nodes[e.conn.link.node]
-	if n == nil || n.conn != e.conn {
+	if n := o.nodes[conn.link.node]; n != nil && n.conn == conn {
+		return n
+	}
+	return nil
+}
+
+func (e measured) apply(o *owner) {
+	n := o.surveyed(e.conn, e.host)
+	if n == nil {
 		return
 	}
 	s := o.survey.of(n.link.node)
@@ -294,15 +304,13 @@ func (o *owner) askLinks(n *node, host, peers string) {
 		if err != nil {
 			o.c.deps.Log.Debug("cannot measure links", "shard", conn.link.node, "err", err)
 		}
-		o.c.post(linksMeasured{conn, peers, r.GetLinks()})
+		o.c.post(linksMeasured{conn, host, peers, r.GetLinks()})
 	})
 }
 
 func (e linksMeasured) apply(o *owner) {
-	host, _, _ := net.SplitHostPort(*e.conn.link.addr.Load())
-	delete(o.survey.hosts, host)
-	n := o.nodes[e.conn.link.node]
-	if n == nil || n.conn != e.conn {
+	n := o.surveyed(e.conn, e.host)
+	if n == nil {
 		return
 	}
 	s := o.survey.of(n.link.node)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"iter"
 	"log/slog"
+	"net/http"
 	"time"
 
 	"github.com/shoal-llm/shoal/internal/telemetry"
@@ -81,6 +82,20 @@ func describe(gen *pb.Generation) telemetry.Request {
 }
 
 func (r *request) end() { r.span.End() }
+
+// enter begins a request that HTTP brought: its answer carries the id, and its
+// context ends with the gateway's drain. One that was refused (p) is answered.
+// leave ends it.
+func (g *Gateway) enter(w http.ResponseWriter, r *http.Request, door string, gen *pb.Generation, p *problem) (ctx context.Context, req *request, leave func()) {
+	ctx, req = g.begin(r.Context(), door, gen)
+	w.Header().Set(requestIDHeader, req.id)
+	if p != nil {
+		req.refuse(p).write(w)
+		return ctx, req, req.end
+	}
+	ctx, cancel := g.untilDrained(ctx)
+	return ctx, req, func() { cancel(); req.end() }
+}
 
 // refuse notes that the request never became a generation, and nothing of what its
 // client wrote.

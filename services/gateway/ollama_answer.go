@@ -130,15 +130,11 @@ func (g *Gateway) ollamaAnswer(w http.ResponseWriter, r *http.Request, chat bool
 			q, p = &ollamaRequest{}, problemOf(err)
 		}
 	}
-	ctx, req := g.begin(r.Context(), "ollama", q.generation)
-	defer req.end()
-	w.Header().Set(requestIDHeader, req.id)
+	ctx, req, leave := g.enter(w, r, "ollama", q.generation, p)
+	defer leave()
 	if p != nil {
-		req.refuse(p).write(w)
 		return
 	}
-	ctx, cancel := g.untilDrained(ctx)
-	defer cancel()
 	a := &ollamaAnswer{request: q, chat: chat, began: req.began, lines: newLineWriter(w, g.config.Limits.WriteTimeout)}
 	defer a.lines.close()
 	if q.load {
@@ -214,15 +210,11 @@ func (g *Gateway) ollamaEmbed(w http.ResponseWriter, r *http.Request) {
 			q, p = &ollamaRequest{}, problemOf(err)
 		}
 	}
-	ctx, req := g.begin(r.Context(), "ollama", q.generation)
-	defer req.end()
-	w.Header().Set(requestIDHeader, req.id)
+	ctx, req, leave := g.enter(w, r, "ollama", q.generation, p)
+	defer leave()
 	if p != nil {
-		req.refuse(p).write(w)
 		return
 	}
-	ctx, cancel := g.untilDrained(ctx)
-	defer cancel()
 	if len(inputs) == 0 {
 		a := &ollamaAnswer{request: q, lines: newLineWriter(w, g.config.Limits.WriteTimeout)}
 		q.stream = false

@@ -170,15 +170,11 @@ func (h *chatHead) accept(a *pb.Accepted) {
 // chat serves POST /v1/chat/completions.
 func (g *Gateway) chat(w http.ResponseWriter, r *http.Request) {
 	c, p := g.readChat(w, r)
-	ctx, req := g.begin(r.Context(), "openai", c.generation)
-	defer req.end()
-	w.Header().Set(requestIDHeader, req.id)
+	ctx, req, leave := g.enter(w, r, "openai", c.generation, p)
+	defer leave()
 	if p != nil {
-		req.refuse(p).write(w)
 		return
 	}
-	ctx, cancel := g.untilDrained(ctx)
-	defer cancel()
 	head := chatHead{id: "chatcmpl-" + req.id, created: time.Now().Unix()}
 	events := g.choices(ctx, req, c.generations())
 	if c.stream {

@@ -82,15 +82,11 @@ func (c *completionText) say(text string) {
 // completions serves POST /v1/completions.
 func (g *Gateway) completions(w http.ResponseWriter, r *http.Request) {
 	c, p := g.readCompletion(w, r)
-	ctx, req := g.begin(r.Context(), "openai", c.generation)
-	defer req.end()
-	w.Header().Set(requestIDHeader, req.id)
+	ctx, req, leave := g.enter(w, r, "openai", c.generation, p)
+	defer leave()
 	if p != nil {
-		req.refuse(p).write(w)
 		return
 	}
-	ctx, cancel := g.untilDrained(ctx)
-	defer cancel()
 	a := &completionAnswer{request: c, counted: make([]bool, len(c.prompts)), head: chatHead{id: "cmpl-" + req.id, created: time.Now().Unix()}}
 	for i := range c.choices() {
 		a.texts = append(a.texts, completionText{completionChoice: completionChoice{Index: i}})

@@ -85,15 +85,11 @@ type embeddingUsage struct {
 // embeddings serves POST /v1/embeddings.
 func (g *Gateway) embeddings(w http.ResponseWriter, r *http.Request) {
 	q, p := g.readEmbedding(w, r)
-	ctx, req := g.begin(r.Context(), "openai", q.generation)
-	defer req.end()
-	w.Header().Set(requestIDHeader, req.id)
+	ctx, req, leave := g.enter(w, r, "openai", q.generation, p)
+	defer leave()
 	if p != nil {
-		req.refuse(p).write(w)
 		return
 	}
-	ctx, cancel := g.untilDrained(ctx)
-	defer cancel()
 	done, p := g.embed(ctx, req, q.generation, q.inputs)
 	if p != nil {
 		p.about("input").write(w)

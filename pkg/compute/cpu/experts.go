@@ -203,16 +203,7 @@ func (w *worker) placeRows(p *pass, s *step, task int) {
 			w.referenceTile(p, s, t.row+i, row)
 			continue
 		}
-		x := w.scratch.row[:s.src.stride]
-		switch {
-		case row < 0:
-			clear(x)
-		case s.norm:
-			w.norm(p, s, x, row)
-		default:
-			x = s.src.row(row)
-		}
-		x = x[:s.src.cols]
+		x := w.input(p, s, row)
 		if s.forms.int8 {
 			w.be.ops.Quantize(out.int8[quant.ActInt8.ActBytes(t.row, len(x)):], x, t.width, i)
 		}

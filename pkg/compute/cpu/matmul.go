@@ -206,17 +206,23 @@ func (w *worker) tile(p *pass, s *step, out *tiles, from, end int) {
 			w.referenceTile(p, s, i, row)
 			continue
 		}
-		x := w.scratch.row[:s.src.stride]
-		switch {
-		case row < 0:
-			clear(x)
-		case s.norm:
-			w.norm(p, s, x, row)
-		default:
-			x = s.src.row(row)
-		}
-		w.store(p, s, out, x[:s.src.cols], i)
+		w.store(p, s, out, w.input(p, s, row), i)
 	}
+}
+
+// input returns row row of a step's source, normalised if the step says so; zeros
+// for −1. It is valid until the worker's next input.
+func (w *worker) input(p *pass, s *step, row int) []float32 {
+	x := w.scratch.row[:s.src.stride]
+	switch {
+	case row < 0:
+		clear(x)
+	case s.norm:
+		w.norm(p, s, x, row)
+	default:
+		x = s.src.row(row)
+	}
+	return x[:s.src.cols]
 }
 
 // sourceRow returns which row of its source row i of a step is, or −1 for one

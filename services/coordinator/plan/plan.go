@@ -174,7 +174,7 @@ func (p *Plan) Explain() string {
 	for _, pl := range p.Pipelines {
 		fmt.Fprintf(&b, "pipeline %v: %d sessions of %d positions, %d pages on every stage\n", pl.Key, pl.Sessions, pl.Context, pl.Pages)
 		for i, s := range pl.Stages {
-			fmt.Fprintf(&b, "  stage %d: %s, %s of %s\n", i, s, gib(s.Bytes), gib(s.Budget))
+			fmt.Fprintf(&b, "  stage %d: %s, %s of %s\n", i, s, place.Size(s.Bytes), place.Size(s.Budget))
 		}
 	}
 	for _, s := range p.Spares {
@@ -197,14 +197,3 @@ func (s Stage) String() string {
 
 // PagesFor returns the KV pages that hold n positions.
 func PagesFor(n int) int { return (n + compute.PageTokens - 1) / compute.PageTokens }
-
-// gib writes bytes as people read them.
-func gib(n uint64) string {
-	switch {
-	case n >= 1<<30:
-		return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30))
-	case n >= 1<<20:
-		return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
-	}
-	return fmt.Sprintf("%d bytes", n)
-}

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/shoal-llm/shoal/pkg/model"
+	"github.com/shoal-llm/shoal/services/coordinator/plan/place"
 )
 
 // errNoDevices says that no node has a device with memory.
@@ -313,7 +314,7 @@ func tooSmall(m Model, w Wishes, seats []seat) error {
 		if i > 0 && seats[i-1].device == s.device {
 			continue
 		}
-		list = append(list, fmt.Sprintf("node %s %s", s.node.ID, gib(s.device.Memory)))
+		list = append(list, fmt.Sprintf("node %s %s", s.node.ID, place.Size(s.device.Memory)))
 	}
 	const most = 8
 	if len(list) > most {
@@ -321,7 +322,7 @@ func tooSmall(m Model, w Wishes, seats []seat) error {
 	}
 	if have >= need {
 		return fmt.Errorf("model %s needs %s and the cluster has %s usable, but no split of %d layers fits: %s",
-			m.Name, gib(need), gib(have), m.Layers(), strings.Join(list, ", "))
+			m.Name, place.Size(need), place.Size(have), m.Layers(), strings.Join(list, ", "))
 	}
-	return fmt.Errorf("model %s needs %s, the cluster has %s usable: %s", m.Name, gib(need), gib(have), strings.Join(list, ", "))
+	return fmt.Errorf("model %s needs %s, the cluster has %s usable: %s", m.Name, place.Size(need), place.Size(have), strings.Join(list, ", "))
 }
