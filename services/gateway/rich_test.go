@@ -421,7 +421,7 @@ func (g *fakeGeneration) untilPaused(t *testing.T) uint64 {
 // W10: a client that never reads is told so, once it does.
 func TestRichSlowConsumerIsClosed(t *testing.T) {
 	t.Parallel() // the closing handshake takes its time
-	f := serve(t, func(c *Config, _ *Deps) { c.Limits.WriteTimeout = 200 * time.Millisecond })
+	f := serve(t, func(c *Config, _ *Deps) { c.Limits.WriteTimeout = 2 * time.Second })
 	f.fake.set((*fakeGeneration).endless)
 	p := f.rich(t)
 	p.generate("a", "")
