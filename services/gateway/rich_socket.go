@@ -418,14 +418,21 @@ func (s *richSocket) keepAlive(ctx context.Context) {
 		case ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded):
 			return // the socket is closed
 		case s.stalled.Load():
-			s.farewell(websocket.StatusTryAgainLater, slowText)
+			s.dismiss()
 			return
 		default:
 			missed++
 			signal(s.ackDue)
 		}
 	}
-	s.conn.CloseNow()
+	s.dismiss()
+}
+
+// dismiss closes the socket of a client that does not keep up. Its answers do
+// not wait for the closing handshake, which it may never take part in.
+func (s *richSocket) dismiss() {
+	s.leave(true)
+	s.farewell(websocket.StatusTryAgainLater, slowText)
 }
 
 // ping asks the client how far it has read, and waits for the answer.
