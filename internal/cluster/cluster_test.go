@@ -74,6 +74,19 @@ func await(t *testing.T, c *Cluster, what string, ok func([]Member) bool) {
 	}
 }
 
+func awaitRefusal(t *testing.T, c *Cluster, want Refusal) {
+	t.Helper()
+	poll := time.NewTicker(5 * time.Millisecond)
+	defer poll.Stop()
+	for deadline := time.After(30 * time.Second); !slices.Contains(c.Refused(), want); {
+		select {
+		case <-poll.C:
+		case <-deadline:
+			t.Fatalf("%s refused %v, want %v", c.config.NodeID, c.Refused(), want)
+		}
+	}
+}
+
 func names(members []Member) []string {
 	var ids []string
 	for _, m := range members {
@@ -176,12 +189,10 @@ func TestANameIsNotTakenOver(t *testing.T) {
 	if err := impostor.join(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	want := Refusal{NodeID: "b", Addr: impostor.Addr(), Reason: "its name belongs to the node at " + b.Addr()}
+	awaitRefusal(t, a, want) // a learns of the impostor after it has answered it
 	if m := a.Members(); !sees("a", "b")(m) || m[1].Addr != b.Addr() {
 		t.Errorf("a sees %v", m)
-	}
-	want := Refusal{NodeID: "b", Addr: impostor.Addr(), Reason: "its name belongs to the node at " + b.Addr()}
-	if !slices.Contains(a.Refused(), want) {
-		t.Errorf("a refused %v, want %v", a.Refused(), want)
 	}
 }
 
