@@ -129,6 +129,7 @@ func TestSampledEndNeedsNoPipeline(t *testing.T) {
 	a := r.relay.ask(1, raw("short$", 50))
 	a.until(tokenNumber(1))
 	r.wires.wait(t, "the slot is closed", func() bool { return r.wires.closed[1] })
+	r.relay.ask(200, raw("x", 200)).whole("x") // its results come after those of the first
 	r.shards["a"].server.Stop()
 	r.report("nobody is there", func(c *pb.ClusterResponse) bool { return !c.Ready })
 	a.credit(50)

@@ -54,7 +54,7 @@ func TestMeasuredFitsBeside(t *testing.T) {
 			}
 			return
 		}
-		there := uses(old.Pipelines...)
+		stays, there := uses(old.Pipelines...), uses(old.Pipelines...)
 		memory := map[where]uint64{}
 		for _, n := range nodes {
 			for _, d := range n.Devices {
@@ -74,7 +74,7 @@ func TestMeasuredFitsBeside(t *testing.T) {
 					t.Fatalf("stages %v", pl.Stages)
 				}
 				next = st.Part.End
-				if kept && there[at] != nil {
+				if kept && stays[at] != nil {
 					t.Fatalf("%v runs beside a stage that stays", st)
 				}
 				need := st.Bytes
