@@ -148,7 +148,7 @@ bench-families: ## each architecture: logits beside the goldens, decoding beside
 	.cache/families -fixtures $(or $(SHOAL_FIXTURES),testdata/fixtures) -save docs/measurements/models.json
 
 .PHONY: bench-plan
-bench-plan: build model ## what the planner predicts beside what is measured, on a quiet machine, into docs/measurements/pipeline.json (2 minutes)
+bench-plan: build model $(MODELS)/smollm2-q4_0.gguf ## what the planner predicts beside what is measured, on a quiet machine, into docs/measurements/pipeline.json (2 minutes)
 	$(GO) build -trimpath -o .cache/predict ./bench/predict
 	.cache/predict -models $(MODELS) -shoal bin/shoal -runs 5 -save docs/measurements/pipeline.json
 

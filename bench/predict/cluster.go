@@ -11,6 +11,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -53,25 +55,37 @@ func start(ctx context.Context, program, state string, up setup) (c *cluster, er
 	}
 	common := []string{"--cluster-secret-file", key, "--advertise", "127.0.0.1", "--admin-addr", "127.0.0.1:0"}
 	n := fmt.Sprint(up.stages)
-	c.run(program, "coordinator", append(common, "--model", up.model, "--stages", n, "--min-shards", n, "--sessions", "1",
+	last := runtime.NumCPU() - 1
+	c.run(last, program, "coordinator", append(common, "--model", up.model, "--stages", n, "--min-shards", n, "--sessions", "1",
 		"--context", "1024", "--grpc-addr", grpc, "--gossip-addr", gossip)...)
 	joining := append(common, "--grpc-addr", "127.0.0.1:0", "--gossip-addr", "127.0.0.1:0", "--join", gossip)
 	for i := range up.stages {
-		c.run(program, "shard", append(joining, "--node-id", fmt.Sprint("shard-", i), "--models", filepath.Dir(up.model),
+		core := i % (last + 1)
+		if up.crowded {
+			core = anyCore
+		}
+		c.run(core, program, "shard", append(joining, "--node-id", fmt.Sprint("shard-", i), "--models", filepath.Dir(up.model),
 			"--threads", fmt.Sprint(up.threads), "--state-dir", state)...)
 	}
-	c.run(program, "gateway", append(joining, "--listen", web, "--grpc-listen", "127.0.0.1:0")...)
+	c.run(last, program, "gateway", append(joining, "--listen", web, "--grpc-listen", "127.0.0.1:0")...)
 	for _, p := range c.processes {
 		if err := p.Start(); err != nil {
-			return nil, fmt.Errorf("start %s: %w", p.Args[1], err)
+			return nil, fmt.Errorf("start %v: %w", p.Args, err)
 		}
 	}
 	return c, c.until(ctx, "ready", func(r *report) bool { return r.Ready })
 }
 
-// run notes a process to start. What it logs goes to a file.
-func (c *cluster) run(program, role string, args ...string) {
-	p := exec.Command(program, append([]string{role}, args...)...)
+// anyCore leaves it to the system where a process runs.
+const anyCore = -1
+
+// run notes a process to start on a core. What it logs goes to a file.
+func (c *cluster) run(core int, program, role string, args ...string) {
+	all := append([]string{program, role}, args...)
+	if core != anyCore {
+		all = append([]string{"taskset", "-c", strconv.Itoa(core)}, all...)
+	}
+	p := exec.Command(all[0], all[1:]...)
 	log, err := os.Create(filepath.Join(c.dir, fmt.Sprintf("%s-%d.log", role, len(c.processes))))
 	if err == nil {
 		p.Stdout, p.Stderr = log, log
