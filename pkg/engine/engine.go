@@ -63,6 +63,8 @@ type Stage struct {
 	sessions map[frame.Slot]*session // on the last stage
 	automata automata
 	pooling  map[frame.Slot]bool // slots whose sessions make embeddings, as of the last started frame
+	plain    map[frame.Slot]bool // those whose ids are those of the largest logits
+	picks    compute.Buffer      // of a device that finds these: see picks.go; else nil
 }
 
 // work is one frame between Start and Finish, with buffers that are reused: a
@@ -73,7 +75,8 @@ type work struct {
 	batch   compute.Batch
 	ids     []int32
 	logits  []int32   // rows that want logits
-	values  []float32 // rows or logits, as read
+	picked  bool      // the device has found the largest of each
+	values  []float32 // rows, logits or what was picked, as read
 	hidden  []float32 // rows of the residual stream, where embeddings are made
 	reads   [2]compute.Read
 	bytes   []byte // rows of the output frame
@@ -100,13 +103,17 @@ func Open(be compute.Backend, arch model.Arch, src model.Source, spec model.Spec
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("load layers [%d, %d): %w", cfg.Part.First, cfg.Part.End, err), arena.Free())
 	}
+	picks, err := newPicks(be, arena, cfg)
+	if err != nil {
+		return nil, errors.Join(err, arena.Free())
+	}
 	return &Stage{
-		be: be, arena: arena, cfg: cfg, spec: spec, net: net,
+		be: be, arena: arena, cfg: cfg, spec: spec, net: net, picks: picks,
 		log: kv.NewLog(kv.Config{
 			Epoch: cfg.Epoch, Pipeline: cfg.Pipeline,
 			Pages: cfg.Pages, Slots: cfg.Slots, Rows: cfg.Rows, Context: cfg.Context,
 		}),
-		sessions: map[frame.Slot]*session{}, pooling: map[frame.Slot]bool{},
+		sessions: map[frame.Slot]*session{}, pooling: map[frame.Slot]bool{}, plain: map[frame.Slot]bool{},
 		automata: automata{vocab: cfg.Vocabulary},
 	}, nil
 }
@@ -194,7 +201,8 @@ func wantsLogits(o frame.Output) bool { return o == frame.OutputSample || o == f
 // submit records and submits the pass of a frame. A frame without rows is an
 // empty pass: it keeps its place in the order.
 func (s *Stage) submit(w *work, step *kv.Step) {
-	s.notePools(w.frame.Ops)
+	s.noteOps(w.frame.Ops)
+	w.picked = false
 	p := s.be.Begin(&w.batch)
 	if len(step.Clear) > 0 {
 		p.ClearPages(s.net.Cache(), step.Clear)
@@ -209,6 +217,7 @@ func (s *Stage) submit(w *work, step *kv.Step) {
 		rows := w.batch.Rows
 		if s.cfg.Part.Head {
 			rows = len(w.logits)
+			out = s.pick(p, w, out)
 		}
 		w.values = grow(w.values, rows*out.Cols())
 		w.reads[n] = compute.Read{Src: out, Rows: rows, Dst: w.values}

@@ -53,17 +53,18 @@ func (p *pool) vector() []float32 {
 	return out
 }
 
-// notePools follows which slots make embeddings, ahead of the sessions
-// themselves: what is read from the device is decided when a pass is submitted.
-func (s *Stage) notePools(ops []frame.Op) {
+// noteOps follows which slots make embeddings, and which want no more than the
+// largest logits, ahead of the sessions themselves: what is read from the device is
+// decided when a pass is submitted.
+func (s *Stage) noteOps(ops []frame.Op) {
 	for i := range ops {
 		switch op := &ops[i]; {
-		case op.Open != nil && op.Open.Pooling != frame.PoolingNone:
-			s.pooling[op.Open.Slot] = true
 		case op.Open != nil:
-			delete(s.pooling, op.Open.Slot)
+			s.pooling[op.Open.Slot] = op.Open.Pooling != frame.PoolingNone
+			s.plain[op.Open.Slot] = op.Open.Sampling.Plain() && len(op.Open.Grammar) == 0
 		case op.Close != nil:
 			delete(s.pooling, op.Close.Slot)
+			delete(s.plain, op.Close.Slot)
 		}
 	}
 }

@@ -13,13 +13,12 @@ func (s *Stage) result(w *work, notFinite []int32) *frame.Result {
 	f := w.frame
 	s.applyOps(f.Ops)
 	r := w.outcome.begin(f, w.timings)
-	row, logits := 0, w.values
+	row, rest := 0, s.choices(w)
 	for i := range f.Spans {
 		span := &f.Spans[i]
-		var mine []float32 // rows of logits
+		var mine choices
 		if wantsLogits(span.Output) {
-			n := (int(span.Drafted) + 1) * s.spec.Vocab
-			mine, logits = logits[:n:n], logits[n:]
+			mine = rest.take(int(span.Drafted) + 1)
 		}
 		bad := slices.ContainsFunc(notFinite, func(b int32) bool {
 			return int(b) >= row && int(b) < row+len(span.Tokens)
@@ -63,7 +62,7 @@ func (s *Stage) applyOps(ops []frame.Op) {
 
 // sampleSpan takes a span's ids into its session's history and samples from its
 // logits. ok is false where there is nothing to say.
-func (s *Stage) sampleSpan(w *work, span *frame.Span, logits []float32, bad bool) (out frame.Sampled, ok bool) {
+func (s *Stage) sampleSpan(w *work, span *frame.Span, from choices, bad bool) (out frame.Sampled, ok bool) {
 	ses := s.sessions[span.Slot]
 	out = frame.Sampled{Slot: span.Slot, Attempt: span.Attempt, Position: span.Start + int32(len(span.Tokens)-int(span.Drafted))}
 	if bad && ses.failed == "" {
@@ -85,19 +84,19 @@ func (s *Stage) sampleSpan(w *work, span *frame.Span, logits []float32, bad bool
 	case frame.OutputNone:
 		return out, false
 	case frame.OutputLogits:
-		out.Logits = logits
+		out.Logits = from.values
 		return out, true
 	}
-	s.verify(&w.outcome, ses, span.Tokens[first:], logits, &out)
+	s.verify(&w.outcome, ses, span.Tokens[first:], from, &out)
 	return out, true
 }
 
 // verify samples an id after the accepted ids and after each draft, as long as
 // the drafts are what was sampled: the target's own sample always stands, so
 // drafts never change the answer.
-func (s *Stage) verify(o *outcome, ses *session, drafts []int32, logits []float32, out *frame.Sampled) {
+func (s *Stage) verify(o *outcome, ses *session, drafts []int32, from choices, out *frame.Sampled) {
 	for i := range len(drafts) + 1 {
-		c, fin, err := ses.pick(logits[i*s.spec.Vocab:][:s.spec.Vocab])
+		c, fin, err := ses.pick(from.take(1))
 		if err != nil {
 			ses.failed = err.Error()
 			if errors.Is(err, sample.ErrNotFinite) {

@@ -82,15 +82,19 @@ func (s *session) truncate(n int) {
 	}
 }
 
-// pick samples the id at the next position. The choice is valid until the next
-// pick.
-func (s *session) pick(logits []float32) (c sample.Choice, fin frame.Finish, err error) {
+// pick samples the id at the next position from a row. The choice is valid until
+// the next pick.
+func (s *session) pick(row choices) (c sample.Choice, fin frame.Finish, err error) {
 	s.ready()
 	pos := s.length()
-	if err := s.mask(logits, pos); err != nil {
+	if row.picked {
+		c.ID, err = row.id()
+		return c, s.finish(c.ID, pos), err
+	}
+	if err := s.mask(row.values, pos); err != nil {
 		return c, 0, err
 	}
-	if c, err = s.sampler.Pick(logits, pos); err != nil {
+	if c, err = s.sampler.Pick(row.values, pos); err != nil {
 		return c, 0, err
 	}
 	return c, s.finish(c.ID, pos), nil

@@ -50,14 +50,12 @@ type Sampler struct {
 // accepts; the prompt is copied.
 func New(spec Spec, vocab int, prompt []int32) *Sampler {
 	s := &Sampler{spec: spec, vocab: vocab}
-	s.adjust = len(spec.Bias) > 0
+	s.adjust = spec.adjusts()
 	if spec.RepetitionPenalty != 0 && spec.RepetitionPenalty != 1 {
 		s.window = newCounter(vocab)
-		s.adjust = true
 	}
 	if spec.PresencePenalty != 0 || spec.FrequencyPenalty != 0 {
 		s.answer = newCounter(vocab)
-		s.adjust = true
 	}
 	s.ids = make([]int32, 0, len(prompt))
 	for _, id := range prompt {

@@ -39,6 +39,15 @@ type Spec struct {
 	MaxTokens int32   // the most ids to sample; 0 is no limit of its own
 }
 
+// Plain reports whether the id is always that of the largest logit, and nothing
+// else is asked of the logits.
+func (s *Spec) Plain() bool { return s.Temperature == 0 && !s.LogProbs && !s.adjusts() }
+
+// adjusts reports whether a bias or a penalty changes logits.
+func (s *Spec) adjusts() bool {
+	return len(s.Bias) > 0 || s.RepetitionPenalty != 0 && s.RepetitionPenalty != 1 || s.PresencePenalty != 0 || s.FrequencyPenalty != 0
+}
+
 // Limits of a Spec, checked by Validate.
 const (
 	MaxTemperature = 100

@@ -37,6 +37,7 @@ func Run(t *testing.T, open func(testing.TB) compute.Backend) {
 		{"clear pages", testClearPages},
 		{"not finite", testNotFinite},
 		{"variations", testVariations},
+		{"pick", testPick},
 		{"reference data", testFixtures},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, newRig(t, open)) })

@@ -106,6 +106,7 @@ const (
 	gateScratch          // gate and up, where they are not stored together
 	upScratch
 	copyScratch // an input that is an output too
+	pickScratch // parts of rows of logits
 	scratches
 )
 

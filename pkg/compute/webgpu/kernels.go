@@ -58,6 +58,8 @@ var (
 	ropeOp       = &op{"rope", "rotate rope", "urwwrw", false}
 	attendOp     = &op{"attend", "attend", "urrww", false}
 	joinOp       = &op{"join", "join", "urw", false}
+	pickOp       = &op{"pick", "pick", "urw", false}
+	pickedOp     = &op{"picked", "picked", "urw", false}
 )
 
 // code returns the WGSL of a kernel: constants, then files. Nothing is decided by

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/shoal-llm/shoal/internal/golden"
@@ -13,6 +14,7 @@ import (
 	"github.com/shoal-llm/shoal/pkg/engine"
 	"github.com/shoal-llm/shoal/pkg/frame"
 	"github.com/shoal-llm/shoal/pkg/model"
+	"github.com/shoal-llm/shoal/pkg/sample"
 )
 
 // deviceMax bounds the difference of a device that computes in float32 from the
@@ -44,6 +46,23 @@ func Device(t *testing.T, c Case, backend func(testing.TB) compute.Backend) {
 		}
 		sameBits(t, fmt.Sprintf("%d stages, in a batch of 8", stages), want, inCompany(t, l, ids))
 	}
+	alone := answerOf(t, one, ids, sample.Spec{MaxTokens: 24})
+	if beside := answerOf(t, one, ids, sample.Spec{MaxTokens: 24, LogProbs: true}); !slices.Equal(alone, beside) {
+		t.Errorf("ids %v picked from logits by the device, %v where the logits were read", alone, beside)
+	}
+}
+
+// answerOf returns the ids of an answer in slot 0.
+func answerOf(tb testing.TB, l *engine.Local, prompt []int32, spec sample.Spec) []int32 {
+	tb.Helper()
+	var ids []int32
+	for s, err := range l.Generate(tb.Context(), &frame.Open{Sampling: spec}, prompt) {
+		if err != nil {
+			tb.Fatal(err)
+		}
+		ids = append(ids, s.IDs...)
+	}
+	return ids
 }
 
 // onDevice loads a model split over stages of one device.
