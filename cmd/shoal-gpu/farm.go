@@ -238,6 +238,7 @@ func (f *farm) run(w workload) (float64, error) {
 		m.Messages = append(m.Messages,
 			&pb.Upward{Number: f.next, Message: &pb.Upward_Start{Start: &pb.Generation{
 				Input: &pb.Generation_Raw{Raw: string(prompt)}, Sampling: &pb.Sampling{IgnoreEos: true, MaxTokens: int32(w.decode)},
+				Scheduling: &pb.Scheduling{Prediction: new(bool)}, // guesses would be lost on random weights
 			}}},
 			&pb.Upward{Number: f.next, Message: &pb.Upward_Credit{Credit: &pb.Credit{Seq: uint64(w.decode)}}})
 		f.next++
