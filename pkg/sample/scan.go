@@ -15,6 +15,17 @@ func orderKey(v float32) int32 {
 	return b ^ int32(uint32(b>>31)>>1)
 }
 
+// Largest returns the id of the largest logit of a row, the lowest of equal ones.
+// It is not ok when there is a NaN or a positive infinity, or nothing above negative
+// infinity.
+func Largest(row []float32) (id int32, ok bool) {
+	peak, ok := peakOf(row)
+	if !ok {
+		return 0, false
+	}
+	return indexOf(row, peak), true
+}
+
 // peakOf returns the largest value. It is not ok when there is a NaN or a
 // positive infinity, or nothing above negative infinity.
 func peakOf(row []float32) (peak float32, ok bool) {

@@ -90,7 +90,7 @@ func Open(cfg Config) (*Backend, error) {
 		arenas: map[*arena]struct{}{},
 		info: compute.Info{
 			Kind: "cpu", Name: processorName(), Class: class,
-			Threads: threads, Memory: memory, NUMA: memoryNodes(),
+			Threads: threads, Memory: memory, NUMA: memoryNodes(), Picks: true,
 		},
 		level:     level,
 		ops:       vec.For(level),

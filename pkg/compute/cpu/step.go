@@ -27,6 +27,7 @@ const (
 	normHeads                 // a row
 	normAdd                   // a row
 	capRow                    // a row
+	pickRow                   // a row
 	route                     // all rows
 	placeRows                 // a tile of places, rows at experts
 	expertGate                // dst = act(gate·tiles)∘(up·tiles), a block of one expert
@@ -108,6 +109,8 @@ func (w *worker) do(p *pass, s *step, task int) {
 		w.attend(p, s, task)
 	case scaleRow, biasRow, normHeads, normAdd, capRow:
 		w.vary(p, s, task)
+	case pickRow:
+		pick(s.dst.row(task), s.src.row(task)[:s.src.cols])
 	case route:
 		w.route(p, s)
 	case placeRows:
