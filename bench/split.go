@@ -26,7 +26,7 @@ const (
 // splitDecode and splitPrompt are the tokens of an answer and of a long prompt.
 const (
 	splitDecode = 128
-	splitPrompt = 512
+	splitPrompt = 1024
 	splitLayers = 30 // of SmolLM2-135M
 )
 
