@@ -195,9 +195,10 @@ type flight struct {
 	sent       time.Time
 	alone      bool // nothing else was in flight
 	rows       int
-	decodes    int   // sessions whose decode rows it has
-	decodeRows int   // with guesses
-	asks       []ask // those that get ids
+	decodes    int     // sessions whose decode rows it has
+	decodeRows int     // with guesses
+	pairs      float64 // keys that its rows of prompts see, together
+	asks       []ask   // those that get ids
 	chunks     []chunk
 	closes     []*session
 }

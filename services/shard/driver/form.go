@@ -195,8 +195,9 @@ func (m *Machine) addChunks(st *step, decoding []*session) {
 	if waiting == 0 {
 		return
 	}
-	left := m.chunkRows(st, decoding, waiting)
-	for _, s := range turn(filling, promptTurn) {
+	filling = turn(filling, promptTurn)
+	left := m.chunkRows(st, decoding, waiting, filling[0].sent)
+	for _, s := range filling {
 		if left < 1 || !st.room() {
 			return
 		}
@@ -231,6 +232,7 @@ func (m *Machine) addChunk(st *step, s *session, left int, shared bool) int {
 	if s.sent+rows == s.prompt {
 		want = s.output()
 	}
+	st.flight.pairs += pairs(s.sent, rows)
 	m.addSpan(st, s, s.ids[s.sent:s.sent+rows:s.sent+rows], 0, want)
 	m.serve(s, promptTurn, rows)
 	s.turns[decodeTurn] = m.served[decodeTurn] // it is due with those who are served now
@@ -261,27 +263,27 @@ func (m *Machine) addSpan(st *step, s *session, tokens []int32, drafted int, wan
 }
 
 // chunkRows returns how many rows of prompts a step may have, of which waiting
-// wait.
-func (m *Machine) chunkRows(st *step, decoding []*session, waiting int) int {
+// wait, those at position at first.
+func (m *Machine) chunkRows(st *step, decoding []*session, waiting, at int) int {
 	switch {
 	case !m.adapts():
 		return st.rows
 	case !m.pace.known():
 		return min(st.rows, firstChunk)
 	case len(decoding) > 0:
-		return m.chunksBeside(st, m.target(decoding))
+		return m.chunksBeside(st, m.target(decoding), at)
 	case !m.linkBound() && len(m.flight) > m.cfg.Stages:
 		return 0
 	}
 	limit := max(longest*float64(m.cfg.Target)/float64(m.cfg.Stages), longSteps*m.pace.slowest(1, (*curve).guess))
-	most := max(minChunk, m.pace.fill(0, st.rows, limit, limit))
-	return min(st.rows, m.pace.cut(waiting, most))
+	most := max(minChunk, m.pace.fill(0, at, st.rows, limit, limit))
+	return min(st.rows, m.pace.cut(waiting, at, most))
 }
 
 // chunksBeside is chunkRows while sessions decode, which should not wait for longer
 // than target. A step with decode rows may find others before it: one at each
 // stage, and all that are in flight at the same link.
-func (m *Machine) chunksBeside(st *step, target float64) int {
+func (m *Machine) chunksBeside(st *step, target float64, at int) int {
 	decodes := m.cfg.Rows - st.rows
 	stage, link := target/float64(m.cfg.Stages), target/float64(m.cfg.InFlight)
 	switch {
@@ -292,7 +294,7 @@ func (m *Machine) chunksBeside(st *step, target float64) int {
 	case !m.linkBound() && len(m.flight) >= m.cfg.Stages:
 		return 0 // the stages are busy; the next decode step takes the chunks along
 	}
-	return max(1, m.pace.fill(decodes, st.rows, stage, link))
+	return max(1, m.pace.fill(decodes, at, st.rows, stage, link))
 }
 
 const (

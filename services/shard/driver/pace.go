@@ -11,11 +11,38 @@ import (
 // pace is what steps of a pipeline have taken, from the timings that travel with
 // them. It predicts what others will take.
 type pace struct {
-	stages []curve
-	links  way // all hops of a step, and the way of its result
+	stages []curve // besides what keys cost the rows of prompts
+	keys   []slope // of stages
+	links  way     // all hops of a step, and the way of its result
 }
 
-func newPace(stages int) pace { return pace{stages: make([]curve, stages)} }
+func newPace(stages int) pace {
+	return pace{stages: make([]curve, stages), keys: make([]slope, stages)}
+}
+
+// slope is what a key costs a row of a prompt: chunks that are as long as the one
+// before them and lie behind it show it.
+type slope struct {
+	ns   float64 // of one row and one key
+	n    int
+	last struct{ rows, keys, ns float64 } // of the chunk before: keys are a row's in the mean
+}
+
+// add notes a step that has chunks of prompts alone.
+func (s *slope) add(rows, keys, took float64) {
+	const like = 1.25 // how much longer a chunk may be than another like it
+	l := s.last
+	s.last.rows, s.last.keys, s.last.ns = rows, keys, took
+	if l.rows == 0 || rows > like*l.rows || l.rows > like*rows || keys < l.keys+l.rows/2 {
+		return
+	}
+	ns := max(0, (took/rows-l.ns/l.rows)/(keys-l.keys))
+	ns = min(ns, took/rows/keys)
+	if s.n++; s.n > 1 {
+		ns = min(ns, farLonger*s.ns)
+	}
+	s.ns += (ns - s.ns) * max(follow, 1/float64(s.n))
+}
 
 // curve is the time that steps take by their rows: one mean for each power of two
 // of rows, which follows what is measured.
@@ -146,7 +173,12 @@ func (p *pace) learn(f *flight, r *frame.Result, now time.Time) {
 	rest := now.Sub(f.sent)
 	for _, t := range r.Timings {
 		if int(t.Stage) < len(p.stages) && t.ComputeNS > 0 {
-			p.stages[t.Stage].add(f.rows, time.Duration(t.ComputeNS))
+			took := float64(t.ComputeNS)
+			keys := &p.keys[t.Stage]
+			if f.decodes == 0 {
+				keys.add(float64(f.rows), f.pairs/float64(f.rows), took)
+			}
+			p.stages[t.Stage].add(f.rows, time.Duration(max(took-keys.ns*f.pairs, took/farLonger/farLonger)))
 		}
 		rest -= time.Duration(t.ComputeNS + t.WaitNS)
 	}
@@ -226,13 +258,23 @@ func (p *pace) rowCost(rows float64, lanes int) float64 {
 	return 0
 }
 
-// fill returns how many rows may be added to a step of rows rows, up to most, so
-// that no stage is busy with it for longer than stage and no link for longer than
-// link.
-func (p *pace) fill(rows, most int, stage, link float64) int {
+// key returns what a key costs a row of a prompt at the stage where it costs most.
+func (p *pace) key() float64 {
+	worst := 0.0
+	for i := range p.keys {
+		worst = max(worst, p.keys[i].ns)
+	}
+	return worst
+}
+
+// fill returns how many rows of a prompt, from position at on, may be added to a
+// step of rows rows, up to most, so that no stage is busy with it for longer than
+// stage and no link for longer than link.
+func (p *pace) fill(rows, at, most int, stage, link float64) int {
+	key := p.key()
 	fits := func(n int) bool {
 		all := float64(rows + n)
-		return p.slowest(all, (*curve).most) <= stage && p.link(all) <= link
+		return p.slowest(all, (*curve).most)+key*pairs(at, n) <= stage && p.link(all) <= link
 	}
 	low, high := 0, most // low fits
 	for low < high {
@@ -245,14 +287,18 @@ func (p *pace) fill(rows, most int, stage, link float64) int {
 	return low
 }
 
-// cut returns the length of the next chunk that has n rows of prompts computed
-// soonest, when they are cut into equal chunks which the stages work on one behind
-// the other: short ones keep all stages busy, long ones cost less a row.
-func (p *pace) cut(n, most int) int {
-	best, soonest := 0, 0.0
+// pairs returns how many keys n rows from position at on see together.
+func pairs(at, n int) float64 { return float64(n) * (float64(at) + float64(n)/2) }
+
+// cut returns the length of the next chunk that has n rows of prompts, from position
+// at on, computed soonest, when they are cut into equal chunks which the stages work
+// on one behind the other: short ones keep all stages busy, most of all at the end,
+// where keys make chunks dear; long ones cost less a row.
+func (p *pace) cut(n, at, most int) int {
+	best, soonest, key := 0, 0.0, p.key()
 	for chunks := max(1, (n+most-1)/most); ; chunks += max(1, chunks/8) {
 		rows := (n + chunks - 1) / chunks
-		took := float64(chunks+len(p.stages)-1) * p.bottleneck(float64(rows))
+		took := float64(chunks+len(p.stages)-1)*p.bottleneck(float64(rows)) + float64(len(p.stages)-1)*key*pairs(at+n-rows, rows)
 		if best == 0 || took < soonest*sooner {
 			best, soonest = rows, took
 		}
