@@ -1,6 +1,7 @@
-// Builds the packages into their dist folders and the files that the gateway
-// serves under /sdk/ into services/gateway/sdk/dist. `node build.mjs --check`
-// fails when the committed files are not what this makes.
+// Builds the packages into their dist folders, the files that the gateway serves
+// under /sdk/ into services/gateway/sdk/dist, and its console into
+// services/gateway/page/dist. `node build.mjs --check` fails when the committed
+// files are not what this makes.
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync, existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -9,7 +10,7 @@ import { gzipSync } from 'node:zlib';
 import { build } from 'esbuild';
 
 const web = dirname(fileURLToPath(import.meta.url));
-const served = join(web, '../services/gateway/sdk/dist');
+const gateway = join(web, '../services/gateway');
 const shared = {
   absWorkingDir: web, bundle: true, minify: true, target: 'es2022', platform: 'browser', legalComments: 'eof', logLevel: 'warning', write: false,
 };
@@ -36,6 +37,16 @@ const forPages = {
   ...(await make(['packages/sdk/src/index.ts'], { format: 'iife', globalName: 'shoal', entryNames: 'shoal' })),
   ...(await make(['packages/element/src/streaming-llm-element.ts'], { format: 'esm', plugins: [besideSDK()] })),
 };
+
+/** The console: a document, a script, a style sheet. */
+const console_ = {
+  'index.html': readFileSync(join(web, 'apps/console/index.html'), 'utf8'),
+  ...(await make(['apps/console/src/main.tsx'], {
+    format: 'esm', splitting: true, chunkNames: 'console-[name]', entryNames: 'console', jsx: 'automatic', jsxImportSource: 'preact', target: 'es2022',
+    alias: { '@shoal/sdk': './packages/sdk/src/index.ts' },
+  })),
+};
+const committed = { 'sdk/dist': forPages, 'page/dist': console_ };
 
 /** besideSDK lets the element import the SDK from the file beside it. */
 function besideSDK() {
@@ -64,22 +75,26 @@ function closure(files, name, seen = new Set()) {
 const sizes = {
   sdk_core_kib_gzip: gzip(...closure(packages.sdk, 'index.js')),
   element_kib_gzip: gzip(packages.element['streaming-llm-element.js']),
+  console_kib_gzip: gzip(...closure(console_, 'console.js'), console_['console.css'], console_['index.html']),
 };
-const limits = { sdk_core_kib_gzip: 12, element_kib_gzip: 25 };
+const limits = { sdk_core_kib_gzip: 12, element_kib_gzip: 25, console_kib_gzip: 150 };
 
 if (process.argv.includes('--check')) {
-  const there = existsSync(served) ? readdirSync(served) : [];
-  const wrong = [...new Set([...there, ...Object.keys(forPages)])].filter(
-    (name) => !there.includes(name) || forPages[name] !== readFileSync(join(served, name), 'utf8'),
-  );
-  if (wrong.length > 0) {
-    console.error(`services/gateway/sdk/dist is not what web/ builds (${wrong.join(', ')}): run make web and commit`);
-    process.exit(1);
+  for (const [folder, files] of Object.entries(committed)) {
+    const at = join(gateway, folder);
+    const there = existsSync(at) ? readdirSync(at) : [];
+    const wrong = [...new Set([...there, ...Object.keys(files)])].filter(
+      (name) => !there.includes(name) || files[name] !== readFileSync(join(at, name), 'utf8'),
+    );
+    if (wrong.length > 0) {
+      console.error(`services/gateway/${folder} is not what web/ builds (${wrong.join(', ')}): run make web and commit`);
+      process.exit(1);
+    }
   }
 } else {
   for (const [name, files] of Object.entries(packages)) write(join(web, 'packages', name, 'dist'), files);
-  write(served, forPages);
-  execFileSync('npx', ['tsc', '-b', ...Object.keys(packages).map((name) => `packages/${name}`)], { cwd: web, stdio: 'inherit' });
+  for (const [folder, files] of Object.entries(committed)) write(join(gateway, folder), files);
+  execFileSync('npx', ['tsc', '-b', ...Object.keys(packages).map((name) => `packages/${name}`), 'apps/console'], { cwd: web, stdio: 'inherit' });
 }
 mkdirSync(join(web, '../.tmp/web'), { recursive: true });
 for (const [name, size] of Object.entries(sizes)) {

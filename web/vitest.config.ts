@@ -1,5 +1,5 @@
 import { defineConfig } from 'vitest/config';
 
 export default defineConfig({
-  test: { include: ['packages/*/test/**/*.test.ts'], restoreMocks: true, unstubGlobals: true, pool: 'threads', testTimeout: 20_000 },
+  test: { include: ['{packages,apps}/*/test/**/*.test.ts'], restoreMocks: true, unstubGlobals: true, pool: 'threads', testTimeout: 20_000 },
 });

@@ -228,7 +228,8 @@ func TestAccess(t *testing.T) {
 		{"encoded dots", "GET", "/%2e%2e/v1/models", key, 404},
 		{"metrics", "GET", "/metrics", key, 404},
 		{"pprof", "GET", "/debug/pprof/", key, 404},
-		{"page folder", "GET", "/page/page.go", key, 404},
+		{"page folder", "GET", "/console/page.go", key, 404},
+		{"page twice", "GET", "/console/index.html", key, 404},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			status, header, body := f.do(t, c.method, c.path, "", c.headers...)

@@ -53,9 +53,8 @@ func (g *Gateway) routes() *router {
 	open("/healthz", g.live)
 	open("/readyz", g.ready)
 	open("/openapi.yaml", openAPI)
-	for name, h := range page.Handlers() {
-		open(name, h)
-	}
+	open("/{$}", page.Document())
+	open("/console/{file}", page.Handler(notFound))
 	open("/sdk/{file}", sdk.Handler(notFound))
 	mux.handle("/streaming", []string{http.MethodGet, http.MethodPost}, g.ticketed(g.streaming))
 	mux.handle("/v1/cluster/stream", []string{http.MethodGet}, g.ticketed(g.clusterStream))
