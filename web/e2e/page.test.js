@@ -1,71 +1,36 @@
-// Drives the page of a running gateway (SHOAL_URL) in headless Chromium, as a
-// person would: type, read tokens as they come, stop. SHOAL_SCREENSHOTS names a
-// folder for pictures of it.
+// Drives the console of a running gateway (SHOAL_URL) in headless Chromium, as a
+// person would. SHOAL_SCREENSHOTS names a folder for pictures of it.
 import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
 import { after, before, test } from 'node:test';
 import { join } from 'node:path';
-import { chromium } from 'playwright-core';
+import { launch, noBarrier, open, patience } from './browser.mjs';
 
 const url = process.env.SHOAL_URL;
 const pictures = process.env.SHOAL_SCREENSHOTS;
-const executablePath = process.env.SHOAL_CHROMIUM ?? '/usr/bin/chromium';
-const patience = { timeout: 20_000 };
-
-let browser, page;
 const problems = [];
+let browser, chat, page;
 
 before(async () => {
   assert.ok(url, 'SHOAL_URL must name a running gateway');
-  browser = await chromium.launch({
-    executablePath,
-    args: ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
-      '--disable-background-networking', '--disable-component-update', '--disable-sync'],
-  });
-  page = await browser.newPage({ viewport: { width: 1180, height: 780 } });
-  page.on('console', (m) => { if (m.type() === 'error') problems.push(m.text()); });
-  page.on('pageerror', (e) => problems.push(String(e)));
-  page.on('request', (r) => {
-    if (!r.url().startsWith(url) && !r.url().startsWith('data:')) problems.push('foreign request ' + r.url());
-  });
-  await page.goto(url);
+  browser = await launch();
+  chat = await open(browser, url, problems);
+  page = chat.page;
 });
-
 after(async () => { await browser?.close(); });
 
 const picture = async (name) => {
   if (pictures) await page.screenshot({ path: join(pictures, name + '.png') });
 };
-const log = () => page.getByRole('log');
-const answers = () => page.getByRole('article', { name: 'Answer' });
-const text = () => answers().last().locator('.text').textContent();
-const busy = (want) => page.locator(`[role=log][aria-busy=${want}]`).waitFor(patience);
 
-/** settings changes fields of the settings. */
-async function settings(values) {
-  await page.locator('#settings summary').click();
-  for (const [label, value] of Object.entries(values)) await page.getByLabel(label).fill(value);
-  await page.keyboard.press('Escape');
-}
-
-/** longer waits until the last answer has more text than before. */
-async function longer(than) {
-  await page.waitForFunction((n) => {
-    const all = document.querySelectorAll('.turn.assistant .text');
-    return (all[all.length - 1]?.textContent.length ?? 0) > n;
-  }, than, patience);
-}
-
-test('it shows which model answers and where', async () => {
-  await page.locator('#state[data-state=ready]').waitFor(patience);
-  const stages = await page.locator('#stages li').allTextContents();
-  assert.ok(stages.length >= 1, 'at least one stage');
-  for (const s of stages) assert.match(s, /\[\d+\.\.\d+\)$/);
+test('it says which model answers', async () => {
+  await chat.ready();
+  await page.getByText(/answers from \d+ stages? on \d+ node/).waitFor(patience);
   await picture('welcome');
 });
 
 test('an answer grows token by token and Stop ends it', async () => {
-  await settings({ 'Most tokens': '100000', Temperature: '0' });
-  await page.getByRole('textbox', { name: 'Your prompt' }).fill('Tell me a long story about the sea.');
+  await chat.options({ 'Most tokens': '100000', Temperature: '0' });
   // A fast cluster could be done before a click from out here arrives, so the
   // page itself presses the button once the text has grown three times.
   const grown = page.evaluate(() => new Promise((resolve) => {
@@ -73,62 +38,150 @@ test('an answer grows token by token and Stop ends it', async () => {
     const observer = new MutationObserver(() => {
       const length = document.querySelector('.turn.assistant .text')?.textContent.length ?? 0;
       if (length > (lengths.at(-1) ?? 0)) lengths.push(length);
-      if (lengths.length < 3) return;
+      const stop = document.querySelector('button.stop');
+      if (lengths.length < 3 || !stop) return;
       observer.disconnect();
-      const stop = document.getElementById('stop');
-      resolve({ lengths, offered: stop.checkVisibility() });
       stop.click();
+      resolve(lengths);
     });
-    observer.observe(document.getElementById('log'), { subtree: true, childList: true, characterData: true });
+    observer.observe(document.querySelector('[role=log]'), { subtree: true, childList: true, characterData: true });
   }));
-  await page.getByRole('button', { name: 'Send' }).click();
-  const { lengths, offered } = await grown;
-  assert.ok(offered, 'Stop is offered while the answer is written');
+  await chat.ask('Tell me a long story about the sea.');
+  const lengths = await grown;
   assert.ok(lengths[0] < lengths[1] && lengths[1] < lengths[2], `the text grows: ${lengths}`);
-  await busy(false);
-  const stopped = await text();
-  await page.waitForTimeout(500);
-  assert.equal(await text(), stopped, 'no text comes after Stop');
-  assert.match(await answers().last().locator('.stats').textContent(), /tokens.*to the first token.*stopped/);
-  await page.getByRole('button', { name: 'Send' }).waitFor(patience);
+  await chat.busy(false);
+  assert.match(await chat.answers.last().locator('.stats').innerText(), /tokens.*to the first token.*stopped/);
+  const stopped = await chat.text();
+  await chat.options({ 'Most tokens': '12' });
+  assert.equal(await chat.text(), stopped, 'no text comes after Stop');
 });
 
-test('the conversation goes on by keyboard alone', async () => {
-  const before = await answers().count();
-  await page.locator('#settings summary').focus();
-  await page.keyboard.press('Enter');
-  await page.getByLabel('Most tokens').fill('8');
-  await page.keyboard.press('Escape');
-  await page.getByRole('textbox', { name: 'Your prompt' }).focus();
-  await page.keyboard.type('And then?');
-  await page.keyboard.press('Enter');
-  await page.waitForFunction((n) => document.querySelectorAll('.turn.assistant').length > n, before, patience);
-  await busy(false);
-  assert.ok((await text()).length > 0, 'an answer');
-  assert.equal(await page.getByRole('alert').count(), 0, 'no error');
+test('an answer is written again as a branch, and branches can be gone through', async () => {
+  await chat.answered('And a short one about a lamp.');
+  const answer = chat.answers.last();
+  await chat.button('Regenerate', answer).click();
+  await answer.getByText('2/2').waitFor(patience);
+  await chat.busy(false);
+  await chat.button('Branch before', answer).click();
+  await answer.getByText('1/2').waitFor(patience);
+});
+
+test('what was said can be said differently', async () => {
+  const question = chat.questions.last();
+  await chat.button('Edit', question).click();
+  const box = page.getByRole('textbox', { name: 'Edit what you said' });
+  await box.fill('And a short one about a boat.');
+  await box.press('Control+Enter');
+  await question.getByText('2/2').waitFor(patience);
+  await chat.busy(false);
+  assert.match(await question.innerText(), /about a boat/);
+  await chat.button('Branch before', question).click();
+  await question.getByText('about a lamp').waitFor(patience);
+  await chat.button('Branch after', question).click();
   await picture('conversation');
 });
 
-test('Escape stops, and a new chat is empty', async () => {
-  await settings({ 'Most tokens': '100000' });
-  const prompt = page.getByRole('textbox', { name: 'Your prompt' });
-  await prompt.fill('Tell me a story about a small boat.');
-  await prompt.press('Enter');
-  await longer(120);
-  await picture('writing');
-  await page.keyboard.press('Escape');
-  await busy(false);
-  await page.getByRole('button', { name: 'New chat' }).click();
-  assert.equal(await log().getByRole('article').count(), 0);
-  await page.getByRole('heading', { level: 2 }).waitFor(patience);
+test('a cut answer goes on where it stopped', async () => {
+  const answer = chat.answers.last();
+  const cut = await chat.text();
+  await chat.button('Continue', answer).click();
+  await chat.busy(false);
+  assert.ok((await chat.text()).startsWith(cut.slice(0, 20)), 'what there was stays');
 });
 
-test('it reads well in the dark and on a telephone', async () => {
+test('a conversation is there after a reload, can be found, and deleted', async () => {
+  const said = await chat.text();
+  await page.reload();
+  await chat.ready();
+  assert.equal(await chat.answers.count(), 0);
+  const list = page.getByRole('navigation', { name: 'Conversations' });
+  await list.getByRole('searchbox').fill('boat');
+  await list.getByRole('button', { name: /^Tell me a long story/ }).click();
+  assert.equal(await chat.text(), said);
+  const download = page.waitForEvent('download');
+  await chat.button('Export', list).click();
+  const kept = await readFile(await (await download).path(), 'utf8');
+  assert.equal(JSON.parse(kept).chats.length, 1);
+  page.once('dialog', (d) => void d.accept());
+  await list.getByRole('button', { name: /^Delete Tell me/ }).click();
+  await list.getByText('Nothing found').waitFor(patience);
+  await page.locator('input[type=file]').setInputFiles({ name: 'chats.json', mimeType: 'application/json', buffer: Buffer.from(kept) });
+  await list.getByRole('button', { name: /^Tell me a long story/ }).click();
+  assert.equal(await chat.text(), said);
+  await list.getByRole('searchbox').fill('');
+});
+
+test('all of it works by keyboard alone', async () => {
+  await page.keyboard.press('Control+Shift+o');
+  await page.keyboard.press('Escape');
+  await page.evaluate(() => document.activeElement.blur());
+  await page.keyboard.press('/');
+  await chat.options({ 'Most tokens': '8' });
+  await page.evaluate(() => document.activeElement.blur());
+  await page.keyboard.press('/');
+  await page.keyboard.type('Good morning');
+  await page.keyboard.press('Enter');
+  await chat.answers.last().waitFor(patience);
+  await chat.busy(false);
+  assert.ok((await chat.text()).length > 0, 'an answer');
+  await page.keyboard.press('ArrowUp');
+  await page.getByRole('textbox', { name: 'Edit what you said' }).waitFor(patience);
+  await page.keyboard.press('Escape');
+  await page.evaluate(() => document.activeElement.blur());
+  await page.keyboard.press('?');
+  await page.getByRole('dialog', { name: 'Shortcuts' }).waitFor(patience);
+  await page.keyboard.press('Escape');
+  const links = page.getByRole('navigation', { name: 'Pages' }).getByRole('link');
+  await page.evaluate(() => document.querySelector('.top a').focus());
+  await page.keyboard.press('Tab');
+  await page.keyboard.press('Enter');
+  await page.getByRole('heading', { name: 'Nodes' }).waitFor(patience);
+  assert.equal(await links.nth(1).getAttribute('aria-current'), 'page');
+  assert.equal(await page.getByRole('alert').count(), 0, 'no error');
+});
+
+test('the cluster shows every stage, node and model', async () => {
+  await page.goto(url + '/#cluster');
+  const stages = page.locator('.map .stage');
+  await stages.first().waitFor(patience);
+  assert.ok((await stages.count()) >= 1);
+  for (const s of await stages.allInnerTexts()) assert.match(s, /layers \d+–\d+/);
+  assert.match(await page.getByRole('region', { name: 'Models' }).innerText(), /tiny|fake|smollm2/);
+  await picture('cluster');
+});
+
+test('nobody is kept out: axe finds nothing serious, light and dark, chat and cluster', async () => {
+  for (const colorScheme of ['light', 'dark']) {
+    await page.emulateMedia({ colorScheme });
+    await page.goto(url + '/#cluster');
+    await page.getByRole('heading', { name: 'Nodes' }).waitFor(patience);
+    await noBarrier(page, `the cluster, ${colorScheme}`);
+    await picture('cluster-' + colorScheme);
+    await page.goto(url + '/#chat');
+    await page.getByRole('navigation', { name: 'Conversations' }).getByRole('button', { name: /^Tell me a long story/ }).click();
+    await noBarrier(page, `the chat, ${colorScheme}`);
+    await picture('chat-' + colorScheme);
+    await chat.button('Settings').click();
+    await noBarrier(page, `settings, ${colorScheme}`);
+    await page.keyboard.press('Escape');
+  }
+});
+
+test('it reads well on a telephone', async () => {
   await page.emulateMedia({ colorScheme: 'dark', reducedMotion: 'reduce' });
   await page.setViewportSize({ width: 390, height: 780 });
-  const wide = await page.evaluate(() => document.documentElement.scrollWidth > window.innerWidth);
-  assert.equal(wide, false, 'nothing is wider than the screen');
-  await picture('telephone');
+  for (const at of ['#chat', '#cluster']) {
+    await page.goto(url + '/' + at);
+    await page.locator(at === '#chat' ? '.composer' : '.map').waitFor(patience);
+    const wide = await page.evaluate(() => document.documentElement.scrollWidth > innerWidth);
+    assert.equal(wide, false, `${at}: nothing is wider than the screen`);
+    await noBarrier(page, `${at} on a telephone`);
+    await picture('telephone-' + at.slice(1));
+  }
+  await page.goto(url + '/#chat');
+  await chat.button('Conversations').click();
+  await page.getByRole('navigation', { name: 'Conversations' }).getByRole('button', { name: 'New chat' }).click();
+  await chat.prompt.waitFor(patience);
 });
 
 test('nothing went wrong meanwhile', () => {

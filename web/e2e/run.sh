@@ -26,4 +26,4 @@ if [ -z "${SHOAL_URL:-}" ]; then
   done
   export SHOAL_URL
 fi
-node --test page.test.js
+node --test page.test.js loss.test.js

@@ -121,7 +121,7 @@ function Composer({ talk, report, box }: { talk: Talk; report?: ClusterReport; b
           }
         }} />
       <div class="bar">
-        <button type="button" class="quiet" aria-label="Settings of this conversation" onClick={() => setSettings(true)}>Options</button>
+        <button type="button" class="quiet" aria-label="Options of this conversation" onClick={() => setSettings(true)}>Options</button>
         <Context talk={talk} report={report} />
         {running
           ? <button type="button" class="stop" onClick={() => void talk.stop()}>Stop</button>
