@@ -36,6 +36,18 @@ gpu-faults: ## 100 faults of GPU processes in the middle of answers; SHOAL_TEST_
 	SHOAL_GPU_FAULTS=$(or $(FAULTS),100) SHOAL_GPU_SAVE=$(CURDIR)/docs/measurements/webgpu.json $(GO) test -count=1 -timeout 60m -run '^TestGPUs$$' -v ./internal/systemtest
 	$(MAKE) docs
 
+.PHONY: chaos
+chaos: ## 300 kills of shards, and freezes and kills of coordinators, under eight streams, into docs/measurements/chaos.json (15 minutes; FAULTS=60 for a part)
+	SHOAL_CHAOS_FAULTS=$(or $(FAULTS),360) SHOAL_CHAOS_SAVE=$(CURDIR)/docs/measurements/chaos.json $(GO) test -count=1 -timeout 120m -run '^TestChaos$$' -v ./internal/systemtest
+
+.PHONY: chaos-aborts
+chaos-aborts: ## 10,000 clients that leave at random moments: nothing is held longer, into docs/measurements/chaos.json (3 minutes)
+	SHOAL_CHAOS_ABORTS=$(or $(ABORTS),10000) SHOAL_CHAOS_SAVE=$(CURDIR)/docs/measurements/chaos.json $(GO) test -count=1 -timeout 30m -run '^TestAborts$$' -v ./internal/systemtest
+
+.PHONY: chaos-short
+chaos-short: ## each fault of make chaos twice, without figures
+	SHOAL_CHAOS_FAULTS=12 $(GO) test -count=1 -timeout 5m -run '^TestChaos$$' -v ./internal/systemtest
+
 .PHONY: gpu-agreement
 gpu-agreement: model ## first choices of a GPU (SHOAL_GPU names it) against the CPU's reference mode, 2,000 positions of SmolLM2
 	SHOAL_GPU_AGREEMENT=$(or $(POSITIONS),2000) CGO_ENABLED=1 $(GO) test -count=1 -timeout 5h -run '^TestAgreement$$' -v ./pkg/compute/webgpu
@@ -136,7 +148,13 @@ $(MODELS)/generated-%.gguf: | $(MODELS)/generated-f16.gguf llamacpp
 quantize = $(LLAMACPP)/build/bin/llama-quantize --allow-requantize --pure $(1) $@.part $* >$@.log 2>&1 || { tail -5 $@.log >&2; exit 1; }; \
 	mv $@.part $@; rm $@.log
 
-.PHONY: bench-cpu
+.PHONY: bench-kv
+bench-kv: build model ## what each class of KV cache costs and saves, on a quiet machine, into docs/measurements/kv.json (10 minutes)
+	@for text in stories chat; do \
+	  bin/shoal bench kv tiny testdata/tiny/heldout_$$text.txt --window 960 --save docs/measurements/kv.json && \
+	  bin/shoal bench kv $(SMOLLM2) testdata/tiny/heldout_$$text.txt --save docs/measurements/kv.json || exit 1; done
+	$(MAKE) docs
+
 bench-cpu: build llamacpp bench-models ## side by side with llama.cpp on a quiet machine, about 12 minutes, into docs/measurements/cpu.json
 	$(GO) build -o .cache/bench ./bench
 	.cache/bench -models $(MODELS) -llamacpp $(LLAMACPP) -shoal bin/shoal -runs 5 -save docs/measurements/cpu.json
@@ -193,8 +211,17 @@ load-short: ## the same with a tenth of the streams, saving nothing
 	bin/gatewayload -short -window 5s -churn 20s
 
 .PHONY: browser
-browser: build ## drive the page in headless Chromium against a running `shoal up`
+browser: build ## drive the console in headless Chromium beside `shoal up` and a cluster that loses machines
 	./web/e2e/run.sh
+
+.PHONY: bench-web
+bench-web: build model ## a first visit by the stopwatch and what a fast answer costs the page, into docs/measurements/web.json
+	node web/e2e/measure.mjs $(abspath $(MODELS)) > .tmp/web/measured
+	@cp .tmp/web/console_kib_gzip .tmp/web/kib && echo "console_kib_gzip $$(cat .tmp/web/kib)" >> .tmp/web/measured
+	@while read -r name value; do $(GO) run ./internal/measure/record --file docs/measurements/web.json --name "$$name" --value "$$value" \
+	    --unit "$$(echo $$name | sed 's/.*_s$$/s/; s/.*_ms$$/ms/; s/.*percent$$/%/; s/.*per_second$$/tokens\/s/; s/.*kib_gzip$$/KiB/; s/.*serious$$/findings of axe/')" \
+	    --machine "$$($(GO) env GOARCH), $$(nproc) threads" --command "make bench-web" || exit 1; done < .tmp/web/measured
+	$(MAKE) docs
 
 # What lies beside a page: the SDK, the element, React and Vue. Needs node 20.
 web/node_modules: web/package-lock.json
@@ -202,11 +229,11 @@ web/node_modules: web/package-lock.json
 	@touch web/node_modules
 
 .PHONY: web
-web: web/node_modules ## build, type-check and test the JavaScript packages; writes what the gateway serves under /sdk/
+web: web/node_modules ## build, type-check and test the JavaScript packages; writes the console and what the gateway serves under /sdk/
 	cd web && node build.mjs && npx tsc -p packages/sdk/tsconfig.test.json && npx vitest run && node packed.mjs
 
 .PHONY: web-check
-web-check: web/node_modules ## fail when the committed files of /sdk/ are not what web/ builds, or are too large
+web-check: web/node_modules ## fail when the console or the files of /sdk/ are not what web/ builds, or are too large
 	cd web && node build.mjs --check
 
 .PHONY: guide-serve

@@ -1,4 +1,5 @@
-// A way to a server that can be cut like a cable: no close frame, no answer.
+// A way to a server that can be cut like a cable, with no close frame and no answer,
+// and that can be slow.
 import { createServer, connect } from 'node:net';
 
 export class Cable {
@@ -7,15 +8,26 @@ export class Cable {
     const target = new URL(url);
     c.sockets = new Set();
     c.down = false;
+    c.pace = 0; // bytes every 10 ms; 0 is all at once
     c.cutAfter('', Infinity);
     c.server = createServer((near) => {
       if (c.down) return near.destroy();
       const far = connect(Number(target.port), target.hostname);
       c.sockets.add(near).add(far);
       near.on('data', (d) => far.write(d));
+      const pass = async (d) => {
+        if (c.pace === 0) return near.write(d);
+        far.pause();
+        for (let i = 0, n; i < d.length; i += n) {
+          n = c.pace || d.length;
+          near.write(d.subarray(i, i + n));
+          await new Promise((resolve) => setTimeout(resolve, 10));
+        }
+        return far.resume();
+      };
       far.on('data', (d) => {
         if (c.down) return;
-        near.write(d);
+        void pass(d);
         if (c.left < Infinity) c.left -= d.toString('latin1').split(c.word).length - 1;
         if (c.left <= 0) c.cut(100);
       });

@@ -1,5 +1,5 @@
 import type { ComponentChildren } from 'preact';
-import { useEffect, useRef, useState } from 'preact/hooks';
+import { useEffect, useLayoutEffect, useRef, useState } from 'preact/hooks';
 
 /** Copy copies a text. */
 export function Copy({ text, what }: { text: string; what: string }) {
@@ -19,7 +19,7 @@ export function Copy({ text, what }: { text: string; what: string }) {
 /** Dialog is a window over the page; Escape and a click beside it close it. */
 export function Dialog({ title, onClose, children }: { title: string; onClose(): void; children: ComponentChildren }) {
   const ref = useRef<HTMLDialogElement>(null);
-  useEffect(() => {
+  useLayoutEffect(() => {
     const d = ref.current!;
     d.showModal();
     return () => d.close();

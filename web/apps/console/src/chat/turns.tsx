@@ -1,4 +1,4 @@
-import { useEffect, useRef, useState } from 'preact/hooks';
+import { useLayoutEffect, useRef, useState } from 'preact/hooks';
 import type { ClusterReport } from '@shoal/sdk';
 import { Copy, millis, number } from '../parts.js';
 import { useSource } from '../state.js';
@@ -76,7 +76,7 @@ function Question({ siblings, turn, talk }: TurnProps) {
   const [draft, setDraft] = useState<string>();
   const idle = !useSource(talk.state, (s) => s.running);
   const box = useRef<HTMLTextAreaElement>(null);
-  useEffect(() => {
+  useLayoutEffect(() => {
     box.current?.focus();
   }, [draft === undefined]);
   const save = () => {

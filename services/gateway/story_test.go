@@ -1,30 +1,9 @@
 package gateway
 
 import (
-	"os"
-	"os/exec"
 	"strings"
-	"testing"
 	"time"
 )
-
-// TestBrowser drives the page in headless Chromium against the fake
-// coordinator. It needs node, Chromium and `npm ci` in web/e2e, so it runs only
-// when SHOAL_BROWSER_TEST is 1.
-func TestBrowser(t *testing.T) {
-	if os.Getenv("SHOAL_BROWSER_TEST") != "1" {
-		t.Skip("SHOAL_BROWSER_TEST is not 1")
-	}
-	f := serve(t)
-	f.fake.set(func(g *fakeGeneration) { g.story(int(g.GetSampling().GetMaxTokens())) })
-	cmd := exec.CommandContext(t.Context(), "node", "--test", "page.test.js")
-	cmd.Dir = "../../web/e2e"
-	cmd.Env = append(os.Environ(), "SHOAL_URL="+f.url)
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Errorf("%v\n%s", err, out)
-	}
-}
 
 const story = `Once upon a time, in a harbour town at the edge of the world, there lived a small grey fish who could count.
 
