@@ -27,10 +27,11 @@ func newPicks(be compute.Backend, arena compute.Arena, cfg Config) (compute.Buff
 // pick has the device find the largest of the logits where a step wants no more
 // than that, and returns what to read.
 func (s *Stage) pick(p compute.Pass, w *work, logits compute.Buffer) compute.Buffer {
-	if s.picks == nil || logits == nil || !s.isPlain(w.frame) {
+	picker, can := p.(compute.Picker)
+	if s.picks == nil || !can || logits == nil || !s.isPlain(w.frame) {
 		return logits
 	}
-	p.(compute.Picker).Pick(s.picks, logits, len(w.logits))
+	picker.Pick(s.picks, logits, len(w.logits))
 	w.picked = true
 	return s.picks
 }

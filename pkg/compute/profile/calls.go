@@ -80,3 +80,8 @@ func (p *pass) Head(dst, x compute.Buffer, rows []int32, gain compute.Vector, ep
 	shape, bytes, flops := p.product(len(rows), w)
 	p.add("Head", shape, call{func(to compute.Pass) { to.Head(dst, x, rows, gain, eps, w) }, bytes, flops})
 }
+
+// Pick records. The backend below has to be one whose passes are Pickers.
+func (p *pass) Pick(dst, x compute.Buffer, rows int) {
+	p.add("Pick", fmt.Sprint(x.Cols()), call{run: func(to compute.Pass) { to.(compute.Picker).Pick(dst, x, rows) }})
+}

@@ -54,6 +54,7 @@ func TestOps(t *testing.T) {
 		"NormGateUp 512×256 512×256 ":         {3 * spec.Layers, 2 * rows * 1024 * 256 * 4},
 		"LinearAdd 256×512":                   {3 * spec.Layers, 2 * rows * 256 * 512 * 4},
 		"Head 512×256":                        {3, 2 * 3 * 512 * 256},
+		"Pick 512":                            {3, 0},
 		"Embed 512×256":                       {3, 0},
 		"ClearPages ":                         {1, 0},
 	}
