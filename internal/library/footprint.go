@@ -24,15 +24,19 @@ type Footprint struct {
 	Logits    uint64 // more of them where the head is
 }
 
-// Footprint measures the parts of a model. No weight is read.
-func (m *Model) Footprint() (Footprint, error) {
+// Footprint measures the parts of a model whose keys and values are of a class.
+// No weight is read.
+func (m *Model) Footprint(class compute.KVClass) (Footprint, error) {
+	if err := m.Spec.CheckKV(class); err != nil {
+		return Footprint{}, fmt.Errorf("weigh model %s: %w", m.Name, err)
+	}
 	last := m.Spec.Layers - 1
 	var f Footprint
 	var layers uint64
 	for i := range m.Spec.Layers {
 		p := model.Part{First: i, End: i + 1}
 		f.Layers = append(f.Layers, m.packed(p))
-		f.Shapes = append(f.Shapes, m.shape(p))
+		f.Shapes = append(f.Shapes, m.shape(p)+kvShape(class))
 		layers += f.Layers[i]
 	}
 	f.Embed = m.packed(model.Part{First: 0, End: 1, Embed: true}) - f.Layers[0]
@@ -41,12 +45,20 @@ func (m *Model) Footprint() (Footprint, error) {
 	f.HeadShape = "head:" + m.shape(model.Part{First: last, End: last, Head: true})
 	w := &scale{vocab: m.Spec.Vocab}
 	rows := quant.TileTokens[0]
-	if _, err := m.Arch.Load(w, m.Source, m.Spec, model.Whole(m.Spec), model.Limits{Rows: rows, Logits: rows, Pages: 1, Positions: 1}); err != nil {
+	if _, err := m.Arch.Load(w, m.Source, m.Spec, model.Whole(m.Spec), model.Limits{Rows: rows, Logits: rows, Pages: 1, Positions: 1, KV: class}); err != nil {
 		return f, fmt.Errorf("weigh model %s: %w", m.Name, err)
 	}
 	f.KVPage = w.caches / uint64(m.Spec.Layers)
 	f.Row, f.Logits = w.buffers/uint64(rows), w.logits/uint64(rows)
 	return f, nil
+}
+
+// kvShape names a class in a shape: attention takes another time.
+func kvShape(class compute.KVClass) string {
+	if class == (compute.KVClass{}) {
+		return ""
+	}
+	return ":kv" + class.String()
 }
 
 // packed is the bytes of a part's weights on a device.
@@ -110,7 +122,7 @@ func (s *scale) LoadVector(v []float32) (compute.Vector, error) {
 
 // NewCache weighs a cache.
 func (s *scale) NewCache(spec compute.CacheSpec) (compute.Cache, error) {
-	s.caches += 2 * 4 * uint64(spec.Layers) * uint64(spec.Pages) * uint64(spec.KVHeads) * uint64(spec.HeadDim) * compute.PageTokens
+	s.caches += spec.Bytes()
 	return weighed{cache: spec}, nil
 }
 

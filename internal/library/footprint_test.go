@@ -35,7 +35,12 @@ func TestFootprintIsWhatTheBackendHolds(t *testing.T) {
 		t.Cleanup(func() { m.Close() })
 		n := m.Spec.Layers
 		for _, p := range []model.Part{model.Whole(m.Spec), {First: 0, End: n / 2, Embed: true}, {First: n / 2, End: n, Head: true}, {First: 1, End: n - 1}} {
-			checkFootprint(t, m, p)
+			checkFootprint(t, m, p, compute.KVClass{})
+		}
+		for _, class := range []compute.KVClass{{Bits: 16}, {Bits: 8, Group: 32}, {Bits: 3, Group: 32}} {
+			if m.Spec.CheckKV(class) == nil {
+				checkFootprint(t, m, model.Whole(m.Spec), class)
+			}
 		}
 	}
 }
@@ -45,10 +50,10 @@ func exists(path string) bool {
 	return err == nil
 }
 
-func checkFootprint(t *testing.T, m *Model, p model.Part) {
+func checkFootprint(t *testing.T, m *Model, p model.Part, class compute.KVClass) {
 	t.Helper()
 	const pages, rows = 40, 256
-	f, err := m.Footprint()
+	f, err := m.Footprint(class)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +63,7 @@ func checkFootprint(t *testing.T, m *Model, p model.Part) {
 	}
 	defer be.Close()
 	st, err := engine.Open(be, m.Arch, m.Source, m.Spec, engine.Config{
-		Epoch: 1, Part: p, Pages: pages, Slots: 4, Rows: rows, Context: min(m.Spec.Context, 512),
+		Epoch: 1, Part: p, Pages: pages, Slots: 4, Rows: rows, Context: min(m.Spec.Context, 512), KV: class,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -81,11 +86,11 @@ func checkFootprint(t *testing.T, m *Model, p model.Part) {
 	}
 	got := be.Used()
 	if got.Weights != want.Weights || got.Caches != want.Caches {
-		t.Errorf("%s %v: weights and caches of %+v, the backend holds %+v", m.Name, p, want, got)
+		t.Errorf("%s %v, KV of %s: weights and caches of %+v, the backend holds %+v", m.Name, p, class, want, got)
 	}
 	const small = 4 << 20 // of smaller models the backend's own room is a large part
 	if off := math.Abs(float64(want.Total())/float64(got.Total()) - 1); off > 0.05 && got.Total() > small {
-		t.Errorf("%s %v: said to take %+v, the backend holds %+v: %.1f %% off", m.Name, p, want, got, 100*off)
+		t.Errorf("%s %v, KV of %s: said to take %+v, the backend holds %+v: %.1f %% off", m.Name, p, class, want, got, 100*off)
 	}
 	if err := st.Close(); err != nil {
 		t.Error(err)

@@ -3,15 +3,14 @@
 package library
 
 import (
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 
+	"github.com/shoal-llm/shoal/internal/library/checkpoint"
 	"github.com/shoal-llm/shoal/models/tiny"
-	"github.com/shoal-llm/shoal/pkg/compute"
 	"github.com/shoal-llm/shoal/pkg/gguf"
 	"github.com/shoal-llm/shoal/pkg/model"
 	"github.com/shoal-llm/shoal/pkg/model/archs"
@@ -32,8 +31,8 @@ type Library struct {
 	Paths map[string]string
 }
 
-// Open opens a model by name: an embedded model, a file in the models folder
-// (with or without .gguf), or the path of a file.
+// Open opens a model by name: an embedded model, a GGUF file (with or without
+// .gguf) or a checkpoint's folder in the models folder, or the path of either.
 func (l Library) Open(name string) (*Model, error) {
 	if path, ok := l.Paths[name]; ok {
 		return l.openFile(name, path)
@@ -44,7 +43,7 @@ func (l Library) Open(name string) (*Model, error) {
 			if err != nil {
 				return nil, fmt.Errorf("open embedded model %s: %w", name, err)
 			}
-			return newModel(name, file)
+			return newModel(name, "", ggufFile{file})
 		}
 	}
 	path, err := l.find(name)
@@ -55,21 +54,28 @@ func (l Library) Open(name string) (*Model, error) {
 }
 
 func (l Library) openFile(name, path string) (*Model, error) {
+	if checkpoint.Is(path) {
+		c, err := checkpoint.Open(path, formats.All())
+		if err != nil {
+			return nil, err
+		}
+		return newModel(name, path, folder{c})
+	}
 	file, err := gguf.Open(path, gguf.Options{Formats: formats.All()})
 	if err != nil {
 		return nil, err
 	}
-	return newModel(name, file)
+	return newModel(name, path, ggufFile{file})
 }
 
-// find returns the path of a model file.
+// find returns the path of a model file or folder.
 func (l Library) find(name string) (string, error) {
 	places := []string{name}
 	if l.Dir != "" && !filepath.IsAbs(name) {
 		places = append(places, filepath.Join(l.Dir, name), filepath.Join(l.Dir, name+".gguf"))
 	}
 	for _, p := range places {
-		if info, err := os.Stat(p); err == nil && info.Mode().IsRegular() {
+		if info, err := os.Stat(p); err == nil && (info.Mode().IsRegular() || checkpoint.Is(p)) {
 			return p, nil
 		}
 	}
@@ -77,14 +83,14 @@ func (l Library) find(name string) (string, error) {
 	for _, f := range tiny.Files() {
 		known = append(known, f.Name)
 	}
-	where := "set --models to a folder of GGUF files, or name a file"
+	where := "set --models to a folder of models, or name a GGUF file or a folder with config.json"
 	if l.Dir != "" {
-		where = fmt.Sprintf("it is neither a file nor in %s", l.Dir)
+		where = fmt.Sprintf("it is neither a GGUF file, a folder with config.json, nor in %s", l.Dir)
 	}
 	return "", fmt.Errorf("%w: %q (embedded models: %s; %s)", ErrNotFound, name, strings.Join(known, ", "), where)
 }
 
-// Model is an open model file. It is safe for concurrent use until Close.
+// Model is an open model. It is safe for concurrent use until Close.
 type Model struct {
 	Name        string
 	Path        string // empty for an embedded model
@@ -97,13 +103,13 @@ type Model struct {
 	TensorTypes map[string]int // how many tensors of each format
 	Parameters  uint64         // values that the tensors hold
 
-	file *gguf.File
+	file container
 }
 
-func newModel(name string, file *gguf.File) (*Model, error) {
+func newModel(name, path string, file container) (*Model, error) {
 	m := &Model{
-		Name: name, Path: file.Path(), Size: file.Size(), file: file,
-		Source: source{file}, Digest: sha256.Sum256(file.Header()), TensorTypes: map[string]int{},
+		Name: name, Path: path, Size: file.Size(), file: file,
+		Source: source{file}, Digest: file.Digest(), TensorTypes: map[string]int{},
 	}
 	err := m.describe()
 	if err != nil {
@@ -122,9 +128,9 @@ func (m *Model) describe() (err error) {
 	}
 	bytes := map[string]uint64{}
 	for _, t := range m.file.Tensors() {
-		m.TensorTypes[t.Format.Name]++
-		bytes[t.Format.Precision] += t.Size
-		m.Parameters += t.Rows() * t.Dims[0]
+		m.TensorTypes[t.format.Name]++
+		bytes[t.format.Precision] += t.size
+		m.Parameters += t.rows * t.cols
 	}
 	for p, n := range bytes {
 		if most := bytes[m.Precision]; n > most || n == most && p < m.Precision {
@@ -138,8 +144,8 @@ func (m *Model) describe() (err error) {
 func (m *Model) Bytes(p model.Part) uint64 {
 	var n uint64
 	for _, name := range m.Arch.Tensors(m.Spec, p) {
-		if t, ok := m.file.Tensor(name); ok {
-			n += t.Size
+		if t, ok := m.file.Describe(name); ok {
+			n += t.size
 		}
 	}
 	return n
@@ -147,50 +153,3 @@ func (m *Model) Bytes(p model.Part) uint64 {
 
 // Close releases the file. No tensor may be in use.
 func (m *Model) Close() error { return m.file.Close() }
-
-// source is a GGUF file as models see it.
-type source struct{ file *gguf.File }
-
-func (s source) Meta() model.Meta { return meta{s.file.Meta()} }
-
-// Tensor returns a tensor; a vector is one row, and matrices of a third dimension
-// follow one another.
-func (s source) Tensor(name string) (compute.Matrix, bool) {
-	t, ok := s.file.Tensor(name)
-	const most = 1 << 30
-	if !ok || len(t.Dims) > 3 || t.Dims[0] > most || t.Rows() > most {
-		return compute.Matrix{}, false
-	}
-	return compute.Matrix{Name: name, Format: t.Format, Rows: int(t.Rows()), Cols: int(t.Dims[0]), Data: t.Data}, true
-}
-
-// meta is GGUF metadata as models see it.
-type meta struct{ gguf.Metadata }
-
-func (m meta) String(key string) (string, bool) {
-	v, err := m.Metadata.String(key)
-	return v, err == nil
-}
-func (m meta) Uint64(key string) (uint64, bool) {
-	v, err := m.Metadata.Uint64(key)
-	return v, err == nil
-}
-func (m meta) Bool(key string) (bool, bool) { v, err := m.Metadata.Bool(key); return v, err == nil }
-func (m meta) Float64(key string) (float64, bool) {
-	v, err := m.Metadata.Float32(key)
-	return float64(v), err == nil
-}
-func (m meta) Uint64s(key string) ([]uint64, bool) {
-	v, err := m.Metadata.Int32s(key)
-	if err != nil {
-		return nil, false
-	}
-	out := make([]uint64, len(v))
-	for i, n := range v {
-		if n < 0 {
-			return nil, false
-		}
-		out[i] = uint64(n)
-	}
-	return out, true
-}

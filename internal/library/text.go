@@ -11,7 +11,7 @@ import (
 
 // Vocab makes the model's vocabulary.
 func (m *Model) Vocab() (*token.Vocab, error) {
-	cfg, err := token.ConfigFrom(m.file.Meta())
+	cfg, err := token.ConfigFrom(m.file.Metadata())
 	if err != nil {
 		return nil, fmt.Errorf("model %s: %w", m.Name, err)
 	}
@@ -43,7 +43,7 @@ func (m *Model) Spelling() (*grammar.Vocabulary, error) {
 // it continues text but holds no conversation.
 func (m *Model) Template() (*template.Template, error) {
 	const key = "tokenizer.chat_template"
-	meta := m.file.Meta()
+	meta := m.file.Metadata()
 	if !meta.Has(key) {
 		return nil, nil
 	}
@@ -61,7 +61,7 @@ func (m *Model) Template() (*template.Template, error) {
 // Defaults returns the sampling that the file recommends; fields it does not
 // name are off.
 func (m *Model) Defaults() sample.Spec {
-	meta := m.file.Meta()
+	meta := m.file.Metadata()
 	var s sample.Spec
 	if v, err := meta.Float32("general.sampling.temp"); err == nil && v >= 0 {
 		s.Temperature = v

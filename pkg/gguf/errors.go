@@ -17,7 +17,7 @@ var (
 	ErrNested     = errors.New("array of arrays")
 	ErrDuplicate  = errors.New("metadata key occurs twice")
 	ErrAlignment  = errors.New("bad alignment")
-	ErrSplit      = errors.New("split files are not supported")
+	ErrSplit      = errors.New("the files of a split model do not fit together")
 	ErrTensorName = errors.New("bad tensor name")
 	ErrDims       = errors.New("bad number of dimensions")
 	ErrShape      = errors.New("bad tensor shape")

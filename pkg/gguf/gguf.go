@@ -10,9 +10,11 @@
 package gguf
 
 import (
+	"errors"
 	"fmt"
 	"os"
 
+	"github.com/shoal-llm/shoal/pkg/filemap"
 	"github.com/shoal-llm/shoal/pkg/quant"
 )
 
@@ -31,7 +33,8 @@ type File struct {
 	meta    Metadata
 	tensors []Tensor
 	index   map[string]int
-	unmap   func() error
+	headers []byte // of all files, with which the tensors' descriptions end
+	unmaps  []func() error
 }
 
 // Tensor is a weight of the file.
@@ -53,65 +56,66 @@ func (t Tensor) Rows() uint64 {
 	return rows
 }
 
-// Open maps the file at path and parses it. Where the system cannot map the
-// file, it is read. The caller closes the file when no tensor is in use. The file
-// must not be shortened while it is open: the system ends a process that touches
-// mapped bytes that are gone.
+// Open maps the file at path and parses it; of a model that is split over several
+// files, path is the first and all are mapped. Where the system cannot map a file,
+// it is read. The caller closes the file when no tensor is in use. The file must not
+// be shortened while it is open: the system ends a process that touches mapped bytes
+// that are gone.
 func Open(path string, opts Options) (*File, error) {
+	f, err := openOne(path, opts)
+	if err != nil {
+		return nil, err
+	}
+	count, err := f.meta.splitCount()
+	if err == nil && count > 1 {
+		err = f.join(path, count, opts)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, errors.Join(err, f.Close()))
+	}
+	return f, nil
+}
+
+// openOne maps one file, which may be a part of a model.
+func openOne(path string, opts Options) (*File, error) {
 	// Opening something that is no regular file, a pipe perhaps, could block.
 	if info, err := os.Stat(path); err != nil {
 		return nil, fmt.Errorf("open model file: %w", err)
 	} else if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("open model file: %s is not a regular file", path)
 	}
-	data, unmap, err := mapOrRead(path)
+	file, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("open model file: %w", err)
 	}
-	f, err := Parse(data, opts)
+	defer file.Close() // a mapping outlives the descriptor
+	data, unmap, err := filemap.Map(file)
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", path, joinClose(err, unmap))
+		return nil, fmt.Errorf("open model file: %w", err)
 	}
-	f.path, f.unmap = path, unmap
+	f, err := parse(data, opts)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, errors.Join(err, unmap()))
+	}
+	f.path, f.unmaps = path, append(f.unmaps, unmap)
 	return f, nil
 }
 
-// joinClose releases the mapping of a file that could not be parsed. The parse
-// error is the one that matters.
-func joinClose(err error, unmap func() error) error {
-	if cerr := unmap(); cerr != nil {
-		return fmt.Errorf("%w (and unmap: %v)", err, cerr)
-	}
-	return err
-}
-
-// mapOrRead returns the bytes of the file and what releases them.
-func mapOrRead(path string) ([]byte, func() error, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer file.Close() // a mapping outlives the descriptor
-	info, err := file.Stat()
-	if err != nil {
-		return nil, nil, err
-	}
-	size := info.Size()
-	if int64(int(size)) != size {
-		return nil, nil, fmt.Errorf("%s: %d bytes do not fit the address space", path, size)
-	}
-	if size > 0 {
-		if data, unmap, err := mapFile(file, int(size)); err == nil {
-			return data, unmap, nil
-		}
-	}
-	data, err := os.ReadFile(path)
-	return data, func() error { return nil }, err
-}
-
-// Parse reads a file from memory. The File refers to data, which must not change
-// while it is in use.
+// Parse reads a file from memory, which holds a whole model. The File refers to data,
+// which must not change while it is in use.
 func Parse(data []byte, opts Options) (*File, error) {
+	f, err := parse(data, opts)
+	if err != nil {
+		return nil, err
+	}
+	if n, err := f.meta.splitCount(); err != nil || n > 1 {
+		return nil, fail(ErrSplit, fmt.Sprintf("metadata %q", keySplitCount), f.meta.values[keySplitCount].at, "one file in memory is not a whole model")
+	}
+	return f, nil
+}
+
+// parse reads a file, which may be a part of a model.
+func parse(data []byte, opts Options) (*File, error) {
 	p := parser{cursor: cursor{data: data}, formats: opts.Formats}
 	if err := p.header(); err != nil {
 		return nil, err
@@ -133,16 +137,19 @@ func Parse(data []byte, opts Options) (*File, error) {
 		meta:    p.meta,
 		tensors: p.tensors,
 		index:   p.index,
-		unmap:   func() error { return nil },
+		headers: headerOf(data, p.tensors),
 	}, nil
 }
 
 // Close releases the mapping: no Data of a tensor and no metadata may be used
 // from then on. Closing twice is harmless; Close must not run beside other calls.
 func (f *File) Close() error {
-	unmap := f.unmap
-	*f = File{path: f.path, size: f.size, unmap: func() error { return nil }}
-	return unmap()
+	var errs []error
+	for _, unmap := range f.unmaps {
+		errs = append(errs, unmap())
+	}
+	*f = File{path: f.path, size: f.size}
+	return errors.Join(errs...)
 }
 
 // Meta returns the metadata.
@@ -161,7 +168,7 @@ func (f *File) Tensor(name string) (Tensor, bool) {
 	return f.tensors[i], true
 }
 
-// Size returns the bytes of the file.
+// Size returns the bytes of all files.
 func (f *File) Size() int64 { return f.size }
 
 // Path returns the path that Open was given, or "" for a file in memory.

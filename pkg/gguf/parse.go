@@ -217,10 +217,5 @@ func (p *parser) layout() error {
 		}
 		p.alignment = n
 	}
-	if v, ok := p.meta.values[keySplitCount]; ok {
-		if n, err := p.meta.Uint64(keySplitCount); err != nil || n > 1 {
-			return fail(ErrSplit, fmt.Sprintf("metadata %q", keySplitCount), v.at, "join the %d parts to one file first", n)
-		}
-	}
 	return nil
 }

@@ -59,6 +59,18 @@ func (s Spec) KVBytes(layers int) uint64 {
 	return uint64(layers) * 2 * uint64(s.KVHeads) * uint64(s.HeadDim) * compute.PageTokens * 4
 }
 
+// CheckKV reports whether keys and values can be stored so. A bias of keys is far
+// larger than they differ, and ruins codes of few bits.
+func (s Spec) CheckKV(class compute.KVClass) error {
+	if err := class.CheckHead(s.HeadDim); err != nil {
+		return err
+	}
+	if class.Packed() && class.Bits < 8 && s.Needs&compute.FeatureBias != 0 {
+		return fmt.Errorf("%w %s: keys of %s have biases, which codes of fewer than 8 bits do not hold; take 8 or 16", compute.ErrKVClass, class, s.Arch)
+	}
+	return nil
+}
+
 // Part is a contiguous part of a model: what one stage holds.
 type Part struct {
 	First, End int  // layers [First, End)
@@ -97,6 +109,7 @@ type Limits struct {
 	Logits    int // rows of a batch that may ask for logits
 	Pages     int // KV pages
 	Positions int // the largest context of a session
+	KV        compute.KVClass
 }
 
 // Stage computes a part of a model. It is used by the goroutine that owns the

@@ -70,6 +70,12 @@ func (r *Reader) Count(key string, def, most int) int {
 	return int(v)
 }
 
+// Flag reads a truth value; absent is false.
+func (r *Reader) Flag(key string) bool {
+	v, _ := r.meta.Bool(r.arch + "." + key)
+	return v
+}
+
 // Window reads a number of positions, where 0 and absent are all.
 func (r *Reader) Window(key string) int {
 	if v, ok := r.meta.Uint64(r.arch + "." + key); !ok || v == 0 {

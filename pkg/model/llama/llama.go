@@ -19,6 +19,9 @@ var Arch = decoder.Family{Name: "llama", Parse: parse, Layer: layer}.Arch()
 func parse(r *decoder.Reader, p *decoder.Params) {
 	r.Scaling(p)
 	p.Rope.Factors = "rope_freqs.weight"
+	// GGUF files reorder the rows of queries and keys so that rotated pairs are
+	// neighbours; checkpoints keep the pairs half a head apart.
+	p.Rope.Neox = r.Flag("rope.halves")
 	p.Window = r.Window("attention.sliding_window")
 	if r.Has("expert_count") {
 		r.Experts(p, "feed_forward_length")

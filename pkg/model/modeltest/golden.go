@@ -42,6 +42,29 @@ func Cases(tb testing.TB, names ...string) []Case {
 	return out
 }
 
+// Checkpoints are the folders of the reference data that hold weights in
+// safetensors.
+func Checkpoints(tb testing.TB) []Case {
+	tb.Helper()
+	var out []Case
+	configs, err := filepath.Glob(filepath.Join(golden.Dir(tb), "models", "*", "config.json"))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	for _, path := range configs {
+		dir := filepath.Dir(path)
+		if files, err := filepath.Glob(filepath.Join(dir, "*.safetensors")); err != nil || len(files) == 0 {
+			continue
+		}
+		name := filepath.Base(dir)
+		out = append(out, Case{name, dir, filepath.Join("models", name, "golden.json")})
+	}
+	if len(out) < 10 {
+		tb.Fatalf("%d folders with weights, want at least 10", len(out))
+	}
+	return out
+}
+
 // Quantised lists the quantised model files of the reference data.
 func Quantised(tb testing.TB) []Case {
 	tb.Helper()

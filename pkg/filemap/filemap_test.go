@@ -1,0 +1,42 @@
+package filemap
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func TestMapGivesTheBytes(t *testing.T) {
+	for _, want := range []string{"", "weights"} {
+		path := filepath.Join(t.TempDir(), "f")
+		if err := os.WriteFile(path, []byte(want), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		file, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, unmap, err := Map(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		file.Close()
+		if string(data) != want {
+			t.Errorf("%q, want %q", data, want)
+		}
+		if err := unmap(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestMapRefusesFolders(t *testing.T) {
+	dir, err := os.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	if _, _, err := Map(dir); err == nil {
+		t.Error("a folder was mapped")
+	}
+}
