@@ -32,6 +32,7 @@ type perplexityOptions struct {
 	figure   string
 	baseline float64
 	device   deviceOptions
+	kv       kvFlag
 }
 
 func newBenchPerplexity() *cobra.Command {
@@ -50,6 +51,7 @@ precision or a kernel set with --reference.`,
 	f.StringVar(&o.save, "save", "", "JSON file of figures to merge the result into")
 	f.StringVar(&o.figure, "figure", "", "name of the figure (default perplexity_MODEL_FILE)")
 	f.Float64Var(&o.baseline, "baseline", 0, "perplexity to compare with")
+	o.kv.flags(f)
 	o.device.flags(f)
 	return c
 }
@@ -74,7 +76,7 @@ func (o *perplexityOptions) run(c *cobra.Command, name, file string) error {
 	}
 	defer be.Close()
 	ids := vocab.EncodeWithSpecial(string(text))
-	ppl, err := perplexity(c.Context(), be, m, ids)
+	ppl, err := perplexity(c.Context(), be, m, ids, o.kv.KVClass)
 	if err != nil {
 		return err
 	}
@@ -96,10 +98,10 @@ func (o *perplexityOptions) run(c *cobra.Command, name, file string) error {
 }
 
 // perplexity runs all windows of ids through the model.
-func perplexity(ctx context.Context, be compute.Backend, m *library.Model, ids []int32) (float64, error) {
+func perplexity(ctx context.Context, be compute.Backend, m *library.Model, ids []int32, kv compute.KVClass) (float64, error) {
 	window := min(perplexityWindow, m.Spec.Context)
 	st, err := engine.Open(be, m.Arch, m.Source, m.Spec, engine.Config{
-		Epoch: 1, Part: model.Whole(m.Spec), Pages: window/compute.PageTokens + 1, Slots: 1, Rows: perplexityRows, Context: window,
+		Epoch: 1, Part: model.Whole(m.Spec), Pages: window/compute.PageTokens + 1, Slots: 1, Rows: perplexityRows, Context: window, KV: kv,
 	})
 	if err != nil {
 		return 0, err

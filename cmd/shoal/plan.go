@@ -14,6 +14,7 @@ import (
 
 // planOptions are the flags of `shoal plan`.
 type planOptions struct {
+	kv       kvFlag
 	operator operatorOptions
 	place    placeOptions
 	models   string
@@ -63,6 +64,7 @@ Several models share the cluster; --model-mem is the budget of each.`,
 	o.operator.flags(f)
 	o.place.flags(f)
 	f.StringVar(&o.models, "models", "", "folder of GGUF files")
+	o.kv.flags(f)
 	f.StringVar(&o.cluster, "cluster", "", "YAML file that describes a cluster, instead of a running one")
 	f.StringVar(&o.save, "save", "", "write the running cluster as measured to a file for --cluster")
 	f.Float64Var(&o.target, "target", 0, "tokens a second to reach: say what to add")
@@ -117,7 +119,7 @@ func (o *planOptions) facts(name string) (*place.Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	facts, err := coordinator.PlaceModel(m)
+	facts, err := coordinator.PlaceModel(m, o.kv.KVClass)
 	return facts, errors.Join(err, m.Close())
 }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/shoal-llm/shoal/internal/pki"
 	"github.com/shoal-llm/shoal/internal/telemetry/admin"
 	"github.com/shoal-llm/shoal/internal/wire"
+	"github.com/shoal-llm/shoal/pkg/compute"
 	"github.com/shoal-llm/shoal/services/coordinator"
 	"github.com/shoal-llm/shoal/services/coordinator/plan"
 	"github.com/shoal-llm/shoal/services/gateway"
@@ -29,12 +30,12 @@ import (
 const kernelSet = "1"
 
 // loadModel opens what a coordinator needs of a model.
-func loadModel(lib library.Library, name string) (coordinator.Model, *library.Model, error) {
+func loadModel(lib library.Library, name string, kv compute.KVClass) (coordinator.Model, *library.Model, error) {
 	m, err := lib.Open(name)
 	if err != nil {
 		return coordinator.Model{}, nil, err
 	}
-	described, err := coordinator.NewModel(m)
+	described, err := coordinator.NewModel(m, kv)
 	if err != nil {
 		return coordinator.Model{}, nil, errors.Join(err, m.Close())
 	}
@@ -48,6 +49,7 @@ type coordinatorOptions struct {
 	config  coordinator.Config
 	place   placeOptions
 	aliases []string
+	kv      kvFlag
 }
 
 func (o *coordinatorOptions) flags(f *pflag.FlagSet) {
@@ -63,6 +65,7 @@ func (o *coordinatorOptions) flags(f *pflag.FlagSet) {
 	f.IntVar(&w.Sessions, "sessions", w.Sessions, "answers of full context length that the KV cache must hold at once")
 	f.IntVar(&w.Context, "context", w.Context, "positions of a session; 0 is the model's own")
 	f.IntVar(&w.Rows, "rows", w.Rows, "rows of a step: decodes and prefill together")
+	o.kv.flags(f)
 	o.place.flags(f)
 }
 
@@ -103,7 +106,7 @@ func runCoordinator(c *cobra.Command, o coordinatorOptions, opts nodeOptions) er
 	if err != nil {
 		return err
 	}
-	model, file, err := loadModel(library.Library{Dir: o.models}, o.model)
+	model, file, err := loadModel(library.Library{Dir: o.models}, o.model, o.kv.KVClass)
 	if err != nil {
 		return err
 	}

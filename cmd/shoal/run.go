@@ -29,6 +29,7 @@ type runOptions struct {
 	maxTokens int32
 	spec      sample.Spec
 	device    deviceOptions
+	kv        kvFlag
 }
 
 func newRun() *cobra.Command {
@@ -53,6 +54,7 @@ or with -, the prompt is read from standard input.`,
 	}
 	f := c.Flags()
 	f.StringVar(&o.models, "models", "", "folder of GGUF files")
+	o.kv.flags(f)
 	f.StringVar(&o.system, "system", "", "system message")
 	f.BoolVar(&o.raw, "raw", false, "continue the prompt as it is, without the chat template")
 	f.BoolVar(&o.stats, "stats", false, "print speeds to standard error")
@@ -111,7 +113,7 @@ func (o *runOptions) run(c *cobra.Command, name, prompt string) error {
 	defer be.Close()
 	st, err := engine.Open(be, m.Arch, m.Source, m.Spec, engine.Config{
 		Epoch: 1, Part: model.Whole(m.Spec), Slots: 1, Rows: 256,
-		Pages: (len(ids)+int(o.spec.MaxTokens))/64 + 1, Context: m.Spec.Context,
+		Pages: (len(ids)+int(o.spec.MaxTokens))/64 + 1, Context: m.Spec.Context, KV: o.kv.KVClass,
 	})
 	if err != nil {
 		return err
@@ -124,7 +126,7 @@ func (o *runOptions) encode(m *library.Model, prompt string) ([]int32, error) {
 	if prompt == "" {
 		return nil, errors.New("the prompt is empty")
 	}
-	described, err := coordinator.NewModel(m)
+	described, err := coordinator.NewModel(m, o.kv.KVClass)
 	if err != nil {
 		return nil, err
 	}

@@ -166,6 +166,7 @@ type CacheSpec struct {
 	Pages   int // pages of PageTokens positions, shared by all sessions
 	KVHeads int
 	HeadDim int
+	Class   KVClass
 }
 
 // Rope is a table of rotations: for position p and pair i the angle's cosine

@@ -13,7 +13,7 @@ var ErrUnsupported = errors.New("the device lacks operations of the model")
 // which it needs and a device which it lacks.
 type Features uint32
 
-// The features, each an operation of Variations.
+// The features, each an operation of Variations unless said otherwise.
 const (
 	FeatureScale Features = 1 << iota
 	FeatureBias
@@ -21,6 +21,7 @@ const (
 	FeatureNormAdd // with Linear
 	FeatureSoftCap // of logits
 	FeatureExperts
+	FeaturePackedKV // no operation: caches of a KVClass other than float32
 
 	featuresEnd
 )
@@ -31,7 +32,7 @@ const AllFeatures = featuresEnd - 1
 // String names the features.
 func (f Features) String() string {
 	var names []string
-	for i, name := range []string{"scaled rows", "biases", "norms of heads", "norms of what is added", "capped logits", "mixtures of experts"} {
+	for i, name := range []string{"scaled rows", "biases", "norms of heads", "norms of what is added", "capped logits", "mixtures of experts", "packed KV caches"} {
 		if f&(1<<i) != 0 {
 			names = append(names, name)
 		}

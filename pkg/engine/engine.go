@@ -33,6 +33,7 @@ type Config struct {
 	Slots    int // sessions
 	Rows     int // rows of a step
 	Context  int // positions of a session
+	KV       compute.KVClass
 
 	Vocabulary *grammar.Vocabulary // of a stage with the head; nil: sessions with a grammar fail
 }
@@ -93,12 +94,19 @@ func Open(be compute.Backend, arch model.Arch, src model.Source, spec model.Spec
 	if cfg.Context < 1 || cfg.Context > spec.Context {
 		return nil, fmt.Errorf("open stage: context of %d, the model has %d", cfg.Context, spec.Context)
 	}
-	if lacks := spec.Needs & be.Info().Lacks; lacks != 0 {
+	if err := spec.CheckKV(cfg.KV); err != nil {
+		return nil, fmt.Errorf("open stage: %w", err)
+	}
+	needs := spec.Needs
+	if cfg.KV != (compute.KVClass{}) {
+		needs |= compute.FeaturePackedKV
+	}
+	if lacks := needs & be.Info().Lacks; lacks != 0 {
 		return nil, fmt.Errorf("open stage: %w: %s; run this model on a CPU", compute.ErrUnsupported, lacks)
 	}
 	arena := be.NewArena()
 	net, err := arch.Load(arena, src, spec, cfg.Part, model.Limits{
-		Rows: cfg.Rows, Logits: cfg.Rows, Pages: cfg.Pages, Positions: cfg.Context,
+		Rows: cfg.Rows, Logits: cfg.Rows, Pages: cfg.Pages, Positions: cfg.Context, KV: cfg.KV,
 	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("load layers [%d, %d): %w", cfg.Part.First, cfg.Part.End, err), arena.Free())

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/shoal-llm/shoal/internal/telemetry"
+	"github.com/shoal-llm/shoal/pkg/compute"
 	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
 	"github.com/shoal-llm/shoal/services/coordinator/generation"
 	"github.com/shoal-llm/shoal/services/coordinator/plan"
@@ -272,12 +273,15 @@ func drawSeed() uint64 {
 }
 
 // fingerprint names everything that fixes the bits of answers besides the
-// request: the model's file, its precision, the numerics class of every layer,
+// request: the model's file, its precision, the KV class, the numerics class of every layer,
 // and the program's version. Within one class it does not matter where the
 // layers are cut.
 func fingerprint(m *Model, p *plan.Pipeline, version string) string {
 	h := sha256.New()
 	fmt.Fprintf(h, "%x\n%s\n%s\n", m.Digest, m.Precision, version)
+	if m.KV != (compute.KVClass{}) {
+		fmt.Fprintf(h, "kv %s\n", m.KV)
+	}
 	for i, s := range p.Stages {
 		if i == 0 || s.Class != p.Stages[i-1].Class || string(s.Fingerprint) != string(p.Stages[i-1].Fingerprint) {
 			fmt.Fprintf(h, "%d %s %x\n", s.Part.First, s.Class, s.Fingerprint)

@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"github.com/shoal-llm/shoal/internal/library"
+	"github.com/shoal-llm/shoal/pkg/compute"
 	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
 	"github.com/shoal-llm/shoal/services/coordinator/plan"
 	"github.com/shoal-llm/shoal/services/coordinator/plan/place"
@@ -10,9 +11,10 @@ import (
 // wireBytes is an element of the rows between two stages: float32.
 const wireBytes = 4
 
-// PlaceModel weighs an open model file for placement.
-func PlaceModel(m *library.Model) (*place.Model, error) {
-	f, err := m.Footprint()
+// PlaceModel weighs an open model file for placement, with keys and values of a
+// class.
+func PlaceModel(m *library.Model, kv compute.KVClass) (*place.Model, error) {
+	f, err := m.Footprint(kv)
 	if err != nil {
 		return nil, err
 	}

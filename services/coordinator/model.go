@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/shoal-llm/shoal/internal/library"
+	"github.com/shoal-llm/shoal/pkg/compute"
 	"github.com/shoal-llm/shoal/pkg/template"
 	"github.com/shoal-llm/shoal/pkg/token"
 	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
@@ -46,12 +47,14 @@ type Model struct {
 	Created      time.Time
 
 	Facts   plan.Model
-	StopIDs []int32 // ids that end an answer
+	KV      compute.KVClass // of keys and values
+	StopIDs []int32         // ids that end an answer
 	Text    Text
 }
 
-// NewModel describes an open model file.
-func NewModel(m *library.Model) (Model, error) {
+// NewModel describes an open model file that is served with keys and values of a
+// class.
+func NewModel(m *library.Model, kv compute.KVClass) (Model, error) {
 	vocab, err := m.Vocab()
 	if err != nil {
 		return Model{}, err
@@ -60,20 +63,20 @@ func NewModel(m *library.Model) (Model, error) {
 	if err != nil {
 		return Model{}, err
 	}
-	facts, err := factsOf(m)
+	facts, err := factsOf(m, kv)
 	if err != nil {
 		return Model{}, err
 	}
 	return Model{
 		Name: m.Name, Path: m.Path, Architecture: m.Spec.Arch, Precision: m.Precision, TensorTypes: m.TensorTypes, Parameters: m.Parameters,
 		Size: m.Size, Digest: m.Digest, Hidden: m.Spec.Hidden, Vocab: m.Spec.Vocab, Created: time.Now(),
-		Facts: facts, StopIDs: vocab.End(), Text: newText(vocab, chat),
+		Facts: facts, KV: kv, StopIDs: vocab.End(), Text: newText(vocab, chat),
 	}, nil
 }
 
 // factsOf weighs the parts of a model.
-func factsOf(m *library.Model) (plan.Model, error) {
-	p, err := PlaceModel(m)
+func factsOf(m *library.Model, kv compute.KVClass) (plan.Model, error) {
+	p, err := PlaceModel(m, kv)
 	if err != nil {
 		return plan.Model{}, err
 	}
@@ -161,5 +164,6 @@ func (m *Model) proto() *pb.Model {
 	return &pb.Model{
 		Name: m.Name, Path: m.Path, Size: uint64(m.Size), Digest: m.Digest[:],
 		Layers: uint32(m.Facts.Layers()), Hidden: uint32(m.Hidden), Vocab: uint32(m.Vocab), Context: uint32(m.Facts.Context),
+		KvBits: uint32(m.KV.Bits), KvGroup: uint32(m.KV.Group),
 	}
 }

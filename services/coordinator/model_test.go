@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/shoal-llm/shoal/internal/library"
+	"github.com/shoal-llm/shoal/pkg/compute"
 	"github.com/shoal-llm/shoal/pkg/model"
 	"github.com/shoal-llm/shoal/services/coordinator/plan"
 )
@@ -17,7 +18,7 @@ func embedded(t *testing.T) (*library.Model, Model) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { file.Close() })
-	m, err := NewModel(file)
+	m, err := NewModel(file, compute.KVClass{})
 	if err != nil {
 		t.Fatal(err)
 	}

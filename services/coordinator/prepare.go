@@ -58,9 +58,10 @@ func (m *Model) prepare(g *pb.Generation, positions int) (*prepared, error) {
 	if err := checkPooling(g); err != nil {
 		return nil, err
 	}
-	if err := p.limitContext(g.GetKv(), &positions); err != nil {
+	if err := m.checkKV(g.GetKv()); err != nil {
 		return nil, err
 	}
+	p.limitContext(g.GetKv(), &positions)
 	var err error
 	if p.spec, err = m.sampling(g.GetSampling()); err != nil {
 		return nil, err
@@ -116,16 +117,27 @@ func (m *Model) checkOptions(g *pb.Generation) error {
 	return nil
 }
 
-// limitContext applies the client's wishes for the KV cache.
-func (p *prepared) limitContext(kv *pb.KvOptions, positions *int) error {
+// checkKV refuses keys and values of another class than is loaded. Who asks for 16
+// bits is served float32 too.
+func (m *Model) checkKV(kv *pb.KvOptions) error {
+	bits, group := int(kv.GetBits()), int(kv.GetGroupSize())
 	switch {
-	case kv.GetBits() != 0:
-		return unsupported("kv.bits", "Quantised KV caches are not served.")
-	case kv.GetGroupSize() != 0:
-		return unsupported("kv.group_size", "Quantised KV caches are not served.")
 	case kv.GetProgressive():
-		return unsupported("kv.progressive", "Progressive KV caches are not served.")
+		return unsupported("kv.progressive", "Progressive KV caches are not served; loaded is a cache of class %s.", m.KV)
+	case !slices.Contains([]int{0, 16, 8, 4, 3, 2}, bits):
+		return invalid("kv.bits", "A KV cache has 16, 8, 4, 3 or 2 bits, not %d.", bits)
+	case !slices.Contains([]int{0, 32, 64, 128}, group):
+		return invalid("kv.group_size", "Groups of a KV cache have 32, 64 or 128 values, not %d.", group)
+	case bits == 16 && m.KV.Packed(), bits != 0 && bits != 16 && bits != m.KV.Bits:
+		return unsupported("kv.bits", "A KV cache of %d bits is not loaded; loaded is one of class %s (shoal up --kv chooses it).", bits, m.KV)
+	case group != 0 && group != m.KV.Group:
+		return unsupported("kv.group_size", "A KV cache in groups of %d is not loaded; loaded is one of class %s (shoal up --kv chooses it).", group, m.KV)
 	}
+	return nil
+}
+
+// limitContext applies the client's wish for the length of the context.
+func (p *prepared) limitContext(kv *pb.KvOptions, positions *int) {
 	wish := int(kv.GetMaxSeqLen())
 	switch {
 	case wish > *positions:
@@ -133,7 +145,6 @@ func (p *prepared) limitContext(kv *pb.KvOptions, positions *int) error {
 	case wish > 0:
 		*positions = wish
 	}
-	return nil
 }
 
 func (p *prepared) note(format string, args ...any) {

@@ -55,7 +55,7 @@ func TestGuideOptionsAct(t *testing.T) {
 		`"config":{"kvCacheConfig":{"maxSeqLen":8192}}`:    kv(&pb.KvOptions{MaxSeqLen: 8192}),
 		`"config":{"kvCacheConfig":{"maxSeqLen":12288.5}}`: kv(&pb.KvOptions{MaxSeqLen: 12289}),
 		`"config":{"kvCacheConfig":{"progressivePrecision":true}}`:          kv(&pb.KvOptions{Progressive: true}),
-		`"config":{"kvCacheConfig":{"bits":16,"groupSize":32}}`:             kv(&pb.KvOptions{GroupSize: 32}),
+		`"config":{"kvCacheConfig":{"bits":16,"groupSize":32}}`:             kv(&pb.KvOptions{Bits: 16, GroupSize: 32}),
 		`"config":{"quantization":"int4","kvCacheConfig":{"bits":4}}`:       base(func(g *pb.Generation) { g.Precision, g.Kv = "int4", &pb.KvOptions{Bits: 4} }),
 		`"config":{"adaptiveBatchSize":false}`:                              steps(&pb.Scheduling{Adaptive: proto.Bool(false)}),
 		`"config":{"latencyOptimized":true}`:                                steps(&pb.Scheduling{LowLatency: proto.Bool(true)}),

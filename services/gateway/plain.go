@@ -249,9 +249,6 @@ func readKV(kv *strictjson.Reader) *pb.KvOptions {
 	group, _ := kv.Int("groupSize", 1, 1<<16)
 	length, _ := kv.Float("maxSeqLen", 1, maxContextTokens) // the guide computes it: 1.5 contexts
 	progressive, _ := kv.Bool("progressivePrecision")
-	if bits == 16 { // what the cache has anyway
-		bits = 0
-	}
 	return &pb.KvOptions{Bits: uint32(bits), GroupSize: uint32(group), MaxSeqLen: uint32(math.Ceil(length)), Progressive: progressive}
 }
 

@@ -76,6 +76,7 @@ type Model struct {
 	Arch   model.Arch
 	Spec   model.Spec
 	Source model.Source
+	KV     compute.KVClass           // of keys and values, as the plan says
 	Digest [32]byte                  // SHA-256 of metadata and tensor table
 	Bytes  func(p model.Part) uint64 // of the tensors of a part
 	Close  func() error              // called once all stages are loaded

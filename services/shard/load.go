@@ -79,6 +79,9 @@ func (s *Shard) loadFrom(ctx context.Context, model *pb.Model, stages []*stage, 
 		for _, st := range stages {
 			s.fail(st, err)
 		}
+		if len(reserves) > 0 {
+			s.deps.Log.Warn("cannot hold reserves", "model", model.Name, "reserves", len(reserves), "err", err)
+		}
 		return nil
 	}
 	var lost error
@@ -116,10 +119,16 @@ func (s *Shard) openModel(want *pb.Model) (*Model, error) {
 		err = fmt.Errorf("model %s has %d layers of width %d and %d ids, the plan says %d, %d and %d",
 			want.Name, sp.Layers, sp.Hidden, sp.Vocab, want.Layers, want.Hidden, want.Vocab)
 	}
-	if err != nil {
+	m.KV = kvOf(want)
+	if err = errors.Join(err, sp.CheckKV(m.KV)); err != nil {
 		return nil, errors.Join(err, m.Close())
 	}
 	return m, nil
+}
+
+// kvOf is how the plan wants keys and values stored.
+func kvOf(m *pb.Model) compute.KVClass {
+	return compute.KVClass{Bits: int(m.GetKvBits()), Group: int(m.GetKvGroup())}
 }
 
 // loadStage loads one stage, a matrix at a time between the steps of others.
@@ -131,7 +140,7 @@ func (s *Shard) loadStage(ctx context.Context, st *stage, m *Model) error {
 	total := m.Bytes(part)
 	cfg := engine.Config{
 		Epoch: st.pipe.epoch, Pipeline: pl.Id, Stage: uint32(st.index), Part: part,
-		Pages: int(pl.Pages), Slots: int(pl.Slots), Rows: int(pl.Rows), Context: int(pl.Context),
+		Pages: int(pl.Pages), Slots: int(pl.Slots), Rows: int(pl.Rows), Context: int(pl.Context), KV: m.KV,
 	}
 	if part.Head && m.Spelling != nil {
 		v, err := m.Spelling()

@@ -162,7 +162,7 @@ func (s *Shard) newGauge(ctx context.Context, d *device, m *Model, part model.Pa
 	g.headShare = float64(m.Bytes(part)-m.Bytes(layers)) / float64(max(m.Bytes(layers), 1))
 	cfg := engine.Config{
 		Epoch: 1, Part: part, Slots: 1, Rows: g.chunk, Context: g.most,
-		Pages: g.most/compute.PageTokens + 1,
+		Pages: g.most/compute.PageTokens + 1, KV: m.KV,
 	}
 	var loadErr error
 	err := d.do(ctx, func() { g.e, loadErr = s.deps.Load(d.be, m.Arch, m.Source, m.Spec, cfg) })

@@ -24,6 +24,8 @@ func checkPlan(p *pb.Plan) error {
 		return errors.New("a plan without a model")
 	case len(p.Model.Digest) != 32:
 		return fmt.Errorf("digest of %d bytes", len(p.Model.Digest))
+	case kvOf(p.Model).Validate() != nil:
+		return kvOf(p.Model).Validate()
 	case len(p.Pipelines) == 0 || len(p.Pipelines) > maxPipelines:
 		return fmt.Errorf("%d pipelines", len(p.Pipelines))
 	}

@@ -14,7 +14,7 @@
 export const landing = {
   'config.optimizeKVCache': 'quantised KV caches are not served yet',
   'config.kvCacheOptimization': 'quantised KV caches are not served yet',
-  'config.kvCacheConfig.bits': 'quantised KV caches are not served yet',
+  'config.kvCacheConfig.bits': 'the demo server is started without --kv',
   'config.quantization': 'the demo model is served in int8 and int4 only',
   'config.adaptivePrecisionConfig': 'precision per component is not served yet',
   'config.workgroupSize': 'workgroup sizes of GPU kernels cannot be chosen yet',

@@ -138,12 +138,17 @@ func (a *arena) NewCache(spec compute.CacheSpec) (compute.Cache, error) {
 		return nil, fmt.Errorf("new cache: %d layers, %d pages, %d heads of %d: want positive numbers, and heads in multiples of 8",
 			spec.Layers, spec.Pages, spec.KVHeads, spec.HeadDim)
 	}
-	head := spec.HeadDim * compute.PageTokens
-	size := 2 * 4 * uint64(spec.Layers) * uint64(spec.Pages) * uint64(spec.KVHeads) * uint64(head)
+	if err := spec.Class.CheckHead(spec.HeadDim); err != nil {
+		return nil, fmt.Errorf("new cache: %w", err)
+	}
+	if a.be.reference && spec.Class != (compute.KVClass{}) {
+		return nil, fmt.Errorf("new cache of class %s: %w: the reference keeps float32", spec.Class, compute.ErrUnsupported)
+	}
+	size := spec.Bytes()
 	m, err := a.allocate(size)
 	if err != nil {
 		return nil, fmt.Errorf("new cache: %w", err)
 	}
 	a.used.Caches += size
-	return &cache{spec: spec, head: head, page: 2 * spec.KVHeads * head, data: m.float32s()}, nil
+	return newCache(spec, m), nil
 }

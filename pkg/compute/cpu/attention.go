@@ -35,6 +35,7 @@ type scratch struct {
 	row               []float32 // one row of activations
 	outputs, outputs2 []float32 // blocks of products
 	queries, mixed    []float32 // [vec.MaxRows][head dimension]
+	page              []float32 // keys or values of a page, of a packed cache
 	scores            [vec.MaxRows * vec.Keys]float32
 	rows              [vec.MaxRows]vec.Row
 	exact             []float64 // reference mode: a row of weights, or of scores
@@ -47,8 +48,9 @@ func (s *scratch) grow(n *need) int {
 	s.outputs2 = grown(s.outputs2, n.outputs)
 	s.queries = grown(s.queries, vec.MaxRows*n.headDim)
 	s.mixed = grown(s.mixed, vec.MaxRows*n.headDim)
+	s.page = grown(s.page, n.page)
 	s.exact = grown(s.exact, n.exact)
-	return 4*(len(s.row)+len(s.outputs)+len(s.outputs2)+len(s.queries)+len(s.mixed)) + 8*len(s.exact)
+	return 4*(len(s.row)+len(s.outputs)+len(s.outputs2)+len(s.queries)+len(s.mixed)+len(s.page)) + 8*len(s.exact)
 }
 
 // ropeStore rotates one head of keys, and the queries that share it, of some
@@ -66,11 +68,7 @@ func (w *worker) ropeStore(p *pass, s *step, task int) {
 		w.be.ops.Rotate(s.dst.row(row)[head*group*dim:][:group*dim], dim, cos, sin, s.rope.Neox)
 		w.be.ops.Rotate(key, dim, cos, sin, s.rope.Neox)
 		page, slot := span.Pages[position/compute.PageTokens], position%compute.PageTokens
-		column := s.cache.keys(s.layer, page, head)[slot:]
-		for d, v := range key {
-			column[d*compute.PageTokens] = v
-		}
-		copy(s.cache.values(s.layer, page, head)[slot*dim:], s.src2.row(row)[head*dim:][:dim])
+		s.cache.store(s.layer, page, head, slot, key, s.src2.row(row)[head*dim:][:dim], w.scratch.mixed)
 	}
 }
 
@@ -102,7 +100,9 @@ func (w *worker) attend(p *pass, s *step, task int) {
 	clear(mixed)
 	for r := range rows {
 		rows[r].Reset()
-		copy(queries[r*dim:(r+1)*dim], tile.of(s.src, span, r, group, dim))
+		query := queries[r*dim : (r+1)*dim]
+		copy(query, tile.of(s.src, span, r, group, dim))
+		s.cache.turn(query)
 	}
 	first := firstKey(span.Start+tile.first/group, s.window)
 	last := span.Start + (tile.first+tile.count-1)/group
@@ -114,12 +114,14 @@ func (w *worker) attend(p *pass, s *step, task int) {
 		}
 		seen := min(last-page*vec.Keys+1, vec.Keys) // of the page, by the last row
 		scores := w.scratch.scores[:]
-		w.be.ops.Score(scores, queries, s.cache.keys(s.layer, span.Pages[page], tile.head), len(rows), dim, seen)
+		w.be.ops.Score(scores, queries, s.cache.keys(s.layer, span.Pages[page], tile.head, w.scratch.page), len(rows), dim, seen)
 		w.be.ops.Softmax(scores, rows, s.scale, s.softCap)
-		w.be.ops.Values(mixed, scores, s.cache.values(s.layer, span.Pages[page], tile.head), rows, dim, seen)
+		w.be.ops.Values(mixed, scores, s.cache.values(s.layer, span.Pages[page], tile.head, w.scratch.page), rows, dim, seen)
 	}
 	for r := range rows {
-		w.be.ops.Finish(tile.of(s.dst, span, r, group, dim), mixed[r*dim:(r+1)*dim], &rows[r])
+		out := tile.of(s.dst, span, r, group, dim)
+		w.be.ops.Finish(out, mixed[r*dim:(r+1)*dim], &rows[r])
+		s.cache.turn(out)
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"runtime"
 	"sync"
 
-	"github.com/shoal-llm/shoal/pkg/compute"
 	"github.com/shoal-llm/shoal/pkg/quant"
 )
 
@@ -79,29 +78,3 @@ func (b *buffer) Cols() int { return b.cols }
 
 // row returns row i with its padding.
 func (b *buffer) row(i int) []float32 { return b.data[i*b.stride : (i+1)*b.stride] }
-
-// cache is the pages of a stage: for each layer and page, first the keys,
-// [head][dimension][64 keys], then the values, [head][64 keys][dimension].
-type cache struct {
-	spec compute.CacheSpec
-	head int // values of one head's keys in a page
-	page int // values of a page
-	data []float32
-}
-
-func (c *cache) Spec() compute.CacheSpec { return c.spec }
-
-// at returns a page of a layer.
-func (c *cache) at(layer int, page int32) []float32 {
-	return c.data[(layer*c.spec.Pages+int(page))*c.page:][:c.page:c.page]
-}
-
-// keys returns one head of the keys of a page, [dimension][64].
-func (c *cache) keys(layer int, page int32, head int) []float32 {
-	return c.at(layer, page)[head*c.head:][:c.head:c.head]
-}
-
-// values returns one head of the values of a page, [64][dimension].
-func (c *cache) values(layer int, page int32, head int) []float32 {
-	return c.at(layer, page)[(c.spec.KVHeads+head)*c.head:][:c.head:c.head]
-}

@@ -196,6 +196,7 @@ func (p *pass) RopeStore(q, k, v compute.Buffer, rope *compute.Rope, c compute.C
 		fail("rope: %d pairs and %d angles for queries of %d in heads of %d", rope.Pairs, len(rope.Cos), queries.cols, spec.HeadDim)
 	}
 	p.checkPages(cache, layer)
+	p.needHead(spec)
 	for _, s := range p.batch.Spans {
 		if s.Start+s.Count > rope.Positions {
 			fail("rope: position %d of %d", s.Start+s.Count-1, rope.Positions)
@@ -233,7 +234,7 @@ func (p *pass) Attend(dst, q compute.Buffer, c compute.Cache, layer int, a compu
 	}
 	p.checkPages(cache, layer)
 	tiles := p.queryTiles(a.Heads, spec.KVHeads)
-	p.need.headDim = max(p.need.headDim, spec.HeadDim)
+	p.needHead(spec)
 	if p.be.reference {
 		for _, span := range p.batch.Spans { // scores, in room for whole pages
 			p.need.exact = max(p.need.exact, padTo(span.Start+span.Count, compute.PageTokens))

@@ -90,7 +90,7 @@ func (w *worker) do(p *pass, s *step, task int) {
 	switch s.kind {
 	case clearPages:
 		pages := p.ints[s.pages.from:s.pages.to]
-		clear(s.cache.at(task/len(pages), pages[task%len(pages)]))
+		s.cache.clear(task/len(pages), pages[task%len(pages)])
 	case writeRow:
 		row := s.dst.row(task)
 		readFloats(row[:s.dst.cols], p.bytes[s.bytes.from+4*s.dst.cols*task:])
@@ -140,6 +140,7 @@ type need struct {
 	cols        int // of the widest row that is tiled
 	outputs     int // values of a block of products
 	headDim     int
+	page        int // values of one head in a page: packed caches
 	exact       int // values: reference mode
 }
 

@@ -167,6 +167,9 @@ func (a *arena) NewCache(spec compute.CacheSpec) (compute.Cache, error) {
 		return nil, fmt.Errorf("new cache: %d layers, %d pages, %d heads of %d: want positive numbers, and heads in multiples of 8 up to 256",
 			spec.Layers, spec.Pages, spec.KVHeads, spec.HeadDim)
 	}
+	if spec.Class != (compute.KVClass{}) {
+		return nil, fmt.Errorf("new cache of class %s: %w: keys and values are float32", spec.Class, compute.ErrUnsupported)
+	}
 	c := &cache{spec: spec, arena: a}
 	for range spec.Layers {
 		b, err := a.allocate(uint64(spec.Pages)*pageBytes(spec), &a.used.Caches)

@@ -110,6 +110,8 @@ type Model struct {
 	Hidden        uint32                 `protobuf:"varint,6,opt,name=hidden,proto3" json:"hidden,omitempty"`
 	Vocab         uint32                 `protobuf:"varint,7,opt,name=vocab,proto3" json:"vocab,omitempty"`
 	Context       uint32                 `protobuf:"varint,8,opt,name=context,proto3" json:"context,omitempty"`
+	KvBits        uint32                 `protobuf:"varint,9,opt,name=kv_bits,json=kvBits,proto3" json:"kv_bits,omitempty"`     // of keys and values on every stage: 16, 8, 4, 3 or 2; 0 is float32
+	KvGroup       uint32                 `protobuf:"varint,10,opt,name=kv_group,json=kvGroup,proto3" json:"kv_group,omitempty"` // values that share a scale, of 2 to 8 bits
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -196,6 +198,20 @@ func (x *Model) GetVocab() uint32 {
 func (x *Model) GetContext() uint32 {
 	if x != nil {
 		return x.Context
+	}
+	return 0
+}
+
+func (x *Model) GetKvBits() uint32 {
+	if x != nil {
+		return x.KvBits
+	}
+	return 0
+}
+
+func (x *Model) GetKvGroup() uint32 {
+	if x != nil {
+		return x.KvGroup
 	}
 	return 0
 }
@@ -745,7 +761,7 @@ const file_shoal_v1_plan_proto_rawDesc = "" +
 	"\vcoordinator\x18\x02 \x01(\tR\vcoordinator\x12%\n" +
 	"\x05model\x18\x03 \x01(\v2\x0f.shoal.v1.ModelR\x05model\x120\n" +
 	"\tpipelines\x18\x04 \x03(\v2\x12.shoal.v1.PipelineR\tpipelines\x12'\n" +
-	"\x06spares\x18\x05 \x03(\v2\x0f.shoal.v1.StageR\x06spares\"\xbb\x01\n" +
+	"\x06spares\x18\x05 \x03(\v2\x0f.shoal.v1.StageR\x06spares\"\xef\x01\n" +
 	"\x05Model\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x12\n" +
@@ -754,7 +770,10 @@ const file_shoal_v1_plan_proto_rawDesc = "" +
 	"\x06layers\x18\x05 \x01(\rR\x06layers\x12\x16\n" +
 	"\x06hidden\x18\x06 \x01(\rR\x06hidden\x12\x14\n" +
 	"\x05vocab\x18\a \x01(\rR\x05vocab\x12\x18\n" +
-	"\acontext\x18\b \x01(\rR\acontext\"\xc9\x01\n" +
+	"\acontext\x18\b \x01(\rR\acontext\x12\x17\n" +
+	"\akv_bits\x18\t \x01(\rR\x06kvBits\x12\x19\n" +
+	"\bkv_group\x18\n" +
+	" \x01(\rR\akvGroup\"\xc9\x01\n" +
 	"\bPipeline\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12'\n" +
 	"\x06stages\x18\x02 \x03(\v2\x0f.shoal.v1.StageR\x06stages\x12\x14\n" +

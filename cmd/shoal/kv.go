@@ -1,0 +1,25 @@
+package main
+
+import (
+	"github.com/spf13/pflag"
+
+	"github.com/shoal-llm/shoal/pkg/compute"
+)
+
+// kvFlag is the flag that says how keys and values are stored.
+type kvFlag struct{ compute.KVClass }
+
+var _ pflag.Value = (*kvFlag)(nil)
+
+func (k *kvFlag) flags(f *pflag.FlagSet) {
+	f.Var(k, "kv", "bits of keys and values in the KV cache: float32, 16, 8, 4, 3 or 2; the last four also with the values that share a scale, like 4/64")
+}
+
+// Set reads the flag.
+func (k *kvFlag) Set(s string) (err error) {
+	k.KVClass, err = compute.ParseKVClass(s)
+	return err
+}
+
+// Type names the flag's values for help.
+func (k *kvFlag) Type() string { return "bits" }

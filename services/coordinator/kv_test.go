@@ -1,0 +1,86 @@
+package coordinator
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/shoal-llm/shoal/internal/library"
+	"github.com/shoal-llm/shoal/pkg/compute"
+	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
+	"github.com/shoal-llm/shoal/services/coordinator/plan"
+)
+
+// TestKVOptions: what is loaded is accepted, all else refused by name, and the
+// refusal says what is loaded.
+func TestKVOptions(t *testing.T) {
+	f32, half, four := compute.KVClass{}, compute.KVClass{Bits: 16}, compute.KVClass{Bits: 4, Group: 64}
+	for name, c := range map[string]struct {
+		loaded compute.KVClass
+		ask    *pb.KvOptions
+		param  string // refused; empty is accepted
+		code   string
+	}{
+		"nothing asked":              {four, nil, "", ""},
+		"the loaded bits":            {four, &pb.KvOptions{Bits: 4}, "", ""},
+		"the loaded bits and group":  {four, &pb.KvOptions{Bits: 4, GroupSize: 64}, "", ""},
+		"the loaded group":           {four, &pb.KvOptions{GroupSize: 64}, "", ""},
+		"16 of 16":                   {half, &pb.KvOptions{Bits: 16}, "", ""},
+		"16 of float32":              {f32, &pb.KvOptions{Bits: 16}, "", ""},
+		"16 of 4":                    {four, &pb.KvOptions{Bits: 16}, "kv.bits", codeUnsupported},
+		"3 of 4":                     {four, &pb.KvOptions{Bits: 3}, "kv.bits", codeUnsupported},
+		"4 of float32":               {f32, &pb.KvOptions{Bits: 4}, "kv.bits", codeUnsupported},
+		"another group":              {four, &pb.KvOptions{Bits: 4, GroupSize: 32}, "kv.group_size", codeUnsupported},
+		"a group of whole values":    {half, &pb.KvOptions{GroupSize: 32}, "kv.group_size", codeUnsupported},
+		"bits that there are not":    {four, &pb.KvOptions{Bits: 5}, "kv.bits", codeInvalid},
+		"a group that there is not":  {four, &pb.KvOptions{GroupSize: 7}, "kv.group_size", codeInvalid},
+		"a ladder that is not there": {four, &pb.KvOptions{Bits: 4, Progressive: true}, "kv.progressive", codeUnsupported},
+	} {
+		err := (&Model{KV: c.loaded}).checkKV(c.ask)
+		if c.param == "" {
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			continue
+		}
+		var p *problem
+		if !errors.As(err, &p) || p.Param != c.param || p.Code != c.code {
+			t.Errorf("%s: %v, want %s of %s", name, err, c.code, c.param)
+			continue
+		}
+		if c.code == codeUnsupported && !strings.Contains(p.Message, "class "+c.loaded.String()) {
+			t.Errorf("%s: %q does not say that %s is loaded", name, p.Message, c.loaded)
+		}
+	}
+}
+
+// TestKVClassIsPlanned: pages take what their class does, shards are told, and
+// answers of another class have another fingerprint.
+func TestKVClassIsPlanned(t *testing.T) {
+	file, err := library.Library{}.Open(library.Default)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	prints := map[string]bool{}
+	for _, class := range []compute.KVClass{{}, {Bits: 16}, {Bits: 8, Group: 32}, {Bits: 4, Group: 32}, {Bits: 2, Group: 32}} {
+		m, err := NewModel(file, class)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := uint64(2 * file.Spec.KVHeads * compute.PageTokens * class.RowBytes(file.Spec.HeadDim))
+		if m.Facts.KVPage != want {
+			t.Errorf("%s: a page of %d bytes, want %d", class, m.Facts.KVPage, want)
+		}
+		if told := m.proto(); int(told.GetKvBits()) != class.Bits || int(told.GetKvGroup()) != class.Group {
+			t.Errorf("%s: shards are told %v", class, told)
+		}
+		prints[fingerprint(&m, &plan.Pipeline{}, "v")] = true
+	}
+	if len(prints) != 5 {
+		t.Errorf("5 classes have %d fingerprints", len(prints))
+	}
+	if _, err := NewModel(file, compute.KVClass{Bits: 4, Group: 128}); !errors.Is(err, compute.ErrKVClass) {
+		t.Errorf("groups wider than a head: %v", err)
+	}
+}
