@@ -37,7 +37,7 @@ gpu-faults: ## 100 faults of GPU processes in the middle of answers; SHOAL_TEST_
 	$(MAKE) docs
 
 .PHONY: chaos
-chaos: ## 300 kills of shards, and freezes and kills of coordinators, under eight streams, into docs/measurements/chaos.json (15 minutes; FAULTS=60 for a part)
+chaos: ## 300 kills of shards, and freezes and kills of coordinators, under eight streams, into docs/measurements/chaos.json (an hour at most; FAULTS=60 for a part)
 	SHOAL_CHAOS_FAULTS=$(or $(FAULTS),360) SHOAL_CHAOS_SAVE=$(CURDIR)/docs/measurements/chaos.json $(GO) test -count=1 -timeout 120m -run '^TestChaos$$' -v ./internal/systemtest
 
 .PHONY: chaos-aborts

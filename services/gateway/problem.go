@@ -28,6 +28,7 @@ const (
 	codeTimeout         = "request_timeout"
 	codeNoCoordinator   = "coordinator_unavailable"
 	codeCoordinatorLost = "coordinator_lost"
+	codePoison          = "request_crashes_coordinators"
 	codeDraining        = "draining"
 	codeInternal        = "internal_error"
 	codeModelLoading    = "model_loading"
@@ -78,6 +79,7 @@ var outcomes = map[string]outcome{
 	codeNoCapacity:      {http.StatusServiceUnavailable, codes.Unavailable},
 	codeShardLost:       {http.StatusServiceUnavailable, codes.Unavailable},
 	codeInternal:        {http.StatusInternalServerError, codes.Internal},
+	codePoison:          {http.StatusInternalServerError, codes.Internal},
 
 	codeRepeated:          {http.StatusConflict, codes.Aborted},
 	codeUnknownGeneration: {http.StatusNotFound, codes.NotFound},

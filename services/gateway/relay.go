@@ -126,6 +126,7 @@ func (r *relay) connected() bool {
 var (
 	errNoCoordinator = &problem{code: codeNoCoordinator, retryable: true, message: "No coordinator is connected at the moment."}
 	errLost          = &problem{code: codeCoordinatorLost, retryable: true, message: "The connection to the coordinator was lost before the answer was complete."}
+	errPoison        = &problem{code: codePoison, message: "The request was given up: coordinators were lost each time they had accepted it."}
 	errLimit         = &problem{code: codeRateLimit, retryable: true, message: "This gateway carries as many answers as it may; try again in a moment."}
 )
 

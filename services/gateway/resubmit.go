@@ -13,6 +13,11 @@ import (
 // resubmitEvery is how long an interrupted answer waits between two tries.
 const resubmitEvery = 100 * time.Millisecond
 
+// maxBarren is how many coordinators in a row may be lost after they accepted an
+// answer and before they gave a token of it, before it is the request that ends:
+// they may have died of it, and no other shall.
+const maxBarren = 2
+
 // Phases of an answer that is interrupted.
 const (
 	phaseRecovering = "recovering"
@@ -28,6 +33,10 @@ func (r *relay) generate(ctx context.Context, g *pb.Generation) iter.Seq[*pb.Eve
 		for {
 			end := a.once(ctx, yield)
 			if end == nil {
+				return
+			}
+			if a.barren >= maxBarren {
+				yield(errPoison.event())
 				return
 			}
 			if a.since.IsZero() {
@@ -51,14 +60,23 @@ type attempts struct {
 	accepted  *pb.Accepted   // of the first try that got so far
 	committed []int32
 	since     time.Time // it is interrupted; zero is not
+	barren    int       // coordinators lost in a row that had accepted it and gave no token
 }
 
 // once tries to get the answer, or the rest of it. It returns the terminal if
 // that says that another try may help, nil when the reader has all or has left.
 func (a *attempts) once(ctx context.Context, yield func(*pb.Event) bool) (interrupted *pb.Event) {
+	accepted := false
 	for e := range a.relay.once(ctx, a.next(), uint64(len(a.committed))) {
 		if terminal(e) && a.interrupts(ctx, e) {
+			if accepted && e.GetError().GetCode() == codeCoordinatorLost {
+				a.barren++
+			}
 			return e
+		}
+		accepted = accepted || e.GetAccepted() != nil
+		if e.GetToken() != nil {
+			accepted, a.barren = false, 0
 		}
 		if e = a.note(e); e != nil && !yield(e) {
 			return nil

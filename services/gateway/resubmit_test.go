@@ -147,3 +147,27 @@ func TestResubmissionGivesUp(t *testing.T) {
 		t.Errorf("stream %s", body)
 	}
 }
+
+// TestPoisonedResubmission: a request that coordinators die of, each before it
+// gave a token, takes two of them more than it answered to, and ends by name.
+func TestPoisonedResubmission(t *testing.T) {
+	f := serve(t)
+	var tries atomic.Int32
+	f.fake.set(func(g *fakeGeneration) {
+		g.accept()
+		if tries.Add(1) == 1 {
+			g.send(g.number, tokenEvent(1, "one"))
+		}
+		f.fake.breakStreams()
+	})
+	var last *pb.Event
+	for e := range f.relay.generate(t.Context(), &pb.Generation{}) {
+		last = e
+	}
+	if e := last.GetError(); e.GetCode() != "request_crashes_coordinators" || e.GetRetryable() {
+		t.Errorf("it ends with %v", last)
+	}
+	if n := tries.Load(); n != 3 {
+		t.Errorf("%d coordinators had it, want 3", n)
+	}
+}

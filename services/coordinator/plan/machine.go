@@ -270,15 +270,13 @@ func (m *Machine) lost(e Lost) []Action {
 		return nil
 	}
 	delete(m.nodes, e.Node)
-	if len(m.suspects) > 0 { // this is the news that was awaited
-		m.suspects = nil
-		m.health.died(e.Node, m.now)
-	}
+	awaited := len(m.suspects) > 0 // this is the news
+	m.suspects = nil
 	m.forming = m.forming || len(m.nodes) == 0
 	actions := m.dropOf(e.Node, func(p *pipe) Drop {
 		return Drop{p.Key, fmt.Sprintf("%s was lost: %s", p.name(p.OfNode(e.Node)), e.Reason), e.Node}
 	})
-	if len(actions) > 0 {
+	if awaited || len(actions) > 0 {
 		m.health.died(e.Node, m.now)
 	}
 	switch {
@@ -347,7 +345,9 @@ func (m *Machine) faulted(e Faulted) []Action {
 		return nil
 	}
 	if e.Stage >= 0 && e.Stage < len(p.Stages) {
-		m.suspects = append(m.suspects, p.Stages[e.Stage].Node)
+		if node := p.Stages[e.Stage].Node; !slices.Contains(m.suspects, node) { // several pipelines may fail at once
+			m.suspects = append(m.suspects, node)
+		}
 	}
 	actions := m.drop(p, Drop{p.Key, fmt.Sprintf("%s failed: %s", p.name(e.Stage), e.Reason), ""})
 	m.planAt = m.now.Add(newsDelay)

@@ -65,6 +65,7 @@ func (m *Machine) resume() []Action {
 // It returns them and the reserves that are left.
 func (m *Machine) substitutes() (fresh []*Pipeline, spares []Stage) {
 	spares = slices.DeleteFunc(slices.Clone(m.reserve), func(s Stage) bool { return !m.alive(s.Node) })
+	m.readdress(spares)
 	for _, lost := range m.lostPipes {
 		again := *lost.Pipeline
 		again.Stages = slices.Clone(lost.Stages)
@@ -81,10 +82,19 @@ func (m *Machine) substitutes() (fresh []*Pipeline, spares []Stage) {
 			left = slices.Delete(left, at, at+1)
 		}
 		if ok {
+			m.readdress(again.Stages)
 			fresh, spares = append(fresh, &again), left
 		}
 	}
 	return fresh, spares
+}
+
+// readdress gives stages the addresses that their nodes have now: one that comes
+// back may have another.
+func (m *Machine) readdress(stages []Stage) {
+	for i, s := range stages {
+		stages[i].Address = m.nodes[s.Node].Address
+	}
 }
 
 // alive reports whether a node may hold stages.
@@ -110,6 +120,10 @@ func (m *Machine) place(f Facts) (Placement, error) {
 	p, err := m.cfg.Place(f)
 	if all := m.usable(false); len(all) > len(f.Nodes) && (err != nil || len(p.Pipelines)+len(f.Kept) == 0) {
 		f.Nodes = all
+		p, err = m.cfg.Place(f)
+	}
+	if err != nil && len(m.lostPipes) > 0 && f.Wishes.Spares > 0 { // now they are needed
+		f.Wishes.Spares, f.Wishes.Aim.Spares = 0, 0
 		p, err = m.cfg.Place(f)
 	}
 	m.placed = p.Explanation

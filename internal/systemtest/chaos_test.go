@@ -1,0 +1,362 @@
+package systemtest
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/shoal-llm/shoal/internal/measure"
+)
+
+// What the clients of TestChaos ask for: long answers, and long prompts with
+// short answers, so that faults meet decoding and prefill.
+const (
+	chaosTokens = 400
+	chaosPrompt = 400 // words
+)
+
+// chaosMemory is what a shard may use: it is enough for one stage.
+const chaosMemory = "24MiB"
+
+// chaosStreams is how many answers are given at any time.
+const chaosStreams = 8
+
+// chaosRequest is what the i-th client asks for, again and again: half of them
+// at a temperature of zero, a quarter of them with a long prompt.
+func chaosRequest(i int) request {
+	prompt, tokens := fmt.Sprintf("Tell me story number %d.", i), chaosTokens
+	if i%4 >= 2 && i >= chaosStreams/2 {
+		prompt, tokens = strings.Repeat(fmt.Sprintf("word %d ", i), chaosPrompt/2), chaosTokens/8
+	}
+	return request{name: fmt.Sprintf("client %d", i), chat: chat(prompt, object{
+		"temperature": []float64{0, 0.8}[i%2], "seed": i + 1, "max_tokens": tokens, "logit_bias": object{"0": -100, "2": -100},
+	})}
+}
+
+// givenUp ends an answer that was being prepared at two deaths in a row: it is
+// taken for their cause. Kills in quick succession hit the innocent; that is
+// counted by itself.
+const givenUp = "request_crashes_shards"
+
+// witness is one client and what it saw.
+type witness struct {
+	request
+	want    string
+	tokens  atomic.Int64 // in all answers
+	givenUp atomic.Int64 // answers
+	mu      sync.Mutex
+	last    time.Time     // of the last token, or of the request
+	pause   time.Duration // the longest since it was asked for; guarded by mu
+}
+
+// saw notes a sign of life.
+func (w *witness) saw() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := time.Now()
+	w.pause = max(w.pause, now.Sub(w.last))
+	w.last = now
+}
+
+// longest returns the longest pause since the last call, also one that lasts.
+func (w *witness) longest() time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	pause := max(w.pause, time.Since(w.last))
+	w.pause = 0
+	return pause
+}
+
+// watch asks until stop is closed. Each answer must be the undisturbed one, to
+// the last token. It returns how many were not, and how many there were.
+func (w *witness) watch(ctx context.Context, t *testing.T, c *system, stop <-chan struct{}) (wrong, all int) {
+	for ctx.Err() == nil {
+		select {
+		case <-stop:
+			return wrong, all
+		default:
+		}
+		w.mu.Lock()
+		w.last = time.Now()
+		w.mu.Unlock()
+		all++
+		text, err := w.run(ctx, t, c.client(), func() { w.tokens.Add(1); w.saw() })
+		switch {
+		case err != nil && strings.Contains(err.Error(), givenUp) && strings.HasPrefix(w.want, text):
+			w.givenUp.Add(1)
+			t.Logf("%s: %v", w.name, err)
+		case err != nil || text != w.want:
+			wrong++
+			t.Errorf("%s: %v; the text is\n%.300q, want\n%.300q", w.name, err, text, w.want)
+		}
+	}
+	return wrong, all
+}
+
+// chaosFault is one kind of harm. It returns the process that it was done to.
+type chaosFault struct {
+	name  string
+	kills int // shards that it kills
+	do    func(t *testing.T) (victim string)
+}
+
+// chaosFaults are the kinds; processes that are started again live as long as
+// whole.
+func (c *system) chaosFaults(ctx context.Context, whole *testing.T) []chaosFault {
+	kill := func(name string) string {
+		c.nodes[name].kill()
+		c.start(whole, name)
+		return name
+	}
+	stage := func(i int) func(*testing.T) string {
+		return func(t *testing.T) string { return kill(c.stageNodes(ctx, t)[i]) }
+	}
+	return []chaosFault{
+		{"kill_first", 1, stage(0)},
+		{"kill_middle", 1, stage(1)},
+		{"kill_last", 1, stage(2)},
+		{"kill_in_recovery", 2, func(t *testing.T) string {
+			nodes := c.stageNodes(ctx, t)
+			i := rand.IntN(len(nodes))
+			kill(nodes[i])
+			pauseFor(ctx, time.Duration(rand.IntN(300))*time.Millisecond)
+			return kill(nodes[(i+1)%len(nodes)])
+		}},
+		{"freeze", 0, func(t *testing.T) string {
+			name := c.stageNodes(ctx, t)[rand.IntN(3)]
+			c.nodes[name].signal(t, syscall.SIGSTOP)
+			pauseFor(ctx, 3*time.Second)
+			c.nodes[name].signal(t, syscall.SIGCONT)
+			return name
+		}},
+		{"kill_coordinator", 0, func(*testing.T) string { return kill("coordinator") }},
+	}
+}
+
+func pauseFor(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+// lostAfter returns when the coordinator noticed the first loss of a pipeline
+// after begin.
+func (c *system) lostAfter(begin time.Time) (time.Time, bool) {
+	for line := range strings.Lines(c.nodes["coordinator"].err.String()) {
+		var entry struct {
+			Time time.Time
+			Msg  string
+		}
+		if json.Unmarshal([]byte(line), &entry) == nil && entry.Msg == "pipeline lost" && entry.Time.After(begin) {
+			return entry.Time, true
+		}
+	}
+	return time.Time{}, false
+}
+
+// chaosResult is what came of the faults.
+type chaosResult struct {
+	kills        int
+	detect, gaps map[string][]float64 // ms, by kind of fault
+	wrong, all   int                  // answers
+	givenUp      int
+	coordinators int // killed
+}
+
+// TestChaos does harm to a cluster of three stages and a spare under eight
+// streams: every stream is the undisturbed one. SHOAL_CHAOS_FAULTS says how
+// often; with SHOAL_CHAOS_SAVE the figures are added to a file.
+func TestChaos(t *testing.T) {
+	faults, err := strconv.Atoi(os.Getenv("SHOAL_CHAOS_FAULTS"))
+	if err != nil {
+		t.Skip("SHOAL_CHAOS_FAULTS does not say how many faults: make chaos, make chaos-short")
+	}
+	ctx := within(t, 2*time.Minute+time.Duration(faults)*15*time.Second)
+	c := startChaos(ctx, t)
+	witnesses := make([]*witness, chaosStreams)
+	for i := range witnesses {
+		r := chaosRequest(i)
+		witnesses[i] = &witness{request: r, want: undisturbed(ctx, t, c, []request{r})[r.name], last: time.Now()}
+	}
+	stop := make(chan struct{})
+	var clients sync.WaitGroup
+	var wrong, all atomic.Int64
+	for _, w := range witnesses {
+		clients.Go(func() {
+			bad, n := w.watch(ctx, t, c, stop)
+			wrong.Add(int64(bad))
+			all.Add(int64(n))
+		})
+	}
+	result := chaosResult{detect: map[string][]float64{}, gaps: map[string][]float64{}}
+	kinds := c.chaosFaults(ctx, t)
+	for i := range faults {
+		c.disturb(ctx, t, kinds[i%len(kinds)], witnesses, &result)
+		if t.Failed() {
+			break
+		}
+	}
+	close(stop)
+	clients.Wait()
+	for _, w := range witnesses {
+		result.givenUp += int(w.givenUp.Load())
+	}
+	result.wrong, result.all = int(wrong.Load()), int(all.Load())
+	result.report(t)
+}
+
+// startChaos runs the services of the compose file and one shard more, which is
+// the spare.
+func startChaos(ctx context.Context, t *testing.T) *system {
+	c := prepareCluster(ctx, t)
+	head := c.nodes["coordinator"]
+	head.args = append(head.args, "--steady=200ms", "--max-losses=0", "--spares=1", "--min-shards=4", "--sessions=4", "--replicas=1")
+	c.nodes["gateway"].args = append(c.nodes["gateway"].args, "--log-level=warn") // it writes of each request
+	spare := *c.nodes["shard-3"]
+	spare.name, spare.grpc, spare.gossip, spare.admin = "shard-4", freeAddr(t), freeAddr(t), freeAddr(t)
+	spare.args = append(slices.Clone(spare.args),
+		"--node-id=shard-4", "--gossip-addr="+spare.gossip, "--grpc-addr="+spare.grpc, "--admin-addr="+spare.admin)
+	c.nodes["shard-4"] = &spare
+	names := append(slices.Clone(services), "shard-4")
+	for _, name := range names {
+		if n := c.nodes[name]; n.role == "shard" { // no node can hold all of the model
+			n.args = append(n.args, "--max-mem="+chaosMemory)
+		}
+		c.start(t, name)
+	}
+	c.waitHealthy(ctx, t, services...)
+	c.spread(ctx, t)
+	return c
+}
+
+// spread waits until three nodes have a stage each, and returns them in order.
+func (c *system) spread(ctx context.Context, t *testing.T) (nodes []string) {
+	t.Helper()
+	eventually(ctx, t, "the stages are not spread", func() error {
+		nodes = c.stageNodes(ctx, t)
+		if one := slices.Compact(slices.Sorted(slices.Values(nodes))); len(one) != 3 {
+			return fmt.Errorf("they are on %v", nodes)
+		}
+		return nil
+	})
+	return nodes
+}
+
+// disturb does one fault at a random moment under streams that flow, and waits
+// until they flow again.
+func (c *system) disturb(ctx context.Context, t *testing.T, f chaosFault, witnesses []*witness, r *chaosResult) {
+	t.Helper()
+	flowing(ctx, t, witnesses)
+	pauseFor(ctx, time.Duration(rand.IntN(1000))*time.Millisecond)
+	for _, w := range witnesses {
+		w.longest()
+	}
+	began := time.Now()
+	victim := f.do(t)
+	flowing(ctx, t, witnesses)
+	gap := time.Duration(0)
+	for _, w := range witnesses {
+		gap = max(gap, w.longest())
+	}
+	r.gaps[f.name] = append(r.gaps[f.name], float64(gap.Milliseconds()))
+	line := fmt.Sprintf("%s of %s: the longest pause was %v", f.name, victim, gap.Round(time.Millisecond))
+	if f.name == "kill_coordinator" {
+		r.coordinators++
+	} else if at, ok := c.lostAfter(began); ok {
+		r.detect[f.name] = append(r.detect[f.name], float64(at.Sub(began).Milliseconds()))
+		line += fmt.Sprintf(", known after %v", at.Sub(began).Round(time.Millisecond))
+	}
+	r.kills += f.kills
+	t.Log(line)
+	c.waitHealthy(ctx, t, victim)
+	c.spread(ctx, t)
+}
+
+// flowing waits until each client has got some more tokens.
+func flowing(ctx context.Context, t *testing.T, witnesses []*witness) {
+	t.Helper()
+	const some = 5
+	for _, w := range witnesses {
+		from := w.tokens.Load()
+		eventually(ctx, t, w.name+" gets no tokens", func() error {
+			if n := w.tokens.Load() - from; n < some && !t.Failed() {
+				return fmt.Errorf("%d tokens", n)
+			}
+			return nil
+		})
+	}
+}
+
+// report logs what was measured, and adds it to the figures.
+func (r *chaosResult) report(t *testing.T) {
+	t.Logf("%d kills, %d coordinators killed; %d of %d answers were wrong, %d given up", r.kills, r.coordinators, r.wrong, r.all, r.givenUp)
+	file := os.Getenv("SHOAL_CHAOS_SAVE")
+	if file == "" {
+		return
+	}
+	old, err := measure.Load(file)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	figure := func(name, unit string, v float64, runs int) measure.Figure {
+		return measure.Figure{Name: name, Value: v, Unit: unit, Runs: runs, Machine: fmt.Sprintf("%d threads", runtime.NumCPU()), Command: "make chaos"}
+	}
+	sum := func(name, unit string, more int) measure.Figure {
+		f := figure(name, unit, float64(more), 1)
+		for _, o := range old {
+			if o.Name == name {
+				f.Value, f.Runs = f.Value+o.Value, o.Runs+1
+			}
+		}
+		return f
+	}
+	failedCoordinators := 0
+	if r.coordinators > 0 {
+		failedCoordinators = r.wrong
+	}
+	figures := []measure.Figure{
+		sum("kills", "shards killed, accumulated", r.kills), sum("wrong_tokens", "answers lost, wrong or repeated, accumulated", r.wrong),
+		sum("answers_given_up", "answers taken for the cause of two kills in a row, accumulated", r.givenUp),
+		sum("chaos_answers", "answers held against undisturbed ones, accumulated", r.all),
+		sum("coordinator_kills", "coordinators killed, accumulated", r.coordinators),
+		sum("coordinator_kills_failed", "answers that failed in runs with coordinator kills, accumulated", failedCoordinators),
+	}
+	add := func(name string, of map[string][]float64, only func(kind string) bool) {
+		var v []float64
+		for kind, w := range of {
+			if only(kind) {
+				v = append(v, w...)
+			}
+		}
+		if len(v) == 0 {
+			return
+		}
+		slices.Sort(v)
+		figures = append(figures, figure(strings.Replace(name, "%", "p50", 1), "ms, the last run", v[len(v)/2], len(v)),
+			figure(strings.Replace(name, "%", "p99", 1), "ms, the last run", v[(len(v)*99)/100], len(v)))
+	}
+	shards := func(kind string) bool { return strings.HasPrefix(kind, "kill") && kind != "kill_coordinator" }
+	add("detect_%_ms", r.detect, shards)
+	add("gap_%_ms", r.gaps, shards)
+	for kind := range r.gaps {
+		one := func(k string) bool { return k == kind }
+		add("gap_"+kind+"_%_ms", r.gaps, one)
+		add("detect_"+kind+"_%_ms", r.detect, one)
+	}
+	if err := measure.Save(file, figures); err != nil {
+		t.Error(err)
+	}
+}
