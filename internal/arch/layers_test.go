@@ -14,11 +14,11 @@ var layers = [][]string{
 	{"proto"},
 	{"pkg/engine"},
 	{"pkg/model", "pkg/kv"},
-	{"pkg/compute", "pkg/gguf"},
+	{"pkg/compute", "pkg/gguf", "pkg/safetensors"},
 	{"pkg/template"},
 	{"pkg/frame", "pkg/token"},
 	{"pkg/quant", "pkg/sample", "pkg/grammar"},
-	{"pkg/tensor"},
+	{"pkg/tensor", "pkg/filemap"},
 	{"models/tiny", "docs"},
 }
 

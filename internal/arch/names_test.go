@@ -23,6 +23,9 @@ var homeless = map[string]string{
 	"internal/synthetic": "models that are made up have an architecture and a format",
 	"bench/families":     "a benchmark of each architecture",
 	"pkg/token":          "files name kinds of tokenizers by architectures",
+	"pkg/safetensors":    "files name types of values by formats",
+
+	"internal/library/checkpoint": "the list of what frameworks call architectures",
 }
 
 // TestNamesStayInTheirFolders keeps the promise that a new architecture, format

@@ -107,9 +107,9 @@ func TestStrangersAreRefused(t *testing.T) {
 	}
 	trusting := other.ClientTLS(Expect{})
 	trusting.VerifyConnection = nil // so that the refusal is the server's
-	expired, err := newIdentity(s, Node{ID: "old", Roles: []Role{Shard}}, func() time.Time {
+	expired, err := New(s, Node{ID: "old", Roles: []Role{Shard}, Now: func() time.Time {
 		return time.Now().Add(-2 * DefaultLife)
-	})
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,9 +171,9 @@ func TestRefusalsSayWhy(t *testing.T) {
 
 func TestExpiredServerIsRefused(t *testing.T) {
 	s := NewSecret()
-	old, err := newIdentity(s, Node{ID: "old", Roles: []Role{Shard}}, func() time.Time {
+	old, err := New(s, Node{ID: "old", Roles: []Role{Shard}, Now: func() time.Time {
 		return time.Now().Add(-2 * DefaultLife)
-	})
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -34,6 +34,8 @@ type Node struct {
 	Roles []Role        // at least one
 	Hosts []string      // names and addresses it is reached by: information only
 	Life  time.Duration // of a certificate; zero means DefaultLife
+
+	Now func() time.Time // the clock; nil means time.Now
 }
 
 // Identity is a node's key and the certificates that its authority signs for
@@ -51,10 +53,10 @@ type Identity struct {
 // New returns the identity of node in the cluster whose secret is s. Each call
 // makes a new key.
 func New(s Secret, node Node) (*Identity, error) {
-	return newIdentity(s, node, time.Now)
-}
-
-func newIdentity(s Secret, node Node, now func() time.Time) (*Identity, error) {
+	if node.Now == nil {
+		node.Now = time.Now
+	}
+	now := node.Now
 	if node.Life == 0 {
 		node.Life = DefaultLife
 	}

@@ -77,9 +77,10 @@ func TestNewRefusesBadNodes(t *testing.T) {
 
 func TestLeafSaysWhoItIs(t *testing.T) {
 	start := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
-	id, err := newIdentity(counting(), Node{
+	id, err := New(counting(), Node{
 		ID: "nas", Roles: []Role{Shard, Coordinator, Shard}, Hosts: []string{"nas.local", "10.0.0.7"},
-	}, func() time.Time { return start })
+		Now: func() time.Time { return start },
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +111,7 @@ func TestLeafSaysWhoItIs(t *testing.T) {
 
 func TestLeafRenewsItselfAndKeepsItsKey(t *testing.T) {
 	now := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
-	id, err := newIdentity(NewSecret(), Node{ID: "a", Roles: []Role{Shard}, Life: MinLife}, func() time.Time { return now })
+	id, err := New(NewSecret(), Node{ID: "a", Roles: []Role{Shard}, Life: MinLife, Now: func() time.Time { return now }})
 	if err != nil {
 		t.Fatal(err)
 	}
