@@ -155,6 +155,7 @@ bench-kv: build model ## what each class of KV cache costs and saves, on a quiet
 	  bin/shoal bench kv $(SMOLLM2) testdata/tiny/heldout_$$text.txt --save docs/measurements/kv.json || exit 1; done
 	$(MAKE) docs
 
+.PHONY: bench-cpu
 bench-cpu: build llamacpp bench-models ## side by side with llama.cpp on a quiet machine, about 12 minutes, into docs/measurements/cpu.json
 	$(GO) build -o .cache/bench ./bench
 	.cache/bench -models $(MODELS) -llamacpp $(LLAMACPP) -shoal bin/shoal -runs 5 -save docs/measurements/cpu.json
@@ -215,9 +216,9 @@ browser: build ## drive the console in headless Chromium beside `shoal up` and a
 	./web/e2e/run.sh
 
 .PHONY: bench-web
-bench-web: build model ## a first visit by the stopwatch and what a fast answer costs the page, into docs/measurements/web.json
+bench-web: build model web-check ## a first visit by the stopwatch and what a fast answer costs the page, into docs/measurements/web.json
 	node web/e2e/measure.mjs $(abspath $(MODELS)) > .tmp/web/measured
-	@cp .tmp/web/console_kib_gzip .tmp/web/kib && echo "console_kib_gzip $$(cat .tmp/web/kib)" >> .tmp/web/measured
+	@echo "console_kib_gzip $$(cat .tmp/web/console_kib_gzip)" >> .tmp/web/measured
 	@while read -r name value; do $(GO) run ./internal/measure/record --file docs/measurements/web.json --name "$$name" --value "$$value" \
 	    --unit "$$(echo $$name | sed 's/.*_s$$/s/; s/.*_ms$$/ms/; s/.*percent$$/%/; s/.*per_second$$/tokens\/s/; s/.*kib_gzip$$/KiB/; s/.*serious$$/findings of axe/')" \
 	    --machine "$$($(GO) env GOARCH), $$(nproc) threads" --command "make bench-web" || exit 1; done < .tmp/web/measured
