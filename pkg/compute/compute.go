@@ -95,19 +95,15 @@ type Pass interface {
 	NormGateUp(dst, x Buffer, gain Vector, eps float32, gate, up Weight, act Activation)
 	// Head computes row i of dst = w·(rmsnorm(x[rows[i]], eps)∘gain): logits.
 	Head(dst, x Buffer, rows []int32, gain Vector, eps float32, w Weight)
-	// Submit hands the pass to the device and asks for the first len(r.Dst)
-	// float32 of each read once it is done. The destinations belong to the
-	// device until the completion with this tag.
-	Submit(tag uint64, reads ...Read)
-}
-
-// Picker is a Pass of a device from which rows of logits are slow to come.
-type Picker interface {
 	// Pick finds the largest value of each of the first rows rows of x. Column 0 of
 	// dst becomes its column, the lowest of equal ones; column 1 becomes 1, or 0 where
 	// the row is of no use: it has a NaN or an infinity, or nothing but negative
 	// infinities. dst has two columns.
 	Pick(dst, x Buffer, rows int)
+	// Submit hands the pass to the device and asks for the first len(r.Dst)
+	// float32 of each read once it is done. The destinations belong to the
+	// device until the completion with this tag.
+	Submit(tag uint64, reads ...Read)
 }
 
 // Read asks for the contents of a buffer after a pass: rows are packed, without
@@ -203,7 +199,6 @@ type Info struct {
 	Memory  uint64 // usable bytes
 	NUMA    NUMA
 	Lacks   Features // operations that the device has no kernels for
-	Picks   bool     // its passes are Pickers
 }
 
 // NUMA is how the machine's memory is divided between its processors, as far as

@@ -65,7 +65,7 @@ type Stage struct {
 	automata automata
 	pooling  map[frame.Slot]bool // slots whose sessions make embeddings, as of the last started frame
 	plain    map[frame.Slot]bool // those whose ids are those of the largest logits
-	picks    compute.Buffer      // of a device that finds these: see picks.go; else nil
+	picks    compute.Buffer      // what the device finds of these, where the head is: see picks.go
 }
 
 // work is one frame between Start and Finish, with buffers that are reused: a
@@ -111,7 +111,7 @@ func Open(be compute.Backend, arch model.Arch, src model.Source, spec model.Spec
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("load layers [%d, %d): %w", cfg.Part.First, cfg.Part.End, err), arena.Free())
 	}
-	picks, err := newPicks(be, arena, cfg)
+	picks, err := newPicks(arena, cfg)
 	if err != nil {
 		return nil, errors.Join(err, arena.Free())
 	}

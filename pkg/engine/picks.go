@@ -8,13 +8,13 @@ import (
 	"github.com/shoal-llm/shoal/pkg/sample"
 )
 
-// pickCols are the columns of compute.Picker's rows.
+// pickCols are the columns of what a pass picks.
 const pickCols = 2
 
-// newPicks makes room for what a device picks from the rows of a step, if it does
-// and the stage has the head.
-func newPicks(be compute.Backend, arena compute.Arena, cfg Config) (compute.Buffer, error) {
-	if !cfg.Part.Head || !be.Info().Picks {
+// newPicks makes room for what the device picks from the rows of a step, if the
+// stage has the head.
+func newPicks(arena compute.Arena, cfg Config) (compute.Buffer, error) {
+	if !cfg.Part.Head {
 		return nil, nil
 	}
 	b, err := arena.NewBuffer(cfg.Rows, pickCols)
@@ -27,11 +27,10 @@ func newPicks(be compute.Backend, arena compute.Arena, cfg Config) (compute.Buff
 // pick has the device find the largest of the logits where a step wants no more
 // than that, and returns what to read.
 func (s *Stage) pick(p compute.Pass, w *work, logits compute.Buffer) compute.Buffer {
-	picker, can := p.(compute.Picker)
-	if s.picks == nil || !can || logits == nil || !s.isPlain(w.frame) {
+	if logits == nil || !s.isPlain(w.frame) {
 		return logits
 	}
-	picker.Pick(s.picks, logits, len(w.logits))
+	p.Pick(s.picks, logits, len(w.logits))
 	w.picked = true
 	return s.picks
 }

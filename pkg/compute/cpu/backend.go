@@ -90,7 +90,7 @@ func Open(cfg Config) (*Backend, error) {
 		arenas: map[*arena]struct{}{},
 		info: compute.Info{
 			Kind: "cpu", Name: processorName(), Class: class,
-			Threads: threads, Memory: memory, NUMA: memoryNodes(), Picks: true,
+			Threads: threads, Memory: memory, NUMA: memoryNodes(),
 		},
 		level:     level,
 		ops:       vec.For(level),

@@ -5,8 +5,6 @@ import (
 	"github.com/shoal-llm/shoal/pkg/sample"
 )
 
-var _ compute.Picker = (*pass)(nil)
-
 // Pick has workers look through rows at the same time, in place.
 func (p *pass) Pick(dst, x compute.Buffer, rows int) {
 	to, src := dst.(*buffer), x.(*buffer)

@@ -81,7 +81,7 @@ func (p *pass) Head(dst, x compute.Buffer, rows []int32, gain compute.Vector, ep
 	p.add("Head", shape, call{func(to compute.Pass) { to.Head(dst, x, rows, gain, eps, w) }, bytes, flops})
 }
 
-// Pick records. The backend below has to be one whose passes are Pickers.
+// Pick records.
 func (p *pass) Pick(dst, x compute.Buffer, rows int) {
-	p.add("Pick", fmt.Sprint(x.Cols()), call{run: func(to compute.Pass) { to.(compute.Picker).Pick(dst, x, rows) }})
+	p.add("Pick", fmt.Sprint(x.Cols()), call{run: func(to compute.Pass) { to.Pick(dst, x, rows) }})
 }

@@ -133,7 +133,7 @@ func open(cfg Config) (*Backend, error) {
 	}
 	b := &Backend{
 		info: compute.Info{
-			Kind: "webgpu", Name: adapter.Name, Memory: cfg.Memory, Lacks: lacks, Picks: true,
+			Kind: "webgpu", Name: adapter.Name, Memory: cfg.Memory, Lacks: lacks,
 			Class: class,
 		},
 		dev: dev, tuner: tuner, cfg: cfg, log: cfg.Log, kernel: kernels,

@@ -4,8 +4,6 @@ package webgpu
 
 import "github.com/shoal-llm/shoal/pkg/compute"
 
-var _ compute.Picker = (*pass)(nil)
-
 // pickParts is the number of workgroups that share a row: see pick.wgsl.
 const pickParts = 64
 
