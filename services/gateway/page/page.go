@@ -5,13 +5,11 @@
 package page
 
 import (
-	"bytes"
-	"crypto/sha256"
 	"embed"
-	"encoding/hex"
+	"maps"
 	"net/http"
-	"path"
-	"time"
+
+	"github.com/shoal-llm/shoal/services/gateway/built"
 )
 
 //go:embed dist
@@ -21,51 +19,13 @@ var files embed.FS
 // else. The icon is in the document.
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-const document = "index.html"
+const name = "index.html"
 
-var types = map[string]string{
-	".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8",
-}
-
-// Document returns the handler of the document itself.
-func Document() http.HandlerFunc { return serve(document) }
-
-// Handler serves one of the document's files by the name in the path, as
-// /console/{file}; what is not one of them goes to missing.
-func Handler(missing http.HandlerFunc) http.HandlerFunc {
-	entries, err := files.ReadDir("dist")
-	if err != nil {
-		panic(err) // the folder is part of the program
-	}
-	byName := map[string]http.HandlerFunc{}
-	for _, e := range entries {
-		if e.Name() != document {
-			byName[e.Name()] = serve(e.Name())
-		}
-	}
-	return func(w http.ResponseWriter, r *http.Request) {
-		if h := byName[r.PathValue("file")]; h != nil {
-			h(w, r)
-			return
-		}
-		missing(w, r)
-	}
-}
-
-func serve(name string) http.HandlerFunc {
-	data, err := files.ReadFile("dist/" + name)
-	if err != nil {
-		panic(err) // the file is part of the program
-	}
-	sum := sha256.Sum256(data)
-	tag := `"` + hex.EncodeToString(sum[:8]) + `"`
-	return func(w http.ResponseWriter, r *http.Request) {
-		h := w.Header()
-		h.Set("Content-Type", types[path.Ext(name)])
-		h.Set("Cache-Control", "no-cache") // the tag is asked for each time
-		h.Set("ETag", tag)
-		h.Set("Content-Security-Policy", policy)
-		h.Set("Referrer-Policy", "no-referrer")
-		http.ServeContent(w, r, name, time.Time{}, bytes.NewReader(data))
-	}
+// Handlers returns the handler of the document, and that of its files by the name in
+// the path, as /console/{file}; what is not one of them goes to missing.
+func Handlers(missing http.HandlerFunc) (document, file http.HandlerFunc) {
+	all := built.New(files, map[string]string{"Content-Security-Policy": policy, "Referrer-Policy": "no-referrer"})
+	rest := maps.Clone(all)
+	delete(rest, name)
+	return all.Named(name), rest.ByPath(missing)
 }
