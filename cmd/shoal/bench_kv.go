@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -17,7 +16,6 @@ import (
 	"github.com/shoal-llm/shoal/pkg/compute"
 	"github.com/shoal-llm/shoal/pkg/engine"
 	"github.com/shoal-llm/shoal/pkg/frame"
-	"github.com/shoal-llm/shoal/pkg/model"
 )
 
 // benchKVDecodes is the number of tokens decoded at the end of a window, to time.
@@ -65,20 +63,11 @@ type kvResult struct {
 }
 
 func (o *benchKVOptions) run(c *cobra.Command, name, file string) error {
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return err
-	}
-	m, err := library.Library{Dir: o.models}.Open(name)
+	m, ids, err := openText(o.models, name, file)
 	if err != nil {
 		return err
 	}
 	defer m.Close()
-	vocab, err := m.Vocab()
-	if err != nil {
-		return err
-	}
-	ids := vocab.EncodeWithSpecial(string(text))
 	if o.window < benchKVDecodes || o.windows < 1 || o.window+benchKVDecodes > m.Spec.Context {
 		return fmt.Errorf("--windows %d, --window %d: want 1 or more, and %d to %d", o.windows, o.window, benchKVDecodes, m.Spec.Context-benchKVDecodes)
 	}
@@ -87,7 +76,7 @@ func (o *benchKVOptions) run(c *cobra.Command, name, file string) error {
 	}
 	var figures []measure.Figure
 	command := fmt.Sprintf("shoal bench kv %s %s --windows %d --window %d", filepath.Base(name), filepath.ToSlash(file), o.windows, o.window)
-	prefix := fmt.Sprintf("kv_%s_%s_%d", m.Name, strings.TrimSuffix(filepath.Base(file), filepath.Ext(file)), o.window)
+	prefix := fmt.Sprintf("kv_%s_%s_%d", m.Name, baseName(file), o.window)
 	for i, s := range append([]string{"float32"}, o.classes...) {
 		class, err := compute.ParseKVClass(s)
 		if err != nil {
@@ -139,7 +128,7 @@ func (o *benchKVOptions) measure(c *cobra.Command, m *library.Model, class compu
 	}
 	defer packedBE.Close()
 	defer packed.Close()
-	r.bytes = float64(packedBE.Used().Caches) / float64(o.pages()*compute.PageTokens)
+	r.bytes = float64(packedBE.Used().Caches) / float64(windowPages(o.positions())*compute.PageTokens)
 	for w := range o.windows {
 		if err := c.Context().Err(); err != nil {
 			return r, "", err
@@ -151,23 +140,19 @@ func (o *benchKVOptions) measure(c *cobra.Command, m *library.Model, class compu
 	return r, be.Info().Name, nil
 }
 
-// pages hold a window and what is decoded after it.
-func (o *benchKVOptions) pages() int {
-	return (o.window+benchKVDecodes)/compute.PageTokens + 1
-}
+// positions are those of a window and of what is decoded after it.
+func (o *benchKVOptions) positions() int { return o.window + benchKVDecodes }
 
 func (o *benchKVOptions) open(c *cobra.Command, m *library.Model, class compute.KVClass) (compute.Backend, *engine.Local, error) {
 	be, err := openDevice(o.device, newLogger(c))
 	if err != nil {
 		return nil, nil, err
 	}
-	st, err := engine.Open(be, m.Arch, m.Source, m.Spec, engine.Config{
-		Epoch: 1, Part: model.Whole(m.Spec), Pages: o.pages(), Slots: 1, Rows: perplexityRows, Context: o.window + benchKVDecodes, KV: class,
-	})
+	local, err := openWindow(be, m, o.positions(), class)
 	if err != nil {
 		return nil, nil, errors.Join(err, be.Close())
 	}
-	return be, engine.NewLocal(st), nil
+	return be, local, nil
 }
 
 // compare adds a window to r, and times what is decoded after it.
@@ -205,20 +190,6 @@ func (o *benchKVOptions) compare(r *kvResult, exact, packed *engine.Local, ids [
 	_, err := exact.Step(end, nil)
 	_, err2 := packed.Step(end, nil)
 	return errors.Join(err, err2)
-}
-
-// windowLogits computes n rows of ids from at on.
-func windowLogits(l *engine.Local, ops []frame.Op, ids []int32, at, n int) ([]float32, error) {
-	res, err := l.Step(ops, []frame.Span{{
-		Attempt: 1, Start: int32(at), Tokens: ids[at : at+n], Output: frame.OutputLogits, Drafted: uint8(n - 1),
-	}})
-	if err != nil {
-		return nil, err
-	}
-	if s := res.Sampled[0]; s.Err != "" {
-		return nil, fmt.Errorf("position %d: %s", at, s.Err)
-	}
-	return res.Sampled[0].Logits, nil
 }
 
 // divergence returns the Kullback-Leibler divergence of softmax(got) from

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -57,25 +58,16 @@ precision or a kernel set with --reference.`,
 }
 
 func (o *perplexityOptions) run(c *cobra.Command, name, file string) error {
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return err
-	}
-	m, err := library.Library{Dir: o.models}.Open(name)
+	m, ids, err := openText(o.models, name, file)
 	if err != nil {
 		return err
 	}
 	defer m.Close()
-	vocab, err := m.Vocab()
-	if err != nil {
-		return err
-	}
 	be, err := openDevice(o.device, newLogger(c))
 	if err != nil {
 		return err
 	}
 	defer be.Close()
-	ids := vocab.EncodeWithSpecial(string(text))
 	ppl, err := perplexity(c.Context(), be, m, ids, o.kv.KVClass)
 	if err != nil {
 		return err
@@ -85,7 +77,7 @@ func (o *perplexityOptions) run(c *cobra.Command, name, file string) error {
 		return nil
 	}
 	if o.figure == "" {
-		o.figure = "perplexity_" + m.Name + "_" + strings.TrimSuffix(filepath.Base(file), filepath.Ext(file))
+		o.figure = "perplexity_" + m.Name + "_" + baseName(file)
 	}
 	f := measure.Figure{
 		Name: o.figure, Value: ppl, Runs: 1, Machine: be.Info().Name,
@@ -97,16 +89,46 @@ func (o *perplexityOptions) run(c *cobra.Command, name, file string) error {
 	return measure.Save(o.save, []measure.Figure{f})
 }
 
+// openText opens a model and returns the ids that it reads a file as.
+func openText(models, name, file string) (m *library.Model, ids []int32, err error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, nil, err
+	}
+	if m, err = (library.Library{Dir: models}).Open(name); err != nil {
+		return nil, nil, err
+	}
+	vocab, err := m.Vocab()
+	if err != nil {
+		return nil, nil, errors.Join(err, m.Close())
+	}
+	return m, vocab.EncodeWithSpecial(string(text)), nil
+}
+
+// baseName is a file's name without folder and extension.
+func baseName(file string) string { return strings.TrimSuffix(filepath.Base(file), filepath.Ext(file)) }
+
+// openWindow loads a whole model for windows of so many ids.
+func openWindow(be compute.Backend, m *library.Model, ids int, kv compute.KVClass) (*engine.Local, error) {
+	st, err := engine.Open(be, m.Arch, m.Source, m.Spec, engine.Config{
+		Epoch: 1, Part: model.Whole(m.Spec), Pages: windowPages(ids), Slots: 1, Rows: perplexityRows, Context: ids, KV: kv,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return engine.NewLocal(st), nil
+}
+
+// windowPages are the pages that hold a window.
+func windowPages(ids int) int { return ids/compute.PageTokens + 1 }
+
 // perplexity runs all windows of ids through the model.
 func perplexity(ctx context.Context, be compute.Backend, m *library.Model, ids []int32, kv compute.KVClass) (float64, error) {
 	window := min(perplexityWindow, m.Spec.Context)
-	st, err := engine.Open(be, m.Arch, m.Source, m.Spec, engine.Config{
-		Epoch: 1, Part: model.Whole(m.Spec), Pages: window/compute.PageTokens + 1, Slots: 1, Rows: perplexityRows, Context: window, KV: kv,
-	})
+	local, err := openWindow(be, m, window, kv)
 	if err != nil {
 		return 0, err
 	}
-	local := engine.NewLocal(st)
 	defer local.Close()
 	var loss float64
 	n := 0
@@ -132,24 +154,33 @@ func windowLoss(l *engine.Local, ids []int32, vocab int) (float64, error) {
 	ops := []frame.Op{{Open: &frame.Open{Attempt: 1}}}
 	for at := 0; at < len(ids); at += perplexityRows {
 		n := min(perplexityRows, len(ids)-at)
-		r, err := l.Step(ops, []frame.Span{{
-			Attempt: 1, Start: int32(at), Tokens: ids[at : at+n], Output: frame.OutputLogits, Drafted: uint8(n - 1),
-		}})
+		logits, err := windowLogits(l, ops, ids, at, n)
 		if err != nil {
 			return 0, err
-		}
-		if s := r.Sampled[0]; s.Err != "" {
-			return 0, fmt.Errorf("position %d: %s", at, s.Err)
 		}
 		ops = nil
 		for i := range n {
 			if next := at + i + 1; next < len(ids) {
-				loss += negativeLogProb(r.Sampled[0].Logits[i*vocab:(i+1)*vocab], ids[next])
+				loss += negativeLogProb(logits[i*vocab:(i+1)*vocab], ids[next])
 			}
 		}
 	}
 	_, err := l.Step([]frame.Op{{Close: &frame.Close{}}}, nil)
 	return loss, err
+}
+
+// windowLogits computes n rows of ids from at on.
+func windowLogits(l *engine.Local, ops []frame.Op, ids []int32, at, n int) ([]float32, error) {
+	res, err := l.Step(ops, []frame.Span{{
+		Attempt: 1, Start: int32(at), Tokens: ids[at : at+n], Output: frame.OutputLogits, Drafted: uint8(n - 1),
+	}})
+	if err != nil {
+		return nil, err
+	}
+	if s := res.Sampled[0]; s.Err != "" {
+		return nil, fmt.Errorf("position %d: %s", at, s.Err)
+	}
+	return res.Sampled[0].Logits, nil
 }
 
 // negativeLogProb is −log softmax(logits)[id].

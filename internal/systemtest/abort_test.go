@@ -7,7 +7,6 @@ import (
 	"os"
 	"runtime"
 	"slices"
-	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -76,10 +75,7 @@ func (c *system) abort(ctx context.Context, n int) {
 // TestAborts has clients leave at random moments: afterwards every process holds
 // what it held before. SHOAL_CHAOS_ABORTS says how many.
 func TestAborts(t *testing.T) {
-	aborts, err := strconv.Atoi(os.Getenv("SHOAL_CHAOS_ABORTS"))
-	if err != nil {
-		t.Skip("SHOAL_CHAOS_ABORTS does not say how many clients leave: make chaos-aborts")
-	}
+	aborts := howMany(t, "SHOAL_CHAOS_ABORTS", "make chaos-aborts")
 	ctx := within(t, 3*time.Minute+time.Duration(aborts)*50*time.Millisecond)
 	c := startCluster(ctx, t)
 	c.abort(ctx, 300) // connections and caches that stay are made

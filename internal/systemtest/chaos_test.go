@@ -179,10 +179,7 @@ type chaosResult struct {
 // streams: every stream is the undisturbed one. SHOAL_CHAOS_FAULTS says how
 // often; with SHOAL_CHAOS_SAVE the figures are added to a file.
 func TestChaos(t *testing.T) {
-	faults, err := strconv.Atoi(os.Getenv("SHOAL_CHAOS_FAULTS"))
-	if err != nil {
-		t.Skip("SHOAL_CHAOS_FAULTS does not say how many faults: make chaos, make chaos-short")
-	}
+	faults := howMany(t, "SHOAL_CHAOS_FAULTS", "make chaos, make chaos-short")
 	ctx := within(t, 2*time.Minute+time.Duration(faults)*15*time.Second)
 	c := startChaos(ctx, t)
 	witnesses := make([]*witness, chaosStreams)
@@ -215,6 +212,17 @@ func TestChaos(t *testing.T) {
 	}
 	result.wrong, result.all = int(wrong.Load()), int(all.Load())
 	result.report(t)
+}
+
+// howMany reads a number from the environment. Without it the test is skipped:
+// targets set it.
+func howMany(t *testing.T, variable, targets string) int {
+	t.Helper()
+	n, err := strconv.Atoi(os.Getenv(variable))
+	if err != nil {
+		t.Skipf("%s is no number: %s", variable, targets)
+	}
+	return n
 }
 
 // startChaos runs the services of the compose file and one shard more, which is
