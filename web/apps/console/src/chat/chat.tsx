@@ -4,7 +4,7 @@ import { ago, Dialog, download } from '../parts.js';
 import { useSource } from '../state.js';
 import type { Talk } from './talk.js';
 import { TurnView } from './turns.js';
-import { asMarkdown, branches, path, type Chat, type Params } from './tree.js';
+import { asMarkdown, path, shown, type Chat, type Params } from './tree.js';
 
 /** Sidebar lists the conversations. */
 export function Sidebar({ talk, search, onDone }: { talk: Talk; search: { current: HTMLInputElement | null }; onDone(): void }) {
@@ -149,7 +149,7 @@ function Welcome({ report }: { report?: ClusterReport }) {
 /** ChatView is the conversation that is open. */
 export function ChatView({ talk, report, box }: { talk: Talk; report?: ClusterReport; box: { current: HTMLTextAreaElement | null } }) {
   const { chat, running, said, trouble } = useSource(talk.state);
-  const turns = path(chat);
+  const turns = shown(chat);
   const log = useRef<HTMLDivElement>(null);
   const following = useRef(true);
   useLayoutEffect(() => {
@@ -164,8 +164,8 @@ export function ChatView({ talk, report, box }: { talk: Talk; report?: ClusterRe
       <div ref={log} class="log" role="log" aria-label="Conversation" aria-live="off" aria-busy={running ? 'true' : 'false'} tabIndex={0}
         onScroll={(e) => { const l = e.currentTarget; following.current = l.scrollHeight - l.scrollTop - l.clientHeight < 48; }}>
         {turns.length === 0 && <Welcome report={report} />}
-        {turns.map((t, i) => (
-          <TurnView key={t.id} turn={t} siblings={branches(chat, t.parent).map((b) => b.id).join(' ')} talk={talk} report={report} last={i === turns.length - 1} />
+        {turns.map(({ turn, siblings }, i) => (
+          <TurnView key={turn.id} turn={turn} siblings={siblings.map((b) => b.id).join(' ')} talk={talk} report={report} last={i === turns.length - 1} />
         ))}
       </div>
       {trouble && <p class="error" role="alert">{trouble}</p>}

@@ -1,7 +1,7 @@
 import { LLMError, WebGPUStreamingInference, type Progress } from '@shoal/sdk';
 import { Source } from '../state.js';
 import type { Keep } from './keep.js';
-import { defaults, exported, newChat, newID, parseChats, path, root, titleOf, without, withTurn, type Chat, type Ended, type Params, type Turn } from './tree.js';
+import { exported, newChat, newID, parseChats, path, root, titleOf, without, withTurn, type Chat, type Ended, type Params, type Turn } from './tree.js';
 
 /** Running is the answer that is being written. */
 export interface Running {
@@ -28,7 +28,7 @@ const explanations: Record<string, string> = {
   shard_lost: 'A machine that held part of the model went away, and nothing could take its place in time.',
   coordinator_unavailable: 'No coordinator is connected to this server at the moment.',
   context_length_exceeded: 'The conversation has become longer than the model can read. Start a new chat, or edit an earlier turn.',
-  unauthorized: 'The server wants an API key: enter it in Settings.',
+  invalid_api_key: 'The server wants an API key: enter it in Settings.',
 };
 
 /** Talk holds the conversations and runs answers, one at a time. */
@@ -236,5 +236,3 @@ function ancestors(chat: Chat, id: string): Turn[] {
   for (let t = chat.turns[id]; t; t = chat.turns[t.parent]) out.unshift(t);
   return out;
 }
-
-export { defaults };

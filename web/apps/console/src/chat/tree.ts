@@ -57,23 +57,39 @@ export function newChat(model = '', params: Params = defaults): Chat {
   return { id: newID(), title: 'New chat', updated: Date.now(), model, params, turns: {}, chosen: {} };
 }
 
-/** branches are the turns after a parent, oldest first. */
-export function branches(chat: Chat, parent: string): Turn[] {
-  return Object.values(chat.turns).filter((t) => t.parent === parent).sort((a, b) => a.at - b.at || a.id.localeCompare(b.id));
+/** byParent are the turns after each turn, oldest first. */
+function byParent(chat: Chat): Map<string, Turn[]> {
+  const out = new Map<string, Turn[]>();
+  for (const t of Object.values(chat.turns)) {
+    const beside = out.get(t.parent);
+    if (beside) beside.push(t);
+    else out.set(t.parent, [t]);
+  }
+  for (const turns of out.values()) turns.sort((a, b) => a.at - b.at || a.id.localeCompare(b.id));
+  return out;
 }
 
-/** path is what is shown, from the beginning to the end of a branch. */
-export function path(chat: Chat): Turn[] {
-  const byParent = new Map<string, Turn[]>();
-  for (const t of Object.values(chat.turns)) byParent.set(t.parent, [...(byParent.get(t.parent) ?? []), t]);
-  const out: Turn[] = [];
+/** branches are the turns after a parent, oldest first. */
+export function branches(chat: Chat, parent: string): Turn[] {
+  return byParent(chat).get(parent) ?? [];
+}
+
+/** shown is what is looked at, from the beginning to the end of a branch, each turn with all that stand in its place. */
+export function shown(chat: Chat): { turn: Turn; siblings: Turn[] }[] {
+  const after = byParent(chat);
+  const out: { turn: Turn; siblings: Turn[] }[] = [];
   for (let parent = root; ; ) {
-    const next = byParent.get(parent)?.sort((a, b) => a.at - b.at || a.id.localeCompare(b.id));
-    if (!next) return out;
-    const turn = next.find((t) => t.id === chat.chosen[parent]) ?? next.at(-1)!;
-    out.push(turn);
+    const siblings = after.get(parent);
+    if (!siblings) return out;
+    const turn = siblings.find((t) => t.id === chat.chosen[parent]) ?? siblings.at(-1)!;
+    out.push({ turn, siblings });
     parent = turn.id;
   }
+}
+
+/** path is shown without what stands beside it. */
+export function path(chat: Chat): Turn[] {
+  return shown(chat).map((s) => s.turn);
 }
 
 /** withTurn is a chat with a turn added or changed, and shown. */
