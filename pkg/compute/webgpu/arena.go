@@ -17,6 +17,7 @@ type arena struct {
 	be      *Backend
 	used    compute.Memory
 	buffers []*device.Buffer
+	stores  map[*store]uint64 // bytes of it that are the arena's
 	ropes   map[*compute.Rope]*device.Buffer
 }
 
@@ -24,7 +25,7 @@ var _ compute.Arena = (*arena)(nil)
 
 // NewArena makes a holder of objects.
 func (b *Backend) NewArena() compute.Arena {
-	a := &arena{be: b, ropes: map[*compute.Rope]*device.Buffer{}}
+	a := &arena{be: b, stores: map[*store]uint64{}, ropes: map[*compute.Rope]*device.Buffer{}}
 	b.arenas[a] = struct{}{}
 	return a
 }
@@ -38,29 +39,73 @@ func (a *arena) Free() error {
 	for _, b := range a.buffers {
 		b.Free()
 	}
-	a.buffers, a.ropes, a.used = nil, nil, compute.Memory{}
+	for s := range a.stores {
+		a.leave(s)
+	}
+	a.buffers, a.stores, a.ropes, a.used = nil, nil, nil, compute.Memory{}
 	delete(a.be.arenas, a)
 	return a.be.dev.Err()
 }
 
 // allocate makes a buffer that Free frees and adds its size to purpose.
 func (a *arena) allocate(size uint64, purpose *uint64) (*device.Buffer, error) {
-	if limit := a.be.dev.Limits.Binding; size > limit {
-		return nil, fmt.Errorf("%w: %d bytes in one buffer, the device allows %d", ErrMemory, size, limit)
-	}
-	if err := a.be.reserve(size); err != nil {
-		return nil, err
-	}
-	b, err := a.be.dev.NewBuffer(size, device.Storage)
-	if errors.Is(err, device.ErrMemory) {
-		return nil, fmt.Errorf("%w: %w", ErrMemory, err)
-	}
+	b, err := a.be.allocate(size)
 	if err != nil {
 		return nil, err
 	}
 	a.buffers = append(a.buffers, b)
 	*purpose += b.Size
 	return b, nil
+}
+
+// allocate makes a buffer within the limits of the device and of the backend.
+func (b *Backend) allocate(size uint64) (*device.Buffer, error) {
+	if limit := b.dev.Limits.Binding; size > limit {
+		return nil, fmt.Errorf("%w: %d bytes in one buffer, the device allows %d", ErrMemory, size, limit)
+	}
+	if err := b.reserve(size); err != nil {
+		return nil, err
+	}
+	buffer, err := b.dev.NewBuffer(size, device.Storage)
+	if errors.Is(err, device.ErrMemory) {
+		return nil, fmt.Errorf("%w: %w", ErrMemory, err)
+	}
+	return buffer, err
+}
+
+// hold makes n bytes of a store the arena's.
+func (a *arena) hold(s *store, n uint64) {
+	if _, ok := a.stores[s]; !ok {
+		s.holders++
+	}
+	a.stores[s] += n
+	a.used.Weights += n
+}
+
+// leave gives up the arena's part of a store, which is freed with its last holder.
+func (a *arena) leave(s *store) {
+	n := a.stores[s]
+	delete(a.stores, s)
+	a.used.Weights -= n
+	s.orphaned += n
+	a.be.orphaned += n
+	if s.holders--; s.holders > 0 {
+		return
+	}
+	a.be.orphaned -= s.orphaned
+	a.be.free(s)
+}
+
+// free frees a store's buffers.
+func (b *Backend) free(s *store) {
+	buffers := []*device.Buffer{s.vectors}
+	if s.words != b.nothing {
+		buffers = append(buffers, s.words)
+	}
+	b.forget(buffers)
+	for _, buffer := range buffers {
+		buffer.Free()
+	}
 }
 
 // Load packs a matrix for the device. The error wraps ErrFormat or ErrMemory, or
@@ -105,32 +150,42 @@ func (a *arena) load(m compute.Matrix) (*weight, error) {
 
 // upload makes a store of rows.
 func (a *arena) upload(w *weight, data []byte, rows, rowBytes int) (*store, error) {
-	s, err := a.newStore(w, rows)
+	s, err := a.be.newStore(w, rows)
 	if err != nil {
 		return nil, err
 	}
+	a.hold(s, s.bytes(a.be.nothing))
 	return s, a.be.pack(w, s, data, rowBytes)
 }
 
-// newStore makes room for rows like those of w.
-func (a *arena) newStore(w *weight, rows int) (*store, error) {
-	if err := a.be.prepare(); err != nil {
+// bytes returns what the store's buffers take.
+func (s *store) bytes(nothing *device.Buffer) uint64 {
+	if s.words == nothing {
+		return s.vectors.Size
+	}
+	return s.vectors.Size + s.words.Size
+}
+
+// newStore makes room for rows like those of w, which nobody holds yet.
+func (b *Backend) newStore(w *weight, rows int) (*store, error) {
+	if err := b.prepare(); err != nil {
 		return nil, err
 	}
 	gpu, segments := w.format.GPU, w.geometry.segments
-	s := &store{rows: rows, supers: rows * gpu.Words * segments, words: a.be.nothing}
+	s := &store{rows: rows, supers: rows * gpu.Words * segments, words: b.nothing}
 	words := s.supers
 	if gpu.Super {
 		words += rows * (segments / 4)
 	}
 	var err error
-	if s.vectors, err = a.allocate(uint64(16*rows*gpu.Vectors*segments), &a.used.Weights); err != nil {
+	if s.vectors, err = b.allocate(uint64(16 * rows * gpu.Vectors * segments)); err != nil || words == 0 {
+		return s, err
+	}
+	if s.words, err = b.allocate(uint64(4 * words)); err != nil {
+		s.vectors.Free()
 		return nil, err
 	}
-	if words > 0 {
-		s.words, err = a.allocate(uint64(4*words), &a.used.Weights)
-	}
-	return s, err
+	return s, nil
 }
 
 // LoadVector copies a vector.

@@ -67,6 +67,7 @@ type Backend struct {
 
 	// Owner's goroutine only.
 	arenas     map[*arena]struct{}
+	orphaned   uint64 // bytes of arenas that are gone, in stores that others hold
 	tuner      *tuner
 	stages     stages
 	nothing    *device.Buffer // bound where a kernel has no use for a buffer
@@ -156,7 +157,7 @@ func (b *Backend) Completions() <-chan compute.Completion { return b.done }
 
 // Used returns what all arenas hold. Buffers include the backend's own.
 func (b *Backend) Used() compute.Memory {
-	used := compute.Memory{Buffers: b.own.Load()}
+	used := compute.Memory{Weights: b.orphaned, Buffers: b.own.Load()}
 	for a := range b.arenas {
 		used.Weights += a.used.Weights
 		used.Caches += a.used.Caches

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/shoal-llm/shoal/pkg/compute"
@@ -140,6 +141,104 @@ func TestBits(t *testing.T) {
 			}
 		}
 		same(t, "in parts", cut.product(8), want[:8*size.rows])
+	}
+}
+
+// TestTogether: weights of several arenas are multiplied in one dispatch, give what
+// they give alone, and are freed with the last of their arenas.
+func TestTogether(t *testing.T) {
+	const rows, cols = 48, 256
+	be := adapter(t, Config{})
+	f, _ := formats.ByName("Q4_0")
+	rng := rand.New(rand.NewPCG(5, 6))
+	start := be.Used()
+	own := be.NewArena()
+	gain, err := own.LoadVector(slices.Repeat([]float32{1}, cols))
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, err := own.NewBuffer(1, cols)
+	if err != nil {
+		t.Fatal(err)
+	}
+	y := make([]compute.Buffer, 3)
+	for i := range y {
+		if y[i], err = own.NewBuffer(1, rows); err != nil {
+			t.Fatal(err)
+		}
+	}
+	in := make([]byte, 4*cols)
+	for i := range cols {
+		binary.LittleEndian.PutUint32(in[4*i:], math.Float32bits(float32(rng.NormFloat64())))
+	}
+	var arenas []compute.Arena
+	var weights []compute.Weight
+	for range 3 {
+		data := make([]byte, rows*cols/f.BlockElems*f.BlockBytes)
+		for i := range data {
+			data[i] = byte(rng.Uint32())
+		}
+		for at := 0; at < len(data); at += f.BlockBytes {
+			binary.LittleEndian.PutUint16(data[at:], uint16(0x2000+rng.UintN(512)))
+		}
+		a := be.NewArena()
+		w, err := a.Load(compute.Matrix{Name: "w", Format: f, Rows: rows, Cols: cols, Data: data})
+		if err != nil {
+			t.Fatal(err)
+		}
+		arenas, weights = append(arenas, a), append(weights, w)
+	}
+	// multiply returns the products of some weights, and how many dispatches they took.
+	multiply := func(ws ...compute.Weight) ([]float32, int) {
+		batch := compute.Batch{Rows: 1, Spans: []compute.Span{{Count: 1, Pages: []int32{0}}}}
+		p := be.Begin(&batch).(*pass)
+		p.Write(x, in)
+		before := p.commands.Len()
+		p.NormLinear(y[:len(ws)], x, gain, 1e-5, ws)
+		p.settle()
+		dispatches := p.commands.Len() - before
+		out := make([]float32, len(ws)*rows)
+		var reads []compute.Read
+		for i := range ws {
+			reads = append(reads, compute.Read{Src: y[i], Rows: 1, Dst: out[i*rows : (i+1)*rows]})
+		}
+		p.Submit(1, reads...)
+		if c := <-be.Completions(); c.Err != nil {
+			t.Fatal(c.Err)
+		}
+		return out, dispatches
+	}
+	var want []float32
+	for _, w := range weights {
+		one, _ := multiply(w)
+		want = append(want, one...)
+	}
+	held := be.Used().Weights
+	got, dispatches := multiply(weights...)
+	if dispatches != 1 {
+		t.Errorf("three weights took %d dispatches", dispatches)
+	}
+	same(t, "together", got, want)
+	if be.Used().Weights != held {
+		t.Errorf("together they hold %d bytes, apart %d", be.Used().Weights, held)
+	}
+	for i, a := range arenas[:2] {
+		if err := a.Free(); err != nil {
+			t.Fatal(err)
+		}
+		if be.Used().Weights != held {
+			t.Errorf("without arena %d, whose store others hold: %d bytes, before %d", i, be.Used().Weights, held)
+		}
+	}
+	got, _ = multiply(weights[2])
+	same(t, "the last of them", got, want[2*rows:])
+	for _, a := range []compute.Arena{arenas[2], own} {
+		if err := a.Free(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if used := be.Used(); used.Weights != start.Weights || used.Caches != 0 {
+		t.Errorf("all freed, yet %+v are held", used)
 	}
 }
 

@@ -12,11 +12,14 @@ import (
 	"github.com/shoal-llm/shoal/pkg/quant"
 )
 
-// store is rows of packed weights in the device's memory.
+// store is rows of packed weights in the device's memory. Weights of several arenas
+// may be in one: it is freed with the last of them.
 type store struct {
 	vectors, words *device.Buffer
 	supers         int // where the words of super-blocks begin
 	rows           int
+	holders        int    // arenas
+	orphaned       uint64 // bytes of arenas that are gone
 }
 
 // weight is a matrix: rows of one store, or of several where a store would not fit

@@ -16,7 +16,7 @@ func (p *pass) together(ws []*weight) bool {
 	first := ws[0]
 	rows := 0
 	for _, w := range ws {
-		if w.arena != first.arena || w.format.Name != first.format.Name || w.cols != first.cols || len(w.parts) != 1 {
+		if w.format.Name != first.format.Name || w.cols != first.cols || len(w.parts) != 1 {
 			return false
 		}
 		rows += w.rows
@@ -29,7 +29,7 @@ func (p *pass) together(ws []*weight) bool {
 	if !fits || !alone || p.err != nil || p.commands.Len() > 0 && p.uses(ws) || p.be.unfinished.Load() > 1 {
 		return false
 	}
-	if err := first.arena.gather(ws, rows); err != nil {
+	if err := p.be.gather(ws, rows); err != nil {
 		p.be.log.Warn("weights stay apart", "rows", rows, "error", err)
 		return false
 	}
@@ -53,10 +53,10 @@ func (p *pass) uses(ws []*weight) bool {
 	return slices.ContainsFunc(ws, func(w *weight) bool { return w.used == p.number })
 }
 
-// gather moves weights into one store. The device must not be using them.
-func (a *arena) gather(ws []*weight, rows int) error {
-	was := a.used.Weights
-	s, err := a.newStore(ws[0], rows)
+// gather moves weights into one store, which the arenas of all of them hold. The
+// device must not be using them.
+func (b *Backend) gather(ws []*weight, rows int) error {
+	s, err := b.newStore(ws[0], rows)
 	if err != nil {
 		return err
 	}
@@ -76,27 +76,17 @@ func (a *arena) gather(ws []*weight, rows int) error {
 		}
 		at += w.rows
 	}
-	a.be.submit(&c)
-	a.be.dev.Poll(true)
+	b.submit(&c)
+	b.dev.Poll(true)
 	at = 0
 	for _, w := range ws {
 		old := w.parts[0].store
+		w.arena.hold(s, w.arena.stores[old])
+		w.arena.leave(old)
 		w.parts = []part{{store: s, first: at, rows: w.rows}}
 		at += w.rows
-		a.release(old.vectors)
-		if old.words != a.be.nothing {
-			a.release(old.words)
-		}
 	}
-	a.used.Weights = was
-	return a.be.dev.Err()
-}
-
-// release frees one buffer of the arena.
-func (a *arena) release(b *device.Buffer) {
-	a.be.forget([]*device.Buffer{b})
-	a.buffers = slices.DeleteFunc(a.buffers, func(x *device.Buffer) bool { return x == b })
-	b.Free()
+	return b.dev.Err()
 }
 
 // triple is products with q, k and v that are recorded but for what follows them.
