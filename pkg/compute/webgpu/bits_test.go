@@ -253,7 +253,7 @@ func TestTuning(t *testing.T) {
 	again := adapter(t, Config{Tuning: file})
 	for k, s := range b.be.tuner.shapes {
 		if again.tuner.shapes[k] != s {
-			t.Errorf("%s is %v, measured %v", k, again.tuner.shapes[k], s)
+			t.Errorf("%v is %v, measured %v", k, again.tuner.shapes[k], s)
 		}
 	}
 	if anew := adapter(t, Config{Tuning: file, Retune: true}); len(anew.tuner.shapes) != 0 {

@@ -20,9 +20,29 @@ import (
 type tuner struct {
 	file   string // empty: nothing is measured
 	device string // adapter, driver and kernel set
-	shapes map[string]shape
+	shapes map[shapeKey]shape
 	warm   bool
 	fixed  *shape // of every product, in tests
+}
+
+// shapeKey is the products that have one shape: so many rows of so many segments of
+// a weight format.
+type shapeKey struct {
+	format         string
+	rows, segments int
+}
+
+// MarshalText writes the key as the file of what was measured has it.
+func (k shapeKey) MarshalText() ([]byte, error) {
+	return fmt.Appendf(nil, "%s %d×%d", k.format, k.rows, k.segments), nil
+}
+
+// UnmarshalText reads what MarshalText writes.
+func (k *shapeKey) UnmarshalText(text []byte) error {
+	if n, err := fmt.Sscanf(string(text), "%s %d×%d", &k.format, &k.rows, &k.segments); n < 3 {
+		return fmt.Errorf("a shape's name is %q: %w", text, err)
+	}
+	return nil
 }
 
 // tunedBytes is the least size of a weight that is worth measuring.
@@ -31,7 +51,7 @@ const tunedBytes = 1 << 20
 // newTuner reads what was measured on the device before, unless it is to be
 // measured anew.
 func newTuner(cfg Config, class string) (*tuner, error) {
-	t := &tuner{file: cfg.Tuning, device: class, shapes: map[string]shape{}}
+	t := &tuner{file: cfg.Tuning, device: class, shapes: map[shapeKey]shape{}}
 	if cfg.Retune || t.file == "" {
 		return t, nil
 	}
@@ -47,8 +67,8 @@ func newTuner(cfg Config, class string) (*tuner, error) {
 	return t, nil
 }
 
-func readTuning(file string) (map[string]map[string]shape, error) {
-	all := map[string]map[string]shape{}
+func readTuning(file string) (map[string]map[shapeKey]shape, error) {
+	all := map[string]map[shapeKey]shape{}
 	data, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return all, nil
@@ -106,7 +126,7 @@ func (p *pass) shapeFor(w *weight, part part) shape {
 	if t.file == "" || bytes < tunedBytes {
 		return shapeOf(w.geometry, part.rows)
 	}
-	key := fmt.Sprintf("%s %d×%d", w.format.Name, part.rows, w.geometry.segments)
+	key := shapeKey{w.format.Name, part.rows, w.geometry.segments}
 	if s, ok := t.shapes[key]; ok {
 		return s
 	}
