@@ -105,8 +105,9 @@ const (
 	partScratch          // splits of attention
 	gateScratch          // gate and up, where they are not stored together
 	upScratch
-	copyScratch // an input that is an output too
-	pickScratch // parts of rows of logits
+	copyScratch  // an input that is an output too
+	pickScratch  // parts of rows of logits
+	routeScratch // experts of rows
 	scratches
 )
 

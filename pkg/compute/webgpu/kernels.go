@@ -60,6 +60,14 @@ var (
 	joinOp       = &op{"join", "join", "urw", false}
 	pickOp       = &op{"pick", "pick", "urw", false}
 	pickedOp     = &op{"picked", "picked", "urw", false}
+	scaleOp      = &op{"scale", "scale", "uw", false}
+	capOp        = &op{"cap", "cap", "uw", false}
+	biasOp       = &op{"bias", "bias", "urrrwww", false}
+	normHeadsOp  = &op{"norm heads", "norm_heads", "urrww", false}
+	normAddOp    = &op{"norm add", "norm_add", "urrw", false}
+	routeOp      = &op{"route", "route", "urw", false}
+	expertOp     = &op{"expert", "finish_expert matvec", "urrrrwwwr", true}
+	expertsOp    = &op{"experts", "experts", "urrw", false}
 )
 
 // code returns the WGSL of a kernel: constants, then files. Nothing is decided by

@@ -50,6 +50,11 @@ type vector struct {
 
 func (v *vector) Len() int { return v.n }
 
+// row is the vector as a row of activations.
+func (v *vector) row() *buffer {
+	return &buffer{rows: 1, cols: v.n, segments: geometryOf(v.n).segments, buffer: v.buffer}
+}
+
 // buffer is rows of activations, in segments of 64 columns filled with zeros.
 // Groups of 4 columns of the same place in their segments lie side by side, so that
 // the lanes of a product read next to each other; outputs that are only read back

@@ -31,6 +31,8 @@ type pass struct {
 	lists      int
 	splits     int // of the longest context
 	waiting    *triple
+	placesOf   int // experts of a row that the list places is for
+	places     int
 
 	profiled bool
 	timed    []timed
@@ -80,7 +82,7 @@ func (b *Backend) Begin(batch *compute.Batch) compute.Pass {
 	b.begun++
 	p.be, p.slot, p.batch, p.number, p.err = b, s, batch, b.begun, err
 	p.reads, p.words, p.lists, p.splits = p.reads[:0], p.words[:0], 0, 1
-	p.waiting = nil
+	p.waiting, p.placesOf = nil, 0
 	p.profile()
 	p.clears.Reset()
 	p.commands.Reset()

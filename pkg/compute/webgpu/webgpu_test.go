@@ -28,10 +28,10 @@ func open(tb testing.TB) compute.Backend {
 	return be
 }
 
-// TestFixtureModel runs a model of the reference data whole and in parts.
+// TestFixtureModel runs models of the reference data whole and in parts: all families.
 func TestFixtureModel(t *testing.T) {
-	for _, c := range modeltest.Cases(t, "llama") {
-		modeltest.Device(t, c, open)
+	for _, c := range modeltest.Cases(t, "llama", "llama3_rope", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_yarn", "qwen3_moe", "gemma2", "gemma3", "phi3") {
+		t.Run(c.Name, func(t *testing.T) { modeltest.Device(t, c, open) })
 	}
 }
 
