@@ -16,7 +16,8 @@ if "$gpu" adapters | grep -q H200; then
   base_1b=(--baseline-decode 1038)
 fi
 
-"$gpu" bench 8b --ops "${device[@]}" "${limits[@]}" "${base_8b[@]}" --save "$save"
+# The larger one last: its upload is the figure that stays.
 "$gpu" bench 1b --ops "${device[@]}" "${limits[@]}" "${base_1b[@]}" --save "$save"
+"$gpu" bench 8b --ops "${device[@]}" "${limits[@]}" "${base_8b[@]}" --save "$save"
 "$gpu" bench pair 8b "${device[@]}" --save "$save"
 "$gpu" soak-readback "${device[@]}" --count "${READBACKS:-1000000}" --save "$save"
