@@ -44,3 +44,36 @@ func TestGolden(t *testing.T) {
 		}
 	}
 }
+
+// TestGoldenBatch: a device whose kernels for many rows give other bits than those for
+// a few is refused, though each by itself is near the reference.
+func TestGoldenBatch(t *testing.T) {
+	b := newBench(t, 0)
+	good := func(d *Device) { d.Reference, d.Tolerance = exact, compute.Int8 }
+	bad := func(d *Device) { good(d); d.Backend = uneven{d.Backend} }
+	first, last := b.startReal("first", "", good), b.startReal("last", "", bad)
+	boss := b.boss("boss")
+	boss.lease(last)
+	boss.send(last, b.tinyPlan(first, last))
+	if why := boss.failure(last, 1); !strings.Contains(why, "the device computes wrongly") || !strings.Contains(why, "29 others") {
+		t.Errorf("a device with two kinds of bits says %q", why)
+	}
+}
+
+// uneven is a device that adds a product twice where there are many rows.
+type uneven struct{ compute.Backend }
+
+func (u uneven) Begin(b *compute.Batch) compute.Pass {
+	p := u.Backend.Begin(b)
+	if b.Rows > goldenRows {
+		return twice{p}
+	}
+	return p
+}
+
+type twice struct{ compute.Pass }
+
+func (t twice) LinearAdd(x compute.Buffer, w compute.Weight, y compute.Buffer) {
+	t.Pass.LinearAdd(x, w, y)
+	t.Pass.LinearAdd(x, w, y)
+}
