@@ -196,7 +196,7 @@ func (m *Machine) addChunks(st *step, decoding []*session) {
 		return
 	}
 	filling = turn(filling, promptTurn)
-	left := m.chunkRows(st, decoding, waiting, filling[0].sent)
+	left := m.chunkRows(st, decoding, waiting, filling[0])
 	for _, s := range filling {
 		if left < 1 || !st.room() {
 			return
@@ -233,6 +233,7 @@ func (m *Machine) addChunk(st *step, s *session, left int, shared bool) int {
 		want = s.output()
 	}
 	st.flight.pairs += pairs(s.sent, rows)
+	s.longest = max(s.longest, m.pace.chunk(rows, s.sent))
 	m.addSpan(st, s, s.ids[s.sent:s.sent+rows:s.sent+rows], 0, want)
 	m.serve(s, promptTurn, rows)
 	s.turns[decodeTurn] = m.served[decodeTurn] // it is due with those who are served now
@@ -263,8 +264,9 @@ func (m *Machine) addSpan(st *step, s *session, tokens []int32, drafted int, wan
 }
 
 // chunkRows returns how many rows of prompts a step may have, of which waiting
-// wait, those at position at first.
-func (m *Machine) chunkRows(st *step, decoding []*session, waiting, at int) int {
+// wait, those of first first.
+func (m *Machine) chunkRows(st *step, decoding []*session, waiting int, first *session) int {
+	at := first.sent
 	switch {
 	case !m.adapts():
 		return st.rows
@@ -277,7 +279,7 @@ func (m *Machine) chunkRows(st *step, decoding []*session, waiting, at int) int 
 	}
 	limit := max(longest*float64(m.cfg.Target)/float64(m.cfg.Stages), longSteps*m.pace.slowest(1, (*curve).guess))
 	most := max(minChunk, m.pace.fill(0, at, st.rows, limit, limit))
-	return min(st.rows, m.pace.cut(waiting, at, most))
+	return min(st.rows, m.pace.cut(waiting, at, most, first.longest))
 }
 
 // chunksBeside is chunkRows while sessions decode, which should not wait for longer

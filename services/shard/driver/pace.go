@@ -3,6 +3,7 @@ package driver
 import (
 	"math"
 	"math/bits"
+	"slices"
 	"time"
 
 	"github.com/shoal-llm/shoal/pkg/frame"
@@ -24,7 +25,7 @@ func newPace(stages int) pace {
 // before them and lie behind it show it.
 type slope struct {
 	ns   float64 // of one row and one key
-	n    int
+	seen middle
 	last struct{ rows, keys, ns float64 } // of the chunk before: keys are a row's in the mean
 }
 
@@ -36,47 +37,58 @@ func (s *slope) add(rows, keys, took float64) {
 	if l.rows == 0 || rows > like*l.rows || l.rows > like*rows || keys < l.keys+l.rows/2 {
 		return
 	}
-	ns := max(0, (took/rows-l.ns/l.rows)/(keys-l.keys))
-	ns = min(ns, took/rows/keys)
-	if s.n++; s.n > 1 {
-		ns = min(ns, farLonger*s.ns)
-	}
-	s.ns += (ns - s.ns) * max(follow, 1/float64(s.n))
+	ns := (took/rows - l.ns/l.rows) / (keys - l.keys)
+	s.ns = max(0, s.seen.add(min(ns, took/rows/keys)))
 }
 
-// curve is the time that steps take by their rows: one mean for each power of two
-// of rows, which follows what is measured.
+// middle is the median of the latest values: what holds a machine up now and then does
+// not move it, and what stays is followed soon.
+type middle struct {
+	values [latest]float64
+	n      int // that have come
+}
+
+// latest is how many values are remembered.
+const latest = 7
+
+// add returns the median with one more value.
+func (m *middle) add(v float64) float64 {
+	m.values[m.n%latest] = v
+	m.n++
+	sorted := m.values
+	known := sorted[:min(m.n, latest)]
+	slices.Sort(known)
+	return known[(len(known)-1)/2]
+}
+
+// curve is the time that steps take by their rows: one median for each power of two
+// of rows.
 type curve struct{ points [lengths]point }
 
 // lengths is the number of bit lengths of the numbers from 0 to frame.MaxRows.
 const lengths = 13
 
 type point struct {
-	rows, ns float64
+	rows, ns float64 // in the middle of what was measured
 	n        int
+	row      middle // ns a row
 }
 
 const (
-	follow    = 1.0 / 8 // weight of the latest measurement in a mean
-	farLonger = 2       // times the mean: what a measurement counts for at most
-	unknown   = 0.5     // of a step's time that is taken to grow with its rows, before two lengths are measured
-	sooner    = 0.99    // of a time: what makes shorter chunks worth it
+	unknown  = 0.5     // of a step's time that is taken to grow with its rows, before two lengths are measured
+	sooner   = 0.99    // of a time: what makes shorter chunks worth it
+	follow   = 1.0 / 8 // weight of the latest length in the mean of a point's
+	leastOwn = 0.25    // of a step's time that is its rows' own, whatever the keys before them
 )
 
 func (c *curve) at(rows int) *point { return &c.points[bits.Len(uint(rows))] }
 
-// add notes a step. One that took far longer than those before it was held up by
-// something else, and is taken for not that long; what stays slow is followed soon.
+// add notes a step.
 func (c *curve) add(rows int, took time.Duration) {
 	p := c.at(rows)
 	p.n++
-	w := max(follow, 1/float64(p.n))
-	ns := float64(took)
-	if p.n > 1 {
-		ns = min(ns, farLonger*p.ns)
-	}
-	p.rows += (float64(rows) - p.rows) * w
-	p.ns += (ns - p.ns) * w
+	p.rows += (float64(rows) - p.rows) * max(follow, 1/float64(p.n))
+	p.ns = p.row.add(float64(took)/float64(rows)) * p.rows
 }
 
 // around returns the measured points next to a number of rows, below or at it and
@@ -178,7 +190,7 @@ func (p *pace) learn(f *flight, r *frame.Result, now time.Time) {
 			if f.decodes == 0 {
 				keys.add(float64(f.rows), f.pairs/float64(f.rows), took)
 			}
-			p.stages[t.Stage].add(f.rows, time.Duration(max(took-keys.ns*f.pairs, took/farLonger/farLonger)))
+			p.stages[t.Stage].add(f.rows, time.Duration(max(took-keys.ns*f.pairs, took*leastOwn)))
 		}
 		rest -= time.Duration(t.ComputeNS + t.WaitNS)
 	}
@@ -290,15 +302,21 @@ func (p *pace) fill(rows, at, most int, stage, link float64) int {
 // pairs returns how many keys n rows from position at on see together.
 func pairs(at, n int) float64 { return float64(n) * (float64(at) + float64(n)/2) }
 
-// cut returns the length of the next chunk that has n rows of prompts, from position
-// at on, computed soonest, when they are cut into equal chunks which the stages work
-// on one behind the other: short ones keep all stages busy, most of all at the end,
-// where keys make chunks dear; long ones cost less a row.
-func (p *pace) cut(n, at, most int) int {
-	best, soonest, key := 0, 0.0, p.key()
+// chunk returns the time of n rows of a prompt, from position at on, at the slowest
+// place.
+func (p *pace) chunk(n, at int) float64 { return p.bottleneck(float64(n)) + p.key()*pairs(at, n) }
+
+// cut returns the length of the next chunk that has n rows of a prompt, from position at
+// on, computed soonest, when they are cut into equal chunks which the stages work on one
+// behind the other. All chunks together take as long as the slowest place needs for them,
+// and the other stages add the longest chunk once each, which is no less than that of the
+// chunks before: short ones keep all stages busy, long ones cost less a row.
+func (p *pace) cut(n, at, most int, before float64) int {
+	best, soonest := 0, 0.0
 	for chunks := max(1, (n+most-1)/most); ; chunks += max(1, chunks/8) {
 		rows := (n + chunks - 1) / chunks
-		took := float64(chunks+len(p.stages)-1)*p.bottleneck(float64(rows)) + float64(len(p.stages)-1)*key*pairs(at+n-rows, rows)
+		longest := max(before, p.chunk(rows, at+n-rows))
+		took := float64(chunks)*p.bottleneck(float64(rows)) + float64(len(p.stages)-1)*longest
 		if best == 0 || took < soonest*sooner {
 			best, soonest = rows, took
 		}

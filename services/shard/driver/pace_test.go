@@ -45,7 +45,7 @@ func TestPaceTellsKeysFromRows(t *testing.T) {
 	if far >= near/3 {
 		t.Errorf("%d rows near the beginning, %d far from it", near, far)
 	}
-	if near, far := p.cut(1000, 0, 512), p.cut(1000, 6000, 512); far > near {
+	if near, far := p.cut(1000, 0, 512, 0), p.cut(1000, 6000, 512, 0); far > near {
 		t.Errorf("chunks of %d rows near the beginning, of %d far from it", near, far)
 	}
 }

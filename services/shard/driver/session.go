@@ -23,6 +23,7 @@ type session struct {
 	turns     [2]float64 // of each kind: rows it has had for its weight
 	awaiting  bool       // a step that asks for its next id is in flight
 	opened    bool       // a step has carried its Open
+	longest   float64    // ns that a chunk of its prompt takes at the slowest place
 	shared    int        // of the pages, the first ones: published or adopted
 	lookup    lookup
 	trust     trust

@@ -21,6 +21,7 @@ type Device struct {
 	Fixed time.Duration // of a step
 	Row   time.Duration // more, for each row
 	Key   time.Duration // more, for each row and 1,024 positions before it
+	Stall time.Duration // more, for one step of sixteen: something else had the machine
 }
 
 // Link carries frames from a stage to the next, or results to the driver.
@@ -238,6 +239,9 @@ func (w *world) send(f *frame.Frame) {
 	for i, d := range w.pipe.Devices {
 		start := max(at, w.stages[i])
 		took := d.cost(f)
+		if took > 0 && stalls(f.Step, i) {
+			took += d.Stall
+		}
 		r.Timings = append(r.Timings, frame.Timing{
 			Stage: uint32(i), Rows: uint32(rows), ComputeNS: uint64(took), WaitNS: uint64(start - at),
 		})
@@ -254,6 +258,12 @@ func (w *world) send(f *frame.Frame) {
 		w.sample(r, &f.Spans[i])
 	}
 	w.results = append(w.results, &arrival{at: at, result: r})
+}
+
+// stalls chooses one step of sixteen for each stage.
+func stalls(step uint64, stage int) bool {
+	x := (step*64 + uint64(stage) + 1) * 0x9E3779B97F4A7C15
+	return (x^x>>29)*0xBF58476D1CE4E5B9>>60 == 0
 }
 
 // cost is the time of a step. A step of operations alone takes none.

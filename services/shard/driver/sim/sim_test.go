@@ -215,3 +215,44 @@ func TestRunsAreEqual(t *testing.T) {
 		t.Errorf("%+v, then %+v", a, b)
 	}
 }
+
+// TestStallsDoNotMoveChunks: a prompt alone is cut so that it is computed about as soon
+// as by the best fixed chunks from the second one on, and machines that something holds
+// up now and then cut like others.
+func TestStallsDoNotMoveChunks(t *testing.T) {
+	const prompts, length = 12, 1024
+	for _, key := range []time.Duration{0, 100 * time.Microsecond, 300 * time.Microsecond} {
+		chunks := func(cfg driver.Config, stall time.Duration) (lengths [][]int, slowest time.Duration) {
+			d := Device{Fixed: 3 * time.Millisecond, Row: 350 * time.Microsecond, Key: key, Stall: stall}
+			link := Link{Latency: 100 * time.Microsecond}
+			var requests []Request
+			for i := range prompts {
+				requests = append(requests, Request{At: time.Duration(i) * 5 * time.Second, Prompt: length, Answer: 4, Seed: uint64(i * 7919)})
+			}
+			r, err := Run(Pipeline{Devices: []Device{d, d}, Links: []Link{link, link}, RowBytes: 2304}, cfg, requests, time.Hour)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, a := range r.Answers[1:] {
+				lengths = append(lengths, a.Chunks)
+				slowest = max(slowest, a.Times[0]-a.Submitted)
+			}
+			return lengths, slowest
+		}
+		best := time.Hour
+		for _, rows := range []int{32, 64, 86, 103, 128, 171, 256, 512} {
+			_, took := chunks(Fixed(1, rows), 0)
+			best = min(best, took)
+		}
+		_, took := chunks(Adaptive(2), 0)
+		if took > best*21/20 {
+			t.Errorf("keys of %v: a prompt takes %v, with the best fixed chunks %v", key, took, best)
+		}
+		stalled, _ := chunks(Adaptive(2), 100*time.Millisecond)
+		for i, c := range stalled {
+			if len(c) < 6 || len(c) > 24 {
+				t.Errorf("keys of %v: prompt %d of machines that stall is cut into %v", key, i+1, c)
+			}
+		}
+	}
+}
