@@ -159,19 +159,27 @@ func (l *link) hello(ctx context.Context, conn *grpc.ClientConn) (*pb.HelloRespo
 		ProtocolMin: wire.ProtocolMin, ProtocolMax: wire.ProtocolMax,
 		Cluster: id.ClusterID(), Node: id.NodeID(), Version: l.c.cfg.Version,
 	})
-	switch {
-	case err != nil:
+	if err != nil {
 		return nil, fmt.Errorf("shake hands: %s", status.Convert(err).Message())
-	case h.GetProtocol() < wire.ProtocolMin || h.GetProtocol() > wire.ProtocolMax:
-		return nil, fmt.Errorf("%w: it speaks protocol %d, this coordinator %d to %d", errRefused, h.GetProtocol(), wire.ProtocolMin, wire.ProtocolMax)
-	case h.GetCluster() != id.ClusterID():
-		return nil, fmt.Errorf("%w: it is of cluster %q", errRefused, h.GetCluster())
-	case h.GetNode() != l.node:
-		return nil, fmt.Errorf("%w: it calls itself %q", errRefused, h.GetNode())
-	case h.GetHolder() != "" && h.GetHolder() != id.NodeID():
-		return nil, fmt.Errorf("%w: %s", errHeld, h.GetHolder())
 	}
-	return h, nil
+	return h, l.check(h)
+}
+
+// check says why a shard that has answered the handshake cannot take part; nil
+// when it can.
+func (l *link) check(h *pb.HelloResponse) error {
+	id := l.c.deps.Identity
+	switch {
+	case h.GetProtocol() < wire.ProtocolMin || h.GetProtocol() > wire.ProtocolMax:
+		return fmt.Errorf("%w: it speaks protocol %d, this coordinator %d to %d", errRefused, h.GetProtocol(), wire.ProtocolMin, wire.ProtocolMax)
+	case h.GetCluster() != id.ClusterID():
+		return fmt.Errorf("%w: it is of cluster %q", errRefused, h.GetCluster())
+	case h.GetNode() != l.node:
+		return fmt.Errorf("%w: it calls itself %q", errRefused, h.GetNode())
+	case h.GetHolder() != "" && h.GetHolder() != id.NodeID():
+		return fmt.Errorf("%w: %s", errHeld, h.GetHolder())
+	}
+	return nil
 }
 
 // sendControl writes what the owner has for the shard.

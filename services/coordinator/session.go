@@ -149,7 +149,7 @@ func completes(next []generation.Action) bool {
 
 // token sends a token; last says that the answer ends with it.
 func (o *owner) token(s *session, t generation.Token, last bool) {
-	s.last = time.Now()
+	s.last = o.now()
 	if s.first.IsZero() {
 		s.first = s.last
 		o.phase(s, telemetry.SpanDecode, nil)
@@ -183,7 +183,7 @@ func (o *owner) drive(p *pipeline, m *pb.DriveRequest) {
 		return
 	}
 	p.full = true
-	o.start(func(context.Context) { o.c.post(pipelineDown{p.plan.Key, 0, errSlowDriver}) })
+	o.outside.afterwards(pipelineDown{p.plan.Key, 0, errSlowDriver})
 }
 
 // prefilled notes how much of a prompt is computed.
@@ -203,7 +203,7 @@ func (o *owner) slotClosed(p *pipeline, c *pb.Closed) {
 		return
 	}
 	if s := o.running[c.GetAttempt()]; s != nil && s.pipe == p {
-		s.orphaned = time.Now()
+		s.orphaned = o.now()
 		s.why = strings.TrimSuffix(c.GetReason()+": "+c.GetDetail(), ": ")
 		if c.GetReason() == "refused" { // no result will tell
 			o.fail(s, later(generation.CodeInternal, "The pipeline refused the request: %s.", c.GetDetail()))
@@ -214,7 +214,7 @@ func (o *owner) slotClosed(p *pipeline, c *pb.Closed) {
 
 // expire ends what has waited or run too long.
 func (o *owner) expire(now time.Time) {
-	for _, s := range o.running {
+	for _, s := range o.placed() {
 		o.act(s, s.machine.Step(generation.Tick{Now: now}))
 		if !s.done && !s.orphaned.IsZero() && now.Sub(s.orphaned) > closedGrace && !s.machine.Finishing() {
 			o.fail(s, later(generation.CodeInternal, "The pipeline gave the answer up (%s).", s.why))

@@ -36,7 +36,7 @@ func (o *owner) standBy() {
 	}
 	o.log.Info("standing by: another coordinator commands the shards")
 	o.c.health.SetServingStatus(HealthService, healthpb.HealthCheckResponse_NOT_SERVING)
-	for r := range o.relays { // their gateways find the other one
+	for _, r := range o.sortedRelays() { // their gateways find the other one
 		r.stop()
 	}
 }
