@@ -43,6 +43,7 @@ type shardConn struct {
 	link    *link
 	conn    *grpc.ClientConn
 	control *mailbox[*pb.ControlRequest]
+	hangUp  context.CancelFunc // ends it
 }
 
 // linkUp says that a shard's handshake succeeded.
@@ -63,9 +64,21 @@ type linkDown struct {
 // errRefused says that a shard is there and cannot take part.
 var errRefused = errors.New("refused")
 
-// errHeld says that another coordinator commands a shard: this one stands by
-// until the lease runs out.
-var errHeld = fmt.Errorf("%w: another coordinator commands it", errRefused)
+// errStanding says that a shard is free to be commanded, and that this coordinator
+// stands by for another one.
+var errStanding = fmt.Errorf("%w: this coordinator stands by", errRefused)
+
+// heldError says that another coordinator commands a shard, until its lease runs
+// out.
+type heldError struct{ holder string }
+
+// Error names the coordinator.
+func (e *heldError) Error() string {
+	return fmt.Sprintf("%v: another coordinator commands it: %s", errRefused, e.holder)
+}
+
+// Unwrap returns that the shard cannot take part.
+func (e *heldError) Unwrap() error { return errRefused }
 
 func newLink(c *Coordinator, node, addr string) *link {
 	l := &link{c: c, node: node, moved: make(chan struct{}, 1)}
@@ -125,9 +138,9 @@ func (l *link) connect(ctx context.Context) (*shardConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &shardConn{link: l, conn: conn, control: newMailbox[*pb.ControlRequest](maxControl)}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	s := &shardConn{link: l, conn: conn, control: newMailbox[*pb.ControlRequest](maxControl), hangUp: cancel}
 	group, ctx := errgroup.WithContext(ctx)
 	control, err := pb.NewShardServiceClient(conn).Control(ctx)
 	if err != nil {
@@ -177,7 +190,9 @@ func (l *link) check(h *pb.HelloResponse) error {
 	case h.GetNode() != l.node:
 		return fmt.Errorf("%w: it calls itself %q", errRefused, h.GetNode())
 	case h.GetHolder() != "" && h.GetHolder() != id.NodeID():
-		return fmt.Errorf("%w: %s", errHeld, h.GetHolder())
+		return &heldError{h.GetHolder()}
+	case l.c.standing.Load():
+		return errStanding
 	}
 	return nil
 }

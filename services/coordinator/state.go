@@ -25,7 +25,7 @@ type node struct {
 	conn   *shardConn // nil while there is none
 	hello  *pb.HelloResponse
 	state  string // joining, ready, lost or refused
-	held   bool   // another coordinator commands it
+	holder string // the other coordinator that commands it; "" is none
 	reason string
 }
 
@@ -61,9 +61,8 @@ type owner struct {
 }
 
 func newOwner(c *Coordinator) *owner {
-	return &owner{
+	o := &owner{
 		c: c, log: c.deps.Log, now: time.Now,
-		machine:  plan.New(plan.Config{Model: c.deps.Model.Facts, Wishes: c.cfg.Wishes, Coordinator: c.cfg.Number, Place: c.cfg.Place}),
 		nodes:    map[string]*node{},
 		children: map[string]child{},
 		survey:   newSurvey(),
@@ -72,6 +71,14 @@ func newOwner(c *Coordinator) *owner {
 		relays:   map[*relay]bool{},
 		waiting:  waiting{preparing: map[*session]bool{}},
 	}
+	o.machine = o.newMachine()
+	return o
+}
+
+// newMachine returns the machine of a coordinator that has no shard yet.
+func (o *owner) newMachine() *plan.Machine {
+	cfg := o.c.cfg
+	return plan.New(plan.Config{Model: o.c.deps.Model.Facts, Wishes: cfg.Wishes, Coordinator: cfg.Number, Place: cfg.Place})
 }
 
 // run is the loop of the owner: whatever happens, happens here, one by one.
@@ -169,15 +176,32 @@ func (e linkUp) apply(o *owner) {
 	if n == nil || n.link != e.conn.link {
 		return
 	}
-	n.conn, n.hello, n.state, n.reason, n.held = e.conn, e.hello, "ready", "", false
-	o.standBy()
+	n.holder = ""
+	if o.standing { // for another coordinator, since the handshake
+		e.conn.hangUp()
+		return
+	}
+	n.conn, n.hello, n.state, n.reason = e.conn, e.hello, "ready", ""
+	if o.standBy(); n.conn == nil {
+		return
+	}
 	o.log.Info("shard joined", "shard", n.link.node, "devices", len(e.hello.GetDevices()), "version", e.hello.GetVersion())
 	o.note(noteNodeJoined, n.link.node, "")
 	o.lease(n)
 	if len(e.hello.GetDevices()) == 0 {
 		return // its children compute
 	}
+	o.inform(n)
 	o.join(n, e.speeds)
+}
+
+// inform tells a shard that was away or is new which plan is in force: it gives up
+// what it holds of an older one. One that has seen a newer plan gets the next, which
+// the machine makes for it.
+func (o *owner) inform(n *node) {
+	if p := o.machine.Plan(); p != nil && n.hello.GetEpoch() < p.Epoch {
+		n.control(&pb.ControlRequest{Message: &pb.ControlRequest_Plan{Plan: o.planProto(p)}})
+	}
 }
 
 func (e linkDown) apply(o *owner) {
@@ -193,8 +217,10 @@ func (e linkDown) apply(o *owner) {
 		o.log.Warn("shard "+state, "shard", n.link.node, "err", e.err)
 		o.note(kind, n.link.node, e.err.Error())
 	}
-	n.state, n.reason, n.held = state, e.err.Error(), errors.Is(e.err, errHeld)
-	o.standBy()
+	n.state, n.reason, n.holder = state, e.err.Error(), ""
+	if held := (*heldError)(nil); errors.As(e.err, &held) {
+		n.holder = held.holder
+	}
 	if n.conn != nil && n.conn == e.conn {
 		n.conn = nil
 		o.orphan(n.link.node)
@@ -202,6 +228,7 @@ func (e linkDown) apply(o *owner) {
 		o.step(plan.Lost{Node: n.link.node, Reason: n.reason})
 	}
 	o.findNodes()
+	o.standBy()
 }
 
 // controlled is what a shard says of its stages.

@@ -256,7 +256,7 @@ func (m *Machine) joined(e Joined) []Action {
 		if len(actions) > 0 {
 			return append(actions, m.repair()...)
 		}
-		return nil
+		return m.outrun(e.Epoch)
 	}
 	m.planAt = m.now.Add(m.cfg.Wishes.Settle)
 	if n := len(m.nodes); m.forming && n < m.cfg.Wishes.MinShards {

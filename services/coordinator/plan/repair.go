@@ -147,6 +147,18 @@ func (m *Machine) install(fresh []*Pipeline, spares []Stage) []Action {
 	return []Action{Install{m.plan}}
 }
 
+// outrun makes the plan in force anew where a node has seen a newer one, of another
+// coordinator. It would refuse the one in force and keep what it holds of the newer.
+func (m *Machine) outrun(epoch uint64) []Action {
+	if m.plan == nil || epoch <= m.plan.Epoch {
+		return nil
+	}
+	m.seen = (m.seen>>8+1)<<8 | uint64(m.cfg.Coordinator)
+	m.issued = m.seen
+	m.plan = &Plan{Epoch: m.seen, Pipelines: m.plan.Pipelines, Spares: m.plan.Spares}
+	return []Action{Install{m.plan}}
+}
+
 // freeID returns the least number that no pipeline has.
 func (m *Machine) freeID() uint32 {
 	taken := map[uint32]bool{}
