@@ -208,6 +208,7 @@ func (c *simClient) request() *pb.Generation {
 		r.DeadlineMs = c.g.clock().Add(c.within - c.g.w.now).UnixMilli()
 	}
 	if a := c.accepted; a != nil {
+		c.g.s.tally.resubmitted++
 		r.Input = &pb.Generation_Resumption{Resumption: &pb.Resumption{
 			Id: a.Id, PromptIds: a.PromptIds, CommittedIds: slices.Clone(c.ids), Fingerprint: a.Fingerprint,
 		}}
@@ -286,6 +287,7 @@ func (c *simClient) token(t *pb.Token) {
 	case at >= len(c.golden.ids) || t.Id != c.golden.ids[at]:
 		w.violate("%s has id %d as token %d; the undisturbed answer is %v", c.name, t.Id, at+1, c.golden.ids)
 	}
+	c.g.s.tally.tokens++
 	c.ids, c.text = append(c.ids, t.Id), c.text+t.GetDelta().GetContent()
 	if w.say != nil {
 		w.trace(c.g.simProc, "%s has token %d", c.name, len(c.ids))
@@ -347,7 +349,7 @@ func (c *simClient) terminal(e *pb.Event) {
 		return
 	}
 	if s := e.GetStopped(); s != nil {
-		if s.Reason != "deadline" || c.within == 0 || c.g.w.now < c.within-c.g.s.skewed {
+		if s.Reason != "deadline" || c.within == 0 || c.g.w.now < c.within-c.g.s.skewed-time.Millisecond {
 			w.violate("%s was stopped: %s", c.name, s.Reason)
 		}
 		c.end("stopped: " + s.Reason)

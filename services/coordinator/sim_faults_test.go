@@ -23,7 +23,7 @@ func newSimulation(seed uint64, bug simBug) *simulation {
 	s := &simulation{
 		simWorld: w, cluster: simIdentity("head-1").ClusterID(), model: toyModel(), memory: map[string]uint64{},
 		loads: simPick(w, 20*time.Millisecond, 300*time.Millisecond, 2*time.Second),
-		step:  simPick(w, time.Millisecond, 5*time.Millisecond, 30*time.Millisecond),
+		step:  simPick(w, 2*time.Millisecond, 20*time.Millisecond, 60*time.Millisecond),
 		row:   simPick(w, 10*time.Microsecond, 200*time.Microsecond),
 	}
 	w.rude = simPick(w, 0, 0.02, 0.2)
@@ -33,13 +33,20 @@ func newSimulation(seed uint64, bug simBug) *simulation {
 		Settle: simPick(w, 200*time.Millisecond, time.Second), Steady: simPick(w, 500*time.Millisecond, 2*time.Second),
 		Losses: simPick(w, 0, 3), Spares: simPick(w, 0, 0, 1), Stages: simPick(w, 0, 0, 2),
 	}
-	s.place = simPick(w, plan.Split, plan.Split, plan.Measured)
+	if s.place = simPick(w, plan.Split, plan.Split, plan.Measured); w.chance(0.2) {
+		s.place, s.replicas = onePerNode, true
+	}
 	s.drawNodes(n)
 	for i := range 2 + w.rng.IntN(5) {
 		s.drawClient(i)
 	}
-	for range w.rng.IntN(6) {
-		s.drawFault()
+	from, span := time.Duration(0), simTrouble
+	if w.chance(0.5) { // all at once
+		span = w.between(50*time.Millisecond, 2*time.Second)
+		from = w.upTo(simTrouble - span)
+	}
+	for range w.rng.IntN(8) {
+		s.drawFault(from + w.upTo(span))
 	}
 	return s
 }
@@ -52,6 +59,9 @@ func (s *simulation) drawNodes(n int) {
 	for i := range n {
 		name := fmt.Sprintf("shard-%d", i+1)
 		s.memory[name] = simPick[uint64](s.simWorld, 1, 2, 3, layers+1) * (layer + layer/2)
+		if s.replicas {
+			s.memory[name] = (layers + 1) * (layer + layer/2)
+		}
 		all += s.memory[name]
 		least = max(least, s.memory[name])
 		s.shards = append(s.shards, &simShard{simProc: s.proc(name), s: s})
@@ -62,7 +72,7 @@ func (s *simulation) drawNodes(n int) {
 	if s.wishes.Spares > 0 || s.wishes.Stages > 0 { // which is honoured only where the model fits so
 		s.memory["shard-1"], s.memory["shard-2"] = (layers+1)*(layer+layer/2), (layers+1)*(layer+layer/2)
 	}
-	for i := range simPick(s.simWorld, 1, 1, 2) {
+	for i := range simPick(s.simWorld, 1, 1, 2, 2, 3) {
 		name := fmt.Sprintf("head-%d", i+1)
 		s.heads = append(s.heads, &simHead{simProc: s.proc(name), s: s, id: simIdentity(name), number: uint8(i + 1)})
 	}
@@ -85,7 +95,7 @@ func (s *simulation) drawClient(i int) {
 	g := simPick(s.simWorld, s.gateways...)
 	c := &simClient{
 		g: g, name: fmt.Sprintf("client-%d", i+1), seed: uint64(s.rng.Uint32()), most: 10 + s.rng.IntN(31),
-		window: simPick[uint64](s.simWorld, 64, 64, 8, 2), pace: s.upTo(simPick(s.simWorld, time.Millisecond, 50*time.Millisecond)),
+		window: simPick[uint64](s.simWorld, 64, 64, 8, 2), pace: s.upTo(simPick(s.simWorld, time.Millisecond, 50*time.Millisecond, 300*time.Millisecond)),
 		leave: -1, since: -1,
 	}
 	c.prompt = make([]int32, simPick(s.simWorld, 1+s.rng.IntN(10), 1+s.rng.IntN(140)))
@@ -132,8 +142,7 @@ func (s *simulation) bootShard(sh *simShard) {
 }
 
 // drawFault draws a fault. All of them are over in time.
-func (s *simulation) drawFault() {
-	at := s.upTo(simTrouble)
+func (s *simulation) drawFault(at time.Duration) {
 	lasts := s.between(20*time.Millisecond, simPick(s.simWorld, 500*time.Millisecond, simLongest))
 	s.calm = max(s.calm, at+lasts)
 	sh, h := simPick(s.simWorld, s.shards...), simPick(s.simWorld, s.heads...)

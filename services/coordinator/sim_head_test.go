@@ -78,7 +78,8 @@ func (h *simHead) boot() {
 		jobs: make(chan *session, maxJobs), health: newHealth(), ended: make(chan struct{}),
 	}
 	h.o = newOwner(c)
-	h.o.now, h.o.outside = h.clock, h
+	h.o.now, h.o.outside, h.o.draw = h.clock, h, h.w.rng.Uint64N
+	h.o.forget()
 	h.view, h.links, h.conns, h.carried, h.relays = map[string]string{}, nil, nil, nil, nil
 	for _, sh := range h.s.shards {
 		if sh.alive {

@@ -246,6 +246,9 @@ func (sh *simShard) part(k command.Key, pl *pb.Pipeline) *simPart {
 	return p
 }
 
+// simSlowLoad is how many times as long a slow shard takes to load weights, at most.
+const simSlowLoad = 3
+
 // load is the loader: it gives up the stages of pipelines that have ended and
 // loads those that are new, one by one.
 func (sh *simShard) load() {
@@ -274,7 +277,8 @@ func (sh *simShard) loadNext() {
 			if st := p.stages[i]; st != nil && !st.begun {
 				st.begun = true
 				sh.report(st, pb.LoadState_LOAD_STATE_LOADING, "")
-				sh.work(sh.w.between(5*time.Millisecond, sh.s.loads), func() { sh.loaded(st) })
+				took := sh.w.between(5*time.Millisecond, sh.s.loads)
+				sh.after(time.Duration(float64(took)*min(sh.slow, simSlowLoad)), func() { sh.loaded(st) })
 				return
 			}
 		}
@@ -326,6 +330,7 @@ func (sh *simShard) blow(p *simPart, at int, err error) {
 	}
 	sh.w.trace(sh.simProc, "pipeline %v ends at stage %d: %v", p.key, at, err)
 	p.ended, p.at = err, at
+	sh.s.tally.pipelines++
 	for _, f := range p.ends {
 		f()
 	}
@@ -458,6 +463,9 @@ func (d *simDrive) obey(m *pb.DriveRequest) {
 func (d *simDrive) submit(m *pb.Submit) {
 	open, err := wire.OpenFromProto(m.GetOpen())
 	if err == nil {
+		if len(m.Tokens) > int(open.AnswerStart) {
+			d.sh.s.tally.moved++
+		}
 		err = d.step(driver.Submit{Open: open, Tokens: m.Tokens, Ahead: int(m.Ahead)})
 	}
 	if err == nil || errors.Is(err, driver.ErrFault) {

@@ -34,14 +34,15 @@ var (
 // simulation is one run.
 type simulation struct {
 	*simWorld
-	cluster string
-	model   Model
-	wishes  plan.Wishes
-	place   plan.Placer
-	memory  map[string]uint64 // of shards
-	loads   time.Duration     // of a stage, at most
-	step    time.Duration     // that a step takes on a stage,
-	row     time.Duration     // and each row of it
+	cluster  string
+	model    Model
+	wishes   plan.Wishes
+	place    plan.Placer
+	replicas bool              // place gives every node a pipeline of its own
+	memory   map[string]uint64 // of shards
+	loads    time.Duration     // of a stage, at most
+	step     time.Duration     // that a step takes on a stage,
+	row      time.Duration     // and each row of it
 
 	shards   []*simShard
 	heads    []*simHead
@@ -55,6 +56,19 @@ type simulation struct {
 	last    time.Duration // when the last of them ended
 	plans   int           // that were sent to shards
 	givenUp int           // answers, for reasons that the faults explain
+	tally   simTally
+}
+
+// simTally counts what happened, to see that the runs are not idle.
+type simTally struct {
+	tokens, resubmitted, moved, pipelines int // of clients; to a coordinator; to another pipeline; that ended
+}
+
+func (t *simTally) add(o simTally) {
+	t.tokens += o.tokens
+	t.resubmitted += o.resubmitted
+	t.moved += o.moved
+	t.pipelines += o.pipelines
 }
 
 // run runs to the end, and says what was wrong.
@@ -199,6 +213,7 @@ func simKey(k plan.Key) command.Key { return command.Key{Epoch: k.Epoch, ID: k.I
 // simResult is what came of a number of seeds.
 type simResult struct {
 	seeds, givenUp int
+	tally          simTally
 	wrong          map[uint64][]string
 }
 
@@ -218,6 +233,7 @@ func simRunSeeds(from uint64, n int, bug simBug, first bool) simResult {
 				mu.Lock()
 				r.seeds++
 				r.givenUp += s.givenUp
+				r.tally.add(s.tally)
 				if len(wrong) > 0 {
 					r.wrong[from+i] = wrong
 					enough.Store(first || len(r.wrong) >= 20)
@@ -240,7 +256,7 @@ func TestSim(t *testing.T) {
 	for seed, wrong := range r.wrong {
 		t.Errorf("seed %d: %s", seed, wrong[0])
 	}
-	t.Logf("%d seeds, %d of them wrong; %d answers were given up for faults that explain it", r.seeds, len(r.wrong), r.givenUp)
+	t.Logf("%d seeds, %d of them wrong: %+v; %d answers were given up for faults that explain it", r.seeds, len(r.wrong), r.tally, r.givenUp)
 }
 
 func simReplay(t *testing.T, seed uint64, bug simBug) {
@@ -249,5 +265,31 @@ func simReplay(t *testing.T, seed uint64, bug simBug) {
 	s.say = func(line string) { fmt.Fprintln(os.Stdout, line) }
 	for _, wrong := range s.run() {
 		t.Error(wrong)
+	}
+}
+
+// simBugs are the faults that are planted.
+var simBugs = []struct {
+	name string
+	bug  simBug
+}{{"fencing off", simFencingOff}, {"double commit", simDoubleCommit}, {"stale page", simStalePage}}
+
+// simSoon is within how many seeds a planted fault has to be found.
+const simSoon = 10_000
+
+// TestSimFindsPlantedFaults: the simulator can fail.
+func TestSimFindsPlantedFaults(t *testing.T) {
+	found := 0
+	for _, b := range simBugs {
+		t.Run(b.name, func(t *testing.T) {
+			r := simRunSeeds(0, simSoon, b.bug, true)
+			if len(r.wrong) == 0 {
+				t.Fatalf("not found in %d seeds", r.seeds)
+			}
+			found++
+			for seed, wrong := range r.wrong {
+				t.Logf("seed %d, after %d seeds: %s", seed, r.seeds, wrong[0])
+			}
+		})
 	}
 }

@@ -4,8 +4,6 @@ import (
 	"hash/fnv"
 
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
-
-	"github.com/shoal-llm/shoal/services/coordinator/plan"
 )
 
 // Of several coordinators one serves: the one that the shards obey. Each shard
@@ -80,8 +78,7 @@ func (o *owner) giveUp() {
 			n.conn = nil
 		}
 	}
-	o.machine, o.planned = o.newMachine(), nil
-	o.machine.Step(plan.Tick{Now: o.now()})
+	o.forget()
 }
 
 // Number draws the low bits of a coordinator's epochs from its node's name: those

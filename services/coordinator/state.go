@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"time"
@@ -37,6 +38,7 @@ type owner struct {
 	c       *Coordinator
 	log     *slog.Logger
 	now     func() time.Time
+	draw    func(below uint64) uint64 // a random number
 	outside outside
 
 	machine  *plan.Machine
@@ -61,8 +63,8 @@ type owner struct {
 }
 
 func newOwner(c *Coordinator) *owner {
-	o := &owner{
-		c: c, log: c.deps.Log, now: time.Now,
+	return &owner{
+		c: c, log: c.deps.Log, now: time.Now, draw: rand.Uint64N,
 		nodes:    map[string]*node{},
 		children: map[string]child{},
 		survey:   newSurvey(),
@@ -71,14 +73,19 @@ func newOwner(c *Coordinator) *owner {
 		relays:   map[*relay]bool{},
 		waiting:  waiting{preparing: map[*session]bool{}},
 	}
-	o.machine = o.newMachine()
-	return o
 }
 
-// newMachine returns the machine of a coordinator that has no shard yet.
-func (o *owner) newMachine() *plan.Machine {
+// forget begins with a machine that knows no shard yet. Shards may hold plans of
+// its coordinator that it will never hear of: its first epoch lies some way above
+// what it hears of, so that no two plans have the same.
+func (o *owner) forget() {
+	const skip = 1 << 24
 	cfg := o.c.cfg
-	return plan.New(plan.Config{Model: o.c.deps.Model.Facts, Wishes: cfg.Wishes, Coordinator: cfg.Number, Place: cfg.Place})
+	o.machine = plan.New(plan.Config{
+		Model: o.c.deps.Model.Facts, Wishes: cfg.Wishes, Coordinator: cfg.Number, Skip: o.draw(skip), Place: cfg.Place,
+	})
+	o.planned = nil
+	o.step(plan.Tick{Now: o.now()})
 }
 
 // run is the loop of the owner: whatever happens, happens here, one by one.
@@ -90,6 +97,7 @@ func (o *owner) run(ctx context.Context) {
 	o.outside = started
 	ticker := time.NewTicker(tickEvery)
 	defer ticker.Stop()
+	o.forget()
 	o.tick(o.now())
 	o.findNodes()
 	for {

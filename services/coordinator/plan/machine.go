@@ -13,6 +13,7 @@ type Config struct {
 	Model       Model
 	Wishes      Wishes
 	Coordinator uint8  // number of this coordinator: the low bits of its epochs
+	Skip        uint64 // epochs left out before the first; drawn, so that no plan has that of one made before a restart
 	Place       Placer // nil is Split
 }
 
