@@ -1,12 +1,14 @@
 package coordinator
 
 import (
+	"cmp"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -34,7 +36,10 @@ func (w *waiting) len() int { return len(w.preparing) + len(w.queue) }
 
 // each calls f for every session; f may remove it.
 func (w *waiting) each(f func(*session)) {
-	for s := range w.preparing {
+	byArrival := func(a, b *session) int {
+		return cmp.Or(a.began.Compare(b.began), cmp.Compare(a.relay.node, b.relay.node), cmp.Compare(a.number, b.number))
+	}
+	for _, s := range slices.SortedFunc(maps.Keys(w.preparing), byArrival) {
 		f(s)
 	}
 	for _, s := range slices.Clone(w.queue) {
@@ -52,7 +57,7 @@ func (w *waiting) remove(s *session) {
 
 // begin takes a request in, or says why not.
 func (o *owner) begin(r *relay, number uint64, g *pb.Generation) {
-	s := &session{relay: r, number: number, request: g, began: time.Now(), id: "gen-" + rand.Text()}
+	s := &session{relay: r, number: number, request: g, began: o.now(), id: "gen-" + rand.Text()}
 	if ms := g.GetDeadlineMs(); ms != 0 {
 		s.deadline = time.UnixMilli(ms)
 	}
@@ -143,7 +148,7 @@ func (e promptReady) apply(o *owner) {
 // tried. None may be placed now: nil.
 func (o *owner) nextUp() *session {
 	places, trial := map[string]int{}, false
-	for _, s := range o.running {
+	for _, s := range o.running { // in any order
 		places[s.request.GetTenant()]++
 		trial = trial || s.recovery.suspect() && !s.sampled
 	}
@@ -215,7 +220,7 @@ func (o *owner) place(s *session, on *pipeline) {
 		return
 	}
 	p := s.ready
-	s.placed = time.Now()
+	s.placed = o.now()
 	if !s.request.GetSeedSet() {
 		p.spec.Seed = drawSeed()
 	}

@@ -46,7 +46,7 @@ func (o *owner) childState(parent *node, c *pb.Child) {
 // forgetChild ends the link to a child that has ended.
 func (o *owner) forgetChild(id, kind, reason string) {
 	o.log.Warn("a device's process has ended", "shard", id, "reason", reason)
-	o.journal.note(kind, id, reason)
+	o.note(kind, id, reason)
 	n := o.nodes[id]
 	if n == nil {
 		return

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -25,13 +26,14 @@ const (
 
 // Coordinator runs one model over the shards of a cluster.
 type Coordinator struct {
-	cfg    Config
-	deps   Deps
-	events chan event
-	jobs   chan *session
-	health *health.Server
-	ended  chan struct{}     // closed when the owner has ended
-	parts  []*pb.MeasurePart // of the model, to be measured
+	cfg      Config
+	deps     Deps
+	events   chan event
+	jobs     chan *session
+	health   *health.Server
+	standing atomic.Bool       // the owner's, for links
+	ended    chan struct{}     // closed when the owner has ended
+	parts    []*pb.MeasurePart // of the model, to be measured
 }
 
 // New returns a coordinator that does nothing before Run.

@@ -1,8 +1,6 @@
 package coordinator
 
 import (
-	"time"
-
 	"github.com/shoal-llm/shoal/pkg/frame"
 	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
 	"github.com/shoal-llm/shoal/services/coordinator/generation"
@@ -33,7 +31,7 @@ func (o *owner) embedding(s *session, r *frame.Sampled) {
 		o.fail(s, later(generation.CodeInternal, "The pipeline sent an embedding of %d values.", len(r.Pooled)))
 		return
 	}
-	s.first = time.Now()
+	s.first = o.now()
 	s.last = s.first
 	o.end(s, &pb.Event{Event: &pb.Event_Complete{Complete: &pb.Complete{
 		FinishReason: generation.FinishLength, Usage: s.usage(), Timings: s.timings(), Embedding: r.Pooled,

@@ -43,6 +43,7 @@ type shardConn struct {
 	link    *link
 	conn    *grpc.ClientConn
 	control *mailbox[*pb.ControlRequest]
+	hangUp  context.CancelFunc // ends it
 }
 
 // linkUp says that a shard's handshake succeeded.
@@ -63,9 +64,21 @@ type linkDown struct {
 // errRefused says that a shard is there and cannot take part.
 var errRefused = errors.New("refused")
 
-// errHeld says that another coordinator commands a shard: this one stands by
-// until the lease runs out.
-var errHeld = fmt.Errorf("%w: another coordinator commands it", errRefused)
+// errStanding says that a shard is free to be commanded, and that this coordinator
+// stands by for another one.
+var errStanding = fmt.Errorf("%w: this coordinator stands by", errRefused)
+
+// heldError says that another coordinator commands a shard, until its lease runs
+// out.
+type heldError struct{ holder string }
+
+// Error names the coordinator.
+func (e *heldError) Error() string {
+	return fmt.Sprintf("%v: another coordinator commands it: %s", errRefused, e.holder)
+}
+
+// Unwrap returns that the shard cannot take part.
+func (e *heldError) Unwrap() error { return errRefused }
 
 func newLink(c *Coordinator, node, addr string) *link {
 	l := &link{c: c, node: node, moved: make(chan struct{}, 1)}
@@ -125,9 +138,9 @@ func (l *link) connect(ctx context.Context) (*shardConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &shardConn{link: l, conn: conn, control: newMailbox[*pb.ControlRequest](maxControl)}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	s := &shardConn{link: l, conn: conn, control: newMailbox[*pb.ControlRequest](maxControl), hangUp: cancel}
 	group, ctx := errgroup.WithContext(ctx)
 	control, err := pb.NewShardServiceClient(conn).Control(ctx)
 	if err != nil {
@@ -159,19 +172,29 @@ func (l *link) hello(ctx context.Context, conn *grpc.ClientConn) (*pb.HelloRespo
 		ProtocolMin: wire.ProtocolMin, ProtocolMax: wire.ProtocolMax,
 		Cluster: id.ClusterID(), Node: id.NodeID(), Version: l.c.cfg.Version,
 	})
-	switch {
-	case err != nil:
+	if err != nil {
 		return nil, fmt.Errorf("shake hands: %s", status.Convert(err).Message())
-	case h.GetProtocol() < wire.ProtocolMin || h.GetProtocol() > wire.ProtocolMax:
-		return nil, fmt.Errorf("%w: it speaks protocol %d, this coordinator %d to %d", errRefused, h.GetProtocol(), wire.ProtocolMin, wire.ProtocolMax)
-	case h.GetCluster() != id.ClusterID():
-		return nil, fmt.Errorf("%w: it is of cluster %q", errRefused, h.GetCluster())
-	case h.GetNode() != l.node:
-		return nil, fmt.Errorf("%w: it calls itself %q", errRefused, h.GetNode())
-	case h.GetHolder() != "" && h.GetHolder() != id.NodeID():
-		return nil, fmt.Errorf("%w: %s", errHeld, h.GetHolder())
 	}
-	return h, nil
+	return h, l.check(h)
+}
+
+// check says why a shard that has answered the handshake cannot take part; nil
+// when it can.
+func (l *link) check(h *pb.HelloResponse) error {
+	id := l.c.deps.Identity
+	switch {
+	case h.GetProtocol() < wire.ProtocolMin || h.GetProtocol() > wire.ProtocolMax:
+		return fmt.Errorf("%w: it speaks protocol %d, this coordinator %d to %d", errRefused, h.GetProtocol(), wire.ProtocolMin, wire.ProtocolMax)
+	case h.GetCluster() != id.ClusterID():
+		return fmt.Errorf("%w: it is of cluster %q", errRefused, h.GetCluster())
+	case h.GetNode() != l.node:
+		return fmt.Errorf("%w: it calls itself %q", errRefused, h.GetNode())
+	case h.GetHolder() != "" && h.GetHolder() != id.NodeID():
+		return &heldError{h.GetHolder()}
+	case l.c.standing.Load():
+		return errStanding
+	}
+	return nil
 }
 
 // sendControl writes what the owner has for the shard.

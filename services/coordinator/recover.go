@@ -1,7 +1,7 @@
 package coordinator
 
 import (
-	"maps"
+	"cmp"
 	"slices"
 	"time"
 
@@ -56,10 +56,10 @@ func (o *owner) drop(d plan.Drop) {
 	sessions := o.on(p)
 	if p.retiring.IsZero() {
 		o.log.Warn("pipeline lost", "pipeline", d.Pipeline.String(), "reason", d.Reason, "sessions", len(sessions))
-		o.journal.note(notePipelineLost, d.Died, d.Reason)
+		o.note(notePipelineLost, d.Died, d.Reason)
 	} else {
 		o.log.Info("pipeline retired", "pipeline", d.Pipeline.String(), "reason", d.Reason, "sessions", len(sessions))
-		o.journal.note(noteRetired, "", d.Reason)
+		o.note(noteRetired, "", d.Reason)
 	}
 	for _, s := range sessions {
 		if len(sessions) == 1 || !s.sampled {
@@ -76,12 +76,14 @@ func (o *owner) drop(d plan.Drop) {
 // on returns the sessions on a pipeline, in the order in which they began.
 func (o *owner) on(p *pipeline) []*session {
 	var out []*session
-	for _, s := range o.running {
+	for _, s := range o.placed() {
 		if s.pipe == p {
 			out = append(out, s)
 		}
 	}
-	slices.SortFunc(out, func(a, b *session) int { return a.began.Compare(b.began) })
+	slices.SortFunc(out, func(a, b *session) int {
+		return cmp.Or(a.began.Compare(b.began), cmp.Compare(a.attempt, b.attempt))
+	})
 	return out
 }
 
@@ -90,7 +92,7 @@ func (o *owner) on(p *pipeline) []*session {
 // that is sampled afterwards clears a session. One that nodes die of ends: no
 // other shall.
 func (o *owner) blame(died string) {
-	for _, s := range slices.AppendSeq(slices.Clone(o.waiting.queue), maps.Values(o.running)) {
+	for _, s := range slices.Concat(o.waiting.queue, o.placed()) {
 		r := &s.recovery
 		if r.doubted == nil || r.doubted.OfNode(died) < 0 {
 			continue
@@ -112,7 +114,7 @@ func (o *owner) requeue(s *session) {
 	}
 	delete(o.running, s.attempt)
 	s.attempt = 0
-	s.recovery.since = time.Now()
+	s.recovery.since = o.now()
 	o.waiting.insert(s)
 	o.tell(s, phaseRecovering)
 	o.phase(s, telemetry.SpanQueue, o.c.deps.Telemetry.RequestWaiting)
@@ -184,7 +186,7 @@ func (o *owner) retire(key plan.Key, reason string) {
 		o.step(plan.Emptied{Pipeline: key})
 		return
 	}
-	p.retiring = time.Now()
+	p.retiring = o.now()
 	o.log.Info("pipeline retires", "pipeline", key.String(), "reason", reason, "sessions", p.running())
 	o.admit()
 	o.emptied(p)

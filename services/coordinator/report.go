@@ -40,15 +40,18 @@ func (t totals) proto() *pb.Totals {
 }
 
 // note remembers an event.
-func (j *journal) note(kind, node, text string) {
+func (j *journal) note(now time.Time, kind, node, text string) {
 	j.number++
 	if len(j.notes) == maxNotes {
 		j.notes = j.notes[1:]
 	}
 	j.notes = append(j.notes, &pb.ClusterEvent{
-		Number: j.number, TimeMs: time.Now().UnixMilli(), Kind: kind, Node: node, Text: text,
+		Number: j.number, TimeMs: now.UnixMilli(), Kind: kind, Node: node, Text: text,
 	})
 }
+
+// note remembers an event for reports.
+func (o *owner) note(kind, node, text string) { o.journal.note(o.now(), kind, node, text) }
 
 // report says who is there, what is loaded, what happened and whether an answer
 // is possible.

@@ -3,6 +3,7 @@ package coordinator
 import (
 	"slices"
 	"testing"
+	"time"
 
 	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
 )
@@ -44,7 +45,7 @@ func TestReport(t *testing.T) {
 func TestJournalIsBounded(t *testing.T) {
 	var j journal
 	for range 3 * maxNotes {
-		j.note(notePlan, "", "")
+		j.note(time.Time{}, notePlan, "", "")
 	}
 	if len(j.notes) != maxNotes || j.notes[maxNotes-1].GetNumber() != 3*maxNotes || j.notes[0].GetNumber() != 2*maxNotes+1 {
 		t.Errorf("%d notes from %d", len(j.notes), j.notes[0].GetNumber())

@@ -1,11 +1,13 @@
 package coordinator
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 
 	"google.golang.org/grpc"
@@ -57,13 +59,19 @@ func (c *Coordinator) newServer() (*grpc.Server, error) {
 // relay is one gateway's stream, which carries all its generations. All but out
 // and stop belong to the owner.
 type relay struct {
-	node string
-	out  *mailbox[*pb.Downward]
-	stop context.CancelFunc // ends the stream; its generations with it
+	node   string
+	number uint64 // relays are numbered as they come
+	out    *mailbox[*pb.Downward]
+	stop   context.CancelFunc // ends the stream; its generations with it
 
 	sessions map[uint64]*session // by the gateway's number
 	batch    []*pb.Downward      // of this step
 	closed   bool
+}
+
+// inOrder returns the stream's generations in the order in which they began.
+func (r *relay) inOrder() []*session {
+	return slices.SortedFunc(maps.Values(r.sessions), func(a, b *session) int { return cmp.Compare(a.number, b.number) })
 }
 
 // The events of relays.
@@ -133,17 +141,19 @@ func (s *server) receive(stream pb.CoordinatorService_RelayServer, r *relay) err
 }
 
 func (e relayOpened) apply(o *owner) {
+	o.opened++
+	e.r.number = o.opened
 	o.relays[e.r] = true
 	o.log.Info("gateway connected", "gateway", e.r.node)
-	o.journal.note(noteGatewayJoined, e.r.node, "")
+	o.note(noteGatewayJoined, e.r.node, "")
 }
 
 func (e relayClosed) apply(o *owner) {
 	e.r.closed = true
 	delete(o.relays, e.r)
 	o.log.Info("gateway disconnected", "gateway", e.r.node, "generations", len(e.r.sessions))
-	o.journal.note(noteGatewayLeft, e.r.node, "")
-	for _, s := range e.r.sessions {
+	o.note(noteGatewayLeft, e.r.node, "")
+	for _, s := range e.r.inOrder() {
 		o.stop(s, "client")
 	}
 }
@@ -276,6 +286,6 @@ func (e drainAsked) apply(o *owner) {
 	o.step(plan.Drain{Node: e.node, Undo: e.undo})
 	state := o.machine.Aside(e.node)
 	o.log.Info("drain", "shard", e.node, "undo", e.undo, "state", state)
-	o.journal.note(noteDrain, e.node, state)
+	o.note(noteDrain, e.node, state)
 	e.answer <- &pb.DrainResponse{State: state}
 }

@@ -16,7 +16,12 @@ import (
 
 // closedGrace is how long a session whose slot the driver has closed may wait
 // for the result that says why: it comes by another stream.
-const closedGrace = time.Second
+// It is longer than it takes to notice that the way of results is cut, which ends
+// the pipeline.
+const closedGrace = 2 * wire.LostAfter
+
+// reasonFinished is the driver's reason for a session whose end was sampled.
+const reasonFinished = "finished"
 
 // commitEvery is how many positions are committed before the driver hears of it:
 // few messages, and credit in time.
@@ -49,6 +54,7 @@ type session struct {
 	sampled   bool      // this attempt gave an id
 	told      int32     // committed positions that the driver knows of
 	orphaned  time.Time // its slot was closed under it; zero is not
+	finished  bool      // because the last stage has sampled its end
 	why       string    // the driver's reason for that
 	cached    int
 	announced int // its place in the queue, as the client knows it
@@ -149,7 +155,7 @@ func completes(next []generation.Action) bool {
 
 // token sends a token; last says that the answer ends with it.
 func (o *owner) token(s *session, t generation.Token, last bool) {
-	s.last = time.Now()
+	s.last = o.now()
 	if s.first.IsZero() {
 		s.first = s.last
 		o.phase(s, telemetry.SpanDecode, nil)
@@ -183,7 +189,7 @@ func (o *owner) drive(p *pipeline, m *pb.DriveRequest) {
 		return
 	}
 	p.full = true
-	o.start(func(context.Context) { o.c.post(pipelineDown{p.plan.Key, 0, errSlowDriver}) })
+	o.outside.afterwards(pipelineDown{p.plan.Key, 0, errSlowDriver})
 }
 
 // prefilled notes how much of a prompt is computed.
@@ -203,7 +209,7 @@ func (o *owner) slotClosed(p *pipeline, c *pb.Closed) {
 		return
 	}
 	if s := o.running[c.GetAttempt()]; s != nil && s.pipe == p {
-		s.orphaned = time.Now()
+		s.orphaned, s.finished = o.now(), c.GetReason() == reasonFinished
 		s.why = strings.TrimSuffix(c.GetReason()+": "+c.GetDetail(), ": ")
 		if c.GetReason() == "refused" { // no result will tell
 			o.fail(s, later(generation.CodeInternal, "The pipeline refused the request: %s.", c.GetDetail()))
@@ -214,11 +220,21 @@ func (o *owner) slotClosed(p *pipeline, c *pb.Closed) {
 
 // expire ends what has waited or run too long.
 func (o *owner) expire(now time.Time) {
-	for _, s := range o.running {
+	again := false
+	for _, s := range o.placed() {
 		o.act(s, s.machine.Step(generation.Tick{Now: now}))
-		if !s.done && !s.orphaned.IsZero() && now.Sub(s.orphaned) > closedGrace && !s.machine.Finishing() {
-			o.fail(s, later(generation.CodeInternal, "The pipeline gave the answer up (%s).", s.why))
+		if s.done || s.orphaned.IsZero() || now.Sub(s.orphaned) <= closedGrace || s.machine.Finishing() {
+			continue
 		}
+		if s.finished { // the ids that ended it were lost on their way: they are sampled again
+			o.requeue(s)
+			again = true
+			continue
+		}
+		o.fail(s, later(generation.CodeInternal, "The pipeline gave the answer up (%s).", s.why))
+	}
+	if again {
+		o.admit()
 	}
 	o.waiting.each(func(s *session) {
 		switch {

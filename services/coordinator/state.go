@@ -7,9 +7,9 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/shoal-llm/shoal/internal/pki"
@@ -26,17 +26,20 @@ type node struct {
 	conn   *shardConn // nil while there is none
 	hello  *pb.HelloResponse
 	state  string // joining, ready, lost or refused
-	held   bool   // another coordinator commands it
+	holder string // the other coordinator that commands it; "" is none
 	reason string
 }
 
 // owner holds all state of the coordinator. It is used by the one goroutine of
-// run.
+// run. Equal events at equal times have equal effects: it reads one clock, starts
+// nothing but through outside, and goes through what it knows in a fixed order.
+// The simulator (sim_test.go) runs it so.
 type owner struct {
-	c     *Coordinator
-	log   *slog.Logger
-	ctx   func() (context.Context, context.CancelFunc) // for goroutines it starts
-	group sync.WaitGroup                               // of those goroutines
+	c       *Coordinator
+	log     *slog.Logger
+	now     func() time.Time
+	draw    func(below uint64) uint64 // a random number
+	outside outside
 
 	machine  *plan.Machine
 	planned  []plan.Event // for the machine, once it is done with the one before
@@ -53,6 +56,7 @@ type owner struct {
 	waiting  waiting
 
 	relays map[*relay]bool
+	opened uint64   // of relays, so far
 	dirty  []*relay // with messages to be sent after this event
 
 	journal journal
@@ -60,8 +64,7 @@ type owner struct {
 
 func newOwner(c *Coordinator) *owner {
 	return &owner{
-		c: c, log: c.deps.Log,
-		machine:  plan.New(plan.Config{Model: c.deps.Model.Facts, Wishes: c.cfg.Wishes, Coordinator: c.cfg.Number, Place: c.cfg.Place}),
+		c: c, log: c.deps.Log, now: time.Now, draw: rand.Uint64N,
 		nodes:    map[string]*node{},
 		children: map[string]child{},
 		survey:   newSurvey(),
@@ -72,15 +75,30 @@ func newOwner(c *Coordinator) *owner {
 	}
 }
 
+// forget begins with a machine that knows no shard yet. Shards may hold plans of
+// its coordinator that it will never hear of: its first epoch lies some way above
+// what it hears of, so that no two plans have the same.
+func (o *owner) forget() {
+	const skip = 1 << 24
+	cfg := o.c.cfg
+	o.machine = plan.New(plan.Config{
+		Model: o.c.deps.Model.Facts, Wishes: cfg.Wishes, Coordinator: cfg.Number, Skip: o.draw(skip), Place: cfg.Place,
+	})
+	o.planned = nil
+	o.step(plan.Tick{Now: o.now()})
+}
+
 // run is the loop of the owner: whatever happens, happens here, one by one.
 func (o *owner) run(ctx context.Context) {
-	defer o.group.Wait()
 	ctx, cancel := context.WithCancel(ctx)
+	started := &started{c: o.c, ctx: ctx}
+	defer started.group.Wait()
 	defer cancel()
-	o.ctx = func() (context.Context, context.CancelFunc) { return context.WithCancel(ctx) }
+	o.outside = started
 	ticker := time.NewTicker(tickEvery)
 	defer ticker.Stop()
-	o.tick(time.Now())
+	o.forget()
+	o.tick(o.now())
 	o.findNodes()
 	for {
 		select {
@@ -99,20 +117,13 @@ func (o *owner) run(ctx context.Context) {
 	}
 }
 
-// start runs f in a goroutine that ends with the owner, or by stop.
-func (o *owner) start(f func(ctx context.Context)) (stop context.CancelFunc) {
-	ctx, stop := o.ctx()
-	o.group.Go(func() { f(ctx) })
-	return stop
-}
-
 // tick lets time pass.
 func (o *owner) tick(now time.Time) {
 	o.step(plan.Tick{Now: now})
 	if now.Sub(o.leased) >= leaseEvery {
 		o.leased = now
-		for _, n := range o.nodes {
-			o.lease(n)
+		for _, id := range sortedKeys(o.nodes) {
+			o.lease(o.nodes[id])
 		}
 	}
 	o.retireBy(now)
@@ -150,13 +161,14 @@ func (o *owner) findNodes() {
 			here[id] = c.GetAddress()
 		}
 	}
-	for id, addr := range here {
+	for _, id := range sortedKeys(here) {
+		addr := here[id]
 		if n := o.nodes[id]; n != nil {
 			n.link.move(addr)
 			continue
 		}
 		l := newLink(o.c, id, addr)
-		l.stop = o.start(l.run)
+		l.stop = o.outside.connect(l)
 		o.nodes[id] = &node{link: l, state: "joining"}
 	}
 	for id, n := range o.nodes {
@@ -172,15 +184,32 @@ func (e linkUp) apply(o *owner) {
 	if n == nil || n.link != e.conn.link {
 		return
 	}
-	n.conn, n.hello, n.state, n.reason, n.held = e.conn, e.hello, "ready", "", false
-	o.standBy()
+	n.holder = ""
+	if o.standing { // for another coordinator, since the handshake
+		e.conn.hangUp()
+		return
+	}
+	n.conn, n.hello, n.state, n.reason = e.conn, e.hello, "ready", ""
+	if o.standBy(); n.conn == nil {
+		return
+	}
 	o.log.Info("shard joined", "shard", n.link.node, "devices", len(e.hello.GetDevices()), "version", e.hello.GetVersion())
-	o.journal.note(noteNodeJoined, n.link.node, "")
+	o.note(noteNodeJoined, n.link.node, "")
 	o.lease(n)
 	if len(e.hello.GetDevices()) == 0 {
 		return // its children compute
 	}
+	o.inform(n)
 	o.join(n, e.speeds)
+}
+
+// inform tells a shard that was away or is new which plan is in force: it gives up
+// what it holds of an older one. One that has seen a newer plan gets the next, which
+// the machine makes for it.
+func (o *owner) inform(n *node) {
+	if p := o.machine.Plan(); p != nil && n.hello.GetEpoch() < p.Epoch {
+		n.control(&pb.ControlRequest{Message: &pb.ControlRequest_Plan{Plan: o.planProto(p)}})
+	}
 }
 
 func (e linkDown) apply(o *owner) {
@@ -194,10 +223,12 @@ func (e linkDown) apply(o *owner) {
 	}
 	if n.conn != nil || n.state != state || n.reason != e.err.Error() {
 		o.log.Warn("shard "+state, "shard", n.link.node, "err", e.err)
-		o.journal.note(kind, n.link.node, e.err.Error())
+		o.note(kind, n.link.node, e.err.Error())
 	}
-	n.state, n.reason, n.held = state, e.err.Error(), errors.Is(e.err, errHeld)
-	o.standBy()
+	n.state, n.reason, n.holder = state, e.err.Error(), ""
+	if held := (*heldError)(nil); errors.As(e.err, &held) {
+		n.holder = held.holder
+	}
 	if n.conn != nil && n.conn == e.conn {
 		n.conn = nil
 		o.orphan(n.link.node)
@@ -205,6 +236,7 @@ func (e linkDown) apply(o *owner) {
 		o.step(plan.Lost{Node: n.link.node, Reason: n.reason})
 	}
 	o.findNodes()
+	o.standBy()
 }
 
 // controlled is what a shard says of its stages.
@@ -290,11 +322,11 @@ func (o *owner) install(p *plan.Plan) {
 	}
 	text := strings.Join(stages, " ")
 	o.log.Info("new plan", "epoch", p.Epoch, "pipelines", text, "spares", fmt.Sprint(p.Spares))
-	o.journal.note(notePlan, "", text)
+	o.note(notePlan, "", text)
 	o.tellWaiting(phaseRecovering)
 	m := &pb.ControlRequest{Message: &pb.ControlRequest_Plan{Plan: o.planProto(p)}}
-	for _, n := range o.nodes {
-		if n.conn != nil {
+	for _, id := range sortedKeys(o.nodes) {
+		if n := o.nodes[id]; n.conn != nil {
 			n.control(m)
 		}
 	}
@@ -345,7 +377,7 @@ func (o *owner) open(key plan.Key) {
 	}
 	o.pipes[key] = pipe
 	from, to := o.nodes[p.Stages[0].Node].conn, o.nodes[p.Stages[len(p.Stages)-1].Node].conn
-	pipe.stop = o.start(func(ctx context.Context) { o.c.runPipeline(ctx, pipe, from, to) })
+	pipe.stop = o.outside.carry(pipe, from, to)
 	o.log.Info("stages are loaded", "pipeline", key.String())
 }
 
@@ -358,7 +390,7 @@ func (e pipelineUp) apply(o *owner) {
 	o.context = p.plan.Context
 	p.tempo.predict(o, p.plan)
 	o.log.Info("ready", "pipeline", e.key.String(), "fingerprint", p.fingerprint)
-	o.journal.note(noteReady, "", "")
+	o.note(noteReady, "", "")
 	o.admit()
 }
 
@@ -387,7 +419,7 @@ func (e stepDone) apply(o *owner) {
 		return
 	}
 	p.pace.note(e.result.Timings)
-	p.tempo.ticked(p, e.result.Sampled, time.Now())
+	p.tempo.ticked(p, e.result.Sampled, o.now())
 	o.timed(p, e.result.Timings)
 	o.turned(p)
 	for i := range e.result.Sampled {
@@ -425,10 +457,20 @@ func (o *owner) reason() (code, text string) {
 	return codeLoading, "the model is loading"
 }
 
+// placed returns the sessions that have a slot, in order of their attempts.
+func (o *owner) placed() []*session {
+	return slices.SortedFunc(maps.Values(o.running), func(a, b *session) int { return cmp.Compare(a.attempt, b.attempt) })
+}
+
+// sortedRelays returns the gateways' streams, in the order in which they came.
+func (o *owner) sortedRelays() []*relay {
+	return slices.SortedFunc(maps.Keys(o.relays), func(a, b *relay) int { return cmp.Compare(a.number, b.number) })
+}
+
 // drain ends everything with a last word.
 func (o *owner) drain() {
-	for r := range o.relays {
-		for _, s := range r.sessions {
+	for _, r := range o.sortedRelays() {
+		for _, s := range r.inOrder() {
 			o.stop(s, "drain")
 		}
 	}

@@ -65,7 +65,7 @@ func (e taught) apply(o *owner) {
 // teach has a shard keep what real steps have shown.
 func (o *owner) teach(n *node, turn float64) {
 	conn := n.conn
-	o.start(func(ctx context.Context) { o.c.post(taught{conn, o.c.measure(ctx, conn, true, turn)}) })
+	o.outside.measure(conn, true, turn, func(speeds []*pb.DeviceSpeed) event { return taught{conn, speeds} })
 }
 
 // measured is a shard's answer; speeds is nil when there is none.
@@ -134,6 +134,17 @@ func (c *Coordinator) measure(ctx context.Context, conn *shardConn, cached bool,
 	return r.GetDevices()
 }
 
+// measureLinks asks a shard how fast its links are.
+func (c *Coordinator) measureLinks(ctx context.Context, conn *shardConn, req *pb.MeasureLinksRequest) []*pb.LinkSpeed {
+	ctx, cancel := context.WithTimeout(ctx, linksTimeout)
+	defer cancel()
+	r, err := pb.NewShardServiceClient(conn.conn).MeasureLinks(ctx, req)
+	if err != nil {
+		c.deps.Log.Debug("cannot measure links", "shard", conn.link.node, "err", err)
+	}
+	return r.GetLinks()
+}
+
 // join takes a node whose handshake succeeded. Where there is a choice of
 // devices, it counts as joined once it has been measured, or after joinWait.
 func (o *owner) join(n *node, speeds []*pb.DeviceSpeed) {
@@ -144,8 +155,8 @@ func (o *owner) join(n *node, speeds []*pb.DeviceSpeed) {
 		o.step(plan.Joined{Node: o.planNode(n), Epoch: n.hello.GetEpoch()})
 		return
 	}
-	s.waiting, s.joinBy = true, time.Now().Add(joinWait)
-	o.surveyNodes(time.Now())
+	s.waiting, s.joinBy = true, o.now().Add(joinWait)
+	o.surveyNodes(o.now())
 }
 
 // choice reports whether there is more than one device, or will be.
@@ -195,7 +206,7 @@ func (o *owner) learn(n *node) {
 		return
 	}
 	o.step(plan.Learned{Node: o.planNode(n)})
-	for _, p := range o.pipes {
+	for _, p := range o.sortedPipes() {
 		p.tempo.predict(o, p.plan)
 	}
 }
@@ -243,9 +254,7 @@ func (o *owner) holdsStage(node string) bool {
 func (o *owner) askSpeeds(n *node, host string) {
 	conn := n.conn
 	o.survey.hosts[host] = true
-	o.start(func(ctx context.Context) {
-		o.c.post(measured{conn, host, o.c.measure(ctx, conn, false, 0)})
-	})
+	o.outside.measure(conn, false, 0, func(speeds []*pb.DeviceSpeed) event { return measured{conn, host, speeds} })
 }
 
 // surveyed frees a host for the next measurement, and returns the node that was
@@ -275,7 +284,7 @@ func (e measured) apply(o *owner) {
 	} else if e.speeds != nil {
 		o.learn(n)
 	}
-	o.surveyNodes(time.Now())
+	o.surveyNodes(o.now())
 }
 
 // peers names the nodes that links lead to.
@@ -297,15 +306,7 @@ func (o *owner) askLinks(n *node, host, peers string) {
 	}
 	conn := n.conn
 	o.survey.hosts[host] = true
-	o.start(func(ctx context.Context) {
-		ctx, cancel := context.WithTimeout(ctx, linksTimeout)
-		defer cancel()
-		r, err := pb.NewShardServiceClient(conn.conn).MeasureLinks(ctx, req)
-		if err != nil {
-			o.c.deps.Log.Debug("cannot measure links", "shard", conn.link.node, "err", err)
-		}
-		o.c.post(linksMeasured{conn, host, peers, r.GetLinks()})
-	})
+	o.outside.measureLinks(conn, req, func(links []*pb.LinkSpeed) event { return linksMeasured{conn, host, peers, links} })
 }
 
 func (e linksMeasured) apply(o *owner) {
@@ -314,7 +315,7 @@ func (e linksMeasured) apply(o *owner) {
 		return
 	}
 	s := o.survey.of(n.link.node)
-	s.peers, s.linked = e.peers, time.Now()
+	s.peers, s.linked = e.peers, o.now()
 	if e.links != nil {
 		s.links = e.links
 		o.learn(n)

@@ -79,7 +79,7 @@ func (o *owner) timed(p *pipeline, timings []frame.Timing) {
 			continue
 		}
 		want := t.predicted.Stages[i].Decode + float64(rows-1)*t.predicted.Stages[i].Row
-		if st := p.plan.Stages[i]; want > 0 && o.survey.of(st.Node).slowness(st.Device).note(seconds/want, time.Now()) {
+		if st := p.plan.Stages[i]; want > 0 && o.survey.of(st.Node).slowness(st.Device).note(seconds/want, o.now()) {
 			if n := o.nodes[st.Node]; n != nil && n.conn != nil {
 				o.log.Info("a device is not as fast as it was", "shard", st.Node, "device", st.Device, "takes", o.survey.of(st.Node).slowness(st.Device).told)
 				o.learn(n)
@@ -160,7 +160,7 @@ func (o *owner) turned(p *pipeline) {
 		return
 	}
 	t.fresh = false
-	if t.samples++; t.samples < turnSamples || time.Since(t.taught) < turnEvery {
+	if t.samples++; t.samples < turnSamples || o.now().Sub(t.taught) < turnEvery {
 		return
 	}
 	turn := t.best
@@ -175,7 +175,7 @@ func (o *owner) turned(p *pipeline) {
 		}
 		if n := o.nodes[s.Device.Node]; n != nil && n.conn != nil {
 			o.teach(n, turn)
-			t.taught = time.Now()
+			t.taught = o.now()
 		}
 	}
 }

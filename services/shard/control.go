@@ -11,55 +11,37 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/shoal-llm/shoal/internal/pki"
 	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
+	"github.com/shoal-llm/shoal/services/shard/command"
 )
 
-// control is what the shard knows of its coordinator: the lease, the plan in
-// force and how far its stages are. Its methods may be called from any
+// control is what the shard knows of its coordinator, the lease and the plan in
+// force (command), and how far its stages are. Its methods may be called from any
 // goroutine.
 type control struct {
 	mu        sync.Mutex
-	lease     lease             // guarded by mu
-	epoch     uint64            // guarded by mu; the highest that was accepted
-	plan      *pb.Plan          // guarded by mu; of that epoch
-	pipelines map[key]*pipeline // guarded by mu; of the plan in force
-	states    []*pb.StageState  // guarded by mu; replaced, never changed
-	children  []*pb.Child       // guarded by mu; replaced, never changed
-	listener  chan struct{}     // guarded by mu; capacity 1: states or children have changed
-	replaced  chan struct{}     // guarded by mu; closed when another stream has taken over
-	ended     error             // guarded by mu; set when the shard stops
+	machine   command.Machine           // guarded by mu
+	pipelines map[command.Key]*pipeline // guarded by mu; of the plan in force
+	states    []*pb.StageState          // guarded by mu; replaced, never changed
+	children  []*pb.Child               // guarded by mu; replaced, never changed
+	listener  chan struct{}             // guarded by mu; capacity 1: states or children have changed
+	replaced  chan struct{}             // guarded by mu; closed when another stream has taken over
 }
 
-// key is the identity of a pipeline in all plans that hold it: the epoch of the
-// plan that made it, and its number.
-type key struct {
-	epoch uint64
-	id    uint32
-}
-
-// keyOf returns the identity of a pipeline of a plan.
-func keyOf(plan *pb.Plan, p *pb.Pipeline) key {
-	if p.Epoch == 0 {
-		return key{plan.Epoch, p.Id}
-	}
-	return key{p.Epoch, p.Id}
-}
-
-func newControl() *control { return &control{pipelines: map[key]*pipeline{}} }
+func newControl() *control { return &control{pipelines: map[command.Key]*pipeline{}} }
 
 // find returns a pipeline of the plan in force. Errors are statuses.
 func (c *control) find(epoch uint64, id uint32) (*pipeline, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	p := c.pipelines[key{epoch, id}]
+	p, seen := c.pipelines[command.Key{Epoch: epoch, ID: id}], c.machine.Epoch()
 	switch {
-	case p == nil && epoch < c.epoch:
-		return nil, status.Errorf(codes.FailedPrecondition, "epoch %d is over, this node has seen %d", epoch, c.epoch)
-	case epoch > c.epoch:
-		return nil, status.Errorf(codes.FailedPrecondition, "epoch %d is unknown, this node has seen %d", epoch, c.epoch)
+	case p == nil && epoch < seen:
+		return nil, status.Errorf(codes.FailedPrecondition, "epoch %d is over, this node has seen %d", epoch, seen)
+	case epoch > seen:
+		return nil, status.Errorf(codes.FailedPrecondition, "epoch %d is unknown, this node has seen %d", epoch, seen)
 	case p == nil:
 		return nil, status.Errorf(codes.NotFound, "pipeline %d has no stage on this node", id)
 	case p.fuse.blown():
@@ -72,17 +54,14 @@ func (c *control) find(epoch uint64, id uint32) (*pipeline, error) {
 func (c *control) holds(coordinator string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.lease.held(coordinator, time.Now())
+	return c.machine.Held(coordinator, time.Now())
 }
 
 // holder returns the coordinator that commands this shard now, or "".
 func (c *control) holder() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.lease.held(c.lease.holder, time.Now()) {
-		return c.lease.holder
-	}
-	return ""
+	return c.machine.Holder(time.Now())
 }
 
 // take gives a coordinator's new stream the lease. The stream before it, of the
@@ -90,7 +69,7 @@ func (c *control) holder() string {
 func (c *control) take(coordinator string, l *pb.Lease) (changed, replaced chan struct{}, refused *pb.Refused) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if r := c.grant(coordinator, l); r != nil {
+	if r := c.machine.Grant(coordinator, l, time.Now()); r != nil {
 		return nil, nil, r
 	}
 	if c.replaced != nil {
@@ -104,23 +83,7 @@ func (c *control) take(coordinator string, l *pb.Lease) (changed, replaced chan 
 func (c *control) renew(coordinator string, l *pb.Lease) *pb.Refused {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.grant(coordinator, l)
-}
-
-func (c *control) grant(coordinator string, l *pb.Lease) *pb.Refused {
-	switch {
-	case c.ended != nil:
-		return c.refuse(c.ended.Error())
-	case l.GetCoordinator() != coordinator:
-		return c.refuse(fmt.Sprintf("the lease is for %q, the certificate says %q", l.GetCoordinator(), coordinator))
-	case !c.lease.grant(coordinator, time.Duration(l.GetDurationMs())*time.Millisecond, time.Now()):
-		return c.refuse(fmt.Sprintf("coordinator %s holds the lease", c.lease.holder))
-	}
-	return nil
-}
-
-func (c *control) refuse(reason string) *pb.Refused {
-	return &pb.Refused{Reason: reason, Epoch: c.epoch}
+	return c.machine.Grant(coordinator, l, time.Now())
 }
 
 // install makes a plan the one in force: the pipelines that it keeps go on, all
@@ -128,23 +91,14 @@ func (c *control) refuse(reason string) *pb.Refused {
 func (c *control) install(coordinator string, plan *pb.Plan, fresh []*pipeline) (news bool, refused *pb.Refused) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	switch {
-	case c.ended != nil:
-		return false, c.refuse(c.ended.Error())
-	case !c.lease.held(coordinator, time.Now()):
-		return false, c.refuse("the lease has run out")
-	case plan.Epoch < c.epoch:
-		return false, c.refuse(fmt.Sprintf("epoch %d is over", plan.Epoch))
-	case plan.Epoch == c.epoch && !proto.Equal(plan, c.plan):
-		return false, c.refuse(fmt.Sprintf("epoch %d is that of another plan", plan.Epoch))
-	case plan.Epoch == c.epoch:
-		return false, nil
+	news, stay, refused := c.machine.Install(coordinator, plan, time.Now())
+	if !news {
+		return false, refused
 	}
-	now := map[key]*pipeline{}
-	for _, pl := range plan.Pipelines {
-		k := keyOf(plan, pl)
-		if old := c.pipelines[k]; old != nil && proto.Equal(old.plan, pl) && proto.Equal(c.plan.Model, plan.Model) {
-			now[k] = old
+	now := map[command.Key]*pipeline{}
+	for k, p := range c.pipelines {
+		if stay[k] {
+			now[k] = p
 		}
 	}
 	for k, p := range c.pipelines {
@@ -157,8 +111,10 @@ func (c *control) install(coordinator string, plan *pb.Plan, fresh []*pipeline) 
 			now[p.key()] = p
 		}
 	}
-	c.epoch, c.plan, c.pipelines = plan.Epoch, plan, now
-	c.states = slices.DeleteFunc(slices.Clone(c.states), func(s *pb.StageState) bool { return now[key{s.Epoch, s.Pipeline}] == nil })
+	c.pipelines = now
+	c.states = slices.DeleteFunc(slices.Clone(c.states), func(s *pb.StageState) bool {
+		return now[command.Key{Epoch: s.Epoch, ID: s.Pipeline}] == nil
+	})
 	return true, nil
 }
 
@@ -176,14 +132,14 @@ func (c *control) wanted() (*pb.Plan, []*pipeline) {
 	slices.SortFunc(out, func(a, b *pipeline) int {
 		return cmp.Or(cmp.Compare(a.epoch, b.epoch), cmp.Compare(a.plan.Id, b.plan.Id))
 	})
-	return c.plan, out
+	return c.machine.Plan(), out
 }
 
 // report notes how far a stage is, unless its plan is over.
 func (c *control) report(s *pb.StageState) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.pipelines[key{s.Epoch, s.Pipeline}] == nil {
+	if c.pipelines[command.Key{Epoch: s.Epoch, ID: s.Pipeline}] == nil {
 		return
 	}
 	states := make([]*pb.StageState, 0, len(c.states)+1)
@@ -214,7 +170,7 @@ func (c *control) snapshot() ([]*pb.StageState, []*pb.Child) {
 func (c *control) end(reason error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.ended = reason
+	c.machine.End(reason)
 	for _, p := range c.pipelines {
 		p.fuse.blow(0, reason)
 	}
@@ -291,16 +247,12 @@ func (s *server) obey(stream pb.ShardService_ControlServer, peer string, refusal
 
 // accept checks a plan whole, puts it in force and has it loaded.
 func (s *Shard) accept(peer string, plan *pb.Plan) *pb.Refused {
-	err := checkPlan(plan)
-	if err == nil && plan.Coordinator != peer {
-		err = fmt.Errorf("it is of coordinator %q", plan.Coordinator)
+	if refused := s.control.check(peer, plan); refused != nil {
+		return refused
 	}
-	var fresh []*pipeline
-	if err == nil {
-		fresh, err = s.assign(plan)
-	}
+	fresh, err := s.assign(plan)
 	if err != nil {
-		return &pb.Refused{Reason: fmt.Sprintf("plan of epoch %d: %v", plan.GetEpoch(), err), Epoch: s.control.highest()}
+		return s.control.refusePlan(plan, err)
 	}
 	news, refused := s.control.install(peer, plan, fresh)
 	if !news {
@@ -312,6 +264,18 @@ func (s *Shard) accept(peer string, plan *pb.Plan) *pb.Refused {
 	default: // the loader has not looked yet
 	}
 	return nil
+}
+
+func (c *control) check(coordinator string, plan *pb.Plan) *pb.Refused {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.machine.Check(coordinator, plan)
+}
+
+func (c *control) refusePlan(plan *pb.Plan, why error) *pb.Refused {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.machine.RefusePlan(plan, why)
 }
 
 // assign makes this node's parts of the pipelines of a plan.
@@ -337,7 +301,7 @@ func (s *Shard) assign(plan *pb.Plan) ([]*pipeline, error) {
 func (c *control) highest() uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.epoch
+	return c.machine.Epoch()
 }
 
 func refuse(stream pb.ShardService_ControlServer, r *pb.Refused) error {

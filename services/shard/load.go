@@ -11,6 +11,7 @@ import (
 	"github.com/shoal-llm/shoal/pkg/engine"
 	"github.com/shoal-llm/shoal/pkg/model"
 	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
+	"github.com/shoal-llm/shoal/services/shard/command"
 )
 
 // reportEvery is how often progress of loading is told at most.
@@ -119,16 +120,11 @@ func (s *Shard) openModel(want *pb.Model) (*Model, error) {
 		err = fmt.Errorf("model %s has %d layers of width %d and %d ids, the plan says %d, %d and %d",
 			want.Name, sp.Layers, sp.Hidden, sp.Vocab, want.Layers, want.Hidden, want.Vocab)
 	}
-	m.KV = kvOf(want)
+	m.KV = command.KVOf(want)
 	if err = errors.Join(err, sp.CheckKV(m.KV)); err != nil {
 		return nil, errors.Join(err, m.Close())
 	}
 	return m, nil
-}
-
-// kvOf is how the plan wants keys and values stored.
-func kvOf(m *pb.Model) compute.KVClass {
-	return compute.KVClass{Bits: int(m.GetKvBits()), Group: int(m.GetKvGroup())}
 }
 
 // loadStage loads one stage, a matrix at a time between the steps of others.
@@ -136,7 +132,7 @@ func (s *Shard) loadStage(ctx context.Context, st *stage, m *Model) error {
 	if err := st.pipe.fuse.reason(); err != nil {
 		return err
 	}
-	pl, part := st.pipe.plan, partOf(st.pipe.plan.Stages[st.index])
+	pl, part := st.pipe.plan, command.PartOf(st.pipe.plan.Stages[st.index])
 	total := m.Bytes(part)
 	cfg := engine.Config{
 		Epoch: st.pipe.epoch, Pipeline: pl.Id, Stage: uint32(st.index), Part: part,

@@ -5,8 +5,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/shoal-llm/shoal/pkg/model"
 	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
+	"github.com/shoal-llm/shoal/services/shard/command"
 	"github.com/shoal-llm/shoal/services/shard/driver"
 )
 
@@ -62,14 +62,14 @@ type pipeline struct {
 	machine chan *driver.Machine
 }
 
-func (p *pipeline) key() key { return key{p.epoch, p.plan.Id} }
+func (p *pipeline) key() command.Key { return command.Key{Epoch: p.epoch, ID: p.plan.Id} }
 
 func (p *pipeline) last() int { return len(p.plan.Stages) - 1 }
 
 // newPipeline makes this node's part; nil if there is none.
 func (s *Shard) newPipeline(plan *pb.Plan, pl *pb.Pipeline) (*pipeline, error) {
 	p := &pipeline{
-		epoch: keyOf(plan, pl).epoch, plan: pl, model: plan.GetModel().GetName(),
+		epoch: command.KeyOf(plan, pl).Epoch, plan: pl, model: plan.GetModel().GetName(),
 		vocab: int(plan.GetModel().GetVocab()),
 		fuse:  newFuse(), stages: map[int]*stage{},
 	}
@@ -118,9 +118,4 @@ func (s *Shard) addMachine(p *pipeline) error {
 	p.machine = make(chan *driver.Machine, 1)
 	p.machine <- m
 	return nil
-}
-
-// partOf is the part of the model that a stage holds.
-func partOf(s *pb.Stage) model.Part {
-	return model.Part{First: int(s.First), End: int(s.End), Embed: s.Embed, Head: s.Head}
 }

@@ -15,9 +15,9 @@ func (c *control) ready(now time.Time) (bool, map[string]string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
-	case c.ended != nil:
-		return false, map[string]string{"shard": c.ended.Error()}
-	case !c.lease.held(c.lease.holder, now):
+	case c.machine.Ended() != nil:
+		return false, map[string]string{"shard": c.machine.Ended().Error()}
+	case c.machine.Holder(now) == "":
 		return false, map[string]string{"coordinator": "no coordinator has taken this shard yet"}
 	}
 	ok, stages := true, map[string]string{}

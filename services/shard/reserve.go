@@ -8,6 +8,7 @@ import (
 
 	"github.com/shoal-llm/shoal/pkg/model"
 	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
+	"github.com/shoal-llm/shoal/services/shard/command"
 )
 
 // reserve is weights that a device holds for stages of others, so that it can
@@ -30,7 +31,7 @@ func (s *Shard) reserves(ctx context.Context, plan *pb.Plan) []*reserve {
 	var wanted, missing []*reserve
 	for _, sp := range plan.GetSpares() {
 		if sp.Node == s.deps.Identity.NodeID() {
-			wanted = append(wanted, &reserve{digest: string(plan.Model.Digest), dev: s.devices[sp.Device], part: partOf(sp)})
+			wanted = append(wanted, &reserve{digest: string(plan.Model.Digest), dev: s.devices[sp.Device], part: command.PartOf(sp)})
 		}
 	}
 	s.held = slices.DeleteFunc(s.held, func(r *reserve) bool {

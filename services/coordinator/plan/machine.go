@@ -13,6 +13,7 @@ type Config struct {
 	Model       Model
 	Wishes      Wishes
 	Coordinator uint8  // number of this coordinator: the low bits of its epochs
+	Skip        uint64 // epochs left out before the first; drawn, so that no plan has that of one made before a restart
 	Place       Placer // nil is Split
 }
 
@@ -256,7 +257,7 @@ func (m *Machine) joined(e Joined) []Action {
 		if len(actions) > 0 {
 			return append(actions, m.repair()...)
 		}
-		return nil
+		return m.outrun(e.Epoch)
 	}
 	m.planAt = m.now.Add(m.cfg.Wishes.Settle)
 	if n := len(m.nodes); m.forming && n < m.cfg.Wishes.MinShards {

@@ -136,14 +136,30 @@ func (m *Machine) install(fresh []*Pipeline, spares []Stage) []Action {
 		return nil // pipelines never come back, so as many are the same
 	}
 	m.forming = false
-	m.seen = (m.seen>>8+1)<<8 | uint64(m.cfg.Coordinator)
-	m.issued = m.seen
+	m.nextEpoch()
 	for _, p := range fresh {
 		p.Key = Key{m.seen, m.freeID()}
 		m.pipes[p.Key] = &pipe{Pipeline: p, loaded: make([]bool, len(p.Stages))}
 	}
 	m.reserve, m.explained = spares, m.placed
 	m.plan = &Plan{Epoch: m.seen, Pipelines: m.kept(nil), Spares: spares}
+	return []Action{Install{m.plan}}
+}
+
+// nextEpoch goes on to an epoch above all that anybody has seen.
+func (m *Machine) nextEpoch() {
+	m.seen = (m.seen>>8+1+m.cfg.Skip)<<8 | uint64(m.cfg.Coordinator)
+	m.issued, m.cfg.Skip = m.seen, 0
+}
+
+// outrun makes the plan in force anew where a node has seen a newer one, of another
+// coordinator. It would refuse the one in force and keep what it holds of the newer.
+func (m *Machine) outrun(epoch uint64) []Action {
+	if m.plan == nil || epoch <= m.plan.Epoch {
+		return nil
+	}
+	m.nextEpoch()
+	m.plan = &Plan{Epoch: m.seen, Pipelines: m.plan.Pipelines, Spares: m.plan.Spares}
 	return []Action{Install{m.plan}}
 }
 

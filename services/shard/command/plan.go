@@ -1,11 +1,13 @@
-package shard
+package command
 
 import (
 	"errors"
 	"fmt"
 
 	"github.com/shoal-llm/shoal/internal/wire"
+	"github.com/shoal-llm/shoal/pkg/compute"
 	"github.com/shoal-llm/shoal/pkg/frame"
+	"github.com/shoal-llm/shoal/pkg/model"
 	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
 )
 
@@ -16,16 +18,16 @@ const (
 	maxPages     = 1 << 24
 )
 
-// checkPlan refuses a plan, whole, whose pipelines do not cover the model once
+// check refuses a plan, whole, whose pipelines do not cover the model once
 // and in order, or that no shard could carry out.
-func checkPlan(p *pb.Plan) error {
+func check(p *pb.Plan) error {
 	switch {
 	case p.GetModel().GetName() == "":
 		return errors.New("a plan without a model")
 	case len(p.Model.Digest) != 32:
 		return fmt.Errorf("digest of %d bytes", len(p.Model.Digest))
-	case kvOf(p.Model).Validate() != nil:
-		return kvOf(p.Model).Validate()
+	case KVOf(p.Model).Validate() != nil:
+		return KVOf(p.Model).Validate()
 	case len(p.Pipelines) == 0 || len(p.Pipelines) > maxPipelines:
 		return fmt.Errorf("%d pipelines", len(p.Pipelines))
 	}
@@ -46,7 +48,7 @@ func checkPlan(p *pb.Plan) error {
 		return fmt.Errorf("%d spares", len(p.Spares))
 	}
 	for i, st := range p.Spares {
-		if err := partOf(st).Check(int(p.Model.Layers)); err != nil {
+		if err := PartOf(st).Check(int(p.Model.Layers)); err != nil {
 			return fmt.Errorf("spare %d: %w", i, err)
 		}
 	}
@@ -72,7 +74,7 @@ func checkPipeline(pl *pb.Pipeline, m *pb.Model) error {
 		if st.GetFirst() != next {
 			return fmt.Errorf("stage %d begins with layer %d, expected %d", i, st.GetFirst(), next)
 		}
-		if err := partOf(st).Check(int(m.Layers)); err != nil {
+		if err := PartOf(st).Check(int(m.Layers)); err != nil {
 			return fmt.Errorf("stage %d: %w", i, err)
 		}
 		if st.Node == "" || st.Address == "" {
@@ -84,4 +86,14 @@ func checkPipeline(pl *pb.Pipeline, m *pb.Model) error {
 		return fmt.Errorf("layers from %d on are missing", next)
 	}
 	return nil
+}
+
+// KVOf is how the plan wants keys and values stored.
+func KVOf(m *pb.Model) compute.KVClass {
+	return compute.KVClass{Bits: int(m.GetKvBits()), Group: int(m.GetKvGroup())}
+}
+
+// PartOf is the part of the model that a stage holds.
+func PartOf(s *pb.Stage) model.Part {
+	return model.Part{First: int(s.First), End: int(s.End), Embed: s.Embed, Head: s.Head}
 }
