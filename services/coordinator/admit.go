@@ -62,6 +62,7 @@ func (o *owner) begin(r *relay, number uint64, g *pb.Generation) {
 		s.deadline = time.UnixMilli(ms)
 	}
 	r.sessions[number] = s
+	o.keep(s)
 	o.journal.totals.requests++
 	o.phase(s, telemetry.SpanQueue, o.c.deps.Telemetry.RequestWaiting)
 	if p := o.refusal(g); p != nil {

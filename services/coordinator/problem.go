@@ -16,8 +16,12 @@ const (
 	codeRateLimit   = "rate_limit_exceeded"
 	codeLoading     = "model_loading"
 	codeNoCapacity  = "no_capacity"
-	codeShardLost   = "shard_lost"
-	codePoison      = "request_crashes_shards"
+
+	codeUnknownGeneration = "unknown_generation"
+	codeResumeExpired     = "resume_expired"
+	codeElsewhere         = "resumed_elsewhere"
+	codeShardLost         = "shard_lost"
+	codePoison            = "request_crashes_shards"
 )
 
 // problem is why a generation cannot be, or cannot go on.

@@ -65,6 +65,7 @@ type relay struct {
 	stop   context.CancelFunc // ends the stream; its generations with it
 
 	sessions map[uint64]*session // by the gateway's number
+	kept     map[uint64]*kept    // likewise: answers that outlive the stream; nil before the first
 	batch    []*pb.Downward      // of this step
 	closed   bool
 }
@@ -85,7 +86,7 @@ type (
 )
 
 // Relay carries generations of a gateway until the stream ends: then they are
-// halted.
+// halted, or wait for another gateway.
 func (s *server) Relay(stream pb.CoordinatorService_RelayServer) error {
 	peer, err := pki.PeerFromContext(stream.Context())
 	if err != nil {
@@ -153,6 +154,9 @@ func (e relayClosed) apply(o *owner) {
 	delete(o.relays, e.r)
 	o.log.Info("gateway disconnected", "gateway", e.r.node, "generations", len(e.r.sessions))
 	o.note(noteGatewayLeft, e.r.node, "")
+	for _, n := range slices.Sorted(maps.Keys(e.r.kept)) {
+		o.detach(e.r.kept[n])
+	}
 	for _, s := range e.r.inOrder() {
 		o.stop(s, "client")
 	}
@@ -163,19 +167,33 @@ func (e upward) apply(o *owner) {
 		return
 	}
 	for _, up := range e.messages {
-		s := e.r.sessions[up.GetNumber()]
+		s, k := e.r.sessions[up.GetNumber()], e.r.kept[up.GetNumber()]
 		switch m := up.GetMessage().(type) {
-		case *pb.Upward_Start:
-			if s != nil { // numbers are unique: this gateway is confused
+		case *pb.Upward_Start, *pb.Upward_Claim:
+			if s != nil || k != nil { // numbers are unique: this gateway is confused
 				e.r.stop()
 				return
 			}
-			o.begin(e.r, up.GetNumber(), m.Start)
+			if c := up.GetClaim(); c != nil {
+				o.claim(e.r, up.GetNumber(), c)
+			} else {
+				o.begin(e.r, up.GetNumber(), up.GetStart())
+			}
 		case *pb.Upward_Stop:
-			if s != nil {
-				o.stop(s, stopReason(m.Stop.GetReason()))
+			switch reason := stopReason(m.Stop.GetReason()); {
+			case k != nil && reason == "drain": // the gateway's, not the answer's
+				o.detach(k)
+			case s != nil:
+				o.stop(s, reason)
+			}
+			if k != nil && m.Stop.GetReason() != "drain" { // nobody wants it any more
+				o.forgetKept(k)
 			}
 		case *pb.Upward_Credit:
+			if k != nil {
+				k.credit = max(k.credit, m.Credit.GetSeq())
+				o.replay(k)
+			}
 			if s != nil {
 				o.grant(s, m.Credit.GetSeq())
 			}

@@ -33,8 +33,9 @@ const maxTraceparent = 128
 // session is one generation. The owner holds it; request and positions do not
 // change after it was made.
 type session struct {
-	relay     *relay
+	relay     *relay // a closed one: no gateway has it
 	number    uint64 // the gateway's
+	kept      *kept  // nil: it ends with its gateway
 	request   *pb.Generation
 	positions int // the longest context it may have
 
@@ -354,13 +355,24 @@ func (o *owner) progress(s *session, phase string, done, total int64) {
 
 // send queues an event for the session's gateway until the end of this step.
 func (o *owner) send(s *session, e *pb.Event) {
-	if s.done || s.relay.closed {
+	switch {
+	case s.done:
+	case s.kept != nil:
+		o.record(s.kept, e)
+	default:
+		o.post(s.relay, s.number, e)
+	}
+}
+
+// post queues an event for a gateway until the end of this step.
+func (o *owner) post(r *relay, number uint64, e *pb.Event) {
+	if r.closed {
 		return
 	}
-	if len(s.relay.batch) == 0 {
-		o.dirty = append(o.dirty, s.relay)
+	if len(r.batch) == 0 {
+		o.dirty = append(o.dirty, r)
 	}
-	s.relay.batch = append(s.relay.batch, &pb.Downward{Number: s.number, Event: e})
+	r.batch = append(r.batch, &pb.Downward{Number: number, Event: e})
 }
 
 // flush hands what was sent during a step to the gateways' streams, a step's

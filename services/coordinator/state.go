@@ -55,7 +55,11 @@ type owner struct {
 	running  map[uint32]*session // by attempt
 	waiting  waiting
 
+	kept      map[keptKey]*kept
+	keptBytes int
+
 	relays map[*relay]bool
+	nobody *relay   // has the answers that no gateway has
 	opened uint64   // of relays, so far
 	dirty  []*relay // with messages to be sent after this event
 
@@ -71,6 +75,8 @@ func newOwner(c *Coordinator) *owner {
 		pipes:    map[plan.Key]*pipeline{},
 		running:  map[uint32]*session{},
 		relays:   map[*relay]bool{},
+		kept:     map[keptKey]*kept{},
+		nobody:   &relay{closed: true, sessions: map[uint64]*session{}},
 		waiting:  waiting{preparing: map[*session]bool{}},
 	}
 }
@@ -129,6 +135,7 @@ func (o *owner) tick(now time.Time) {
 	o.retireBy(now)
 	o.surveyNodes(now)
 	o.expire(now)
+	o.expireKept(now)
 }
 
 // lease renews the lease of a shard that is connected.

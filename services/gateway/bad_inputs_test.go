@@ -173,6 +173,7 @@ func TestAccess(t *testing.T) {
 		c.AllowedHosts = []string{"shoal.example.com"}
 		c.AllowedOrigins = []string{"https://chat.example.com"}
 	})
+	f.untilReady(t)
 	host := strings.TrimPrefix(f.url, "http://")
 	_, port, _ := net.SplitHostPort(host)
 	key := []string{"Authorization", "Bearer sesame"}

@@ -33,6 +33,7 @@ type fakeCoordinator struct {
 	kill    func() // ends the server for good
 
 	mu      sync.Mutex // guards following
+	keeps   bool       // claims are for the script; else there is nothing to claim
 	script  func(*fakeGeneration)
 	cluster *pb.ClusterResponse
 	breaks  []chan struct{} // of the streams that are open
@@ -41,6 +42,7 @@ type fakeCoordinator struct {
 // fakeGeneration is one generation as the coordinator sees it.
 type fakeGeneration struct {
 	*pb.Generation
+	claim   *pb.Claim // instead of Generation
 	number  uint64
 	send    func(uint64, ...*pb.Event)
 	stopped chan string // the reason of a Stop
@@ -131,13 +133,17 @@ func (f *fakeCoordinator) receive(stream grpc.BidiStreamingServer[pb.RelayReques
 		}
 		for _, m := range req.GetMessages() {
 			switch msg := m.GetMessage().(type) {
-			case *pb.Upward_Start:
-				g := &fakeGeneration{Generation: msg.Start, number: m.GetNumber(), send: send, stopped: make(chan string, 1)}
+			case *pb.Upward_Start, *pb.Upward_Claim:
+				g := &fakeGeneration{Generation: m.GetStart(), claim: m.GetClaim(), number: m.GetNumber(), send: send, stopped: make(chan string, 1)}
 				g.more = sync.NewCond(&g.mu)
 				open[m.GetNumber()] = g
 				f.mu.Lock()
 				script := f.script
 				f.mu.Unlock()
+				if g.claim != nil && !f.keeps {
+					send(g.number, errorEvent(codeUnknownGeneration, "id", false))
+					continue
+				}
 				f.started <- g
 				go script(g)
 			case *pb.Upward_Credit:

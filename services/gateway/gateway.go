@@ -45,6 +45,7 @@ type Gateway struct {
 	relay     *relay
 	cluster   *cluster
 	generate  generateFunc
+	claim     claimFunc
 	sockets   turnstile
 	crowd     *crowd
 	shelf     *shelf
@@ -101,7 +102,7 @@ func New(config Config, deps Deps) (*Gateway, error) {
 	}
 	g.relay = newRelay(client, g.log, config.Limits, g.draining)
 	g.cluster = newCluster(client)
-	g.generate = g.relay.generate
+	g.generate, g.claim = g.relay.generate, g.relay.adopt
 	if err := g.listen(deps.TLS); err != nil {
 		return nil, err
 	}

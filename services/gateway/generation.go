@@ -35,9 +35,9 @@ func stopReason(ctx context.Context) string {
 }
 
 // once gets an answer, or with tokens from after+1 on the rest of one, from the
-// coordinator that is connected. The reader's pace is the generation's: credit is
-// granted for tokens that were consumed.
-func (r *relay) once(ctx context.Context, g *pb.Generation, after uint64) iter.Seq[*pb.Event] {
+// coordinator that is connected; first, which asks for it, is sent by no other. The
+// reader's pace is the generation's: credit is granted for tokens that were consumed.
+func (r *relay) once(ctx context.Context, first *pb.Upward, after uint64) iter.Seq[*pb.Event] {
 	return func(yield func(*pb.Event) bool) {
 		if ctx.Err() != nil { // nobody waits any more: the coordinator need not know
 			yield(stopped(ctx, 0))
@@ -49,10 +49,8 @@ func (r *relay) once(ctx context.Context, g *pb.Generation, after uint64) iter.S
 			return
 		}
 		defer l.remove(number)
-		l.post(
-			&pb.Upward{Number: number, Message: &pb.Upward_Start{Start: g}},
-			credit(number, after+window),
-		)
+		first.Number = number
+		l.post(first, credit(number, after+window))
 		s := &subscription{number: number, box: box, link: l, granted: after + window, seq: after}
 		defer s.stop(ctx) // also when the reader leaves early
 		s.read(ctx, yield)

@@ -112,13 +112,20 @@ func (g *Gateway) run(ctx context.Context, req *request, gen *pb.Generation) ite
 	return func(yield func(*pb.Event) bool) {
 		gen.Tenant = req.tenant
 		gen.Traceparent = telemetry.Inject(ctx)
-		o := &observation{request: req, op: operation(gen)}
-		defer o.finish(ctx, g)
 		ctx, cancel := withDeadline(ctx, gen)
 		defer cancel()
 		ctx, done := g.flights.enter(ctx, req.tenant, req.id)
 		defer done()
-		for e := range g.generate(ctx, gen) {
+		g.watched(ctx, req, gen, g.generate(ctx, gen))(yield)
+	}
+}
+
+// watched passes events on and writes what they come to.
+func (g *Gateway) watched(ctx context.Context, req *request, gen *pb.Generation, events iter.Seq[*pb.Event]) iter.Seq[*pb.Event] {
+	return func(yield func(*pb.Event) bool) {
+		o := &observation{request: req, op: operation(gen)}
+		defer o.finish(ctx, g)
+		for e := range events {
 			o.see(e)
 			if !yield(e) {
 				return

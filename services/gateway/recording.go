@@ -30,6 +30,7 @@ const reasonDisconnected = "disconnected"
 type reader interface {
 	wake(r *recording)     // something may be taken
 	released(r *recording) // another reader has it now
+	moved(r *recording)    // it goes on at another gateway
 }
 
 // entry is one committed token as a recording keeps it.
@@ -128,6 +129,26 @@ func (r *recording) put(ctx context.Context, e *pb.Event) {
 	if reader != nil {
 		reader.wake(r)
 	}
+}
+
+// move ends the recording of an answer that goes on at another gateway, which its reader
+// has to look for.
+func (r *recording) move() {
+	r.mu.Lock()
+	reader := r.reader
+	r.reader = nil
+	r.mu.Unlock()
+	if reader != nil {
+		reader.moved(r)
+	}
+	r.discard()
+}
+
+// lost reports whether another gateway has taken the answer.
+func (r *recording) lost() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.terminal.GetError().GetCode() == codeResumedElsewhere
 }
 
 // awaitRoom waits until the reader has taken enough.

@@ -28,8 +28,17 @@ const (
 // coordinator that began it: when that is gone, the ids so far are submitted to
 // the one that comes, with the same seed. The reader sees a pause.
 func (r *relay) generate(ctx context.Context, g *pb.Generation) iter.Seq[*pb.Event] {
+	return r.persist(ctx, &attempts{relay: r, request: g})
+}
+
+// adopt implements claimFunc over the relay.
+func (r *relay) adopt(ctx context.Context, c *pb.Claim) iter.Seq[*pb.Event] {
+	return r.persist(ctx, &attempts{relay: r, claim: c})
+}
+
+// persist gets an answer by as many tries as it takes.
+func (r *relay) persist(ctx context.Context, a *attempts) iter.Seq[*pb.Event] {
 	return func(yield func(*pb.Event) bool) {
-		a := &attempts{relay: r, request: g}
 		for {
 			end := a.once(ctx, yield)
 			if end == nil {
@@ -57,6 +66,7 @@ func (r *relay) generate(ctx context.Context, g *pb.Generation) iter.Seq[*pb.Eve
 type attempts struct {
 	relay     *relay
 	request   *pb.Generation // as the client made it
+	claim     *pb.Claim      // of an answer that another gateway had; else nil
 	accepted  *pb.Accepted   // of the first try that got so far
 	committed []int32
 	since     time.Time // it is interrupted; zero is not
@@ -67,7 +77,7 @@ type attempts struct {
 // that says that another try may help, nil when the reader has all or has left.
 func (a *attempts) once(ctx context.Context, yield func(*pb.Event) bool) (interrupted *pb.Event) {
 	accepted := false
-	for e := range a.relay.once(ctx, a.next(), uint64(len(a.committed))) {
+	for e := range a.relay.once(ctx, a.next(), a.after()) {
 		if terminal(e) && a.interrupts(ctx, e) {
 			if accepted && e.GetError().GetCode() == codeCoordinatorLost {
 				a.barren++
@@ -85,8 +95,27 @@ func (a *attempts) once(ctx context.Context, yield func(*pb.Event) bool) (interr
 	return nil
 }
 
-// next is what is submitted: ids, seed and fingerprint, once they are known.
-func (a *attempts) next() *pb.Generation {
+// after is the number of the last token that is there.
+func (a *attempts) after() uint64 {
+	if a.claims() {
+		return a.claim.GetAfter()
+	}
+	return uint64(len(a.committed))
+}
+
+// claims reports whether the answer is to be claimed still.
+func (a *attempts) claims() bool { return a.claim != nil && a.accepted == nil }
+
+// next asks for the answer: by ids, seed and fingerprint, once they are known.
+func (a *attempts) next() *pb.Upward {
+	if a.claims() {
+		return &pb.Upward{Message: &pb.Upward_Claim{Claim: a.claim}}
+	}
+	return &pb.Upward{Message: &pb.Upward_Start{Start: a.rest()}}
+}
+
+// rest is the request for what is left of the answer.
+func (a *attempts) rest() *pb.Generation {
 	if a.accepted == nil {
 		return a.request
 	}
@@ -119,6 +148,8 @@ func (a *attempts) note(e *pb.Event) *pb.Event {
 			return nil
 		}
 		return progress(&pb.Progress{Phase: phaseRecovering, Fingerprint: ev.Accepted.GetFingerprint(), Notes: ev.Accepted.GetNotes()})
+	case *pb.Event_Claimed:
+		a.request, a.committed = ev.Claimed.GetRequest(), ev.Claimed.GetCommittedIds()
 	case *pb.Event_Progress:
 		if f := ev.Progress.GetFingerprint(); f != "" && a.accepted != nil {
 			a.accepted = proto.Clone(a.accepted).(*pb.Accepted)

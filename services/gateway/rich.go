@@ -179,6 +179,25 @@ type showing struct {
 	context  uint32 // of a session, as far as the client limited it
 }
 
+// shownNote is showing as one gateway writes it down for another.
+type shownNote struct {
+	IDs      bool   `json:"ids,omitempty"`
+	Logprobs bool   `json:"logprobs,omitempty"`
+	Context  uint32 `json:"context,omitempty"`
+}
+
+func (s showing) note() []byte {
+	data, _ := json.Marshal(shownNote{s.ids, s.logprobs, s.context}) // nothing in it can fail
+	return data
+}
+
+// shownBy reads a note. One of a version that writes others shows tokens alone.
+func shownBy(note []byte) showing {
+	var n shownNote
+	_ = json.Unmarshal(note, &n)
+	return showing{n.IDs, n.Logprobs, n.Context}
+}
+
 // frames writes a portion of a recording: each frame with the number of the last
 // token it shows, 0 for none. It stops at the first error.
 func (r *recording) frames(b portion, write func(seq uint64, frame any) error) error {

@@ -73,6 +73,11 @@ func parseRich(data []byte, messages int, anonymous bool) (*richRequest, error) 
 	return q, nil
 }
 
+// keep has the answer outlive this gateway.
+func (q *richRequest) keep() {
+	q.generation.Keep = &pb.Keep{Id: q.id, Note: q.show.note()}
+}
+
 // knownKind is the type of the frame, if it is one of the protocol's.
 func (q *richRequest) knownKind() string {
 	switch q.kind {

@@ -54,6 +54,7 @@ type richSocket struct {
 
 	mu      sync.Mutex            // guards following
 	open    map[string]*recording // running, by id
+	ended   bool                  // no recording gets a place any more
 	dirty   []*recording          // have something to take, in turn
 	queued  map[*recording]bool   // are in dirty
 	unacked map[*recording]position
@@ -139,7 +140,7 @@ func (s *richSocket) handle(ctx context.Context, data []byte) {
 	case q.kind == typeStop:
 		p = s.stop(q.id)
 	case q.kind == typeResume:
-		p = s.resume(q)
+		p = s.resume(ctx, q)
 	}
 	if p != nil {
 		s.reply(ctx, p.refusal(q.knownKind(), q.id))
@@ -153,6 +154,7 @@ func (s *richSocket) generate(ctx context.Context, q *richRequest) *problem {
 	ctx, r.stop = context.WithCancelCause(ctx)
 	p := s.claim(r)
 	if p == nil && q.resumable {
+		q.keep()
 		if p = s.gateway.shelf.add(r); p != nil {
 			s.drop(r)
 		}
@@ -172,7 +174,7 @@ func (s *richSocket) claim(r *recording) *problem {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case s.gateway.isDraining():
+	case s.ended, s.gateway.isDraining():
 		return errDraining
 	case s.open[r.id] != nil:
 		return errSameID
@@ -208,11 +210,16 @@ func (s *richSocket) stop(id string) *problem {
 	return nil
 }
 
-// resume goes on with an answer whose connection was lost.
-func (s *richSocket) resume(q *richRequest) *problem {
+// resume goes on with an answer whose connection was lost, here or at another gateway.
+func (s *richSocket) resume(ctx context.Context, q *richRequest) *problem {
 	r := s.gateway.shelf.find(s.tenant, q.id)
 	if r == nil {
-		return errUnknownGeneration
+		s.gateway.shelf.work.Go(func() {
+			if p := s.adopt(ctx, q); p != nil {
+				s.reply(ctx, p.refusal(typeResume, q.id))
+			}
+		})
+		return nil
 	}
 	s.mu.Lock()
 	own := s.open[q.id] == r
@@ -228,6 +235,20 @@ func (s *richSocket) resume(q *richRequest) *problem {
 		}
 		return p
 	}
+	return nil
+}
+
+// adopt goes on with an answer that another gateway had.
+func (s *richSocket) adopt(ctx context.Context, q *richRequest) *problem {
+	r, p := s.gateway.adopt(ctx, "websocket", s.tenant, q, s, socketKeep)
+	if p != nil {
+		return p
+	}
+	if p := s.claim(r); p != nil { // the socket has ended meanwhile, or has enough
+		r.detach(s)
+		return p
+	}
+	s.wake(r)
 	return nil
 }
 
@@ -252,6 +273,13 @@ func (s *richSocket) released(r *recording) {
 	default: // a client that does not read loses the socket
 		s.conn.CloseNow()
 	}
+}
+
+// moved lets the client look for a generation elsewhere, which it does when the socket
+// is closed.
+func (s *richSocket) moved(r *recording) {
+	s.drop(r)
+	s.closeIdle()
 }
 
 // signal puts a token into a channel that holds one.
@@ -478,6 +506,7 @@ func (s *richSocket) closeIdle() {
 // resumable answers, a closed socket is a stop.
 func (s *richSocket) leave(lost bool) {
 	s.mu.Lock()
+	s.ended = true
 	left := map[*recording]bool{}
 	for _, r := range s.open {
 		left[r] = true

@@ -22,15 +22,17 @@ var errNotSSE = &problem{code: codeNotAcceptable, param: "Accept", message: "Thi
 type richStream struct {
 	wakeup    chan struct{} // holds a token while something may be taken
 	elsewhere chan struct{} // closed when another reader has the recording
+	gone      chan struct{} // closed when another gateway has the answer
 	once      sync.Once
 }
 
 func newRichStream() *richStream {
-	return &richStream{wakeup: make(chan struct{}, 1), elsewhere: make(chan struct{})}
+	return &richStream{wakeup: make(chan struct{}, 1), elsewhere: make(chan struct{}), gone: make(chan struct{})}
 }
 
 func (s *richStream) wake(*recording)     { signal(s.wakeup) }
 func (s *richStream) released(*recording) { s.once.Do(func() { close(s.elsewhere) }) }
+func (s *richStream) moved(*recording)    { s.once.Do(func() { close(s.gone) }) }
 
 // richSSE serves POST /streaming: a generate or resume frame as body, the rich
 // frames as events. Events of tokens have their number as id, so a client that
@@ -95,7 +97,7 @@ func (g *Gateway) openStream(ctx context.Context, q *richRequest, stream *richSt
 	if q.kind == typeResume {
 		r := g.shelf.find(tenant, q.id)
 		if r == nil {
-			return nil, errUnknownGeneration
+			return g.adopt(ctx, "sse", tenant, q, stream, sseKeep)
 		}
 		return r, r.attach(stream, q.after, sseKeep)
 	}
@@ -104,6 +106,7 @@ func (g *Gateway) openStream(ctx context.Context, q *richRequest, stream *richSt
 	r := newRecording(q.id, req.id, tenant, q.show, stream, sseKeep)
 	ctx, r.stop = context.WithCancelCause(ctx)
 	if q.resumable {
+		q.keep()
 		if p := g.shelf.add(r); p != nil {
 			r.stop(p)
 			req.refuse(p)
@@ -123,6 +126,8 @@ func (g *Gateway) showStream(ctx context.Context, sse *sseWriter, r *recording, 
 		select {
 		case <-ctx.Done():
 			return
+		case <-stream.gone:
+			return // without an end: the client asks again
 		case <-stream.elsewhere:
 			frame := errElsewhere.refusal("", r.id)
 			frame.Refused, frame.RequestID = "", r.requestID

@@ -171,6 +171,7 @@ type Upward struct {
 	//	*Upward_Start
 	//	*Upward_Stop
 	//	*Upward_Credit
+	//	*Upward_Claim
 	Message       isUpward_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -247,6 +248,15 @@ func (x *Upward) GetCredit() *Credit {
 	return nil
 }
 
+func (x *Upward) GetClaim() *Claim {
+	if x != nil {
+		if x, ok := x.Message.(*Upward_Claim); ok {
+			return x.Claim
+		}
+	}
+	return nil
+}
+
 type isUpward_Message interface {
 	isUpward_Message()
 }
@@ -263,11 +273,80 @@ type Upward_Credit struct {
 	Credit *Credit `protobuf:"bytes,4,opt,name=credit,proto3,oneof"`
 }
 
+type Upward_Claim struct {
+	Claim *Claim `protobuf:"bytes,5,opt,name=claim,proto3,oneof"`
+}
+
 func (*Upward_Start) isUpward_Message() {}
 
 func (*Upward_Stop) isUpward_Message() {}
 
 func (*Upward_Credit) isUpward_Message() {}
+
+func (*Upward_Claim) isUpward_Message() {}
+
+// Claim goes on with an answer that another gateway has lost, or still has: then it
+// is told that the answer was resumed elsewhere. The first event is Claimed, or an
+// error.
+type Claim struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tenant        string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	Id            string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`        // of Keep
+	After         uint64                 `protobuf:"varint,3,opt,name=after,proto3" json:"after,omitempty"` // the client has the tokens up to this one
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Claim) Reset() {
+	*x = Claim{}
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Claim) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Claim) ProtoMessage() {}
+
+func (x *Claim) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Claim.ProtoReflect.Descriptor instead.
+func (*Claim) Descriptor() ([]byte, []int) {
+	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Claim) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *Claim) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Claim) GetAfter() uint64 {
+	if x != nil {
+		return x.After
+	}
+	return 0
+}
 
 // Stop ends a generation.
 type Stop struct {
@@ -279,7 +358,7 @@ type Stop struct {
 
 func (x *Stop) Reset() {
 	*x = Stop{}
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[4]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -291,7 +370,7 @@ func (x *Stop) String() string {
 func (*Stop) ProtoMessage() {}
 
 func (x *Stop) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[4]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -304,7 +383,7 @@ func (x *Stop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stop.ProtoReflect.Descriptor instead.
 func (*Stop) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{4}
+	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Stop) GetReason() string {
@@ -325,7 +404,7 @@ type Credit struct {
 
 func (x *Credit) Reset() {
 	*x = Credit{}
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[5]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -337,7 +416,7 @@ func (x *Credit) String() string {
 func (*Credit) ProtoMessage() {}
 
 func (x *Credit) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[5]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -350,7 +429,7 @@ func (x *Credit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Credit.ProtoReflect.Descriptor instead.
 func (*Credit) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{5}
+	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Credit) GetSeq() uint64 {
@@ -369,7 +448,7 @@ type RelayResponse struct {
 
 func (x *RelayResponse) Reset() {
 	*x = RelayResponse{}
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[6]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -381,7 +460,7 @@ func (x *RelayResponse) String() string {
 func (*RelayResponse) ProtoMessage() {}
 
 func (x *RelayResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[6]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -394,7 +473,7 @@ func (x *RelayResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelayResponse.ProtoReflect.Descriptor instead.
 func (*RelayResponse) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{6}
+	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *RelayResponse) GetMessages() []*Downward {
@@ -415,7 +494,7 @@ type Downward struct {
 
 func (x *Downward) Reset() {
 	*x = Downward{}
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[7]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -427,7 +506,7 @@ func (x *Downward) String() string {
 func (*Downward) ProtoMessage() {}
 
 func (x *Downward) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[7]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -440,7 +519,7 @@ func (x *Downward) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Downward.ProtoReflect.Descriptor instead.
 func (*Downward) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{7}
+	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Downward) GetNumber() uint64 {
@@ -465,7 +544,7 @@ type ClusterRequest struct {
 
 func (x *ClusterRequest) Reset() {
 	*x = ClusterRequest{}
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[8]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -477,7 +556,7 @@ func (x *ClusterRequest) String() string {
 func (*ClusterRequest) ProtoMessage() {}
 
 func (x *ClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[8]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -490,7 +569,7 @@ func (x *ClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterRequest.ProtoReflect.Descriptor instead.
 func (*ClusterRequest) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{8}
+	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{9}
 }
 
 type ClusterResponse struct {
@@ -517,7 +596,7 @@ type ClusterResponse struct {
 
 func (x *ClusterResponse) Reset() {
 	*x = ClusterResponse{}
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[9]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -529,7 +608,7 @@ func (x *ClusterResponse) String() string {
 func (*ClusterResponse) ProtoMessage() {}
 
 func (x *ClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[9]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -542,7 +621,7 @@ func (x *ClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterResponse.ProtoReflect.Descriptor instead.
 func (*ClusterResponse) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{9}
+	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ClusterResponse) GetCluster() string {
@@ -672,7 +751,7 @@ type PipelineInfo struct {
 
 func (x *PipelineInfo) Reset() {
 	*x = PipelineInfo{}
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[10]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -684,7 +763,7 @@ func (x *PipelineInfo) String() string {
 func (*PipelineInfo) ProtoMessage() {}
 
 func (x *PipelineInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[10]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -697,7 +776,7 @@ func (x *PipelineInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PipelineInfo.ProtoReflect.Descriptor instead.
 func (*PipelineInfo) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{10}
+	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PipelineInfo) GetPipeline() *Pipeline {
@@ -760,7 +839,7 @@ type PipelineSpeed struct {
 
 func (x *PipelineSpeed) Reset() {
 	*x = PipelineSpeed{}
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[11]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -772,7 +851,7 @@ func (x *PipelineSpeed) String() string {
 func (*PipelineSpeed) ProtoMessage() {}
 
 func (x *PipelineSpeed) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[11]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -785,7 +864,7 @@ func (x *PipelineSpeed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PipelineSpeed.ProtoReflect.Descriptor instead.
 func (*PipelineSpeed) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{11}
+	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *PipelineSpeed) GetToken() float64 {
@@ -861,7 +940,7 @@ type StageSpeed struct {
 
 func (x *StageSpeed) Reset() {
 	*x = StageSpeed{}
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[12]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -873,7 +952,7 @@ func (x *StageSpeed) String() string {
 func (*StageSpeed) ProtoMessage() {}
 
 func (x *StageSpeed) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[12]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -886,7 +965,7 @@ func (x *StageSpeed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StageSpeed.ProtoReflect.Descriptor instead.
 func (*StageSpeed) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{12}
+	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *StageSpeed) GetDecode() float64 {
@@ -965,7 +1044,7 @@ type Totals struct {
 
 func (x *Totals) Reset() {
 	*x = Totals{}
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[13]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -977,7 +1056,7 @@ func (x *Totals) String() string {
 func (*Totals) ProtoMessage() {}
 
 func (x *Totals) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[13]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -990,7 +1069,7 @@ func (x *Totals) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Totals.ProtoReflect.Descriptor instead.
 func (*Totals) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{13}
+	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Totals) GetRequests() uint64 {
@@ -1035,7 +1114,7 @@ type ClusterEvent struct {
 
 func (x *ClusterEvent) Reset() {
 	*x = ClusterEvent{}
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[14]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1047,7 +1126,7 @@ func (x *ClusterEvent) String() string {
 func (*ClusterEvent) ProtoMessage() {}
 
 func (x *ClusterEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[14]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1060,7 +1139,7 @@ func (x *ClusterEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterEvent.ProtoReflect.Descriptor instead.
 func (*ClusterEvent) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{14}
+	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ClusterEvent) GetNumber() uint64 {
@@ -1115,7 +1194,7 @@ type NodeInfo struct {
 
 func (x *NodeInfo) Reset() {
 	*x = NodeInfo{}
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[15]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1127,7 +1206,7 @@ func (x *NodeInfo) String() string {
 func (*NodeInfo) ProtoMessage() {}
 
 func (x *NodeInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[15]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1140,7 +1219,7 @@ func (x *NodeInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeInfo.ProtoReflect.Descriptor instead.
 func (*NodeInfo) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{15}
+	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *NodeInfo) GetNode() string {
@@ -1210,13 +1289,18 @@ const file_shoal_v1_coordinator_proto_rawDesc = "" +
 	"\rDrainResponse\x12\x14\n" +
 	"\x05state\x18\x01 \x01(\tR\x05state\"<\n" +
 	"\fRelayRequest\x12,\n" +
-	"\bmessages\x18\x01 \x03(\v2\x10.shoal.v1.UpwardR\bmessages\"\xab\x01\n" +
+	"\bmessages\x18\x01 \x03(\v2\x10.shoal.v1.UpwardR\bmessages\"\xd4\x01\n" +
 	"\x06Upward\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12,\n" +
 	"\x05start\x18\x02 \x01(\v2\x14.shoal.v1.GenerationH\x00R\x05start\x12$\n" +
 	"\x04stop\x18\x03 \x01(\v2\x0e.shoal.v1.StopH\x00R\x04stop\x12*\n" +
-	"\x06credit\x18\x04 \x01(\v2\x10.shoal.v1.CreditH\x00R\x06creditB\t\n" +
-	"\amessage\"\x1e\n" +
+	"\x06credit\x18\x04 \x01(\v2\x10.shoal.v1.CreditH\x00R\x06credit\x12'\n" +
+	"\x05claim\x18\x05 \x01(\v2\x0f.shoal.v1.ClaimH\x00R\x05claimB\t\n" +
+	"\amessage\"E\n" +
+	"\x05Claim\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12\x14\n" +
+	"\x05after\x18\x03 \x01(\x04R\x05after\"\x1e\n" +
 	"\x04Stop\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\"\x1a\n" +
 	"\x06Credit\x12\x10\n" +
@@ -1312,64 +1396,66 @@ func file_shoal_v1_coordinator_proto_rawDescGZIP() []byte {
 	return file_shoal_v1_coordinator_proto_rawDescData
 }
 
-var file_shoal_v1_coordinator_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_shoal_v1_coordinator_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_shoal_v1_coordinator_proto_goTypes = []any{
 	(*DrainRequest)(nil),    // 0: shoal.v1.DrainRequest
 	(*DrainResponse)(nil),   // 1: shoal.v1.DrainResponse
 	(*RelayRequest)(nil),    // 2: shoal.v1.RelayRequest
 	(*Upward)(nil),          // 3: shoal.v1.Upward
-	(*Stop)(nil),            // 4: shoal.v1.Stop
-	(*Credit)(nil),          // 5: shoal.v1.Credit
-	(*RelayResponse)(nil),   // 6: shoal.v1.RelayResponse
-	(*Downward)(nil),        // 7: shoal.v1.Downward
-	(*ClusterRequest)(nil),  // 8: shoal.v1.ClusterRequest
-	(*ClusterResponse)(nil), // 9: shoal.v1.ClusterResponse
-	(*PipelineInfo)(nil),    // 10: shoal.v1.PipelineInfo
-	(*PipelineSpeed)(nil),   // 11: shoal.v1.PipelineSpeed
-	(*StageSpeed)(nil),      // 12: shoal.v1.StageSpeed
-	(*Totals)(nil),          // 13: shoal.v1.Totals
-	(*ClusterEvent)(nil),    // 14: shoal.v1.ClusterEvent
-	(*NodeInfo)(nil),        // 15: shoal.v1.NodeInfo
-	(*Generation)(nil),      // 16: shoal.v1.Generation
-	(*Event)(nil),           // 17: shoal.v1.Event
-	(*ModelInfo)(nil),       // 18: shoal.v1.ModelInfo
-	(*Pipeline)(nil),        // 19: shoal.v1.Pipeline
-	(*Stage)(nil),           // 20: shoal.v1.Stage
-	(*LinkSpeed)(nil),       // 21: shoal.v1.LinkSpeed
-	(*Device)(nil),          // 22: shoal.v1.Device
-	(*DeviceSpeed)(nil),     // 23: shoal.v1.DeviceSpeed
+	(*Claim)(nil),           // 4: shoal.v1.Claim
+	(*Stop)(nil),            // 5: shoal.v1.Stop
+	(*Credit)(nil),          // 6: shoal.v1.Credit
+	(*RelayResponse)(nil),   // 7: shoal.v1.RelayResponse
+	(*Downward)(nil),        // 8: shoal.v1.Downward
+	(*ClusterRequest)(nil),  // 9: shoal.v1.ClusterRequest
+	(*ClusterResponse)(nil), // 10: shoal.v1.ClusterResponse
+	(*PipelineInfo)(nil),    // 11: shoal.v1.PipelineInfo
+	(*PipelineSpeed)(nil),   // 12: shoal.v1.PipelineSpeed
+	(*StageSpeed)(nil),      // 13: shoal.v1.StageSpeed
+	(*Totals)(nil),          // 14: shoal.v1.Totals
+	(*ClusterEvent)(nil),    // 15: shoal.v1.ClusterEvent
+	(*NodeInfo)(nil),        // 16: shoal.v1.NodeInfo
+	(*Generation)(nil),      // 17: shoal.v1.Generation
+	(*Event)(nil),           // 18: shoal.v1.Event
+	(*ModelInfo)(nil),       // 19: shoal.v1.ModelInfo
+	(*Pipeline)(nil),        // 20: shoal.v1.Pipeline
+	(*Stage)(nil),           // 21: shoal.v1.Stage
+	(*LinkSpeed)(nil),       // 22: shoal.v1.LinkSpeed
+	(*Device)(nil),          // 23: shoal.v1.Device
+	(*DeviceSpeed)(nil),     // 24: shoal.v1.DeviceSpeed
 }
 var file_shoal_v1_coordinator_proto_depIdxs = []int32{
 	3,  // 0: shoal.v1.RelayRequest.messages:type_name -> shoal.v1.Upward
-	16, // 1: shoal.v1.Upward.start:type_name -> shoal.v1.Generation
-	4,  // 2: shoal.v1.Upward.stop:type_name -> shoal.v1.Stop
-	5,  // 3: shoal.v1.Upward.credit:type_name -> shoal.v1.Credit
-	7,  // 4: shoal.v1.RelayResponse.messages:type_name -> shoal.v1.Downward
-	17, // 5: shoal.v1.Downward.event:type_name -> shoal.v1.Event
-	18, // 6: shoal.v1.ClusterResponse.models:type_name -> shoal.v1.ModelInfo
-	15, // 7: shoal.v1.ClusterResponse.nodes:type_name -> shoal.v1.NodeInfo
-	19, // 8: shoal.v1.ClusterResponse.pipeline:type_name -> shoal.v1.Pipeline
-	13, // 9: shoal.v1.ClusterResponse.totals:type_name -> shoal.v1.Totals
-	14, // 10: shoal.v1.ClusterResponse.events:type_name -> shoal.v1.ClusterEvent
-	10, // 11: shoal.v1.ClusterResponse.pipelines:type_name -> shoal.v1.PipelineInfo
-	20, // 12: shoal.v1.ClusterResponse.spares:type_name -> shoal.v1.Stage
-	21, // 13: shoal.v1.ClusterResponse.links:type_name -> shoal.v1.LinkSpeed
-	19, // 14: shoal.v1.PipelineInfo.pipeline:type_name -> shoal.v1.Pipeline
-	11, // 15: shoal.v1.PipelineInfo.speed:type_name -> shoal.v1.PipelineSpeed
-	12, // 16: shoal.v1.PipelineSpeed.stages:type_name -> shoal.v1.StageSpeed
-	22, // 17: shoal.v1.NodeInfo.devices:type_name -> shoal.v1.Device
-	23, // 18: shoal.v1.NodeInfo.speeds:type_name -> shoal.v1.DeviceSpeed
-	2,  // 19: shoal.v1.CoordinatorService.Relay:input_type -> shoal.v1.RelayRequest
-	8,  // 20: shoal.v1.CoordinatorService.Cluster:input_type -> shoal.v1.ClusterRequest
-	0,  // 21: shoal.v1.CoordinatorService.Drain:input_type -> shoal.v1.DrainRequest
-	6,  // 22: shoal.v1.CoordinatorService.Relay:output_type -> shoal.v1.RelayResponse
-	9,  // 23: shoal.v1.CoordinatorService.Cluster:output_type -> shoal.v1.ClusterResponse
-	1,  // 24: shoal.v1.CoordinatorService.Drain:output_type -> shoal.v1.DrainResponse
-	22, // [22:25] is the sub-list for method output_type
-	19, // [19:22] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	17, // 1: shoal.v1.Upward.start:type_name -> shoal.v1.Generation
+	5,  // 2: shoal.v1.Upward.stop:type_name -> shoal.v1.Stop
+	6,  // 3: shoal.v1.Upward.credit:type_name -> shoal.v1.Credit
+	4,  // 4: shoal.v1.Upward.claim:type_name -> shoal.v1.Claim
+	8,  // 5: shoal.v1.RelayResponse.messages:type_name -> shoal.v1.Downward
+	18, // 6: shoal.v1.Downward.event:type_name -> shoal.v1.Event
+	19, // 7: shoal.v1.ClusterResponse.models:type_name -> shoal.v1.ModelInfo
+	16, // 8: shoal.v1.ClusterResponse.nodes:type_name -> shoal.v1.NodeInfo
+	20, // 9: shoal.v1.ClusterResponse.pipeline:type_name -> shoal.v1.Pipeline
+	14, // 10: shoal.v1.ClusterResponse.totals:type_name -> shoal.v1.Totals
+	15, // 11: shoal.v1.ClusterResponse.events:type_name -> shoal.v1.ClusterEvent
+	11, // 12: shoal.v1.ClusterResponse.pipelines:type_name -> shoal.v1.PipelineInfo
+	21, // 13: shoal.v1.ClusterResponse.spares:type_name -> shoal.v1.Stage
+	22, // 14: shoal.v1.ClusterResponse.links:type_name -> shoal.v1.LinkSpeed
+	20, // 15: shoal.v1.PipelineInfo.pipeline:type_name -> shoal.v1.Pipeline
+	12, // 16: shoal.v1.PipelineInfo.speed:type_name -> shoal.v1.PipelineSpeed
+	13, // 17: shoal.v1.PipelineSpeed.stages:type_name -> shoal.v1.StageSpeed
+	23, // 18: shoal.v1.NodeInfo.devices:type_name -> shoal.v1.Device
+	24, // 19: shoal.v1.NodeInfo.speeds:type_name -> shoal.v1.DeviceSpeed
+	2,  // 20: shoal.v1.CoordinatorService.Relay:input_type -> shoal.v1.RelayRequest
+	9,  // 21: shoal.v1.CoordinatorService.Cluster:input_type -> shoal.v1.ClusterRequest
+	0,  // 22: shoal.v1.CoordinatorService.Drain:input_type -> shoal.v1.DrainRequest
+	7,  // 23: shoal.v1.CoordinatorService.Relay:output_type -> shoal.v1.RelayResponse
+	10, // 24: shoal.v1.CoordinatorService.Cluster:output_type -> shoal.v1.ClusterResponse
+	1,  // 25: shoal.v1.CoordinatorService.Drain:output_type -> shoal.v1.DrainResponse
+	23, // [23:26] is the sub-list for method output_type
+	20, // [20:23] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_shoal_v1_coordinator_proto_init() }
@@ -1383,6 +1469,7 @@ func file_shoal_v1_coordinator_proto_init() {
 		(*Upward_Start)(nil),
 		(*Upward_Stop)(nil),
 		(*Upward_Credit)(nil),
+		(*Upward_Claim)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1390,7 +1477,7 @@ func file_shoal_v1_coordinator_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shoal_v1_coordinator_proto_rawDesc), len(file_shoal_v1_coordinator_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

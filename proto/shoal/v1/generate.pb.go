@@ -885,6 +885,7 @@ type Generation struct {
 	ToolChoice     *ToolChoice        `protobuf:"bytes,20,opt,name=tool_choice,json=toolChoice,proto3" json:"tool_choice,omitempty"`                // absent is auto
 	SingleToolCall bool               `protobuf:"varint,21,opt,name=single_tool_call,json=singleToolCall,proto3" json:"single_tool_call,omitempty"` // calls after the first are dropped
 	Scheduling     *Scheduling        `protobuf:"bytes,22,opt,name=scheduling,proto3" json:"scheduling,omitempty"`
+	Keep           *Keep              `protobuf:"bytes,23,opt,name=keep,proto3" json:"keep,omitempty"` // absent: the answer ends with its gateway
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -1088,6 +1089,13 @@ func (x *Generation) GetScheduling() *Scheduling {
 	return nil
 }
 
+func (x *Generation) GetKeep() *Keep {
+	if x != nil {
+		return x.Keep
+	}
+	return nil
+}
+
 type isGeneration_Input interface {
 	isGeneration_Input()
 }
@@ -1116,6 +1124,113 @@ func (*Generation_Raw) isGeneration_Input() {}
 
 func (*Generation_Resumption) isGeneration_Input() {}
 
+// Keep has an answer outlive its gateway: any gateway may claim it by tenant and id,
+// for a minute while it is computed and two after that.
+type Keep struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`     // the client's
+	Note          []byte                 `protobuf:"bytes,2,opt,name=note,proto3" json:"note,omitempty"` // the gateway's, for the one that claims it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Keep) Reset() {
+	*x = Keep{}
+	mi := &file_shoal_v1_generate_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Keep) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Keep) ProtoMessage() {}
+
+func (x *Keep) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_v1_generate_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Keep.ProtoReflect.Descriptor instead.
+func (*Keep) Descriptor() ([]byte, []int) {
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Keep) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Keep) GetNote() []byte {
+	if x != nil {
+		return x.Note
+	}
+	return nil
+}
+
+// Claimed is what a gateway needs of an answer that it goes on with.
+type Claimed struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Request       *Generation            `protobuf:"bytes,1,opt,name=request,proto3" json:"request,omitempty"`
+	CommittedIds  []int32                `protobuf:"varint,2,rep,packed,name=committed_ids,json=committedIds,proto3" json:"committed_ids,omitempty"` // up to the token of the claim; none where they are not known any more
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Claimed) Reset() {
+	*x = Claimed{}
+	mi := &file_shoal_v1_generate_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Claimed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Claimed) ProtoMessage() {}
+
+func (x *Claimed) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_v1_generate_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Claimed.ProtoReflect.Descriptor instead.
+func (*Claimed) Descriptor() ([]byte, []int) {
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Claimed) GetRequest() *Generation {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+func (x *Claimed) GetCommittedIds() []int32 {
+	if x != nil {
+		return x.CommittedIds
+	}
+	return nil
+}
+
 // ResponseFormat constrains an answer.
 type ResponseFormat struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1127,7 +1242,7 @@ type ResponseFormat struct {
 
 func (x *ResponseFormat) Reset() {
 	*x = ResponseFormat{}
-	mi := &file_shoal_v1_generate_proto_msgTypes[14]
+	mi := &file_shoal_v1_generate_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1139,7 +1254,7 @@ func (x *ResponseFormat) String() string {
 func (*ResponseFormat) ProtoMessage() {}
 
 func (x *ResponseFormat) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_generate_proto_msgTypes[14]
+	mi := &file_shoal_v1_generate_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1152,7 +1267,7 @@ func (x *ResponseFormat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResponseFormat.ProtoReflect.Descriptor instead.
 func (*ResponseFormat) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{14}
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ResponseFormat) GetType() string {
@@ -1180,7 +1295,7 @@ type ToolChoice struct {
 
 func (x *ToolChoice) Reset() {
 	*x = ToolChoice{}
-	mi := &file_shoal_v1_generate_proto_msgTypes[15]
+	mi := &file_shoal_v1_generate_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1192,7 +1307,7 @@ func (x *ToolChoice) String() string {
 func (*ToolChoice) ProtoMessage() {}
 
 func (x *ToolChoice) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_generate_proto_msgTypes[15]
+	mi := &file_shoal_v1_generate_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1205,7 +1320,7 @@ func (x *ToolChoice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolChoice.ProtoReflect.Descriptor instead.
 func (*ToolChoice) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{15}
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ToolChoice) GetMode() string {
@@ -1235,7 +1350,7 @@ type KvOptions struct {
 
 func (x *KvOptions) Reset() {
 	*x = KvOptions{}
-	mi := &file_shoal_v1_generate_proto_msgTypes[16]
+	mi := &file_shoal_v1_generate_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1247,7 +1362,7 @@ func (x *KvOptions) String() string {
 func (*KvOptions) ProtoMessage() {}
 
 func (x *KvOptions) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_generate_proto_msgTypes[16]
+	mi := &file_shoal_v1_generate_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1260,7 +1375,7 @@ func (x *KvOptions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KvOptions.ProtoReflect.Descriptor instead.
 func (*KvOptions) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{16}
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *KvOptions) GetBits() uint32 {
@@ -1301,7 +1416,7 @@ type Chat struct {
 
 func (x *Chat) Reset() {
 	*x = Chat{}
-	mi := &file_shoal_v1_generate_proto_msgTypes[17]
+	mi := &file_shoal_v1_generate_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1313,7 +1428,7 @@ func (x *Chat) String() string {
 func (*Chat) ProtoMessage() {}
 
 func (x *Chat) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_generate_proto_msgTypes[17]
+	mi := &file_shoal_v1_generate_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1326,7 +1441,7 @@ func (x *Chat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chat.ProtoReflect.Descriptor instead.
 func (*Chat) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{17}
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Chat) GetMessages() []*Message {
@@ -1350,7 +1465,7 @@ type Message struct {
 
 func (x *Message) Reset() {
 	*x = Message{}
-	mi := &file_shoal_v1_generate_proto_msgTypes[18]
+	mi := &file_shoal_v1_generate_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1362,7 +1477,7 @@ func (x *Message) String() string {
 func (*Message) ProtoMessage() {}
 
 func (x *Message) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_generate_proto_msgTypes[18]
+	mi := &file_shoal_v1_generate_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1375,7 +1490,7 @@ func (x *Message) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Message.ProtoReflect.Descriptor instead.
 func (*Message) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{18}
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Message) GetRole() string {
@@ -1426,7 +1541,7 @@ type Resumption struct {
 
 func (x *Resumption) Reset() {
 	*x = Resumption{}
-	mi := &file_shoal_v1_generate_proto_msgTypes[19]
+	mi := &file_shoal_v1_generate_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1438,7 +1553,7 @@ func (x *Resumption) String() string {
 func (*Resumption) ProtoMessage() {}
 
 func (x *Resumption) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_generate_proto_msgTypes[19]
+	mi := &file_shoal_v1_generate_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1451,7 +1566,7 @@ func (x *Resumption) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resumption.ProtoReflect.Descriptor instead.
 func (*Resumption) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{19}
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Resumption) GetId() string {
@@ -1493,6 +1608,7 @@ type Event struct {
 	//	*Event_Complete
 	//	*Event_Stopped
 	//	*Event_Error
+	//	*Event_Claimed
 	Event         isEvent_Event `protobuf_oneof:"event"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1500,7 +1616,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_shoal_v1_generate_proto_msgTypes[20]
+	mi := &file_shoal_v1_generate_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1512,7 +1628,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_generate_proto_msgTypes[20]
+	mi := &file_shoal_v1_generate_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1525,7 +1641,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{20}
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Event) GetEvent() isEvent_Event {
@@ -1589,6 +1705,15 @@ func (x *Event) GetError() *Error {
 	return nil
 }
 
+func (x *Event) GetClaimed() *Claimed {
+	if x != nil {
+		if x, ok := x.Event.(*Event_Claimed); ok {
+			return x.Claimed
+		}
+	}
+	return nil
+}
+
 type isEvent_Event interface {
 	isEvent_Event()
 }
@@ -1617,6 +1742,10 @@ type Event_Error struct {
 	Error *Error `protobuf:"bytes,6,opt,name=error,proto3,oneof"`
 }
 
+type Event_Claimed struct {
+	Claimed *Claimed `protobuf:"bytes,7,opt,name=claimed,proto3,oneof"` // before accepted, of a claim
+}
+
 func (*Event_Accepted) isEvent_Event() {}
 
 func (*Event_Progress) isEvent_Event() {}
@@ -1628,6 +1757,8 @@ func (*Event_Complete) isEvent_Event() {}
 func (*Event_Stopped) isEvent_Event() {}
 
 func (*Event_Error) isEvent_Event() {}
+
+func (*Event_Claimed) isEvent_Event() {}
 
 // Accepted fixes everything the answer is a function of.
 type Accepted struct {
@@ -1647,7 +1778,7 @@ type Accepted struct {
 
 func (x *Accepted) Reset() {
 	*x = Accepted{}
-	mi := &file_shoal_v1_generate_proto_msgTypes[21]
+	mi := &file_shoal_v1_generate_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1659,7 +1790,7 @@ func (x *Accepted) String() string {
 func (*Accepted) ProtoMessage() {}
 
 func (x *Accepted) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_generate_proto_msgTypes[21]
+	mi := &file_shoal_v1_generate_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1672,7 +1803,7 @@ func (x *Accepted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Accepted.ProtoReflect.Descriptor instead.
 func (*Accepted) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{21}
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Accepted) GetId() string {
@@ -1752,7 +1883,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_shoal_v1_generate_proto_msgTypes[22]
+	mi := &file_shoal_v1_generate_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1764,7 +1895,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_generate_proto_msgTypes[22]
+	mi := &file_shoal_v1_generate_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1777,7 +1908,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{22}
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Progress) GetPhase() string {
@@ -1829,7 +1960,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_shoal_v1_generate_proto_msgTypes[23]
+	mi := &file_shoal_v1_generate_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1841,7 +1972,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_generate_proto_msgTypes[23]
+	mi := &file_shoal_v1_generate_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1854,7 +1985,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{23}
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Token) GetSeq() uint64 {
@@ -1908,7 +2039,7 @@ type Delta struct {
 
 func (x *Delta) Reset() {
 	*x = Delta{}
-	mi := &file_shoal_v1_generate_proto_msgTypes[24]
+	mi := &file_shoal_v1_generate_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1920,7 +2051,7 @@ func (x *Delta) String() string {
 func (*Delta) ProtoMessage() {}
 
 func (x *Delta) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_generate_proto_msgTypes[24]
+	mi := &file_shoal_v1_generate_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1933,7 +2064,7 @@ func (x *Delta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delta.ProtoReflect.Descriptor instead.
 func (*Delta) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{24}
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Delta) GetDelta() isDelta_Delta {
@@ -2005,7 +2136,7 @@ type ToolCall struct {
 
 func (x *ToolCall) Reset() {
 	*x = ToolCall{}
-	mi := &file_shoal_v1_generate_proto_msgTypes[25]
+	mi := &file_shoal_v1_generate_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2017,7 +2148,7 @@ func (x *ToolCall) String() string {
 func (*ToolCall) ProtoMessage() {}
 
 func (x *ToolCall) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_generate_proto_msgTypes[25]
+	mi := &file_shoal_v1_generate_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2030,7 +2161,7 @@ func (x *ToolCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolCall.ProtoReflect.Descriptor instead.
 func (*ToolCall) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{25}
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ToolCall) GetIndex() uint32 {
@@ -2077,7 +2208,7 @@ type Complete struct {
 
 func (x *Complete) Reset() {
 	*x = Complete{}
-	mi := &file_shoal_v1_generate_proto_msgTypes[26]
+	mi := &file_shoal_v1_generate_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2089,7 +2220,7 @@ func (x *Complete) String() string {
 func (*Complete) ProtoMessage() {}
 
 func (x *Complete) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_generate_proto_msgTypes[26]
+	mi := &file_shoal_v1_generate_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2102,7 +2233,7 @@ func (x *Complete) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Complete.ProtoReflect.Descriptor instead.
 func (*Complete) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{26}
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Complete) GetFinishReason() string {
@@ -2166,7 +2297,7 @@ type Stopped struct {
 
 func (x *Stopped) Reset() {
 	*x = Stopped{}
-	mi := &file_shoal_v1_generate_proto_msgTypes[27]
+	mi := &file_shoal_v1_generate_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2178,7 +2309,7 @@ func (x *Stopped) String() string {
 func (*Stopped) ProtoMessage() {}
 
 func (x *Stopped) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_generate_proto_msgTypes[27]
+	mi := &file_shoal_v1_generate_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2191,7 +2322,7 @@ func (x *Stopped) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stopped.ProtoReflect.Descriptor instead.
 func (*Stopped) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{27}
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Stopped) GetReason() string {
@@ -2228,7 +2359,7 @@ type Error struct {
 
 func (x *Error) Reset() {
 	*x = Error{}
-	mi := &file_shoal_v1_generate_proto_msgTypes[28]
+	mi := &file_shoal_v1_generate_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2240,7 +2371,7 @@ func (x *Error) String() string {
 func (*Error) ProtoMessage() {}
 
 func (x *Error) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_generate_proto_msgTypes[28]
+	mi := &file_shoal_v1_generate_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2253,7 +2384,7 @@ func (x *Error) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Error.ProtoReflect.Descriptor instead.
 func (*Error) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{28}
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Error) GetCode() string {
@@ -2296,7 +2427,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_shoal_v1_generate_proto_msgTypes[29]
+	mi := &file_shoal_v1_generate_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2308,7 +2439,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_generate_proto_msgTypes[29]
+	mi := &file_shoal_v1_generate_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2321,7 +2452,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{29}
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Usage) GetPromptTokens() uint32 {
@@ -2357,7 +2488,7 @@ type Timings struct {
 
 func (x *Timings) Reset() {
 	*x = Timings{}
-	mi := &file_shoal_v1_generate_proto_msgTypes[30]
+	mi := &file_shoal_v1_generate_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2369,7 +2500,7 @@ func (x *Timings) String() string {
 func (*Timings) ProtoMessage() {}
 
 func (x *Timings) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_generate_proto_msgTypes[30]
+	mi := &file_shoal_v1_generate_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2382,7 +2513,7 @@ func (x *Timings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timings.ProtoReflect.Descriptor instead.
 func (*Timings) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{30}
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Timings) GetQueueMs() float64 {
@@ -2473,7 +2604,7 @@ const file_shoal_v1_generate_proto_rawDesc = "" +
 	"parameters\x1a>\n" +
 	"\x10TensorTypesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"\xb3\x06\n" +
+	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"\xd7\x06\n" +
 	"\n" +
 	"Generation\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12$\n" +
@@ -2504,8 +2635,15 @@ const file_shoal_v1_generate_proto_rawDesc = "" +
 	"\x10single_tool_call\x18\x15 \x01(\bR\x0esingleToolCall\x124\n" +
 	"\n" +
 	"scheduling\x18\x16 \x01(\v2\x14.shoal.v1.SchedulingR\n" +
-	"schedulingB\a\n" +
-	"\x05input\"<\n" +
+	"scheduling\x12\"\n" +
+	"\x04keep\x18\x17 \x01(\v2\x0e.shoal.v1.KeepR\x04keepB\a\n" +
+	"\x05input\"*\n" +
+	"\x04Keep\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04note\x18\x02 \x01(\fR\x04note\"^\n" +
+	"\aClaimed\x12.\n" +
+	"\arequest\x18\x01 \x01(\v2\x14.shoal.v1.GenerationR\arequest\x12#\n" +
+	"\rcommitted_ids\x18\x02 \x03(\x05R\fcommittedIds\"<\n" +
 	"\x0eResponseFormat\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x16\n" +
 	"\x06schema\x18\x02 \x01(\tR\x06schema\"4\n" +
@@ -2535,14 +2673,15 @@ const file_shoal_v1_generate_proto_rawDesc = "" +
 	"\n" +
 	"prompt_ids\x18\x02 \x03(\x05R\tpromptIds\x12#\n" +
 	"\rcommitted_ids\x18\x03 \x03(\x05R\fcommittedIds\x12 \n" +
-	"\vfingerprint\x18\x04 \x01(\tR\vfingerprint\"\xa7\x02\n" +
+	"\vfingerprint\x18\x04 \x01(\tR\vfingerprint\"\xd6\x02\n" +
 	"\x05Event\x120\n" +
 	"\baccepted\x18\x01 \x01(\v2\x12.shoal.v1.AcceptedH\x00R\baccepted\x120\n" +
 	"\bprogress\x18\x02 \x01(\v2\x12.shoal.v1.ProgressH\x00R\bprogress\x12'\n" +
 	"\x05token\x18\x03 \x01(\v2\x0f.shoal.v1.TokenH\x00R\x05token\x120\n" +
 	"\bcomplete\x18\x04 \x01(\v2\x12.shoal.v1.CompleteH\x00R\bcomplete\x12-\n" +
 	"\astopped\x18\x05 \x01(\v2\x11.shoal.v1.StoppedH\x00R\astopped\x12'\n" +
-	"\x05error\x18\x06 \x01(\v2\x0f.shoal.v1.ErrorH\x00R\x05errorB\a\n" +
+	"\x05error\x18\x06 \x01(\v2\x0f.shoal.v1.ErrorH\x00R\x05error\x12-\n" +
+	"\aclaimed\x18\a \x01(\v2\x11.shoal.v1.ClaimedH\x00R\aclaimedB\a\n" +
 	"\x05event\"\xee\x01\n" +
 	"\bAccepted\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
@@ -2624,7 +2763,7 @@ func file_shoal_v1_generate_proto_rawDescGZIP() []byte {
 	return file_shoal_v1_generate_proto_rawDescData
 }
 
-var file_shoal_v1_generate_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_shoal_v1_generate_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_shoal_v1_generate_proto_goTypes = []any{
 	(*GenerateRequest)(nil),                // 0: shoal.v1.GenerateRequest
 	(*GenerateResponse)(nil),               // 1: shoal.v1.GenerateResponse
@@ -2640,79 +2779,84 @@ var file_shoal_v1_generate_proto_goTypes = []any{
 	(*TokenizeResponse)(nil),               // 11: shoal.v1.TokenizeResponse
 	(*ModelInfo)(nil),                      // 12: shoal.v1.ModelInfo
 	(*Generation)(nil),                     // 13: shoal.v1.Generation
-	(*ResponseFormat)(nil),                 // 14: shoal.v1.ResponseFormat
-	(*ToolChoice)(nil),                     // 15: shoal.v1.ToolChoice
-	(*KvOptions)(nil),                      // 16: shoal.v1.KvOptions
-	(*Chat)(nil),                           // 17: shoal.v1.Chat
-	(*Message)(nil),                        // 18: shoal.v1.Message
-	(*Resumption)(nil),                     // 19: shoal.v1.Resumption
-	(*Event)(nil),                          // 20: shoal.v1.Event
-	(*Accepted)(nil),                       // 21: shoal.v1.Accepted
-	(*Progress)(nil),                       // 22: shoal.v1.Progress
-	(*Token)(nil),                          // 23: shoal.v1.Token
-	(*Delta)(nil),                          // 24: shoal.v1.Delta
-	(*ToolCall)(nil),                       // 25: shoal.v1.ToolCall
-	(*Complete)(nil),                       // 26: shoal.v1.Complete
-	(*Stopped)(nil),                        // 27: shoal.v1.Stopped
-	(*Error)(nil),                          // 28: shoal.v1.Error
-	(*Usage)(nil),                          // 29: shoal.v1.Usage
-	(*Timings)(nil),                        // 30: shoal.v1.Timings
-	nil,                                    // 31: shoal.v1.ModelInfo.TensorTypesEntry
-	(*Sampling)(nil),                       // 32: shoal.v1.Sampling
-	(Pooling)(0),                           // 33: shoal.v1.Pooling
-	(*Scheduling)(nil),                     // 34: shoal.v1.Scheduling
-	(*LogProb)(nil),                        // 35: shoal.v1.LogProb
+	(*Keep)(nil),                           // 14: shoal.v1.Keep
+	(*Claimed)(nil),                        // 15: shoal.v1.Claimed
+	(*ResponseFormat)(nil),                 // 16: shoal.v1.ResponseFormat
+	(*ToolChoice)(nil),                     // 17: shoal.v1.ToolChoice
+	(*KvOptions)(nil),                      // 18: shoal.v1.KvOptions
+	(*Chat)(nil),                           // 19: shoal.v1.Chat
+	(*Message)(nil),                        // 20: shoal.v1.Message
+	(*Resumption)(nil),                     // 21: shoal.v1.Resumption
+	(*Event)(nil),                          // 22: shoal.v1.Event
+	(*Accepted)(nil),                       // 23: shoal.v1.Accepted
+	(*Progress)(nil),                       // 24: shoal.v1.Progress
+	(*Token)(nil),                          // 25: shoal.v1.Token
+	(*Delta)(nil),                          // 26: shoal.v1.Delta
+	(*ToolCall)(nil),                       // 27: shoal.v1.ToolCall
+	(*Complete)(nil),                       // 28: shoal.v1.Complete
+	(*Stopped)(nil),                        // 29: shoal.v1.Stopped
+	(*Error)(nil),                          // 30: shoal.v1.Error
+	(*Usage)(nil),                          // 31: shoal.v1.Usage
+	(*Timings)(nil),                        // 32: shoal.v1.Timings
+	nil,                                    // 33: shoal.v1.ModelInfo.TensorTypesEntry
+	(*Sampling)(nil),                       // 34: shoal.v1.Sampling
+	(Pooling)(0),                           // 35: shoal.v1.Pooling
+	(*Scheduling)(nil),                     // 36: shoal.v1.Scheduling
+	(*LogProb)(nil),                        // 37: shoal.v1.LogProb
 }
 var file_shoal_v1_generate_proto_depIdxs = []int32{
 	13, // 0: shoal.v1.GenerateRequest.generation:type_name -> shoal.v1.Generation
-	20, // 1: shoal.v1.GenerateResponse.event:type_name -> shoal.v1.Event
+	22, // 1: shoal.v1.GenerateResponse.event:type_name -> shoal.v1.Event
 	12, // 2: shoal.v1.ModelsResponse.models:type_name -> shoal.v1.ModelInfo
 	13, // 3: shoal.v1.ChatRequest.generation:type_name -> shoal.v1.Generation
 	5,  // 4: shoal.v1.ChatRequest.stop:type_name -> shoal.v1.StopAnswer
-	20, // 5: shoal.v1.ChatResponse.event:type_name -> shoal.v1.Event
+	22, // 5: shoal.v1.ChatResponse.event:type_name -> shoal.v1.Event
 	12, // 6: shoal.v1.GenerateServiceClusterResponse.models:type_name -> shoal.v1.ModelInfo
 	9,  // 7: shoal.v1.GenerateServiceClusterResponse.nodes:type_name -> shoal.v1.NodeState
-	17, // 8: shoal.v1.TokenizeRequest.chat:type_name -> shoal.v1.Chat
-	31, // 9: shoal.v1.ModelInfo.tensor_types:type_name -> shoal.v1.ModelInfo.TensorTypesEntry
-	17, // 10: shoal.v1.Generation.chat:type_name -> shoal.v1.Chat
-	19, // 11: shoal.v1.Generation.resumption:type_name -> shoal.v1.Resumption
-	32, // 12: shoal.v1.Generation.sampling:type_name -> shoal.v1.Sampling
-	16, // 13: shoal.v1.Generation.kv:type_name -> shoal.v1.KvOptions
-	33, // 14: shoal.v1.Generation.pooling:type_name -> shoal.v1.Pooling
-	14, // 15: shoal.v1.Generation.response_format:type_name -> shoal.v1.ResponseFormat
-	15, // 16: shoal.v1.Generation.tool_choice:type_name -> shoal.v1.ToolChoice
-	34, // 17: shoal.v1.Generation.scheduling:type_name -> shoal.v1.Scheduling
-	18, // 18: shoal.v1.Chat.messages:type_name -> shoal.v1.Message
-	25, // 19: shoal.v1.Message.tool_calls:type_name -> shoal.v1.ToolCall
-	21, // 20: shoal.v1.Event.accepted:type_name -> shoal.v1.Accepted
-	22, // 21: shoal.v1.Event.progress:type_name -> shoal.v1.Progress
-	23, // 22: shoal.v1.Event.token:type_name -> shoal.v1.Token
-	26, // 23: shoal.v1.Event.complete:type_name -> shoal.v1.Complete
-	27, // 24: shoal.v1.Event.stopped:type_name -> shoal.v1.Stopped
-	28, // 25: shoal.v1.Event.error:type_name -> shoal.v1.Error
-	24, // 26: shoal.v1.Token.delta:type_name -> shoal.v1.Delta
-	35, // 27: shoal.v1.Token.logprob:type_name -> shoal.v1.LogProb
-	25, // 28: shoal.v1.Delta.tool_call:type_name -> shoal.v1.ToolCall
-	29, // 29: shoal.v1.Complete.usage:type_name -> shoal.v1.Usage
-	30, // 30: shoal.v1.Complete.timings:type_name -> shoal.v1.Timings
-	25, // 31: shoal.v1.Complete.tool_calls:type_name -> shoal.v1.ToolCall
-	29, // 32: shoal.v1.Stopped.usage:type_name -> shoal.v1.Usage
-	30, // 33: shoal.v1.Stopped.timings:type_name -> shoal.v1.Timings
-	0,  // 34: shoal.v1.GenerateService.Generate:input_type -> shoal.v1.GenerateRequest
-	2,  // 35: shoal.v1.GenerateService.Models:input_type -> shoal.v1.ModelsRequest
-	4,  // 36: shoal.v1.GenerateService.Chat:input_type -> shoal.v1.ChatRequest
-	7,  // 37: shoal.v1.GenerateService.Cluster:input_type -> shoal.v1.GenerateServiceClusterRequest
-	10, // 38: shoal.v1.GenerateService.Tokenize:input_type -> shoal.v1.TokenizeRequest
-	1,  // 39: shoal.v1.GenerateService.Generate:output_type -> shoal.v1.GenerateResponse
-	3,  // 40: shoal.v1.GenerateService.Models:output_type -> shoal.v1.ModelsResponse
-	6,  // 41: shoal.v1.GenerateService.Chat:output_type -> shoal.v1.ChatResponse
-	8,  // 42: shoal.v1.GenerateService.Cluster:output_type -> shoal.v1.GenerateServiceClusterResponse
-	11, // 43: shoal.v1.GenerateService.Tokenize:output_type -> shoal.v1.TokenizeResponse
-	39, // [39:44] is the sub-list for method output_type
-	34, // [34:39] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	19, // 8: shoal.v1.TokenizeRequest.chat:type_name -> shoal.v1.Chat
+	33, // 9: shoal.v1.ModelInfo.tensor_types:type_name -> shoal.v1.ModelInfo.TensorTypesEntry
+	19, // 10: shoal.v1.Generation.chat:type_name -> shoal.v1.Chat
+	21, // 11: shoal.v1.Generation.resumption:type_name -> shoal.v1.Resumption
+	34, // 12: shoal.v1.Generation.sampling:type_name -> shoal.v1.Sampling
+	18, // 13: shoal.v1.Generation.kv:type_name -> shoal.v1.KvOptions
+	35, // 14: shoal.v1.Generation.pooling:type_name -> shoal.v1.Pooling
+	16, // 15: shoal.v1.Generation.response_format:type_name -> shoal.v1.ResponseFormat
+	17, // 16: shoal.v1.Generation.tool_choice:type_name -> shoal.v1.ToolChoice
+	36, // 17: shoal.v1.Generation.scheduling:type_name -> shoal.v1.Scheduling
+	14, // 18: shoal.v1.Generation.keep:type_name -> shoal.v1.Keep
+	13, // 19: shoal.v1.Claimed.request:type_name -> shoal.v1.Generation
+	20, // 20: shoal.v1.Chat.messages:type_name -> shoal.v1.Message
+	27, // 21: shoal.v1.Message.tool_calls:type_name -> shoal.v1.ToolCall
+	23, // 22: shoal.v1.Event.accepted:type_name -> shoal.v1.Accepted
+	24, // 23: shoal.v1.Event.progress:type_name -> shoal.v1.Progress
+	25, // 24: shoal.v1.Event.token:type_name -> shoal.v1.Token
+	28, // 25: shoal.v1.Event.complete:type_name -> shoal.v1.Complete
+	29, // 26: shoal.v1.Event.stopped:type_name -> shoal.v1.Stopped
+	30, // 27: shoal.v1.Event.error:type_name -> shoal.v1.Error
+	15, // 28: shoal.v1.Event.claimed:type_name -> shoal.v1.Claimed
+	26, // 29: shoal.v1.Token.delta:type_name -> shoal.v1.Delta
+	37, // 30: shoal.v1.Token.logprob:type_name -> shoal.v1.LogProb
+	27, // 31: shoal.v1.Delta.tool_call:type_name -> shoal.v1.ToolCall
+	31, // 32: shoal.v1.Complete.usage:type_name -> shoal.v1.Usage
+	32, // 33: shoal.v1.Complete.timings:type_name -> shoal.v1.Timings
+	27, // 34: shoal.v1.Complete.tool_calls:type_name -> shoal.v1.ToolCall
+	31, // 35: shoal.v1.Stopped.usage:type_name -> shoal.v1.Usage
+	32, // 36: shoal.v1.Stopped.timings:type_name -> shoal.v1.Timings
+	0,  // 37: shoal.v1.GenerateService.Generate:input_type -> shoal.v1.GenerateRequest
+	2,  // 38: shoal.v1.GenerateService.Models:input_type -> shoal.v1.ModelsRequest
+	4,  // 39: shoal.v1.GenerateService.Chat:input_type -> shoal.v1.ChatRequest
+	7,  // 40: shoal.v1.GenerateService.Cluster:input_type -> shoal.v1.GenerateServiceClusterRequest
+	10, // 41: shoal.v1.GenerateService.Tokenize:input_type -> shoal.v1.TokenizeRequest
+	1,  // 42: shoal.v1.GenerateService.Generate:output_type -> shoal.v1.GenerateResponse
+	3,  // 43: shoal.v1.GenerateService.Models:output_type -> shoal.v1.ModelsResponse
+	6,  // 44: shoal.v1.GenerateService.Chat:output_type -> shoal.v1.ChatResponse
+	8,  // 45: shoal.v1.GenerateService.Cluster:output_type -> shoal.v1.GenerateServiceClusterResponse
+	11, // 46: shoal.v1.GenerateService.Tokenize:output_type -> shoal.v1.TokenizeResponse
+	42, // [42:47] is the sub-list for method output_type
+	37, // [37:42] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_shoal_v1_generate_proto_init() }
@@ -2736,15 +2880,16 @@ func file_shoal_v1_generate_proto_init() {
 		(*Generation_Raw)(nil),
 		(*Generation_Resumption)(nil),
 	}
-	file_shoal_v1_generate_proto_msgTypes[20].OneofWrappers = []any{
+	file_shoal_v1_generate_proto_msgTypes[22].OneofWrappers = []any{
 		(*Event_Accepted)(nil),
 		(*Event_Progress)(nil),
 		(*Event_Token)(nil),
 		(*Event_Complete)(nil),
 		(*Event_Stopped)(nil),
 		(*Event_Error)(nil),
+		(*Event_Claimed)(nil),
 	}
-	file_shoal_v1_generate_proto_msgTypes[24].OneofWrappers = []any{
+	file_shoal_v1_generate_proto_msgTypes[26].OneofWrappers = []any{
 		(*Delta_Content)(nil),
 		(*Delta_Reasoning)(nil),
 		(*Delta_ToolCall)(nil),
@@ -2755,7 +2900,7 @@ func file_shoal_v1_generate_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shoal_v1_generate_proto_rawDesc), len(file_shoal_v1_generate_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   32,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
