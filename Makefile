@@ -44,9 +44,17 @@ chaos: ## 300 kills of shards, and freezes and kills of coordinators, under eigh
 chaos-aborts: ## 10,000 clients that leave at random moments: nothing is held longer, into docs/measurements/chaos.json (3 minutes)
 	SHOAL_CHAOS_ABORTS=$(or $(ABORTS),10000) SHOAL_CHAOS_SAVE=$(CURDIR)/docs/measurements/chaos.json $(GO) test -count=1 -timeout 30m -run '^TestAborts$$' -v ./internal/systemtest
 
+.PHONY: chaos-gateways
+chaos-gateways: ## 200 kills of gateways under clients that resume, into docs/measurements/chaos.json (6 minutes)
+	SHOAL_CHAOS_GATEWAYS=$(or $(KILLS),200) SHOAL_CHAOS_SAVE=$(CURDIR)/docs/measurements/chaos.json $(GO) test -count=1 -timeout 60m -run '^TestGatewayKills$$' -v ./internal/systemtest
+
+.PHONY: chaos-rolling
+chaos-rolling: ## every process ended and started again in turn, five times, under clients that resume, into docs/measurements/chaos.json (2 minutes)
+	SHOAL_CHAOS_ROLLS=$(or $(ROLLS),5) SHOAL_CHAOS_SAVE=$(CURDIR)/docs/measurements/chaos.json $(GO) test -count=1 -timeout 60m -run '^TestRollingRestart$$' -v ./internal/systemtest
+
 .PHONY: chaos-short
-chaos-short: ## each fault of make chaos twice, without figures
-	SHOAL_CHAOS_FAULTS=12 $(GO) test -count=1 -timeout 5m -run '^TestChaos$$' -v ./internal/systemtest
+chaos-short: ## each fault of make chaos twice, some gateways killed and every process restarted, without figures
+	SHOAL_CHAOS_FAULTS=12 SHOAL_CHAOS_GATEWAYS=4 SHOAL_CHAOS_ROLLS=1 $(GO) test -count=1 -timeout 5m -run '^(TestChaos|TestGatewayKills|TestRollingRestart)$$' -v ./internal/systemtest
 
 .PHONY: gpu-agreement
 gpu-agreement: model ## first choices of a GPU (SHOAL_GPU names it) against the CPU's reference mode, 2,000 positions of SmolLM2
