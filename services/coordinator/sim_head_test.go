@@ -83,19 +83,21 @@ func (h *simHead) boot() {
 	h.view, h.links, h.conns, h.carried, h.relays = map[string]string{}, nil, nil, nil, nil
 	for _, sh := range h.s.shards {
 		if sh.alive {
-			h.hear(sh.name, sh.addr, h.w.between(20*time.Millisecond, 400*time.Millisecond))
+			h.hear(sh, sh.addr, h.w.between(20*time.Millisecond, 400*time.Millisecond))
 		}
 	}
 	h.tick()
 }
 
 // hear has gossip tell this coordinator where a shard is; no address: it is gone.
-func (h *simHead) hear(name, addr string, after time.Duration) {
+// Older news does not replace newer.
+func (h *simHead) hear(sh *simShard, addr string, after time.Duration) {
 	h.after(after, func() {
-		if addr == "" {
-			delete(h.view, name)
-		} else {
-			h.view[name] = addr
+		switch addr {
+		case "":
+			delete(h.view, sh.name)
+		case sh.addr:
+			h.view[sh.name] = addr
 		}
 		h.do(h.o.findNodes)
 	})
