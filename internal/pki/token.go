@@ -55,7 +55,8 @@ func (t Token) Text() string {
 // ParseToken reads a token, in capital or small letters. Errors wrap ErrToken and
 // never repeat the text.
 func ParseToken(text string) (Token, error) {
-	parts := strings.Split(strings.ToUpper(strings.TrimSpace(text)), "-")
+	text = strings.ToUpper(strings.TrimSpace(text))
+	parts := strings.Split(text, "-")
 	if parts[0] != tokenVersion {
 		return Token{}, fmt.Errorf("%w: it does not begin with %s", ErrToken, tokenVersion)
 	}
@@ -73,6 +74,9 @@ func ParseToken(text string) (Token, error) {
 	}
 	if !tokenIDs.MatchString(t.ID) {
 		return Token{}, fmt.Errorf("%w: its third part is damaged", ErrToken)
+	}
+	if t.Text() != text { // bits that decode to nothing
+		return Token{}, fmt.Errorf("%w: a part of it is damaged", ErrToken)
 	}
 	return t, nil
 }

@@ -380,7 +380,11 @@ func (r *Registry) Revoke(node string) (role pki.Role, told int, err error) {
 		return "", 0, err
 	}
 	r.opts.Log.Warn("node shut out", "peer", node, "role", r.book.Nodes[i].Role)
-	delete(r.followers, node) // nobody waits for it
+	if f := r.followers[node]; f != nil {
+		f.revoked = true
+		f.ring()
+		delete(r.followers, node) // nobody waits for it
+	}
 	r.spread()
 	return r.book.Nodes[i].Role, len(r.followers), nil
 }
@@ -400,9 +404,17 @@ func (r *Registry) Rotate() (string, error) {
 	return r.book.Gossip.String(), nil
 }
 
+// lastWord is how long a node that was shut out may be told so by the coordinator
+// before its connections are cut here too.
+const lastWord = 500 * time.Millisecond
+
 // spread puts the book in force here and wakes the followers. The lock is held.
 func (r *Registry) spread() {
-	r.opts.Identity.Deny(r.denied())
+	time.AfterFunc(lastWord, func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.opts.Identity.Deny(r.denied())
+	})
 	if r.gossip != nil {
 		if err := r.gossip.SetKeys(r.book.Gossip.keys()); err != nil {
 			r.opts.Log.Error("gossip keys", "err", err)

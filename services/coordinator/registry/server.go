@@ -218,6 +218,7 @@ type follower struct {
 	process string
 	from    string // address
 	holds   uint64 // version
+	revoked bool
 	wake    chan struct{}
 }
 
@@ -262,6 +263,9 @@ func (s *server) Follow(stream pb.TrustService_FollowServer) error {
 		}
 	}()
 	for {
+		if s.r.isRevoked(f) {
+			return status.Errorf(codes.PermissionDenied, "node %s was shut out of the cluster (revoked)", who.NodeID)
+		}
 		if err := stream.Send(s.r.report()); err != nil {
 			return err
 		}
@@ -290,7 +294,7 @@ func (r *Registry) enter(ctx context.Context, who pki.Peer, process []byte) (*fo
 			"two processes have the identity of node %s, here and at %s: was its state directory copied? Remove the copy, and have that machine join with a token of its own",
 			who.NodeID, old.from)
 	}
-	if r.opts.Identity.Denied(who.Fingerprint) {
+	if slices.Contains(r.denied(), who.Fingerprint) {
 		return nil, status.Errorf(codes.PermissionDenied, "node %s was shut out of the cluster (revoked)", who.NodeID)
 	}
 	r.followers[who.NodeID] = f
@@ -303,6 +307,12 @@ func (r *Registry) leave(node string, f *follower) {
 	if r.followers[node] == f {
 		delete(r.followers, node)
 	}
+}
+
+func (r *Registry) isRevoked(f *follower) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return f.revoked
 }
 
 func (r *Registry) held(f *follower, version uint64) {
