@@ -48,6 +48,7 @@ type file struct {
 	Seeds        []string `json:"seeds,omitempty"`
 	Coordinators []string `json:"coordinators"` // host:port of gRPC
 	Denied       [][]byte `json:"denied,omitempty"`
+	Advertise    string   `json:"advertise,omitempty"`
 }
 
 // Membership is the identity of a node that joined, and its file. It is safe for
@@ -162,6 +163,14 @@ func (m *Membership) Seeds() []string {
 	return slices.Clone(m.file.Seeds)
 }
 
+// Advertise is the IP address that a person said others reach this machine by, or
+// empty.
+func (m *Membership) Advertise() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.file.Advertise
+}
+
 // Coordinators are the gRPC addresses that were known last.
 func (m *Membership) Coordinators() []string {
 	m.mu.Lock()
@@ -200,6 +209,7 @@ type Joining struct {
 	// the coordinator's dial there; it stays open. Nil for operators.
 	Listener  *net.TCPListener
 	Advertise string   // host:port by which others reach Listener
+	Keep      string   // what Advertise returns
 	WebHosts  []string // of a gateway's public listener; empty: no certificate for it
 
 	Now func() time.Time // nil means time.Now
@@ -223,7 +233,7 @@ func Join(ctx context.Context, j Joining) (*Membership, error) {
 	if err != nil {
 		return nil, err
 	}
-	m.file = file{Role: role, Key: string(keyText), Pin: j.Token.Pin[:], Hosts: j.WebHosts}
+	m.file = file{Role: role, Key: string(keyText), Pin: j.Token.Pin[:], Hosts: j.WebHosts, Advertise: j.Keep}
 	if len(j.WebHosts) > 0 {
 		if m.file.WebKey, req.WebRequest, err = webRequest(j.WebHosts); err != nil {
 			return nil, err

@@ -65,7 +65,7 @@ func (m *Membership) Follow(ctx context.Context, f Following) error {
 		}
 		switch code := status.Code(err); {
 		case code == codes.PermissionDenied:
-			return fmt.Errorf("%w: %s", ErrShutOut, status.Convert(err).Message())
+			return fmt.Errorf("%w: it comes back only with a new token", ErrShutOut)
 		case code != codes.AlreadyExists:
 			twice = time.Time{}
 		case twice.IsZero():

@@ -24,10 +24,7 @@ func newGuard() *guard { return &guard{denied: map[string]bool{}, open: map[*gua
 // handshakes are refused from now on and their open connections are closed. A
 // fingerprint that is no longer in the list may connect again.
 func (g *guard) Deny(fingerprints []string) {
-	denied := map[string]bool{}
-	for _, f := range fingerprints {
-		denied[f] = true
-	}
+	denied := setOf(fingerprints)
 	var closing []*guardedConn
 	g.mu.Lock()
 	g.denied = denied
@@ -40,6 +37,22 @@ func (g *guard) Deny(fingerprints []string) {
 	for _, c := range closing {
 		_ = c.Close() // it may be closing already
 	}
+}
+
+// Refuse is Deny for connections that are made from now on; open ones stay until
+// Deny.
+func (g *guard) Refuse(fingerprints []string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.denied = setOf(fingerprints)
+}
+
+func setOf(list []string) map[string]bool {
+	out := map[string]bool{}
+	for _, f := range list {
+		out[f] = true
+	}
+	return out
 }
 
 // Denied reports whether a key is shut out.

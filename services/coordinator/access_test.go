@@ -39,6 +39,7 @@ func TestP01RolesByMethods(t *testing.T) {
 		"/grpc.health.v1.Health/Watch":         everyone,
 		"/shoal.v1.TrustService/Follow":        nodes,
 		"/shoal.v1.TrustService/Renew":         everyone,
+		"/shoal.v1.TrustService/Vouch":         {pki.Shard},
 		"/shoal.v1.TrustService/CreateToken":   {pki.Operator},
 		"/shoal.v1.TrustService/Revoke":        {pki.Operator},
 		"/shoal.v1.TrustService/RotateGossip":  {pki.Operator},

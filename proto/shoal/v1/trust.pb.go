@@ -471,6 +471,102 @@ func (x *RenewResponse) GetWebCertificate() []byte {
 	return nil
 }
 
+type VouchRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Request       []byte                 `protobuf:"bytes,2,opt,name=request,proto3" json:"request,omitempty"` // for the process's own key
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VouchRequest) Reset() {
+	*x = VouchRequest{}
+	mi := &file_shoal_v1_trust_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VouchRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VouchRequest) ProtoMessage() {}
+
+func (x *VouchRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_v1_trust_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VouchRequest.ProtoReflect.Descriptor instead.
+func (*VouchRequest) Descriptor() ([]byte, []int) {
+	return file_shoal_v1_trust_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *VouchRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *VouchRequest) GetRequest() []byte {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+type VouchResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Certificate   []byte                 `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"` // DER
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VouchResponse) Reset() {
+	*x = VouchResponse{}
+	mi := &file_shoal_v1_trust_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VouchResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VouchResponse) ProtoMessage() {}
+
+func (x *VouchResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_v1_trust_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VouchResponse.ProtoReflect.Descriptor instead.
+func (*VouchResponse) Descriptor() ([]byte, []int) {
+	return file_shoal_v1_trust_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *VouchResponse) GetCertificate() []byte {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
 type CreateTokenRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Role          string                 `protobuf:"bytes,1,opt,name=role,proto3" json:"role,omitempty"`
@@ -481,7 +577,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_shoal_v1_trust_proto_msgTypes[7]
+	mi := &file_shoal_v1_trust_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -493,7 +589,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_trust_proto_msgTypes[7]
+	mi := &file_shoal_v1_trust_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -506,7 +602,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_trust_proto_rawDescGZIP(), []int{7}
+	return file_shoal_v1_trust_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *CreateTokenRequest) GetRole() string {
@@ -534,7 +630,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_shoal_v1_trust_proto_msgTypes[8]
+	mi := &file_shoal_v1_trust_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -546,7 +642,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_trust_proto_msgTypes[8]
+	mi := &file_shoal_v1_trust_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -559,7 +655,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_trust_proto_rawDescGZIP(), []int{8}
+	return file_shoal_v1_trust_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *CreateTokenResponse) GetToken() string {
@@ -592,7 +688,7 @@ type RevokeRequest struct {
 
 func (x *RevokeRequest) Reset() {
 	*x = RevokeRequest{}
-	mi := &file_shoal_v1_trust_proto_msgTypes[9]
+	mi := &file_shoal_v1_trust_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -604,7 +700,7 @@ func (x *RevokeRequest) String() string {
 func (*RevokeRequest) ProtoMessage() {}
 
 func (x *RevokeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_trust_proto_msgTypes[9]
+	mi := &file_shoal_v1_trust_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -617,7 +713,7 @@ func (x *RevokeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeRequest.ProtoReflect.Descriptor instead.
 func (*RevokeRequest) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_trust_proto_rawDescGZIP(), []int{9}
+	return file_shoal_v1_trust_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RevokeRequest) GetNode() string {
@@ -637,7 +733,7 @@ type RevokeResponse struct {
 
 func (x *RevokeResponse) Reset() {
 	*x = RevokeResponse{}
-	mi := &file_shoal_v1_trust_proto_msgTypes[10]
+	mi := &file_shoal_v1_trust_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -649,7 +745,7 @@ func (x *RevokeResponse) String() string {
 func (*RevokeResponse) ProtoMessage() {}
 
 func (x *RevokeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_trust_proto_msgTypes[10]
+	mi := &file_shoal_v1_trust_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -662,7 +758,7 @@ func (x *RevokeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeResponse.ProtoReflect.Descriptor instead.
 func (*RevokeResponse) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_trust_proto_rawDescGZIP(), []int{10}
+	return file_shoal_v1_trust_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RevokeResponse) GetRole() string {
@@ -687,7 +783,7 @@ type RotateGossipRequest struct {
 
 func (x *RotateGossipRequest) Reset() {
 	*x = RotateGossipRequest{}
-	mi := &file_shoal_v1_trust_proto_msgTypes[11]
+	mi := &file_shoal_v1_trust_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -699,7 +795,7 @@ func (x *RotateGossipRequest) String() string {
 func (*RotateGossipRequest) ProtoMessage() {}
 
 func (x *RotateGossipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_trust_proto_msgTypes[11]
+	mi := &file_shoal_v1_trust_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -712,7 +808,7 @@ func (x *RotateGossipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateGossipRequest.ProtoReflect.Descriptor instead.
 func (*RotateGossipRequest) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_trust_proto_rawDescGZIP(), []int{11}
+	return file_shoal_v1_trust_proto_rawDescGZIP(), []int{13}
 }
 
 type RotateGossipResponse struct {
@@ -724,7 +820,7 @@ type RotateGossipResponse struct {
 
 func (x *RotateGossipResponse) Reset() {
 	*x = RotateGossipResponse{}
-	mi := &file_shoal_v1_trust_proto_msgTypes[12]
+	mi := &file_shoal_v1_trust_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -736,7 +832,7 @@ func (x *RotateGossipResponse) String() string {
 func (*RotateGossipResponse) ProtoMessage() {}
 
 func (x *RotateGossipResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_trust_proto_msgTypes[12]
+	mi := &file_shoal_v1_trust_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -749,7 +845,7 @@ func (x *RotateGossipResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateGossipResponse.ProtoReflect.Descriptor instead.
 func (*RotateGossipResponse) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_trust_proto_rawDescGZIP(), []int{12}
+	return file_shoal_v1_trust_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RotateGossipResponse) GetState() string {
@@ -767,7 +863,7 @@ type IdentitiesRequest struct {
 
 func (x *IdentitiesRequest) Reset() {
 	*x = IdentitiesRequest{}
-	mi := &file_shoal_v1_trust_proto_msgTypes[13]
+	mi := &file_shoal_v1_trust_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -779,7 +875,7 @@ func (x *IdentitiesRequest) String() string {
 func (*IdentitiesRequest) ProtoMessage() {}
 
 func (x *IdentitiesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_trust_proto_msgTypes[13]
+	mi := &file_shoal_v1_trust_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -792,7 +888,7 @@ func (x *IdentitiesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentitiesRequest.ProtoReflect.Descriptor instead.
 func (*IdentitiesRequest) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_trust_proto_rawDescGZIP(), []int{13}
+	return file_shoal_v1_trust_proto_rawDescGZIP(), []int{15}
 }
 
 type IdentitiesResponse struct {
@@ -808,7 +904,7 @@ type IdentitiesResponse struct {
 
 func (x *IdentitiesResponse) Reset() {
 	*x = IdentitiesResponse{}
-	mi := &file_shoal_v1_trust_proto_msgTypes[14]
+	mi := &file_shoal_v1_trust_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -820,7 +916,7 @@ func (x *IdentitiesResponse) String() string {
 func (*IdentitiesResponse) ProtoMessage() {}
 
 func (x *IdentitiesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_trust_proto_msgTypes[14]
+	mi := &file_shoal_v1_trust_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -833,7 +929,7 @@ func (x *IdentitiesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentitiesResponse.ProtoReflect.Descriptor instead.
 func (*IdentitiesResponse) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_trust_proto_rawDescGZIP(), []int{14}
+	return file_shoal_v1_trust_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *IdentitiesResponse) GetCluster() string {
@@ -886,7 +982,7 @@ type NodeIdentity struct {
 
 func (x *NodeIdentity) Reset() {
 	*x = NodeIdentity{}
-	mi := &file_shoal_v1_trust_proto_msgTypes[15]
+	mi := &file_shoal_v1_trust_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -898,7 +994,7 @@ func (x *NodeIdentity) String() string {
 func (*NodeIdentity) ProtoMessage() {}
 
 func (x *NodeIdentity) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_trust_proto_msgTypes[15]
+	mi := &file_shoal_v1_trust_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -911,7 +1007,7 @@ func (x *NodeIdentity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeIdentity.ProtoReflect.Descriptor instead.
 func (*NodeIdentity) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_trust_proto_rawDescGZIP(), []int{15}
+	return file_shoal_v1_trust_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *NodeIdentity) GetNode() string {
@@ -974,7 +1070,7 @@ type TokenInfo struct {
 
 func (x *TokenInfo) Reset() {
 	*x = TokenInfo{}
-	mi := &file_shoal_v1_trust_proto_msgTypes[16]
+	mi := &file_shoal_v1_trust_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -986,7 +1082,7 @@ func (x *TokenInfo) String() string {
 func (*TokenInfo) ProtoMessage() {}
 
 func (x *TokenInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_trust_proto_msgTypes[16]
+	mi := &file_shoal_v1_trust_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -999,7 +1095,7 @@ func (x *TokenInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenInfo.ProtoReflect.Descriptor instead.
 func (*TokenInfo) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_trust_proto_rawDescGZIP(), []int{16}
+	return file_shoal_v1_trust_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *TokenInfo) GetToken() string {
@@ -1060,7 +1156,12 @@ const file_shoal_v1_trust_proto_rawDesc = "" +
 	"webRequest\"Z\n" +
 	"\rRenewResponse\x12 \n" +
 	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12'\n" +
-	"\x0fweb_certificate\x18\x02 \x01(\fR\x0ewebCertificate\"K\n" +
+	"\x0fweb_certificate\x18\x02 \x01(\fR\x0ewebCertificate\"<\n" +
+	"\fVouchRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
+	"\arequest\x18\x02 \x01(\fR\arequest\"1\n" +
+	"\rVouchResponse\x12 \n" +
+	"\vcertificate\x18\x01 \x01(\fR\vcertificate\"K\n" +
 	"\x12CreateTokenRequest\x12\x12\n" +
 	"\x04role\x18\x01 \x01(\tR\x04role\x12!\n" +
 	"\flife_seconds\x18\x02 \x01(\x04R\vlifeSeconds\"_\n" +
@@ -1096,10 +1197,11 @@ const file_shoal_v1_trust_proto_rawDesc = "" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x18\n" +
 	"\aexpires\x18\x03 \x01(\x03R\aexpires2D\n" +
 	"\vJoinService\x125\n" +
-	"\x04Join\x12\x15.shoal.v1.JoinRequest\x1a\x16.shoal.v1.JoinResponse2\xaa\x03\n" +
+	"\x04Join\x12\x15.shoal.v1.JoinRequest\x1a\x16.shoal.v1.JoinResponse2\xe4\x03\n" +
 	"\fTrustService\x12?\n" +
 	"\x06Follow\x12\x17.shoal.v1.FollowRequest\x1a\x18.shoal.v1.FollowResponse(\x010\x01\x128\n" +
-	"\x05Renew\x12\x16.shoal.v1.RenewRequest\x1a\x17.shoal.v1.RenewResponse\x12J\n" +
+	"\x05Renew\x12\x16.shoal.v1.RenewRequest\x1a\x17.shoal.v1.RenewResponse\x128\n" +
+	"\x05Vouch\x12\x16.shoal.v1.VouchRequest\x1a\x17.shoal.v1.VouchResponse\x12J\n" +
 	"\vCreateToken\x12\x1c.shoal.v1.CreateTokenRequest\x1a\x1d.shoal.v1.CreateTokenResponse\x12;\n" +
 	"\x06Revoke\x12\x17.shoal.v1.RevokeRequest\x1a\x18.shoal.v1.RevokeResponse\x12M\n" +
 	"\fRotateGossip\x12\x1d.shoal.v1.RotateGossipRequest\x1a\x1e.shoal.v1.RotateGossipResponse\x12G\n" +
@@ -1118,7 +1220,7 @@ func file_shoal_v1_trust_proto_rawDescGZIP() []byte {
 	return file_shoal_v1_trust_proto_rawDescData
 }
 
-var file_shoal_v1_trust_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_shoal_v1_trust_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_shoal_v1_trust_proto_goTypes = []any{
 	(*JoinRequest)(nil),          // 0: shoal.v1.JoinRequest
 	(*JoinResponse)(nil),         // 1: shoal.v1.JoinResponse
@@ -1127,38 +1229,42 @@ var file_shoal_v1_trust_proto_goTypes = []any{
 	(*FollowResponse)(nil),       // 4: shoal.v1.FollowResponse
 	(*RenewRequest)(nil),         // 5: shoal.v1.RenewRequest
 	(*RenewResponse)(nil),        // 6: shoal.v1.RenewResponse
-	(*CreateTokenRequest)(nil),   // 7: shoal.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),  // 8: shoal.v1.CreateTokenResponse
-	(*RevokeRequest)(nil),        // 9: shoal.v1.RevokeRequest
-	(*RevokeResponse)(nil),       // 10: shoal.v1.RevokeResponse
-	(*RotateGossipRequest)(nil),  // 11: shoal.v1.RotateGossipRequest
-	(*RotateGossipResponse)(nil), // 12: shoal.v1.RotateGossipResponse
-	(*IdentitiesRequest)(nil),    // 13: shoal.v1.IdentitiesRequest
-	(*IdentitiesResponse)(nil),   // 14: shoal.v1.IdentitiesResponse
-	(*NodeIdentity)(nil),         // 15: shoal.v1.NodeIdentity
-	(*TokenInfo)(nil),            // 16: shoal.v1.TokenInfo
+	(*VouchRequest)(nil),         // 7: shoal.v1.VouchRequest
+	(*VouchResponse)(nil),        // 8: shoal.v1.VouchResponse
+	(*CreateTokenRequest)(nil),   // 9: shoal.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),  // 10: shoal.v1.CreateTokenResponse
+	(*RevokeRequest)(nil),        // 11: shoal.v1.RevokeRequest
+	(*RevokeResponse)(nil),       // 12: shoal.v1.RevokeResponse
+	(*RotateGossipRequest)(nil),  // 13: shoal.v1.RotateGossipRequest
+	(*RotateGossipResponse)(nil), // 14: shoal.v1.RotateGossipResponse
+	(*IdentitiesRequest)(nil),    // 15: shoal.v1.IdentitiesRequest
+	(*IdentitiesResponse)(nil),   // 16: shoal.v1.IdentitiesResponse
+	(*NodeIdentity)(nil),         // 17: shoal.v1.NodeIdentity
+	(*TokenInfo)(nil),            // 18: shoal.v1.TokenInfo
 }
 var file_shoal_v1_trust_proto_depIdxs = []int32{
 	2,  // 0: shoal.v1.JoinResponse.gossip:type_name -> shoal.v1.Gossip
 	2,  // 1: shoal.v1.FollowResponse.gossip:type_name -> shoal.v1.Gossip
-	15, // 2: shoal.v1.IdentitiesResponse.nodes:type_name -> shoal.v1.NodeIdentity
-	16, // 3: shoal.v1.IdentitiesResponse.tokens:type_name -> shoal.v1.TokenInfo
+	17, // 2: shoal.v1.IdentitiesResponse.nodes:type_name -> shoal.v1.NodeIdentity
+	18, // 3: shoal.v1.IdentitiesResponse.tokens:type_name -> shoal.v1.TokenInfo
 	0,  // 4: shoal.v1.JoinService.Join:input_type -> shoal.v1.JoinRequest
 	3,  // 5: shoal.v1.TrustService.Follow:input_type -> shoal.v1.FollowRequest
 	5,  // 6: shoal.v1.TrustService.Renew:input_type -> shoal.v1.RenewRequest
-	7,  // 7: shoal.v1.TrustService.CreateToken:input_type -> shoal.v1.CreateTokenRequest
-	9,  // 8: shoal.v1.TrustService.Revoke:input_type -> shoal.v1.RevokeRequest
-	11, // 9: shoal.v1.TrustService.RotateGossip:input_type -> shoal.v1.RotateGossipRequest
-	13, // 10: shoal.v1.TrustService.Identities:input_type -> shoal.v1.IdentitiesRequest
-	1,  // 11: shoal.v1.JoinService.Join:output_type -> shoal.v1.JoinResponse
-	4,  // 12: shoal.v1.TrustService.Follow:output_type -> shoal.v1.FollowResponse
-	6,  // 13: shoal.v1.TrustService.Renew:output_type -> shoal.v1.RenewResponse
-	8,  // 14: shoal.v1.TrustService.CreateToken:output_type -> shoal.v1.CreateTokenResponse
-	10, // 15: shoal.v1.TrustService.Revoke:output_type -> shoal.v1.RevokeResponse
-	12, // 16: shoal.v1.TrustService.RotateGossip:output_type -> shoal.v1.RotateGossipResponse
-	14, // 17: shoal.v1.TrustService.Identities:output_type -> shoal.v1.IdentitiesResponse
-	11, // [11:18] is the sub-list for method output_type
-	4,  // [4:11] is the sub-list for method input_type
+	7,  // 7: shoal.v1.TrustService.Vouch:input_type -> shoal.v1.VouchRequest
+	9,  // 8: shoal.v1.TrustService.CreateToken:input_type -> shoal.v1.CreateTokenRequest
+	11, // 9: shoal.v1.TrustService.Revoke:input_type -> shoal.v1.RevokeRequest
+	13, // 10: shoal.v1.TrustService.RotateGossip:input_type -> shoal.v1.RotateGossipRequest
+	15, // 11: shoal.v1.TrustService.Identities:input_type -> shoal.v1.IdentitiesRequest
+	1,  // 12: shoal.v1.JoinService.Join:output_type -> shoal.v1.JoinResponse
+	4,  // 13: shoal.v1.TrustService.Follow:output_type -> shoal.v1.FollowResponse
+	6,  // 14: shoal.v1.TrustService.Renew:output_type -> shoal.v1.RenewResponse
+	8,  // 15: shoal.v1.TrustService.Vouch:output_type -> shoal.v1.VouchResponse
+	10, // 16: shoal.v1.TrustService.CreateToken:output_type -> shoal.v1.CreateTokenResponse
+	12, // 17: shoal.v1.TrustService.Revoke:output_type -> shoal.v1.RevokeResponse
+	14, // 18: shoal.v1.TrustService.RotateGossip:output_type -> shoal.v1.RotateGossipResponse
+	16, // 19: shoal.v1.TrustService.Identities:output_type -> shoal.v1.IdentitiesResponse
+	12, // [12:20] is the sub-list for method output_type
+	4,  // [4:12] is the sub-list for method input_type
 	4,  // [4:4] is the sub-list for extension type_name
 	4,  // [4:4] is the sub-list for extension extendee
 	0,  // [0:4] is the sub-list for field type_name
@@ -1175,7 +1281,7 @@ func file_shoal_v1_trust_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shoal_v1_trust_proto_rawDesc), len(file_shoal_v1_trust_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -133,6 +133,7 @@ var JoinService_ServiceDesc = grpc.ServiceDesc{
 const (
 	TrustService_Follow_FullMethodName       = "/shoal.v1.TrustService/Follow"
 	TrustService_Renew_FullMethodName        = "/shoal.v1.TrustService/Renew"
+	TrustService_Vouch_FullMethodName        = "/shoal.v1.TrustService/Vouch"
 	TrustService_CreateToken_FullMethodName  = "/shoal.v1.TrustService/CreateToken"
 	TrustService_Revoke_FullMethodName       = "/shoal.v1.TrustService/Revoke"
 	TrustService_RotateGossip_FullMethodName = "/shoal.v1.TrustService/RotateGossip"
@@ -150,6 +151,9 @@ type TrustServiceClient interface {
 	Follow(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[FollowRequest, FollowResponse], error)
 	// Renew gives a node a newer certificate for the key it has.
 	Renew(ctx context.Context, in *RenewRequest, opts ...grpc.CallOption) (*RenewResponse, error)
+	// Vouch gives a process that a shard supervises a certificate of its own: it is
+	// called NODE.gpuNUMBER, and is shut out with its shard.
+	Vouch(ctx context.Context, in *VouchRequest, opts ...grpc.CallOption) (*VouchResponse, error)
 	// CreateToken makes a token that lets one machine join.
 	CreateToken(ctx context.Context, in *CreateTokenRequest, opts ...grpc.CallOption) (*CreateTokenResponse, error)
 	// Revoke shuts a node out.
@@ -185,6 +189,16 @@ func (c *trustServiceClient) Renew(ctx context.Context, in *RenewRequest, opts .
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(RenewResponse)
 	err := c.cc.Invoke(ctx, TrustService_Renew_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *trustServiceClient) Vouch(ctx context.Context, in *VouchRequest, opts ...grpc.CallOption) (*VouchResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(VouchResponse)
+	err := c.cc.Invoke(ctx, TrustService_Vouch_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -242,6 +256,9 @@ type TrustServiceServer interface {
 	Follow(grpc.BidiStreamingServer[FollowRequest, FollowResponse]) error
 	// Renew gives a node a newer certificate for the key it has.
 	Renew(context.Context, *RenewRequest) (*RenewResponse, error)
+	// Vouch gives a process that a shard supervises a certificate of its own: it is
+	// called NODE.gpuNUMBER, and is shut out with its shard.
+	Vouch(context.Context, *VouchRequest) (*VouchResponse, error)
 	// CreateToken makes a token that lets one machine join.
 	CreateToken(context.Context, *CreateTokenRequest) (*CreateTokenResponse, error)
 	// Revoke shuts a node out.
@@ -265,6 +282,9 @@ func (UnimplementedTrustServiceServer) Follow(grpc.BidiStreamingServer[FollowReq
 }
 func (UnimplementedTrustServiceServer) Renew(context.Context, *RenewRequest) (*RenewResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Renew not implemented")
+}
+func (UnimplementedTrustServiceServer) Vouch(context.Context, *VouchRequest) (*VouchResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Vouch not implemented")
 }
 func (UnimplementedTrustServiceServer) CreateToken(context.Context, *CreateTokenRequest) (*CreateTokenResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CreateToken not implemented")
@@ -320,6 +340,24 @@ func _TrustService_Renew_Handler(srv interface{}, ctx context.Context, dec func(
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(TrustServiceServer).Renew(ctx, req.(*RenewRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _TrustService_Vouch_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(VouchRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TrustServiceServer).Vouch(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: TrustService_Vouch_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TrustServiceServer).Vouch(ctx, req.(*VouchRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -406,6 +444,10 @@ var TrustService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Renew",
 			Handler:    _TrustService_Renew_Handler,
+		},
+		{
+			MethodName: "Vouch",
+			Handler:    _TrustService_Vouch_Handler,
 		},
 		{
 			MethodName: "CreateToken",

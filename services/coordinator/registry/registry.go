@@ -20,6 +20,8 @@ import (
 	"net"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -30,6 +32,9 @@ import (
 const (
 	maxTokens = 256
 	maxNodes  = 4096
+
+	maxChildren  = 64  // processes of a shard
+	maxChildKeys = 512 // their keys that are valid at once: each start makes one
 
 	// MaxTokenLife is the longest life of a token, DefaultTokenLife the usual one.
 	MaxTokenLife     = 30 * 24 * time.Hour
@@ -112,6 +117,14 @@ type member struct {
 	Joined      time.Time `json:"joined"`
 	Expires     time.Time `json:"expires"` // the last certificate
 	Revoked     time.Time `json:"revoked,omitzero"`
+	Children    []child   `json:"children,omitempty"` // processes that it supervises
+}
+
+// child is a process that a shard supervises.
+type child struct {
+	Node        string    `json:"node"`
+	Fingerprint string    `json:"fingerprint"`
+	Expires     time.Time `json:"expires"`
 }
 
 // Open reads the book, or begins one.
@@ -180,6 +193,9 @@ func (r *Registry) denied() []string {
 	for i := range r.book.Nodes {
 		if m := &r.book.Nodes[i]; !m.Revoked.IsZero() && now.Before(m.Expires.Add(time.Hour)) {
 			out = append(out, m.Fingerprint)
+			for _, c := range m.Children {
+				out = append(out, c.Fingerprint)
+			}
 		}
 	}
 	return out
@@ -260,6 +276,9 @@ func (r *Registry) free(node, key string) error {
 		m := &r.book.Nodes[i]
 		if m.Fingerprint == key && !m.Revoked.IsZero() {
 			return fmt.Errorf("%w: this key was shut out (revoked); a machine that is let in again makes a new one", ErrNameTaken)
+		}
+		if m.Revoked.IsZero() && slices.ContainsFunc(m.Children, func(c child) bool { return c.Node == node }) {
+			return fmt.Errorf("%w: a process of node %s is called %s; choose another with --node-id", ErrNameTaken, m.Node, node)
 		}
 		if m.Node == node && m.Fingerprint != key && m.Revoked.IsZero() && now.Before(m.Expires) {
 			return fmt.Errorf("%w: another machine is called %s; choose another with --node-id, or shut that one out with `shoal node revoke %s`", ErrNameTaken, node, node)
@@ -359,6 +378,45 @@ func (r *Registry) renew(peer pki.Peer, request pki.Request) ([]byte, pki.Role, 
 	return der, m.Role, nil
 }
 
+// vouch signs for a process that a shard supervises.
+func (r *Registry) vouch(peer pki.Peer, node string, request pki.Request) ([]byte, error) {
+	number, ok := strings.CutPrefix(node, peer.NodeID+".gpu")
+	if n, err := strconv.Atoi(number); !ok || err != nil || n < 0 || n >= maxChildren || strconv.Itoa(n) != number {
+		return nil, fmt.Errorf("node %s does not vouch for %q: want %s.gpu0 to %s.gpu%d", peer.NodeID, node, peer.NodeID, peer.NodeID, maxChildren-1)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := r.opts.Now()
+	i := slices.IndexFunc(r.book.Nodes, func(m member) bool { return m.Node == peer.NodeID && m.Fingerprint == peer.Fingerprint })
+	switch {
+	case i < 0 || !r.book.Nodes[i].Revoked.IsZero():
+		return nil, fmt.Errorf("node %s is not in the cluster's book: have it join with a new token", peer.NodeID)
+	case slices.ContainsFunc(r.book.Nodes, func(m member) bool { return m.Node == node && m.Revoked.IsZero() && now.Before(m.Expires) }):
+		return nil, fmt.Errorf("%w: a machine of the cluster is called %s", ErrNameTaken, node)
+	}
+	der, err := r.opts.Authority.Sign(request, pki.Node{ID: node, Roles: []pki.Role{pki.Shard}, Life: r.opts.Life, Now: r.opts.Now})
+	if err != nil {
+		return nil, err
+	}
+	before := r.book
+	r.book.Nodes = slices.Clone(before.Nodes)
+	m := &r.book.Nodes[i]
+	// Keys of earlier processes stay in the book until their certificates run out.
+	m.Children = slices.DeleteFunc(slices.Clone(m.Children), func(c child) bool {
+		return c.Fingerprint == request.Fingerprint || now.After(c.Expires)
+	})
+	if len(m.Children) >= maxChildKeys {
+		r.book = before
+		return nil, fmt.Errorf("node %s has asked for %d processes within %v", peer.NodeID, maxChildKeys, r.opts.Life)
+	}
+	m.Children = append(m.Children, child{node, request.Fingerprint, now.Add(r.opts.Life)})
+	if err := r.save(); err != nil {
+		r.book = before
+		return nil, err
+	}
+	return der, nil
+}
+
 // Revoke shuts a node out: its certificate is refused by every node that follows,
 // its connections end, and the gossip key is replaced. It returns the node's role
 // and how many nodes were told.
@@ -410,6 +468,7 @@ const lastWord = 500 * time.Millisecond
 
 // spread puts the book in force here and wakes the followers. The lock is held.
 func (r *Registry) spread() {
+	r.opts.Identity.Refuse(r.denied())
 	time.AfterFunc(lastWord, func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()

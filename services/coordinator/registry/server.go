@@ -44,6 +44,7 @@ func Rules() pki.Rules {
 	return pki.Rules{
 		pb.TrustService_Follow_FullMethodName:       nodes,
 		pb.TrustService_Renew_FullMethodName:        pki.AnyRole(),
+		pb.TrustService_Vouch_FullMethodName:        {pki.Shard},
 		pb.TrustService_CreateToken_FullMethodName:  {pki.Operator},
 		pb.TrustService_Revoke_FullMethodName:       {pki.Operator},
 		pb.TrustService_RotateGossip_FullMethodName: {pki.Operator},
@@ -354,6 +355,23 @@ func (s *server) Renew(ctx context.Context, req *pb.RenewRequest) (*pb.RenewResp
 		}
 	}
 	return out, nil
+}
+
+// Vouch gives a process of a shard a certificate.
+func (s *server) Vouch(ctx context.Context, req *pb.VouchRequest) (*pb.VouchResponse, error) {
+	who, err := pki.PeerFromContext(ctx)
+	if err != nil {
+		return nil, status.Error(codes.Unauthenticated, err.Error())
+	}
+	request, err := pki.ParseRequest(req.GetRequest())
+	if err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	der, err := s.r.vouch(who, req.GetNode(), request)
+	if err != nil {
+		return nil, status.Error(codes.FailedPrecondition, err.Error())
+	}
+	return &pb.VouchResponse{Certificate: der}, nil
 }
 
 // CreateToken makes a token.
