@@ -131,7 +131,7 @@ func identity(parent *supervise.Parent, log *slog.Logger) (*pki.Identity, error)
 		}
 		return pki.New(secret, pki.Node{ID: s.Node, Roles: []pki.Role{pki.Shard}})
 	}
-	e, err := s.Identity.Enroll()
+	e, err := s.Identity.Enroll(nil)
 	if err != nil {
 		return nil, err
 	}

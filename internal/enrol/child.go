@@ -28,8 +28,8 @@ type ChildNews struct {
 	Denied      []string `json:"denied"`                // fingerprints of keys that are shut out
 }
 
-// Enroll makes the identity.
-func (c *Child) Enroll() (*pki.Enrolled, error) {
+// Enroll makes the identity. A nil now is time.Now.
+func (c *Child) Enroll(now func() time.Time) (*pki.Enrolled, error) {
 	key, err := pki.ParseKey([]byte(c.Key))
 	if err != nil {
 		return nil, err
@@ -40,7 +40,7 @@ func (c *Child) Enroll() (*pki.Enrolled, error) {
 	if err != nil {
 		return nil, err
 	}
-	e, err := pki.Enroll(trust, key, c.Certificate, nil)
+	e, err := pki.Enroll(trust, key, c.Certificate, now)
 	if err != nil {
 		return nil, err
 	}
@@ -79,7 +79,7 @@ func (m *Membership) Vouch(ctx context.Context, node string, tell func(ChildNews
 	m.mu.Lock()
 	c := &Child{Pin: m.file.Pin, Authority: m.file.Authority, Key: string(text), Certificate: der, Denied: fingerprints(m.file.Denied)}
 	m.mu.Unlock()
-	e, err := c.Enroll()
+	e, err := c.Enroll(m.now)
 	if err != nil {
 		return nil, err
 	}

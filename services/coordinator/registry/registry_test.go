@@ -722,3 +722,59 @@ func TestGossipKeysReachAllNodes(t *testing.T) {
 		t.Error("the key is not kept")
 	}
 }
+
+// TestAShardVouchesForItsProcesses: each has a key and a certificate of its own
+// under the shard's name, hears of who is shut out, and is shut out with its shard.
+func TestAShardVouchesForItsProcesses(t *testing.T) {
+	h := start(t)
+	parent, _ := h.admit(t, pki.Shard, "nas")
+	bad, _ := h.admit(t, pki.Shard, "bad")
+	follow(t, parent, &fakeGossip{})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	news := make(chan enrol.ChildNews, 8)
+	told, err := parent.Vouch(ctx, "nas.gpu0", func(n enrol.ChildNews) { news <- n })
+	if err != nil {
+		t.Fatal(err)
+	}
+	child, err := told.Enroll(h.clock.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if child.NodeID() != "nas.gpu0" || !slices.Equal(child.Roles(), []pki.Role{pki.Shard}) || child.Fingerprint() == parent.Fingerprint() {
+		t.Errorf("the process is %s, %v", child.NodeID(), child.Roles())
+	}
+	if _, err := healthpb.NewHealthClient(dial(t, h.grpc, child.ClientCredentials("", pki.Coordinator))).Check(t.Context(), &healthpb.HealthCheckRequest{}); err != nil {
+		t.Errorf("it calls the coordinator: %v", err)
+	}
+	for _, name := range []string{"bad", "bad.gpu0", "nas", "nas.gpu", "nas.gpu-1", "nas.gpu01", "nas.gpu64", "nas.gpu0.gpu0", "nasx.gpu0"} {
+		if _, err := parent.Vouch(ctx, name, nil); err == nil || !strings.Contains(err.Error(), "does not vouch for") {
+			t.Errorf("nas vouches for %s: %v", name, err)
+		}
+	}
+	if _, err := enrol.Join(t.Context(), h.joining(t, h.token(t, pki.Shard), "nas.gpu0")); err == nil || !strings.Contains(err.Error(), "a process of node nas is called nas.gpu0") {
+		t.Errorf("a machine takes the process's name: %v", err)
+	}
+	if gw, _ := h.admit(t, pki.Gateway, "gw"); gw != nil {
+		if _, err := gw.Vouch(ctx, "gw.gpu0", nil); err == nil {
+			t.Error("a gateway vouches for a process")
+		}
+	}
+	if _, _, err := h.Revoke("bad"); err != nil {
+		t.Fatal(err)
+	}
+	n := <-news
+	if err := n.Apply(child); err != nil || !child.Denied(bad.Fingerprint()) || child.Denied(parent.Fingerprint()) {
+		t.Errorf("it hears of who is shut out: %v, %v", n, err)
+	}
+	h.clock.move(17 * time.Hour)
+	for n = <-news; len(n.Certificate) == 0; n = <-news {
+	}
+	if err := n.Apply(child); err != nil || !bytes.Equal(child.Certificate(), n.Certificate) {
+		t.Errorf("a newer certificate: %v", err)
+	}
+	if _, _, err := h.Revoke("nas"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "its process is shut out", func() bool { return h.identity.Denied(child.Fingerprint()) })
+}
