@@ -25,16 +25,18 @@ type Parent struct {
 	Settings Settings
 	in       *bufio.Reader
 
-	mu   sync.Mutex
-	out  io.Writer             // guarded by mu
-	news []enrol.ChildNews     // guarded by mu: what came before hear
-	hear func(enrol.ChildNews) // guarded by mu
+	mu  sync.Mutex
+	out io.Writer // guarded by mu
+
+	newsMu sync.Mutex        // guards following, and orders calls of hear
+	news   []enrol.ChildNews // what came before hear
+	hear   func(enrol.ChildNews)
 }
 
 // keep hands on what changed, or keeps it.
 func (p *Parent) keep(n enrol.ChildNews) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.newsMu.Lock()
+	defer p.newsMu.Unlock()
 	if p.hear == nil {
 		p.news = append(p.news, n)
 		return
@@ -43,10 +45,10 @@ func (p *Parent) keep(n enrol.ChildNews) {
 }
 
 // News has hear told of everything that changes of the child's identity, and of
-// what has changed already.
+// what has changed already, one after the other.
 func (p *Parent) News(hear func(enrol.ChildNews)) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.newsMu.Lock()
+	defer p.newsMu.Unlock()
 	for _, n := range p.news {
 		hear(n)
 	}
