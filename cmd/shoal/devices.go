@@ -8,7 +8,6 @@ import (
 
 	"github.com/shoal-llm/shoal/internal/cluster"
 	"github.com/shoal-llm/shoal/internal/library"
-	"github.com/shoal-llm/shoal/internal/pki"
 	"github.com/shoal-llm/shoal/pkg/compute"
 	"github.com/shoal-llm/shoal/pkg/quant/formats"
 	"github.com/shoal-llm/shoal/services/shard"
@@ -23,7 +22,7 @@ type devices struct {
 }
 
 // open chooses the devices of a shard and opens those of this process.
-func (o shardOptions) open(ctx context.Context, n *node, secret pki.Secret, lib library.Library, level slog.Level) (*devices, error) {
+func (o shardOptions) open(ctx context.Context, n *node, lib library.Library, level slog.Level) (*devices, error) {
 	set, err := o.gpu.choose(ctx)
 	if err != nil {
 		return nil, err
@@ -32,7 +31,7 @@ func (o shardOptions) open(ctx context.Context, n *node, secret pki.Secret, lib 
 		n.log.Info("no GPU: computing on the CPU", "reason", set.noGPU)
 	}
 	d := &devices{lib: lib}
-	if d.children, err = o.newChildren(n, secret, lib, set, level); err != nil {
+	if d.children, err = o.newChildren(n, lib, set, level); err != nil {
 		return nil, err
 	}
 	if set.cpu {

@@ -92,6 +92,7 @@ the environment over the file.`,
 	root.PersistentPreRunE = func(c *cobra.Command, _ []string) error { return applySettings(c) }
 	root.AddCommand(
 		newUp(), newCoordinator(), newShard(), newGateway(),
+		newToken(), newJoin(), newNodeCommand(), newCert(), newKey(),
 		newPlan(), newNodes(), newPs(), newDrain(), newUndrain(),
 		newRun(), newBench(), newHealth(), newSecret(), newVersion(),
 	)

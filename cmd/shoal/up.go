@@ -94,8 +94,8 @@ func (u *up) start(c *cobra.Command, o *upOptions, model coordinator.Model) erro
 	}
 	defer endTelemetry(ctx, log, stopTel)
 	local := func(role pki.Role, seeds ...string) (*node, nodeOptions, error) {
-		opts := nodeOptions{id: string(role), grpcAddr: "127.0.0.1:0", gossipAddr: "127.0.0.1:0", join: seeds, tel: tel}
-		n, err := newNode(ctx, log, secret, opts, role)
+		opts := nodeOptions{id: string(role), identity: identityOptions{secret: &secret}, grpcAddr: "127.0.0.1:0", gossipAddr: "127.0.0.1:0", join: seeds, tel: tel}
+		n, err := newNode(ctx, log, opts, role)
 		return n, opts, err
 	}
 	cn, copts, err := local(pki.Coordinator)
@@ -130,7 +130,7 @@ func (u *up) start(c *cobra.Command, o *upOptions, model coordinator.Model) erro
 	if model.Path != "" { // the plan names it; here it is this file
 		lib.Paths = map[string]string{model.Name: model.Path}
 	}
-	d, err := o.shard.open(ctx, sn, secret, lib, logLevel(c))
+	d, err := o.shard.open(ctx, sn, lib, logLevel(c))
 	if err != nil {
 		return err
 	}

@@ -68,6 +68,7 @@ func TestLayers(t *testing.T) {
 // homes names the one package that may import each of these modules.
 var homes = map[string]string{
 	"github.com/hashicorp/memberlist": "internal/cluster",
+	"github.com/hashicorp/mdns":       "internal/lan",
 	"github.com/coder/websocket":      "services/gateway",
 	"github.com/ardanlabs/jinja":      "pkg/template",
 	"github.com/spf13/cobra":          "cmd",

@@ -24,6 +24,7 @@ import (
 	"github.com/shoal-llm/shoal/internal/telemetry"
 	"github.com/shoal-llm/shoal/pkg/frame"
 	"github.com/shoal-llm/shoal/services/coordinator/plan"
+	"github.com/shoal-llm/shoal/services/coordinator/registry"
 )
 
 // Config says how a coordinator plans and how much it takes on.
@@ -101,6 +102,7 @@ type Deps struct {
 	Listener  net.Listener // for other nodes; Run closes it
 	Members   Members
 	Model     Model
+	Registry  *registry.Registry   // nil: the cluster lives by a secret, or its certificates come from outside
 	Telemetry *telemetry.Telemetry // nil forgets everything
 	Log       *slog.Logger
 }

@@ -20,6 +20,7 @@ import (
 	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
 	"github.com/shoal-llm/shoal/services/coordinator/generation"
 	"github.com/shoal-llm/shoal/services/coordinator/plan"
+	"github.com/shoal-llm/shoal/services/coordinator/registry"
 )
 
 const (
@@ -33,8 +34,16 @@ type server struct {
 	c *Coordinator
 }
 
-// rules say who may call what.
-var rules = pki.Rules{
+// rules say who may call what. With a registry its methods are served too.
+func (c *Coordinator) rules() pki.Rules {
+	all := maps.Clone(ownRules)
+	if c.deps.Registry != nil {
+		maps.Copy(all, registry.Rules())
+	}
+	return all
+}
+
+var ownRules = pki.Rules{
 	"/shoal.v1.CoordinatorService/Relay":   {pki.Gateway},
 	"/shoal.v1.CoordinatorService/Cluster": pki.AnyRole(),
 	"/shoal.v1.CoordinatorService/Drain":   {pki.Operator},
@@ -44,12 +53,16 @@ var rules = pki.Rules{
 }
 
 func (c *Coordinator) newServer() (*grpc.Server, error) {
+	rules := c.rules()
 	unary, stream := pki.Authorize(rules)
 	s := grpc.NewServer(append(wire.ServerOptions(),
 		grpc.Creds(c.deps.Identity.ServerCredentials()),
 		grpc.UnaryInterceptor(unary), grpc.StreamInterceptor(stream))...)
 	pb.RegisterCoordinatorServiceServer(s, &server{c: c})
 	healthpb.RegisterHealthServer(s, c.health)
+	if c.deps.Registry != nil {
+		c.deps.Registry.Register(s)
+	}
 	if err := rules.Check(s.GetServiceInfo()); err != nil {
 		return nil, fmt.Errorf("coordinator: %w", err)
 	}

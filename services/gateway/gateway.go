@@ -203,6 +203,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	}
 	group.Go(func() error { return ignore(g.grpc.Serve(g.grpcAddr), grpc.ErrServerStopped) })
 	group.Go(func() error { return g.watchHealth(ctx) })
+	group.Go(func() error { return g.access.keys.watch(ctx, g.log) })
 	group.Go(func() error { return g.board.Run(ctx, g.report) })
 	group.Go(func() error {
 		<-ctx.Done()
@@ -305,7 +306,7 @@ type crowd struct {
 
 func newCrowd(c Config) *crowd {
 	limit := c.Limits.SocketsPerKey
-	if len(c.APIKeys) == 0 {
+	if len(c.APIKeys) == 0 && c.Keys == "" {
 		limit = c.Limits.Sockets
 	}
 	return &crowd{limit: limit, inside: map[string]int{}}

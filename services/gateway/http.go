@@ -96,13 +96,14 @@ func only(methods []string, next http.HandlerFunc) http.HandlerFunc {
 // they are.
 func (g *Gateway) keyed(next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		tenant, refused := g.access.tenantOf(keyOf(r))
+		who, refused := g.access.holderOf(keyOf(r))
 		if refused != nil {
 			refused.write(w)
 			return
 		}
+		who.id = requestIDOf(r)
 		ctx := telemetry.Extract(r.Context(), r.Header.Get("traceparent"))
-		next(w, r.WithContext(withCaller(ctx, caller{tenant: tenant, id: requestIDOf(r)})))
+		next(w, r.WithContext(withCaller(ctx, who)))
 	}
 }
 

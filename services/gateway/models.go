@@ -60,7 +60,7 @@ func (g *Gateway) models(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	list := modelList{Object: "list", Data: []modelCard{}}
-	for _, m := range state.GetModels() {
+	for _, m := range visible(callerOf(r.Context()), state.GetModels()) {
 		list.Data = append(list.Data, cardOf(m))
 	}
 	writeJSON(w, http.StatusOK, list)
@@ -74,7 +74,7 @@ func (g *Gateway) model(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	id := r.PathValue("id")
-	for _, m := range state.GetModels() {
+	for _, m := range visible(callerOf(r.Context()), state.GetModels()) {
 		if m.GetName() == id || slices.Contains(m.GetAliases(), id) {
 			writeJSON(w, http.StatusOK, cardOf(m))
 			return

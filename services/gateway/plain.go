@@ -75,10 +75,12 @@ type plainError struct {
 	Param     string `json:"param,omitempty"`
 	Retryable bool   `json:"retryable"`
 	RequestID string `json:"requestId"`
+
+	RetryAfterMs int64 `json:"retryAfterMs,omitempty"`
 }
 
 func (p *problem) plain(requestID string) plainError {
-	return plainError{"error", p.code, p.message, guideParam(p.param), p.retryable, requestID}
+	return plainError{"error", p.code, p.message, guideParam(p.param), p.retryable, requestID, p.retryAfter.Milliseconds()}
 }
 
 // guideParams are the names of the guide for what the coordinator calls

@@ -194,6 +194,13 @@ func (s *socket) handle(ctx context.Context, work *sync.WaitGroup, data []byte) 
 	if err == nil {
 		err = s.begin()
 	}
+	if err == nil {
+		if p := s.gateway.charge(ctx, gen.GetModel()); p != nil {
+			s.finish(req.refuse(p).plain(req.id))
+			req.end()
+			return
+		}
+	}
 	if err != nil {
 		s.write(req.refuse(problemOf(err)).plain(req.id))
 		req.end()

@@ -2353,6 +2353,7 @@ type Error struct {
 	Message       string                 `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
 	Param         string                 `protobuf:"bytes,3,opt,name=param,proto3" json:"param,omitempty"`
 	Retryable     bool                   `protobuf:"varint,4,opt,name=retryable,proto3" json:"retryable,omitempty"`
+	RetryAfterMs  uint32                 `protobuf:"varint,5,opt,name=retry_after_ms,json=retryAfterMs,proto3" json:"retry_after_ms,omitempty"` // when asking again may help; 0: soon
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2413,6 +2414,13 @@ func (x *Error) GetRetryable() bool {
 		return x.Retryable
 	}
 	return false
+}
+
+func (x *Error) GetRetryAfterMs() uint32 {
+	if x != nil {
+		return x.RetryAfterMs
+	}
+	return 0
 }
 
 // Usage counts tokens.
@@ -2730,12 +2738,13 @@ const file_shoal_v1_generate_proto_rawDesc = "" +
 	"\aStopped\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12%\n" +
 	"\x05usage\x18\x02 \x01(\v2\x0f.shoal.v1.UsageR\x05usage\x12+\n" +
-	"\atimings\x18\x03 \x01(\v2\x11.shoal.v1.TimingsR\atimings\"i\n" +
+	"\atimings\x18\x03 \x01(\v2\x11.shoal.v1.TimingsR\atimings\"\x8f\x01\n" +
 	"\x05Error\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x14\n" +
 	"\x05param\x18\x03 \x01(\tR\x05param\x12\x1c\n" +
-	"\tretryable\x18\x04 \x01(\bR\tretryable\"~\n" +
+	"\tretryable\x18\x04 \x01(\bR\tretryable\x12$\n" +
+	"\x0eretry_after_ms\x18\x05 \x01(\rR\fretryAfterMs\"~\n" +
 	"\x05Usage\x12#\n" +
 	"\rprompt_tokens\x18\x01 \x01(\rR\fpromptTokens\x12+\n" +
 	"\x11completion_tokens\x18\x02 \x01(\rR\x10completionTokens\x12#\n" +
