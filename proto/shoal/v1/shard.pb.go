@@ -557,6 +557,9 @@ type StageState struct {
 	TotalBytes    uint64                 `protobuf:"varint,6,opt,name=total_bytes,json=totalBytes,proto3" json:"total_bytes,omitempty"`
 	Error         string                 `protobuf:"bytes,7,opt,name=error,proto3" json:"error,omitempty"`
 	UsedBytes     uint64                 `protobuf:"varint,8,opt,name=used_bytes,json=usedBytes,proto3" json:"used_bytes,omitempty"` // device memory by the backend's account
+	Phase         string                 `protobuf:"bytes,9,opt,name=phase,proto3" json:"phase,omitempty"`                           // of LOADING: fetch (done and total are bytes of it), load; empty is load
+	Rate          float64                `protobuf:"fixed64,10,opt,name=rate,proto3" json:"rate,omitempty"`                          // bytes a second of late, of the phase
+	Note          string                 `protobuf:"bytes,11,opt,name=note,proto3" json:"note,omitempty"`                            // what the phase waits for, in words; empty while it goes on
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -645,6 +648,27 @@ func (x *StageState) GetUsedBytes() uint64 {
 		return x.UsedBytes
 	}
 	return 0
+}
+
+func (x *StageState) GetPhase() string {
+	if x != nil {
+		return x.Phase
+	}
+	return ""
+}
+
+func (x *StageState) GetRate() float64 {
+	if x != nil {
+		return x.Rate
+	}
+	return 0
+}
+
+func (x *StageState) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
 }
 
 // Refused says that the shard obeys somebody else or something newer.
@@ -2176,7 +2200,7 @@ const file_shoal_v1_shard_proto_rawDesc = "" +
 	"\x05stage\x18\x01 \x01(\v2\x14.shoal.v1.StageStateH\x00R\x05stage\x12-\n" +
 	"\arefused\x18\x02 \x01(\v2\x11.shoal.v1.RefusedH\x00R\arefused\x12'\n" +
 	"\x05child\x18\x03 \x01(\v2\x0f.shoal.v1.ChildH\x00R\x05childB\t\n" +
-	"\amessage\"\xf4\x01\n" +
+	"\amessage\"\xb2\x02\n" +
 	"\n" +
 	"StageState\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x1a\n" +
@@ -2189,7 +2213,11 @@ const file_shoal_v1_shard_proto_rawDesc = "" +
 	"totalBytes\x12\x14\n" +
 	"\x05error\x18\a \x01(\tR\x05error\x12\x1d\n" +
 	"\n" +
-	"used_bytes\x18\b \x01(\x04R\tusedBytes\"7\n" +
+	"used_bytes\x18\b \x01(\x04R\tusedBytes\x12\x14\n" +
+	"\x05phase\x18\t \x01(\tR\x05phase\x12\x12\n" +
+	"\x04rate\x18\n" +
+	" \x01(\x01R\x04rate\x12\x12\n" +
+	"\x04note\x18\v \x01(\tR\x04note\"7\n" +
 	"\aRefused\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\"\xa3\x01\n" +
