@@ -44,8 +44,8 @@ func Open(root *os.Root, folder string) (*Set, error) {
 		return nil, err
 	}
 	s := &Set{where: map[string]int{}}
-	for i, name := range names {
-		if err := s.add(root, path.Join(folder, name), i); err != nil {
+	for _, name := range names {
+		if err := s.add(root, path.Join(folder, name)); err != nil {
 			return nil, errors.Join(fmt.Errorf("read %s: %w", name, err), s.Close())
 		}
 	}
@@ -55,6 +55,30 @@ func Open(root *os.Root, folder string) (*Set, error) {
 		}
 	}
 	return s, nil
+}
+
+// Join makes a set of files that were parsed by themselves, in the order of their
+// names. No tensor may be in two of them.
+func Join(files []*File) (*Set, error) {
+	s := &Set{where: map[string]int{}}
+	for _, f := range files {
+		if err := s.adopt(f); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// adopt adds a file.
+func (s *Set) adopt(f *File) error {
+	for _, t := range f.Tensors() {
+		if _, twice := s.where[t.Name]; twice {
+			return fail(ErrTensorInfo, "%q is in two files", t.Name)
+		}
+		s.where[t.Name] = len(s.files)
+	}
+	s.files = append(s.files, f)
+	return nil
 }
 
 // listed returns the names of the files, and the file of each tensor where there is
@@ -67,6 +91,11 @@ func listed(root *os.Root, folder string) ([]string, map[string]string, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("read %s: %w", IndexName, err)
 	}
+	return namesIn(text)
+}
+
+// namesIn reads an index.
+func namesIn(text []byte) ([]string, map[string]string, error) {
 	var index struct {
 		Weights map[string]string `json:"weight_map"`
 	}
@@ -111,8 +140,8 @@ func readUpTo(root *os.Root, name string, most int64) ([]byte, error) {
 	return text, err
 }
 
-// add maps file i and notes its tensors.
-func (s *Set) add(root *os.Root, name string, i int) error {
+// add maps a file and notes its tensors.
+func (s *Set) add(root *os.Root, name string) error {
 	// Opening something that is no regular file, a pipe perhaps, could block.
 	info, err := root.Stat(name)
 	if err != nil {
@@ -135,14 +164,7 @@ func (s *Set) add(root *os.Root, name string, i int) error {
 	if err != nil {
 		return err
 	}
-	for _, t := range f.Tensors() {
-		if _, twice := s.where[t.Name]; twice {
-			return fail(ErrTensorInfo, "%q is in two files", t.Name)
-		}
-		s.where[t.Name] = i
-	}
-	s.files = append(s.files, f)
-	return nil
+	return s.adopt(f)
 }
 
 // Files returns the files in the order of their names. The caller must not change
@@ -156,6 +178,19 @@ func (s *Set) Tensor(name string) (Tensor, bool) {
 		return Tensor{}, false
 	}
 	return s.files[i].Tensor(name)
+}
+
+// FileOf returns the index of the file that has a tensor of the set.
+func (s *Set) FileOf(name string) int { return s.where[name] }
+
+// Names returns the names of the files beside an index, given its text, or of the one
+// file of a model without an index, whose text is nil.
+func Names(index []byte) ([]string, error) {
+	if index == nil {
+		return []string{SingleName}, nil
+	}
+	names, _, err := namesIn(index)
+	return names, err
 }
 
 // Size returns the bytes of all files.
