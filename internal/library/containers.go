@@ -141,7 +141,7 @@ func ggufTensor(t gguf.Tensor) description {
 // folder is a checkpoint.
 type folder struct {
 	*checkpoint.Checkpoint
-	names []string // of the weight files; nil where the folder is on this machine
+	names []string // of the weight files
 	small []Range  // the other files
 }
 

@@ -106,7 +106,7 @@ func openFolder(files Files) (container, error) {
 			return nil, err
 		}
 	}
-	names, err := safetensors.Names(index)
+	names, err := safetensors.Listed(index)
 	if err != nil {
 		return nil, err
 	}

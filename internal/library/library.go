@@ -59,7 +59,13 @@ func (l Library) openFile(name, path string) (*Model, error) {
 		if err != nil {
 			return nil, err
 		}
-		return newModel(name, path, folder{Checkpoint: c})
+		f := folder{Checkpoint: c, names: c.WeightNames()}
+		for _, small := range checkpoint.SmallFiles() {
+			if info, err := os.Stat(filepath.Join(path, small)); err == nil {
+				f.small = append(f.small, Range{File: small, Size: uint64(info.Size())})
+			}
+		}
+		return newModel(name, path, f)
 	}
 	file, err := gguf.Open(path, gguf.Options{Formats: formats.All()})
 	if err != nil {

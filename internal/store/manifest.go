@@ -36,8 +36,8 @@ func Encode(m *pb.Manifest) ([]byte, error) {
 	return proto.MarshalOptions{Deterministic: true}.Marshal(m)
 }
 
-// decode reads a manifest and checks all of it.
-func decode(encoded []byte) (*pb.Manifest, []Segment, error) {
+// Decode reads a manifest, checks all of it and lists its segments.
+func Decode(encoded []byte) (*pb.Manifest, []Segment, error) {
 	if len(encoded) > maxManifestBytes {
 		return nil, nil, fmt.Errorf("%w: %d bytes, the most is %d", ErrManifest, len(encoded), maxManifestBytes)
 	}
@@ -78,6 +78,9 @@ func check(m *pb.Manifest) (segments []Segment, err error) {
 			}
 			segments = append(segments, Segment{File: i, Offset: int64(at), Size: int(size)})
 			at += uint64(size)
+		}
+		if f.Head > f.Size {
+			return nil, fmt.Errorf("%s: a head of %d bytes in a file of %d", f.Name, f.Head, f.Size)
 		}
 		if at != f.Size {
 			return nil, fmt.Errorf("%s: its segments have %d bytes, the file %d", f.Name, at, f.Size)

@@ -42,7 +42,7 @@ func modelDir(id Hash) string { return path.Join(modelsDir, id.String()) }
 
 // Add makes a model known, if it is not.
 func (s *Store) Add(encoded []byte) (*Model, error) {
-	m, segments, err := decode(encoded)
+	m, segments, err := Decode(encoded)
 	if err != nil {
 		return nil, err
 	}
@@ -82,7 +82,7 @@ func (s *Store) Model(id Hash) (*Model, error) {
 	if HashOf(encoded) != id {
 		return nil, fmt.Errorf("%w: the manifest of %s has changed on the disk", ErrCorrupt, id)
 	}
-	m, segments, err := decode(encoded)
+	m, segments, err := Decode(encoded)
 	if err != nil {
 		return nil, err
 	}
@@ -390,7 +390,7 @@ func (m *Model) Seal() (*Model, error) {
 		return nil, err
 	}
 	if release, err := m.lock(true); err == nil { // else those who use it need it still
-		defer release()
+		release()
 		if err := m.store.root.RemoveAll(modelDir(m.ID)); err != nil {
 			return nil, fmt.Errorf("remove a manifest: %w", err)
 		}

@@ -31,6 +31,7 @@ const (
 // concurrent use.
 type Set struct {
 	files []*File
+	names []string       // of files in a folder
 	where map[string]int // file of each tensor
 	unmap []func() error
 }
@@ -43,7 +44,7 @@ func Open(root *os.Root, folder string) (*Set, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Set{where: map[string]int{}}
+	s := &Set{where: map[string]int{}, names: names}
 	for _, name := range names {
 		if err := s.add(root, path.Join(folder, name)); err != nil {
 			return nil, errors.Join(fmt.Errorf("read %s: %w", name, err), s.Close())
@@ -171,6 +172,10 @@ func (s *Set) add(root *os.Root, name string) error {
 // the slice.
 func (s *Set) Files() []*File { return s.files }
 
+// Names returns the names of files that were opened in a folder, in order; of files
+// that were joined it is nil.
+func (s *Set) Names() []string { return s.names }
+
 // Tensor returns the tensor of that name, from whichever file has it.
 func (s *Set) Tensor(name string) (Tensor, bool) {
 	i, ok := s.where[name]
@@ -183,9 +188,9 @@ func (s *Set) Tensor(name string) (Tensor, bool) {
 // FileOf returns the index of the file that has a tensor of the set.
 func (s *Set) FileOf(name string) int { return s.where[name] }
 
-// Names returns the names of the files beside an index, given its text, or of the one
+// Listed returns the names of the files beside an index, given its text, or of the one
 // file of a model without an index, whose text is nil.
-func Names(index []byte) ([]string, error) {
+func Listed(index []byte) ([]string, error) {
 	if index == nil {
 		return []string{SingleName}, nil
 	}

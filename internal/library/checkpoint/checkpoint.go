@@ -34,6 +34,11 @@ var (
 // ConfigName is the file that makes a folder a checkpoint.
 const ConfigName = "config.json"
 
+// SmallFiles returns the names of the files that are read whole, where they are there.
+func SmallFiles() []string {
+	return []string{ConfigName, "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", safetensors.IndexName}
+}
+
 // Bounds of the small files.
 const (
 	maxConfigBytes    = 1 << 20
@@ -201,6 +206,10 @@ func (c *Checkpoint) Tensor(name string) (Tensor, bool) {
 
 // Files returns the heads of the weight files, in the order of their names.
 func (c *Checkpoint) Files() []*safetensors.File { return c.set.Files() }
+
+// WeightNames returns the names of the weight files of a checkpoint in a folder; none
+// of one from elsewhere.
+func (c *Checkpoint) WeightNames() []string { return c.set.Names() }
 
 // Size returns the bytes of the weight files.
 func (c *Checkpoint) Size() int64 { return c.set.Size() }

@@ -92,6 +92,7 @@ type ManifestFile struct {
 	Sha256        []byte                 `protobuf:"bytes,5,opt,name=sha256,proto3" json:"sha256,omitempty"`             // of the whole file; empty when nobody knows
 	Segments      []uint32               `protobuf:"varint,6,rep,packed,name=segments,proto3" json:"segments,omitempty"` // their sizes in order, together size
 	Hashes        []byte                 `protobuf:"bytes,7,opt,name=hashes,proto3" json:"hashes,omitempty"`             // SHA-256 of each segment, one after the other; empty when nobody knows
+	Head          uint64                 `protobuf:"varint,8,opt,name=head,proto3" json:"head,omitempty"`                // bytes before the first tensor; all of a file without tensors
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -175,6 +176,13 @@ func (x *ManifestFile) GetHashes() []byte {
 	return nil
 }
 
+func (x *ManifestFile) GetHead() uint64 {
+	if x != nil {
+		return x.Head
+	}
+	return 0
+}
+
 type HaveRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Manifest      []byte                 `protobuf:"bytes,1,opt,name=manifest,proto3" json:"manifest,omitempty"`            // SHA-256 of its encoding
@@ -239,6 +247,7 @@ type HaveResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Held          []byte                 `protobuf:"bytes,1,opt,name=held,proto3" json:"held,omitempty"`    // of wanted
 	Known         bool                   `protobuf:"varint,2,opt,name=known,proto3" json:"known,omitempty"` // this node knows the model
+	Busy          bool                   `protobuf:"varint,3,opt,name=busy,proto3" json:"busy,omitempty"`   // it brings segments of it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -283,6 +292,13 @@ func (x *HaveResponse) GetHeld() []byte {
 func (x *HaveResponse) GetKnown() bool {
 	if x != nil {
 		return x.Known
+	}
+	return false
+}
+
+func (x *HaveResponse) GetBusy() bool {
+	if x != nil {
+		return x.Busy
 	}
 	return false
 }
@@ -399,7 +415,7 @@ const file_shoal_v1_weights_proto_rawDesc = "" +
 	"\bManifest\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\tR\x06source\x12,\n" +
-	"\x05files\x18\x03 \x03(\v2\x16.shoal.v1.ManifestFileR\x05files\"\xa8\x01\n" +
+	"\x05files\x18\x03 \x03(\v2\x16.shoal.v1.ManifestFileR\x05files\"\xbc\x01\n" +
 	"\fManifestFile\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\x04R\x04size\x12\x10\n" +
@@ -407,14 +423,16 @@ const file_shoal_v1_weights_proto_rawDesc = "" +
 	"\x04etag\x18\x04 \x01(\tR\x04etag\x12\x16\n" +
 	"\x06sha256\x18\x05 \x01(\fR\x06sha256\x12\x1a\n" +
 	"\bsegments\x18\x06 \x03(\rR\bsegments\x12\x16\n" +
-	"\x06hashes\x18\a \x01(\fR\x06hashes\"Z\n" +
+	"\x06hashes\x18\a \x01(\fR\x06hashes\x12\x12\n" +
+	"\x04head\x18\b \x01(\x04R\x04head\"Z\n" +
 	"\vHaveRequest\x12\x1a\n" +
 	"\bmanifest\x18\x01 \x01(\fR\bmanifest\x12\x16\n" +
 	"\x06wanted\x18\x02 \x01(\fR\x06wanted\x12\x17\n" +
-	"\await_ms\x18\x03 \x01(\rR\x06waitMs\"8\n" +
+	"\await_ms\x18\x03 \x01(\rR\x06waitMs\"L\n" +
 	"\fHaveResponse\x12\x12\n" +
 	"\x04held\x18\x01 \x01(\fR\x04held\x12\x14\n" +
-	"\x05known\x18\x02 \x01(\bR\x05known\"I\n" +
+	"\x05known\x18\x02 \x01(\bR\x05known\x12\x12\n" +
+	"\x04busy\x18\x03 \x01(\bR\x04busy\"I\n" +
 	"\x0fSegmentsRequest\x12\x1a\n" +
 	"\bmanifest\x18\x01 \x01(\fR\bmanifest\x12\x1a\n" +
 	"\bsegments\x18\x02 \x03(\rR\bsegments\"@\n" +
