@@ -113,6 +113,8 @@ type gathering struct {
 	began time.Time
 	total int64
 
+	finish context.CancelFunc // ends what waits for nothing any more
+
 	mu     sync.Mutex
 	todo   map[int]bool         // guarded by mu; nobody brings them now
 	taken  int                  // guarded by mu; being brought
@@ -145,9 +147,9 @@ func newGathering(k *Keeper, m *store.Model, o Order, p Patience, missing []int,
 
 // run works until all is there, or nothing comes any more.
 func (g *gathering) run(ctx context.Context) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
 	group, inner := errgroup.WithContext(ctx)
+	inner, g.finish = context.WithCancel(inner)
+	defer g.finish()
 	for _, p := range g.o.Peers {
 		group.Go(func() error { return g.from(inner, p) })
 	}
@@ -158,7 +160,7 @@ func (g *gathering) run(ctx context.Context) error {
 		return err
 	}
 	g.report("", true)
-	return ctx.Err()
+	return ctx.Err() // without one all is there
 }
 
 // complete reports whether nothing is left to do; mu is held.
@@ -208,6 +210,9 @@ func (g *gathering) put(node string, i int, data []byte) error {
 	g.done += int64(len(data))
 	now := time.Now()
 	g.heard[node], g.last = now, now
+	if g.complete() {
+		g.finish()
+	}
 	g.changed()
 	g.mu.Unlock()
 	g.k.told()
