@@ -93,6 +93,7 @@ the environment over the file.`,
 	root.AddCommand(
 		newUp(), newCoordinator(), newShard(), newGateway(),
 		newPlan(), newNodes(), newPs(), newDrain(), newUndrain(),
+		newPull(), newLs(), newRm(), newShow(), newVerify(), newManifest(),
 		newRun(), newBench(), newHealth(), newSecret(), newVersion(),
 	)
 	root.CompletionOptions.HiddenDefaultCmd = true

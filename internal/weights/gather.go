@@ -50,6 +50,11 @@ func DefaultPatience() Patience {
 	return Patience{Peer: 20 * time.Second, Stall: 2 * time.Minute, Rate: 64 << 10}
 }
 
+// Deadline is how long a gathering of so many bytes may take.
+func (p Patience) Deadline(bytes int64) time.Duration {
+	return grace + time.Duration(float64(bytes)/float64(max(1, p.Rate))*float64(time.Second))
+}
+
 const (
 	askWait     = 2 * time.Second // that a peer may take to answer whether it has anything
 	reportEvery = 100 * time.Millisecond
@@ -72,7 +77,11 @@ func (k *Keeper) Gather(ctx context.Context, m *store.Model, o Order, p Patience
 	if len(missing) == 0 {
 		return nil
 	}
-	if err := k.cfg.Store.CheckRoom(bytes); err != nil {
+	s, err := k.Store()
+	if err != nil {
+		return err
+	}
+	if err := s.CheckRoom(bytes); err != nil {
 		return err
 	}
 	g := newGathering(k, m, o, p, missing, bytes)
@@ -119,6 +128,7 @@ type gathering struct {
 	todo   map[int]bool         // guarded by mu; nobody brings them now
 	taken  int                  // guarded by mu; being brought
 	done   int64                // guarded by mu; bytes
+	origin int64                // guarded by mu; of them, from the origin
 	heard  map[string]time.Time // guarded by mu; when a node last brought something, or was asked first
 	gone   map[string]bool      // guarded by mu; nodes that are not asked any more
 	first  map[string]bool      // guarded by mu; nodes that have answered, or failed to, once
@@ -156,11 +166,18 @@ func (g *gathering) run(ctx context.Context) error {
 	group.Go(func() error { return g.fromOrigin(inner) })
 	group.Go(func() error { return g.watch(inner) })
 	g.report("", true)
-	if err := group.Wait(); err != nil {
+	err := group.Wait()
+	if err == nil {
+		err = ctx.Err() // without one all is there
+	}
+	g.mu.Lock()
+	g.k.cfg.Log.Info("weights fetched", "model", g.m.Manifest.Source, "bytes", g.done, "origin", g.origin, "took", time.Since(g.began), "err", err)
+	g.mu.Unlock()
+	if err != nil {
 		return err
 	}
 	g.report("", true)
-	return ctx.Err() // without one all is there
+	return nil
 }
 
 // complete reports whether nothing is left to do; mu is held.
@@ -208,6 +225,9 @@ func (g *gathering) put(node string, i int, data []byte) error {
 	g.mu.Lock()
 	g.taken--
 	g.done += int64(len(data))
+	if node == "" {
+		g.origin += int64(len(data))
+	}
 	now := time.Now()
 	g.heard[node], g.last = now, now
 	if g.complete() {
@@ -471,7 +491,7 @@ func (g *gathering) download(ctx context.Context, segments []int) error {
 
 // watch ends a gathering to which nothing comes, or too slowly.
 func (g *gathering) watch(ctx context.Context) error {
-	deadline := g.began.Add(grace + time.Duration(float64(g.total)/float64(max(1, g.p.Rate))*float64(time.Second)))
+	deadline := g.began.Add(g.p.Deadline(g.total))
 	for {
 		g.mu.Lock()
 		over, last, why, left := g.complete(), g.last, g.why, len(g.todo)+g.taken

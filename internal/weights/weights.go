@@ -31,7 +31,9 @@ var ErrOffline = errors.New("fetching is switched off")
 
 // Config says what a keeper works with.
 type Config struct {
-	Store   *store.Store
+	// Open opens the store; it is called when the store is first needed, and the
+	// keeper closes what it returns.
+	Open    func() (*store.Store, error)
 	Fetcher *fetch.Fetcher
 	Hub     Hub
 	Offline bool // nothing is asked of origins
@@ -41,6 +43,9 @@ type Config struct {
 // Keeper brings weights. It is safe for concurrent use.
 type Keeper struct {
 	cfg Config
+
+	opening sync.Mutex
+	opened  *store.Store // guarded by opening; nil before it is needed
 
 	mu     sync.Mutex
 	models map[store.Hash]used          // guarded by mu; by this process
@@ -66,7 +71,7 @@ func New(cfg Config) *Keeper {
 	}
 }
 
-// Close gives back what the keeper holds, but for the store and the fetcher.
+// Close gives back what the keeper holds, the store and idle connections included.
 func (k *Keeper) Close() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -79,11 +84,29 @@ func (k *Keeper) Close() error {
 		errs = append(errs, l.close())
 	}
 	clear(k.lent)
+	k.cfg.Fetcher.Close()
+	k.opening.Lock()
+	defer k.opening.Unlock()
+	if k.opened != nil {
+		errs = append(errs, k.opened.Close())
+		k.opened = nil
+	}
 	return errors.Join(errs...)
 }
 
-// Store returns the keeper's store.
-func (k *Keeper) Store() *store.Store { return k.cfg.Store }
+// Store returns the keeper's store, which is opened now if it was not needed before.
+func (k *Keeper) Store() (*store.Store, error) {
+	k.opening.Lock()
+	defer k.opening.Unlock()
+	if k.opened == nil {
+		s, err := k.cfg.Open()
+		if err != nil {
+			return nil, err
+		}
+		k.opened = s
+	}
+	return k.opened, nil
+}
 
 // Progress is how far something is.
 type Progress struct {
@@ -98,33 +121,37 @@ type Progress struct {
 // files are fetched and a manifest is made of them; a source that cannot be read in
 // parts is fetched whole. Report may be nil.
 func (k *Keeper) Learn(ctx context.Context, source Source, report func(Progress)) (*store.Model, error) {
-	if m, err := k.cfg.Store.Find(source.Text); err == nil {
+	s, err := k.Store()
+	if err != nil {
+		return nil, err
+	}
+	if m, err := s.Find(source.Text); err == nil {
 		return k.adopt(m)
 	}
 	if k.cfg.Offline {
-		return nil, fmt.Errorf("%w, and %s is not in the store %s", ErrOffline, source.Text, k.cfg.Store.Dir())
+		return nil, fmt.Errorf("%w, and %s is not in the store %s", ErrOffline, source.Text, s.Dir())
 	}
 	if report == nil {
 		report = func(Progress) {}
 	}
 	report(Progress{Phase: "find"})
-	m, err := k.learn(ctx, source, report)
+	m, err := k.learn(ctx, s, source, report)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", source.Text, err)
 	}
 	return k.adopt(m)
 }
 
-func (k *Keeper) learn(ctx context.Context, source Source, report func(Progress)) (*store.Model, error) {
+func (k *Keeper) learn(ctx context.Context, s *store.Store, source Source, report func(Progress)) (*store.Model, error) {
 	if source.pip != "" {
-		return k.fromPip(ctx, source, report)
+		return k.fromPip(ctx, s, source, report)
 	}
 	origin, err := k.origin(ctx, source)
 	if err != nil {
 		return nil, err
 	}
 	if origin.manifest != nil {
-		return k.cfg.Store.Add(origin.manifest)
+		return s.Add(origin.manifest)
 	}
 	heads := &heads{ctx: ctx, k: k, files: origin.files, have: map[string][]byte{}}
 	m, err := library.OpenFiles(source.Name(), heads)
@@ -138,7 +165,7 @@ func (k *Keeper) learn(ctx context.Context, source Source, report func(Progress)
 	if err := m.Close(); err != nil {
 		return nil, err
 	}
-	out, err := k.cfg.Store.Add(encoded)
+	out, err := s.Add(encoded)
 	if err != nil {
 		return nil, err
 	}
@@ -266,7 +293,11 @@ func (k *Keeper) Know(manifest []byte) (*store.Model, error) {
 	if ok {
 		return u.Model, nil
 	}
-	m, err := k.cfg.Store.Add(manifest)
+	s, err := k.Store()
+	if err != nil {
+		return nil, err
+	}
+	m, err := s.Add(manifest)
 	if err != nil {
 		return nil, err
 	}

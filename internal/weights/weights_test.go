@@ -65,23 +65,28 @@ func serve(t testing.TB, dir string) *weightstest.Origin {
 // newKeeper makes a keeper with a store of its own.
 func newKeeper(t testing.TB, dir string, change ...func(*Config)) *Keeper {
 	t.Helper()
-	s, err := store.Open(dir, store.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
 	f := fetch.New(fetch.Options{Private: weightstest.Loopback(), Attempts: 3, Pause: time.Millisecond, Stall: 5 * time.Second})
-	cfg := Config{Store: s, Fetcher: f}
+	cfg := Config{Open: func() (*store.Store, error) { return store.Open(dir, store.Options{}) }, Fetcher: f}
 	for _, c := range change {
 		c(&cfg)
 	}
 	k := New(cfg)
 	t.Cleanup(func() {
 		f.Close()
-		if err := errors.Join(k.Close(), s.Close()); err != nil {
+		if err := k.Close(); err != nil {
 			t.Error(err)
 		}
 	})
 	return k
+}
+
+func inStore(t testing.TB, k *Keeper) *store.Store {
+	t.Helper()
+	s, err := k.Store()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
 }
 
 func source(t testing.TB, text string) Source {
@@ -173,7 +178,7 @@ func TestPull(t *testing.T) {
 	if sent := o.Sent(); sent > int64(len(tinyFile()))+1<<20 {
 		t.Errorf("%d bytes were sent of a file of %d", sent, len(tinyFile()))
 	}
-	if all := k.Store().Models(); len(all) != 1 {
+	if all := inStore(t, k).Models(); len(all) != 1 {
 		t.Errorf("%d models in the store", len(all))
 	}
 	o.Close()
@@ -314,11 +319,7 @@ func TestKilledPullsGoOn(t *testing.T) {
 }
 
 func pullForParent(dir string) int {
-	s, err := store.Open(dir, store.Options{})
-	if err != nil {
-		return 1
-	}
-	k := New(Config{Store: s, Fetcher: fetch.New(fetch.Options{Private: weightstest.Loopback()})})
+	k := New(Config{Open: func() (*store.Store, error) { return store.Open(dir, store.Options{}) }, Fetcher: fetch.New(fetch.Options{Private: weightstest.Loopback()})})
 	src, err := ParseSource(os.Getenv("WEIGHTS_TEST_URL"))
 	if err != nil {
 		return 1

@@ -19,8 +19,10 @@ func TestP01RolesByMethods(t *testing.T) {
 		"/shoal.v1.CoordinatorService/Relay":   {pki.Gateway},
 		"/shoal.v1.CoordinatorService/Cluster": everyone,
 		"/shoal.v1.CoordinatorService/Drain":   {pki.Operator},
+		"/shoal.v1.WeightService/Have":         {pki.Shard},
+		"/shoal.v1.WeightService/Segments":     {pki.Shard},
 		"/grpc.health.v1.Health/Check":         everyone,
 		"/grpc.health.v1.Health/List":          everyone,
 		"/grpc.health.v1.Health/Watch":         everyone,
-	}, &pb.CoordinatorService_ServiceDesc, &healthpb.Health_ServiceDesc)
+	}, &pb.CoordinatorService_ServiceDesc, &pb.WeightService_ServiceDesc, &healthpb.Health_ServiceDesc)
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/shoal-llm/shoal/internal/cluster"
 	"github.com/shoal-llm/shoal/internal/pki"
 	"github.com/shoal-llm/shoal/internal/telemetry"
+	"github.com/shoal-llm/shoal/internal/weights"
 	"github.com/shoal-llm/shoal/pkg/frame"
 	"github.com/shoal-llm/shoal/services/coordinator/plan"
 )
@@ -101,6 +102,8 @@ type Deps struct {
 	Listener  net.Listener // for other nodes; Run closes it
 	Members   Members
 	Model     Model
+	Weights   *weights.Keeper      // what it has of the model, for shards that lack it; nil gives nothing
+	Address   string               // that shards reach it by; empty is the listener's
 	Telemetry *telemetry.Telemetry // nil forgets everything
 	Log       *slog.Logger
 }

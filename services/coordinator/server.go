@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/shoal-llm/shoal/internal/pki"
+	"github.com/shoal-llm/shoal/internal/weights"
 	"github.com/shoal-llm/shoal/internal/wire"
 	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
 	"github.com/shoal-llm/shoal/services/coordinator/generation"
@@ -36,6 +37,8 @@ var rules = pki.Rules{
 	"/shoal.v1.CoordinatorService/Relay":   {pki.Gateway},
 	"/shoal.v1.CoordinatorService/Cluster": pki.AnyRole(),
 	"/shoal.v1.CoordinatorService/Drain":   {pki.Operator},
+	"/shoal.v1.WeightService/Have":         {pki.Shard},
+	"/shoal.v1.WeightService/Segments":     {pki.Shard},
 	"/grpc.health.v1.Health/Check":         pki.AnyRole(),
 	"/grpc.health.v1.Health/List":          pki.AnyRole(),
 	"/grpc.health.v1.Health/Watch":         pki.AnyRole(),
@@ -47,6 +50,7 @@ func (c *Coordinator) newServer() (*grpc.Server, error) {
 		grpc.Creds(c.deps.Identity.ServerCredentials()),
 		grpc.UnaryInterceptor(unary), grpc.StreamInterceptor(stream))...)
 	pb.RegisterCoordinatorServiceServer(s, &server{c: c})
+	pb.RegisterWeightServiceServer(s, weights.NewService(c.deps.Weights))
 	healthpb.RegisterHealthServer(s, c.health)
 	if err := rules.Check(s.GetServiceInfo()); err != nil {
 		return nil, fmt.Errorf("coordinator: %w", err)

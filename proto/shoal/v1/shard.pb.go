@@ -1746,6 +1746,7 @@ type MeasureRequest struct {
 	Parts         []*MeasurePart         `protobuf:"bytes,2,rep,name=parts,proto3" json:"parts,omitempty"`                                  // the most important first
 	Cached        bool                   `protobuf:"varint,3,opt,name=cached,proto3" json:"cached,omitempty"`                               // only what is known already
 	TurnSeconds   float64                `protobuf:"fixed64,4,opt,name=turn_seconds,json=turnSeconds,proto3" json:"turn_seconds,omitempty"` // as real steps have shown, to be kept; 0 is nothing new
+	Holder        *Holder                `protobuf:"bytes,5,opt,name=holder,proto3" json:"holder,omitempty"`                                // a node that has what lies before the model's weights
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1806,6 +1807,13 @@ func (x *MeasureRequest) GetTurnSeconds() float64 {
 		return x.TurnSeconds
 	}
 	return 0
+}
+
+func (x *MeasureRequest) GetHolder() *Holder {
+	if x != nil {
+		return x.Holder
+	}
+	return nil
 }
 
 // MeasurePart is layers [first, end), which are all of one shape, or with head
@@ -2285,12 +2293,13 @@ const file_shoal_v1_shard_proto_rawDesc = "" +
 	"\vBeatRequest\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\"*\n" +
 	"\fBeatResponse\x12\x1a\n" +
-	"\bsequence\x18\x01 \x01(\x04R\bsequence\"\x9f\x01\n" +
+	"\bsequence\x18\x01 \x01(\x04R\bsequence\"\xc9\x01\n" +
 	"\x0eMeasureRequest\x12%\n" +
 	"\x05model\x18\x01 \x01(\v2\x0f.shoal.v1.ModelR\x05model\x12+\n" +
 	"\x05parts\x18\x02 \x03(\v2\x15.shoal.v1.MeasurePartR\x05parts\x12\x16\n" +
 	"\x06cached\x18\x03 \x01(\bR\x06cached\x12!\n" +
-	"\fturn_seconds\x18\x04 \x01(\x01R\vturnSeconds\"_\n" +
+	"\fturn_seconds\x18\x04 \x01(\x01R\vturnSeconds\x12(\n" +
+	"\x06holder\x18\x05 \x01(\v2\x10.shoal.v1.HolderR\x06holder\"_\n" +
 	"\vMeasurePart\x12\x14\n" +
 	"\x05shape\x18\x01 \x01(\tR\x05shape\x12\x14\n" +
 	"\x05first\x18\x02 \x01(\rR\x05first\x12\x10\n" +
@@ -2389,8 +2398,9 @@ var file_shoal_v1_shard_proto_goTypes = []any{
 	(*StepFrame)(nil),            // 37: shoal.v1.StepFrame
 	(*StepResult)(nil),           // 38: shoal.v1.StepResult
 	(*Model)(nil),                // 39: shoal.v1.Model
-	(*DeviceSpeed)(nil),          // 40: shoal.v1.DeviceSpeed
-	(*LinkSpeed)(nil),            // 41: shoal.v1.LinkSpeed
+	(*Holder)(nil),               // 40: shoal.v1.Holder
+	(*DeviceSpeed)(nil),          // 41: shoal.v1.DeviceSpeed
+	(*LinkSpeed)(nil),            // 42: shoal.v1.LinkSpeed
 }
 var file_shoal_v1_shard_proto_depIdxs = []int32{
 	33, // 0: shoal.v1.HelloResponse.devices:type_name -> shoal.v1.Device
@@ -2415,32 +2425,33 @@ var file_shoal_v1_shard_proto_depIdxs = []int32{
 	38, // 19: shoal.v1.ResultsResponse.result:type_name -> shoal.v1.StepResult
 	39, // 20: shoal.v1.MeasureRequest.model:type_name -> shoal.v1.Model
 	26, // 21: shoal.v1.MeasureRequest.parts:type_name -> shoal.v1.MeasurePart
-	40, // 22: shoal.v1.MeasureResponse.devices:type_name -> shoal.v1.DeviceSpeed
-	29, // 23: shoal.v1.MeasureLinksRequest.peers:type_name -> shoal.v1.Peer
-	41, // 24: shoal.v1.MeasureLinksResponse.links:type_name -> shoal.v1.LinkSpeed
-	2,  // 25: shoal.v1.ShardService.Hello:input_type -> shoal.v1.HelloRequest
-	4,  // 26: shoal.v1.ShardService.Control:input_type -> shoal.v1.ControlRequest
-	10, // 27: shoal.v1.ShardService.Drive:input_type -> shoal.v1.DriveRequest
-	19, // 28: shoal.v1.ShardService.Push:input_type -> shoal.v1.PushRequest
-	21, // 29: shoal.v1.ShardService.Results:input_type -> shoal.v1.ResultsRequest
-	23, // 30: shoal.v1.ShardService.Beat:input_type -> shoal.v1.BeatRequest
-	25, // 31: shoal.v1.ShardService.Measure:input_type -> shoal.v1.MeasureRequest
-	28, // 32: shoal.v1.ShardService.MeasureLinks:input_type -> shoal.v1.MeasureLinksRequest
-	31, // 33: shoal.v1.ShardService.Probe:input_type -> shoal.v1.ProbeRequest
-	3,  // 34: shoal.v1.ShardService.Hello:output_type -> shoal.v1.HelloResponse
-	6,  // 35: shoal.v1.ShardService.Control:output_type -> shoal.v1.ControlResponse
-	15, // 36: shoal.v1.ShardService.Drive:output_type -> shoal.v1.DriveResponse
-	20, // 37: shoal.v1.ShardService.Push:output_type -> shoal.v1.PushResponse
-	22, // 38: shoal.v1.ShardService.Results:output_type -> shoal.v1.ResultsResponse
-	24, // 39: shoal.v1.ShardService.Beat:output_type -> shoal.v1.BeatResponse
-	27, // 40: shoal.v1.ShardService.Measure:output_type -> shoal.v1.MeasureResponse
-	30, // 41: shoal.v1.ShardService.MeasureLinks:output_type -> shoal.v1.MeasureLinksResponse
-	32, // 42: shoal.v1.ShardService.Probe:output_type -> shoal.v1.ProbeResponse
-	34, // [34:43] is the sub-list for method output_type
-	25, // [25:34] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	40, // 22: shoal.v1.MeasureRequest.holder:type_name -> shoal.v1.Holder
+	41, // 23: shoal.v1.MeasureResponse.devices:type_name -> shoal.v1.DeviceSpeed
+	29, // 24: shoal.v1.MeasureLinksRequest.peers:type_name -> shoal.v1.Peer
+	42, // 25: shoal.v1.MeasureLinksResponse.links:type_name -> shoal.v1.LinkSpeed
+	2,  // 26: shoal.v1.ShardService.Hello:input_type -> shoal.v1.HelloRequest
+	4,  // 27: shoal.v1.ShardService.Control:input_type -> shoal.v1.ControlRequest
+	10, // 28: shoal.v1.ShardService.Drive:input_type -> shoal.v1.DriveRequest
+	19, // 29: shoal.v1.ShardService.Push:input_type -> shoal.v1.PushRequest
+	21, // 30: shoal.v1.ShardService.Results:input_type -> shoal.v1.ResultsRequest
+	23, // 31: shoal.v1.ShardService.Beat:input_type -> shoal.v1.BeatRequest
+	25, // 32: shoal.v1.ShardService.Measure:input_type -> shoal.v1.MeasureRequest
+	28, // 33: shoal.v1.ShardService.MeasureLinks:input_type -> shoal.v1.MeasureLinksRequest
+	31, // 34: shoal.v1.ShardService.Probe:input_type -> shoal.v1.ProbeRequest
+	3,  // 35: shoal.v1.ShardService.Hello:output_type -> shoal.v1.HelloResponse
+	6,  // 36: shoal.v1.ShardService.Control:output_type -> shoal.v1.ControlResponse
+	15, // 37: shoal.v1.ShardService.Drive:output_type -> shoal.v1.DriveResponse
+	20, // 38: shoal.v1.ShardService.Push:output_type -> shoal.v1.PushResponse
+	22, // 39: shoal.v1.ShardService.Results:output_type -> shoal.v1.ResultsResponse
+	24, // 40: shoal.v1.ShardService.Beat:output_type -> shoal.v1.BeatResponse
+	27, // 41: shoal.v1.ShardService.Measure:output_type -> shoal.v1.MeasureResponse
+	30, // 42: shoal.v1.ShardService.MeasureLinks:output_type -> shoal.v1.MeasureLinksResponse
+	32, // 43: shoal.v1.ShardService.Probe:output_type -> shoal.v1.ProbeResponse
+	35, // [35:44] is the sub-list for method output_type
+	26, // [26:35] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_shoal_v1_shard_proto_init() }
