@@ -218,6 +218,9 @@ func (f *failure) note(err error) {
 
 func (s source) Meta() model.Meta { return meta{s.Metadata()} }
 
+// Outline describes tensors without reading them.
+func (s source) Outline() model.Source { return outline{s.container} }
+
 // Tensor returns a tensor. Where its bytes cannot be read it has none, which no
 // device takes.
 func (s source) Tensor(name string) (compute.Matrix, bool) {

@@ -162,14 +162,25 @@ func tensorHead(files Files, name string) (*safetensors.File, error) {
 func (m *Model) Heads() []Range { return m.file.Heads() }
 
 // Needs returns the bytes of the tensors of a part, by file and offset, each once.
+// Vectors outside the layers are among them: the factors of rotations, which a file
+// may have, are read for every part and are no weights of a device.
 func (m *Model) Needs(p model.Part) []Range {
+	names := m.Arch.Tensors(m.Spec, p)
+	for _, t := range m.file.Tensors() {
+		if t.rows == 1 && !strings.HasPrefix(t.name, "blk.") {
+			names = append(names, t.name)
+		}
+	}
 	var out []Range
-	for _, name := range m.Arch.Tensors(m.Spec, p) {
+	for _, name := range names {
 		out = append(out, m.file.Ranges(name)...)
 	}
 	slices.SortFunc(out, func(a, b Range) int { return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Offset, b.Offset)) })
 	return slices.Compact(out)
 }
+
+// Ranges returns where the bytes of a tensor lie.
+func (m *Model) Ranges(tensor string) []Range { return m.file.Ranges(tensor) }
 
 // Bounds returns, by the name of the file, the offsets at which a tensor begins.
 func (m *Model) Bounds() map[string][]uint64 {

@@ -107,6 +107,9 @@ func compareElsewhere(t *testing.T, path string, files *remote) {
 				t.Errorf("%s: %s is another", path, name)
 			}
 		}
+		if _, err := m.Arch.Load(&scale{vocab: m.Spec.Vocab}, m.Source, m.Spec, p, model.Limits{Rows: 4, Logits: 4, Pages: 1, Positions: 1}); err != nil {
+			t.Errorf("%s %v: %v", path, p, err)
+		}
 		for file, read := range files.read {
 			for _, r := range read {
 				if !slices.Contains(needs, r) || r.Offset < heads[file] {

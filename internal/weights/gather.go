@@ -132,6 +132,7 @@ type gathering struct {
 	heard  map[string]time.Time // guarded by mu; when a node last brought something, or was asked first
 	gone   map[string]bool      // guarded by mu; nodes that are not asked any more
 	first  map[string]bool      // guarded by mu; nodes that have answered, or failed to, once
+	has    map[string]bits      // guarded by mu; of what was to do, what a node said last that it has
 	why    error                // guarded by mu; the last fault of a source
 	last   time.Time            // guarded by mu; when a byte came
 	change chan struct{}        // guarded by mu; closed when any of it changes
@@ -144,7 +145,7 @@ type gathering struct {
 func newGathering(k *Keeper, m *store.Model, o Order, p Patience, missing []int, bytes int64) *gathering {
 	g := &gathering{
 		k: k, m: m, o: o, p: p, began: time.Now(), total: bytes, last: time.Now(),
-		todo: map[int]bool{}, heard: map[string]time.Time{}, gone: map[string]bool{}, first: map[string]bool{}, change: make(chan struct{}),
+		todo: map[int]bool{}, heard: map[string]time.Time{}, gone: map[string]bool{}, first: map[string]bool{}, has: map[string]bits{}, change: make(chan struct{}),
 	}
 	for _, i := range missing {
 		g.todo[i] = true
@@ -171,7 +172,7 @@ func (g *gathering) run(ctx context.Context) error {
 		err = ctx.Err() // without one all is there
 	}
 	g.mu.Lock()
-	g.k.cfg.Log.Info("weights fetched", "model", g.m.Manifest.Source, "bytes", g.done, "origin", g.origin, "took", time.Since(g.began), "err", err)
+	g.k.cfg.Log.Info("weights fetched", "model", g.m.Manifest.Source, "bytes", g.done, "origin", g.origin, "took", time.Since(g.began))
 	g.mu.Unlock()
 	if err != nil {
 		return err
@@ -258,7 +259,7 @@ func (g *gathering) from(ctx context.Context, p Peer) error {
 			return nil
 		}
 		held, busy, err := g.ask(ctx, client, wanted, wait)
-		g.answered(p.Node, busy)
+		g.answered(p.Node, held, busy)
 		if err == nil && len(held) > 0 {
 			err = g.bring(ctx, client, p.Node, held)
 			var full *store.FullError
@@ -288,13 +289,19 @@ func (g *gathering) lose(node string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.gone[node], g.first[node] = true, true
+	delete(g.has, node)
 	g.changed()
 }
 
-// answered notes that a node has answered, and whether it brings segments itself.
-func (g *gathering) answered(node string, busy bool) {
+// answered notes what a node has answered: what it has, and whether it brings
+// segments itself.
+func (g *gathering) answered(node string, held []int, busy bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.has[node] = newBits(len(g.m.Segments()))
+	for _, i := range held {
+		g.has[node].set(i)
+	}
 	if !g.first[node] {
 		g.first[node] = true
 		g.changed()
@@ -412,7 +419,7 @@ func (g *gathering) fromOrigin(ctx context.Context) error {
 func (g *gathering) mine() []int {
 	var out []int
 	for i := range g.todo {
-		if g.m.Manifest.Files[g.m.Segments()[i].File].Url == "" {
+		if g.m.Manifest.Files[g.m.Segments()[i].File].Url == "" || g.near(i) {
 			continue
 		}
 		node := g.o.Turn(i)
@@ -428,6 +435,16 @@ func (g *gathering) mine() []int {
 		}
 	}
 	return out
+}
+
+// near reports whether a node has a segment; mu is held.
+func (g *gathering) near(i int) bool {
+	for _, has := range g.has {
+		if has.has(i) {
+			return true
+		}
+	}
+	return false
 }
 
 func (g *gathering) isPeer(node string) bool {

@@ -516,10 +516,11 @@ func TestEachSegmentComesFromTheOriginOnce(t *testing.T) {
 
 	// One layer moves from the second to the first.
 	moved := Covering(m, l.Needs(model.Part{First: n / 3, End: n/3 + 1}))
-	bytes := int64(0)
-	for _, i := range moved {
-		bytes += int64(m.Segments()[i].Size)
+	first, err := shards[0].Know(m.Encoded)
+	if err != nil {
+		t.Fatal(err)
 	}
+	_, bytes := first.Missing(moved)
 	for _, s := range c.nodes {
 		s.asked.given()
 	}

@@ -222,6 +222,9 @@ type counted struct {
 	report func(done uint64)
 }
 
+// Outline is that of the source: what is only described is not counted.
+func (c *counted) Outline() model.Source { return model.Outline(c.Source) }
+
 // Tensor is that of the source.
 func (c *counted) Tensor(name string) (compute.Matrix, bool) {
 	m, ok := c.Source.Tensor(name)
