@@ -92,9 +92,14 @@ func serve(ctx context.Context, d driver, in io.Reader, out, logs io.Writer) (er
 	if err != nil {
 		return err
 	}
+	keeper, err := s.Weights.Keeper(log)
+	if err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	defer func() { err = errors.Join(err, keeper.Close()) }()
 	sh, err := shard.New(shard.Config{Version: version, KernelSet: s.KernelSet, Chunk: s.Chunk, State: s.State}, shard.Deps{
 		Identity: node, Listener: listener, Telemetry: tel, Log: log,
-		Devices: []shard.Device{{Backend: be, Fingerprint: print, Reference: openReference, Tolerance: compute.Float}}, Open: opener(s),
+		Devices: []shard.Device{{Backend: be, Fingerprint: print, Reference: openReference, Tolerance: compute.Float}}, Open: opener(s), Weights: keeper,
 	})
 	if err != nil {
 		return errors.Join(err, listener.Close())

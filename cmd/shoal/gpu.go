@@ -20,7 +20,6 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/shoal-llm/shoal/internal/enrol"
-	"github.com/shoal-llm/shoal/internal/library"
 	"github.com/shoal-llm/shoal/internal/pki"
 	"github.com/shoal-llm/shoal/internal/supervise"
 	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
@@ -198,7 +197,7 @@ type children struct {
 }
 
 // newChildren says what each GPU's process is told.
-func (o shardOptions) newChildren(n *node, lib library.Library, set deviceSet, level slog.Level) (*children, error) {
+func (o shardOptions) newChildren(n *node, found *models, set deviceSet, level slog.Level) (*children, error) {
 	memory, err := parseBytes(o.device.memory)
 	if err != nil {
 		return nil, fmt.Errorf("--max-mem: %w", err)
@@ -228,7 +227,7 @@ func (o shardOptions) newChildren(n *node, lib library.Library, set deviceSet, l
 		}
 		c.settings = append(c.settings, supervise.Settings{
 			Version: version, KernelSet: kernelSet, Node: id, Secret: secret, Adapter: a,
-			Listen: net.JoinHostPort(host, strconv.Itoa(port)), Models: lib.Dir, Paths: lib.Paths,
+			Listen: net.JoinHostPort(host, strconv.Itoa(port)), Models: found.lib.Dir, Paths: found.lib.Paths, Weights: found.settings,
 			Memory: memory, Chunk: o.config.Chunk, State: o.config.State, LogLevel: level.String(),
 		})
 	}

@@ -94,6 +94,7 @@ the environment over the file.`,
 		newUp(), newCoordinator(), newShard(), newGateway(),
 		newToken(), newJoin(), newNodeCommand(), newCert(), newKey(),
 		newPlan(), newNodes(), newPs(), newDrain(), newUndrain(),
+		newPull(), newLs(), newRm(), newShow(), newVerify(), newManifest(),
 		newRun(), newBench(), newHealth(), newSecret(), newVersion(),
 	)
 	root.CompletionOptions.HiddenDefaultCmd = true

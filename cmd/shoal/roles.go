@@ -31,15 +31,16 @@ import (
 // kernelSet is the version of the kernels: all shards of a cluster have the same.
 const kernelSet = "1"
 
-// loadModel opens what a coordinator needs of a model.
-func loadModel(lib library.Library, name string, kv compute.KVClass) (coordinator.Model, *library.Model, error) {
-	m, err := lib.Open(name)
+// loadModel opens what a coordinator needs of a model: of one that has to be fetched,
+// what lies before its weights.
+func loadModel(ctx context.Context, found *models, name string, kv compute.KVClass, show *shown) (coordinator.Model, opened, error) {
+	m, err := found.open(ctx, name, false, show)
 	if err != nil {
-		return coordinator.Model{}, nil, err
+		return coordinator.Model{}, m, err
 	}
-	described, err := coordinator.NewModel(m, kv)
+	described, err := coordinator.NewModel(m.Model, kv)
 	if err != nil {
-		return coordinator.Model{}, nil, errors.Join(err, m.Close())
+		return coordinator.Model{}, m, errors.Join(err, m.Close())
 	}
 	return described, m, nil
 }
@@ -53,6 +54,7 @@ type coordinatorOptions struct {
 	aliases []string
 	kv      kvFlag
 	join    string // address of the JoinService
+	weights weightOptions
 }
 
 func (o *coordinatorOptions) flags(f *pflag.FlagSet) {
@@ -70,6 +72,7 @@ func (o *coordinatorOptions) flags(f *pflag.FlagSet) {
 	f.IntVar(&w.Rows, "rows", w.Rows, "rows of a step: decodes and prefill together")
 	o.kv.flags(f)
 	o.place.flags(f)
+	o.weights.flags(f)
 }
 
 // complete makes the planner's wishes of the flags and checks them all.
@@ -106,23 +109,31 @@ are no tokens then, and no single node can be shut out.`,
 		Args: exactArgs(0),
 		RunE: func(c *cobra.Command, _ []string) error { return runCoordinator(c, o, n) },
 	}
-	c.Flags().StringVar(&o.model, "model", library.Default, "model to serve: an embedded name, a file in --models, or a path")
+	c.Flags().StringVar(&o.model, "model", library.Default, "model to serve: an embedded name, a file in --models, a path, or a source to fetch it from, as `shoal pull` takes it")
 	o.flags(c.Flags())
 	n.flags(c.Flags(), pki.Coordinator)
 	c.Flags().StringVar(&o.join, "join-addr", ":"+enrol.DefaultJoinPort, "address where machines join with a token, TLS without a client certificate; empty takes nobody in")
 	return c
 }
 
-func runCoordinator(c *cobra.Command, o coordinatorOptions, opts nodeOptions) error {
+func runCoordinator(c *cobra.Command, o coordinatorOptions, opts nodeOptions) (err error) {
 	ctx, log := c.Context(), newLogger(c)
 	if err := o.complete(); err != nil {
 		return usageError{c.CommandPath(), err}
 	}
-	model, file, err := loadModel(library.Library{Dir: o.models}, o.model, o.kv.KVClass)
+	found, err := o.weights.open(library.Library{Dir: o.models}, log)
+	if err != nil {
+		return usageError{c.CommandPath(), err}
+	}
+	defer func() { err = errors.Join(err, found.close()) }()
+	model, file, err := loadModel(ctx, found, o.model, o.kv.KVClass, newShown(c.ErrOrStderr()))
 	if err != nil {
 		return err
 	}
 	defer file.Close()
+	if model.Manifest, err = found.manifest(file); err != nil {
+		return err
+	}
 	n, err := newNode(ctx, log, opts, pki.Coordinator)
 	if err != nil {
 		return err
@@ -141,6 +152,7 @@ func runCoordinator(c *cobra.Command, o coordinatorOptions, opts nodeOptions) er
 	o.config.Version, o.config.Number = version, coordinator.Number(n.identity.NodeID())
 	co, err := coordinator.New(o.config, coordinator.Deps{
 		Identity: n.identity, Listener: n.listener, Members: members, Model: model, Registry: book.registry, Telemetry: n.tel, Log: n.log,
+		Weights: found.keeper, Address: n.grpcAddr(),
 	})
 	if err != nil {
 		return err
@@ -159,10 +171,11 @@ func runCoordinator(c *cobra.Command, o coordinatorOptions, opts nodeOptions) er
 
 // shardOptions are the flags of a shard.
 type shardOptions struct {
-	models string
-	config shard.Config
-	device deviceOptions
-	gpu    gpuOptions
+	models  string
+	config  shard.Config
+	device  deviceOptions
+	gpu     gpuOptions
+	weights weightOptions // of `up` they are the coordinator's
 }
 
 func (o *shardOptions) flags(f *pflag.FlagSet) {
@@ -187,17 +200,23 @@ func newShard() *cobra.Command {
 	}
 	c.Flags().StringVar(&o.models, "models", "", "folder of GGUF files")
 	o.flags(c.Flags())
+	o.weights.flags(c.Flags())
 	n.flags(c.Flags(), pki.Shard)
 	return c
 }
 
-func runShard(c *cobra.Command, o shardOptions, opts nodeOptions) error {
+func runShard(c *cobra.Command, o shardOptions, opts nodeOptions) (err error) {
 	ctx, log := c.Context(), newLogger(c)
 	n, err := newNode(ctx, log, opts, pki.Shard)
 	if err != nil {
 		return err
 	}
-	d, err := o.open(ctx, n, library.Library{Dir: o.models}, logLevel(c))
+	found, err := o.weights.open(library.Library{Dir: o.models}, log)
+	if err != nil {
+		return usageError{c.CommandPath(), err}
+	}
+	defer func() { err = errors.Join(err, found.close()) }()
+	d, err := o.open(ctx, n, found, logLevel(c))
 	if err != nil {
 		return err
 	}

@@ -30,6 +30,7 @@ type runOptions struct {
 	spec      sample.Spec
 	device    deviceOptions
 	kv        kvFlag
+	weights   weightOptions
 }
 
 func newRun() *cobra.Command {
@@ -38,8 +39,9 @@ func newRun() *cobra.Command {
 		Use:   "run MODEL [PROMPT|-]",
 		Short: "Answer one prompt in the terminal, without a cluster",
 		Long: `Answer one prompt in the terminal, without a cluster. MODEL is an embedded model
-(tiny, tiny-int4), a file in --models, or the path of a GGUF file. Without PROMPT,
-or with -, the prompt is read from standard input.`,
+(tiny, tiny-int4), a file in --models, the path of a GGUF file, or a source that it is
+fetched from, as ` + "`shoal pull`" + ` takes it. Without PROMPT, or with -, the prompt is read
+from standard input.`,
 		Example: `  shoal run tiny "Tell me a story about a fox."
   echo "What is 17 + 25?" | shoal run tiny -
   shoal run ./model.gguf "Hello!" --temperature 0 --stats`,
@@ -55,6 +57,7 @@ or with -, the prompt is read from standard input.`,
 	f := c.Flags()
 	f.StringVar(&o.models, "models", "", "folder of GGUF files")
 	o.kv.flags(f)
+	o.weights.flags(f)
 	f.StringVar(&o.system, "system", "", "system message")
 	f.BoolVar(&o.raw, "raw", false, "continue the prompt as it is, without the chat template")
 	f.BoolVar(&o.stats, "stats", false, "print speeds to standard error")
@@ -84,11 +87,17 @@ func promptFrom(in io.Reader, args []string) (string, error) {
 	return strings.TrimSuffix(string(b), "\n"), nil
 }
 
-func (o *runOptions) run(c *cobra.Command, name, prompt string) error {
-	m, err := library.Library{Dir: o.models}.Open(name)
+func (o *runOptions) run(c *cobra.Command, name, prompt string) (err error) {
+	found, err := o.weights.open(library.Library{Dir: o.models}, newLogger(c))
+	if err != nil {
+		return usageError{c.CommandPath(), err}
+	}
+	defer func() { err = errors.Join(err, found.close()) }()
+	open, err := found.open(c.Context(), name, true, newShown(c.ErrOrStderr()))
 	if err != nil {
 		return err
 	}
+	m := open.Model
 	defer m.Close()
 	vocab, err := m.Vocab()
 	if err != nil {
@@ -116,7 +125,7 @@ func (o *runOptions) run(c *cobra.Command, name, prompt string) error {
 		Pages: (len(ids)+int(o.spec.MaxTokens))/64 + 1, Context: m.Spec.Context, KV: o.kv.KVClass,
 	})
 	if err != nil {
-		return err
+		return errors.Join(m.Err(), err)
 	}
 	return o.print(c, engine.NewLocal(st), vocab, ids)
 }

@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"github.com/shoal-llm/shoal/internal/enrol"
+	"github.com/shoal-llm/shoal/internal/weights"
 )
 
 // Program is the file name of the program that drives GPUs.
@@ -41,6 +42,7 @@ type Settings struct {
 	Listen    string            `json:"listen"`             // address for other nodes
 	Models    string            `json:"models,omitempty"`
 	Paths     map[string]string `json:"paths,omitempty"` // as library.Library has them
+	Weights   weights.Settings  `json:"weights"`
 	Memory    uint64            `json:"memory,omitempty"`
 	Chunk     int               `json:"chunk,omitempty"`
 	State     string            `json:"state,omitempty"` // folder, see shard.Config

@@ -34,6 +34,8 @@ func TestP01RolesByMethods(t *testing.T) {
 		"/shoal.v1.CoordinatorService/Relay":   {pki.Gateway},
 		"/shoal.v1.CoordinatorService/Cluster": everyone,
 		"/shoal.v1.CoordinatorService/Drain":   {pki.Operator},
+		"/shoal.v1.WeightService/Have":         {pki.Shard},
+		"/shoal.v1.WeightService/Segments":     {pki.Shard},
 		"/grpc.health.v1.Health/Check":         everyone,
 		"/grpc.health.v1.Health/List":          everyone,
 		"/grpc.health.v1.Health/Watch":         everyone,
@@ -44,5 +46,5 @@ func TestP01RolesByMethods(t *testing.T) {
 		"/shoal.v1.TrustService/Revoke":        {pki.Operator},
 		"/shoal.v1.TrustService/RotateGossip":  {pki.Operator},
 		"/shoal.v1.TrustService/Identities":    {pki.Operator},
-	}, &pb.CoordinatorService_ServiceDesc, &pb.TrustService_ServiceDesc, &healthpb.Health_ServiceDesc)
+	}, &pb.CoordinatorService_ServiceDesc, &pb.TrustService_ServiceDesc, &pb.WeightService_ServiceDesc, &healthpb.Health_ServiceDesc)
 }

@@ -46,6 +46,8 @@ type Model struct {
 	Vocab        int
 	Created      time.Time
 
+	Manifest []byte // of the files, for shards that lack them; nil: each has its own
+
 	Facts   plan.Model
 	KV      compute.KVClass // of keys and values
 	StopIDs []int32         // ids that end an answer
@@ -164,6 +166,6 @@ func (m *Model) proto() *pb.Model {
 	return &pb.Model{
 		Name: m.Name, Path: m.Path, Size: uint64(m.Size), Digest: m.Digest[:],
 		Layers: uint32(m.Facts.Layers()), Hidden: uint32(m.Hidden), Vocab: uint32(m.Vocab), Context: uint32(m.Facts.Context),
-		KvBits: uint32(m.KV.Bits), KvGroup: uint32(m.KV.Group),
+		KvBits: uint32(m.KV.Bits), KvGroup: uint32(m.KV.Group), Manifest: m.Manifest,
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/shoal-llm/shoal/internal/pki"
+	"github.com/shoal-llm/shoal/internal/weights"
 	"github.com/shoal-llm/shoal/internal/wire"
 	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
 	"github.com/shoal-llm/shoal/services/coordinator/generation"
@@ -47,6 +48,8 @@ var ownRules = pki.Rules{
 	"/shoal.v1.CoordinatorService/Relay":   {pki.Gateway},
 	"/shoal.v1.CoordinatorService/Cluster": pki.AnyRole(),
 	"/shoal.v1.CoordinatorService/Drain":   {pki.Operator},
+	"/shoal.v1.WeightService/Have":         {pki.Shard},
+	"/shoal.v1.WeightService/Segments":     {pki.Shard},
 	"/grpc.health.v1.Health/Check":         pki.AnyRole(),
 	"/grpc.health.v1.Health/List":          pki.AnyRole(),
 	"/grpc.health.v1.Health/Watch":         pki.AnyRole(),
@@ -59,6 +62,7 @@ func (c *Coordinator) newServer() (*grpc.Server, error) {
 		grpc.Creds(c.deps.Identity.ServerCredentials()),
 		grpc.UnaryInterceptor(unary), grpc.StreamInterceptor(stream))...)
 	pb.RegisterCoordinatorServiceServer(s, &server{c: c})
+	pb.RegisterWeightServiceServer(s, weights.NewService(c.deps.Weights))
 	healthpb.RegisterHealthServer(s, c.health)
 	if c.deps.Registry != nil {
 		c.deps.Registry.Register(s)

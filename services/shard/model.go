@@ -6,6 +6,6 @@ import "github.com/shoal-llm/shoal/internal/library"
 func NewModel(m *library.Model) *Model {
 	return &Model{
 		Arch: m.Arch, Spec: m.Spec, Source: m.Source, Digest: m.Digest, Bytes: m.Bytes, Close: m.Close,
-		Spelling: m.Spelling,
+		Spelling: m.Spelling, Err: m.Err,
 	}
 }

@@ -63,7 +63,31 @@ type Tensor struct {
 	Format     quant.Format
 	Rows, Cols int
 
-	parts [][]byte // the rows, in order
+	parts []piece // the rows, in order
+}
+
+// piece is rows of a tensor: where they lie in a file of weights, or what gives them.
+type piece struct {
+	file         int
+	offset, size uint64
+	bytes        func() ([]byte, error)
+}
+
+// Place is where bytes of a tensor lie.
+type Place struct {
+	File         int // index of the weight file
+	Offset, Size uint64
+}
+
+// Places returns where the bytes of the tensor lie; none of one that config.json
+// describes.
+func (t Tensor) Places() (out []Place) {
+	for _, p := range t.parts {
+		if p.size > 0 {
+			out = append(out, Place{p.file, p.offset, p.size})
+		}
+	}
+	return out
 }
 
 // Size returns the bytes of the tensor.
@@ -72,12 +96,20 @@ func (t Tensor) Size() uint64 {
 }
 
 // Data returns the rows, which must not be written. They alias the file, or are
-// made anew where the file has them in pieces.
-func (t Tensor) Data() []byte {
-	if len(t.parts) == 1 {
-		return t.parts[0]
+// made anew where the file has them in pieces. An error can come of weights that are
+// not mapped.
+func (t Tensor) Data() ([]byte, error) {
+	all := make([][]byte, len(t.parts))
+	for i, p := range t.parts {
+		var err error
+		if all[i], err = p.bytes(); err != nil {
+			return nil, err
+		}
 	}
-	return slices.Concat(t.parts...)
+	if len(all) == 1 {
+		return all[0], nil
+	}
+	return slices.Concat(all...), nil
 }
 
 // arrangement finds the tensors of a checkpoint.
@@ -207,18 +239,33 @@ func (a *arrangement) find(stored string) (Tensor, bool) {
 	if len(t.Shape) == 2 {
 		rows = t.Shape[0]
 	}
-	return Tensor{Format: format, Rows: int(rows), Cols: int(t.Shape[len(t.Shape)-1]), parts: [][]byte{t.Data}}, true
+	p := piece{file: a.c.set.FileOf(stored), offset: t.Offset, size: t.Size()}
+	p.bytes = func() ([]byte, error) {
+		if t.Data == nil && a.c.read != nil {
+			return a.c.read(p.file, p.offset, p.size)
+		}
+		return t.Data, nil
+	}
+	return Tensor{Format: format, Rows: int(rows), Cols: int(t.Shape[len(t.Shape)-1]), parts: []piece{p}}, true
 }
 
 // shifted adds the one that Gemma's norms are stored without.
 func (a *arrangement) shifted(t Tensor) Tensor {
-	values := make([]float32, t.Rows*t.Cols)
-	t.Format.Decode(values, t.parts[0])
-	wide := make([]float64, len(values))
-	for i, v := range values {
-		wide[i] = float64(v) + 1
+	stored := t
+	t.Format, t.parts = a.formats[safetensors.F32], slices.Clone(t.parts)
+	t.parts[0].bytes = func() ([]byte, error) {
+		data, err := stored.Data()
+		if err != nil {
+			return nil, err
+		}
+		values := make([]float32, stored.Rows*stored.Cols)
+		stored.Format.Decode(values, data)
+		wide := make([]float64, len(values))
+		for i, v := range values {
+			wide[i] = float64(v) + 1
+		}
+		return float32s(wide), nil
 	}
-	t.Format, t.parts = a.formats[safetensors.F32], [][]byte{float32s(wide)}
 	return t
 }
 
@@ -240,9 +287,14 @@ func (a *arrangement) factors(cfg *config) error {
 				return refuse("rope_scaling: a factor is %g", v)
 			}
 		}
-		a.add(name, Tensor{Format: a.formats[safetensors.F32], Rows: 1, Cols: len(factors[name]), parts: [][]byte{float32s(factors[name])}})
+		a.add(name, Tensor{Format: a.formats[safetensors.F32], Rows: 1, Cols: len(factors[name]), parts: []piece{made(float32s(factors[name]))}})
 	}
 	return nil
+}
+
+// made is a piece that is in no file.
+func made(data []byte) piece {
+	return piece{bytes: func() ([]byte, error) { return data, nil }}
 }
 
 // leftOver refuses tensors that nothing reads. The copy of a tied head and tables

@@ -557,6 +557,9 @@ type StageState struct {
 	TotalBytes    uint64                 `protobuf:"varint,6,opt,name=total_bytes,json=totalBytes,proto3" json:"total_bytes,omitempty"`
 	Error         string                 `protobuf:"bytes,7,opt,name=error,proto3" json:"error,omitempty"`
 	UsedBytes     uint64                 `protobuf:"varint,8,opt,name=used_bytes,json=usedBytes,proto3" json:"used_bytes,omitempty"` // device memory by the backend's account
+	Phase         string                 `protobuf:"bytes,9,opt,name=phase,proto3" json:"phase,omitempty"`                           // of LOADING: fetch (done and total are bytes of it), load; empty is load
+	Rate          float64                `protobuf:"fixed64,10,opt,name=rate,proto3" json:"rate,omitempty"`                          // bytes a second of late, of the phase
+	Note          string                 `protobuf:"bytes,11,opt,name=note,proto3" json:"note,omitempty"`                            // what the phase waits for, in words; empty while it goes on
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -645,6 +648,27 @@ func (x *StageState) GetUsedBytes() uint64 {
 		return x.UsedBytes
 	}
 	return 0
+}
+
+func (x *StageState) GetPhase() string {
+	if x != nil {
+		return x.Phase
+	}
+	return ""
+}
+
+func (x *StageState) GetRate() float64 {
+	if x != nil {
+		return x.Rate
+	}
+	return 0
+}
+
+func (x *StageState) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
 }
 
 // Refused says that the shard obeys somebody else or something newer.
@@ -1722,6 +1746,7 @@ type MeasureRequest struct {
 	Parts         []*MeasurePart         `protobuf:"bytes,2,rep,name=parts,proto3" json:"parts,omitempty"`                                  // the most important first
 	Cached        bool                   `protobuf:"varint,3,opt,name=cached,proto3" json:"cached,omitempty"`                               // only what is known already
 	TurnSeconds   float64                `protobuf:"fixed64,4,opt,name=turn_seconds,json=turnSeconds,proto3" json:"turn_seconds,omitempty"` // as real steps have shown, to be kept; 0 is nothing new
+	Holder        *Holder                `protobuf:"bytes,5,opt,name=holder,proto3" json:"holder,omitempty"`                                // a node that has what lies before the model's weights
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1782,6 +1807,13 @@ func (x *MeasureRequest) GetTurnSeconds() float64 {
 		return x.TurnSeconds
 	}
 	return 0
+}
+
+func (x *MeasureRequest) GetHolder() *Holder {
+	if x != nil {
+		return x.Holder
+	}
+	return nil
 }
 
 // MeasurePart is layers [first, end), which are all of one shape, or with head
@@ -2176,7 +2208,7 @@ const file_shoal_v1_shard_proto_rawDesc = "" +
 	"\x05stage\x18\x01 \x01(\v2\x14.shoal.v1.StageStateH\x00R\x05stage\x12-\n" +
 	"\arefused\x18\x02 \x01(\v2\x11.shoal.v1.RefusedH\x00R\arefused\x12'\n" +
 	"\x05child\x18\x03 \x01(\v2\x0f.shoal.v1.ChildH\x00R\x05childB\t\n" +
-	"\amessage\"\xf4\x01\n" +
+	"\amessage\"\xb2\x02\n" +
 	"\n" +
 	"StageState\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x1a\n" +
@@ -2189,7 +2221,11 @@ const file_shoal_v1_shard_proto_rawDesc = "" +
 	"totalBytes\x12\x14\n" +
 	"\x05error\x18\a \x01(\tR\x05error\x12\x1d\n" +
 	"\n" +
-	"used_bytes\x18\b \x01(\x04R\tusedBytes\"7\n" +
+	"used_bytes\x18\b \x01(\x04R\tusedBytes\x12\x14\n" +
+	"\x05phase\x18\t \x01(\tR\x05phase\x12\x12\n" +
+	"\x04rate\x18\n" +
+	" \x01(\x01R\x04rate\x12\x12\n" +
+	"\x04note\x18\v \x01(\tR\x04note\"7\n" +
 	"\aRefused\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\"\xa3\x01\n" +
@@ -2257,12 +2293,13 @@ const file_shoal_v1_shard_proto_rawDesc = "" +
 	"\vBeatRequest\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\"*\n" +
 	"\fBeatResponse\x12\x1a\n" +
-	"\bsequence\x18\x01 \x01(\x04R\bsequence\"\x9f\x01\n" +
+	"\bsequence\x18\x01 \x01(\x04R\bsequence\"\xc9\x01\n" +
 	"\x0eMeasureRequest\x12%\n" +
 	"\x05model\x18\x01 \x01(\v2\x0f.shoal.v1.ModelR\x05model\x12+\n" +
 	"\x05parts\x18\x02 \x03(\v2\x15.shoal.v1.MeasurePartR\x05parts\x12\x16\n" +
 	"\x06cached\x18\x03 \x01(\bR\x06cached\x12!\n" +
-	"\fturn_seconds\x18\x04 \x01(\x01R\vturnSeconds\"_\n" +
+	"\fturn_seconds\x18\x04 \x01(\x01R\vturnSeconds\x12(\n" +
+	"\x06holder\x18\x05 \x01(\v2\x10.shoal.v1.HolderR\x06holder\"_\n" +
 	"\vMeasurePart\x12\x14\n" +
 	"\x05shape\x18\x01 \x01(\tR\x05shape\x12\x14\n" +
 	"\x05first\x18\x02 \x01(\rR\x05first\x12\x10\n" +
@@ -2361,8 +2398,9 @@ var file_shoal_v1_shard_proto_goTypes = []any{
 	(*StepFrame)(nil),            // 37: shoal.v1.StepFrame
 	(*StepResult)(nil),           // 38: shoal.v1.StepResult
 	(*Model)(nil),                // 39: shoal.v1.Model
-	(*DeviceSpeed)(nil),          // 40: shoal.v1.DeviceSpeed
-	(*LinkSpeed)(nil),            // 41: shoal.v1.LinkSpeed
+	(*Holder)(nil),               // 40: shoal.v1.Holder
+	(*DeviceSpeed)(nil),          // 41: shoal.v1.DeviceSpeed
+	(*LinkSpeed)(nil),            // 42: shoal.v1.LinkSpeed
 }
 var file_shoal_v1_shard_proto_depIdxs = []int32{
 	33, // 0: shoal.v1.HelloResponse.devices:type_name -> shoal.v1.Device
@@ -2387,32 +2425,33 @@ var file_shoal_v1_shard_proto_depIdxs = []int32{
 	38, // 19: shoal.v1.ResultsResponse.result:type_name -> shoal.v1.StepResult
 	39, // 20: shoal.v1.MeasureRequest.model:type_name -> shoal.v1.Model
 	26, // 21: shoal.v1.MeasureRequest.parts:type_name -> shoal.v1.MeasurePart
-	40, // 22: shoal.v1.MeasureResponse.devices:type_name -> shoal.v1.DeviceSpeed
-	29, // 23: shoal.v1.MeasureLinksRequest.peers:type_name -> shoal.v1.Peer
-	41, // 24: shoal.v1.MeasureLinksResponse.links:type_name -> shoal.v1.LinkSpeed
-	2,  // 25: shoal.v1.ShardService.Hello:input_type -> shoal.v1.HelloRequest
-	4,  // 26: shoal.v1.ShardService.Control:input_type -> shoal.v1.ControlRequest
-	10, // 27: shoal.v1.ShardService.Drive:input_type -> shoal.v1.DriveRequest
-	19, // 28: shoal.v1.ShardService.Push:input_type -> shoal.v1.PushRequest
-	21, // 29: shoal.v1.ShardService.Results:input_type -> shoal.v1.ResultsRequest
-	23, // 30: shoal.v1.ShardService.Beat:input_type -> shoal.v1.BeatRequest
-	25, // 31: shoal.v1.ShardService.Measure:input_type -> shoal.v1.MeasureRequest
-	28, // 32: shoal.v1.ShardService.MeasureLinks:input_type -> shoal.v1.MeasureLinksRequest
-	31, // 33: shoal.v1.ShardService.Probe:input_type -> shoal.v1.ProbeRequest
-	3,  // 34: shoal.v1.ShardService.Hello:output_type -> shoal.v1.HelloResponse
-	6,  // 35: shoal.v1.ShardService.Control:output_type -> shoal.v1.ControlResponse
-	15, // 36: shoal.v1.ShardService.Drive:output_type -> shoal.v1.DriveResponse
-	20, // 37: shoal.v1.ShardService.Push:output_type -> shoal.v1.PushResponse
-	22, // 38: shoal.v1.ShardService.Results:output_type -> shoal.v1.ResultsResponse
-	24, // 39: shoal.v1.ShardService.Beat:output_type -> shoal.v1.BeatResponse
-	27, // 40: shoal.v1.ShardService.Measure:output_type -> shoal.v1.MeasureResponse
-	30, // 41: shoal.v1.ShardService.MeasureLinks:output_type -> shoal.v1.MeasureLinksResponse
-	32, // 42: shoal.v1.ShardService.Probe:output_type -> shoal.v1.ProbeResponse
-	34, // [34:43] is the sub-list for method output_type
-	25, // [25:34] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	40, // 22: shoal.v1.MeasureRequest.holder:type_name -> shoal.v1.Holder
+	41, // 23: shoal.v1.MeasureResponse.devices:type_name -> shoal.v1.DeviceSpeed
+	29, // 24: shoal.v1.MeasureLinksRequest.peers:type_name -> shoal.v1.Peer
+	42, // 25: shoal.v1.MeasureLinksResponse.links:type_name -> shoal.v1.LinkSpeed
+	2,  // 26: shoal.v1.ShardService.Hello:input_type -> shoal.v1.HelloRequest
+	4,  // 27: shoal.v1.ShardService.Control:input_type -> shoal.v1.ControlRequest
+	10, // 28: shoal.v1.ShardService.Drive:input_type -> shoal.v1.DriveRequest
+	19, // 29: shoal.v1.ShardService.Push:input_type -> shoal.v1.PushRequest
+	21, // 30: shoal.v1.ShardService.Results:input_type -> shoal.v1.ResultsRequest
+	23, // 31: shoal.v1.ShardService.Beat:input_type -> shoal.v1.BeatRequest
+	25, // 32: shoal.v1.ShardService.Measure:input_type -> shoal.v1.MeasureRequest
+	28, // 33: shoal.v1.ShardService.MeasureLinks:input_type -> shoal.v1.MeasureLinksRequest
+	31, // 34: shoal.v1.ShardService.Probe:input_type -> shoal.v1.ProbeRequest
+	3,  // 35: shoal.v1.ShardService.Hello:output_type -> shoal.v1.HelloResponse
+	6,  // 36: shoal.v1.ShardService.Control:output_type -> shoal.v1.ControlResponse
+	15, // 37: shoal.v1.ShardService.Drive:output_type -> shoal.v1.DriveResponse
+	20, // 38: shoal.v1.ShardService.Push:output_type -> shoal.v1.PushResponse
+	22, // 39: shoal.v1.ShardService.Results:output_type -> shoal.v1.ResultsResponse
+	24, // 40: shoal.v1.ShardService.Beat:output_type -> shoal.v1.BeatResponse
+	27, // 41: shoal.v1.ShardService.Measure:output_type -> shoal.v1.MeasureResponse
+	30, // 42: shoal.v1.ShardService.MeasureLinks:output_type -> shoal.v1.MeasureLinksResponse
+	32, // 43: shoal.v1.ShardService.Probe:output_type -> shoal.v1.ProbeResponse
+	35, // [35:44] is the sub-list for method output_type
+	26, // [26:35] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_shoal_v1_shard_proto_init() }
