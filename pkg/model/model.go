@@ -26,6 +26,7 @@ type Meta interface {
 	Float64(key string) (float64, bool)
 	Bool(key string) (bool, bool)
 	Uint64s(key string) ([]uint64, bool)
+	Float64s(key string) ([]float64, bool)
 }
 
 // Source gives a model file's metadata and tensors.

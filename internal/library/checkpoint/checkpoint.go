@@ -101,6 +101,9 @@ func (r reader) open(formats []quant.Format) (*Checkpoint, error) {
 	if err := cfg.describe(c.meta); err != nil {
 		return nil, err
 	}
+	if cfg.Vision != nil {
+		cfg.Vision.describe(c.meta)
+	}
 	if err := r.texts(cfg, c.meta); err != nil {
 		return nil, err
 	}
@@ -128,6 +131,19 @@ func (r reader) config() (*config, []byte, error) {
 	cfg := &config{}
 	if err := json.Unmarshal(text, cfg); err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", ErrConfig, err)
+	}
+	if cfg.Type == llavaType {
+		if err := cfg.unwrap(text); err != nil {
+			return nil, nil, err
+		}
+		more, err := r.file(preprocessorName, maxConfigBytes)
+		if err == nil {
+			err = cfg.Vision.read(more)
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		text = append(text, more...) // for the digest
 	}
 	return cfg, text, cfg.settle()
 }
