@@ -715,9 +715,10 @@ type ModelInfo struct {
 	Architecture  string                 `protobuf:"bytes,10,opt,name=architecture,proto3" json:"architecture,omitempty"`
 	TensorTypes   map[string]uint32      `protobuf:"bytes,11,rep,name=tensor_types,json=tensorTypes,proto3" json:"tensor_types,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // the file's real types
 	Aliases       []string               `protobuf:"bytes,12,rep,name=aliases,proto3" json:"aliases,omitempty"`
-	Size          uint64                 `protobuf:"varint,13,opt,name=size,proto3" json:"size,omitempty"`             // bytes of the file
-	Digest        string                 `protobuf:"bytes,14,opt,name=digest,proto3" json:"digest,omitempty"`          // SHA-256 of the file's header, in hex
-	Parameters    uint64                 `protobuf:"varint,15,opt,name=parameters,proto3" json:"parameters,omitempty"` // values that its tensors hold
+	Size          uint64                 `protobuf:"varint,13,opt,name=size,proto3" json:"size,omitempty"`                                  // bytes of the file
+	Digest        string                 `protobuf:"bytes,14,opt,name=digest,proto3" json:"digest,omitempty"`                               // SHA-256 of the file's header, in hex
+	Parameters    uint64                 `protobuf:"varint,15,opt,name=parameters,proto3" json:"parameters,omitempty"`                      // values that its tensors hold
+	PictureRows   uint32                 `protobuf:"varint,16,opt,name=picture_rows,json=pictureRows,proto3" json:"picture_rows,omitempty"` // positions that a picture takes; 0: the model reads text alone
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -853,6 +854,13 @@ func (x *ModelInfo) GetDigest() string {
 func (x *ModelInfo) GetParameters() uint64 {
 	if x != nil {
 		return x.Parameters
+	}
+	return 0
+}
+
+func (x *ModelInfo) GetPictureRows() uint32 {
+	if x != nil {
+		return x.PictureRows
 	}
 	return 0
 }
@@ -1344,6 +1352,7 @@ type Message struct {
 	Name          string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
 	ToolCalls     []*ToolCall            `protobuf:"bytes,4,rep,name=tool_calls,json=toolCalls,proto3" json:"tool_calls,omitempty"`      // that an assistant made
 	ToolCallId    string                 `protobuf:"bytes,5,opt,name=tool_call_id,json=toolCallId,proto3" json:"tool_call_id,omitempty"` // of the call whose result a tool's turn is
+	Parts         []*Part                `protobuf:"bytes,6,rep,name=parts,proto3" json:"parts,omitempty"`                               // instead of content: what a user's turn consists of, in order
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1413,6 +1422,165 @@ func (x *Message) GetToolCallId() string {
 	return ""
 }
 
+func (x *Message) GetParts() []*Part {
+	if x != nil {
+		return x.Parts
+	}
+	return nil
+}
+
+// Part is text or a picture.
+type Part struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Part:
+	//
+	//	*Part_Text
+	//	*Part_Picture
+	Part          isPart_Part `protobuf_oneof:"part"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Part) Reset() {
+	*x = Part{}
+	mi := &file_shoal_v1_generate_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Part) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Part) ProtoMessage() {}
+
+func (x *Part) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_v1_generate_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Part.ProtoReflect.Descriptor instead.
+func (*Part) Descriptor() ([]byte, []int) {
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Part) GetPart() isPart_Part {
+	if x != nil {
+		return x.Part
+	}
+	return nil
+}
+
+func (x *Part) GetText() string {
+	if x != nil {
+		if x, ok := x.Part.(*Part_Text); ok {
+			return x.Text
+		}
+	}
+	return ""
+}
+
+func (x *Part) GetPicture() []byte {
+	if x != nil {
+		if x, ok := x.Part.(*Part_Picture); ok {
+			return x.Picture
+		}
+	}
+	return nil
+}
+
+type isPart_Part interface {
+	isPart_Part()
+}
+
+type Part_Text struct {
+	Text string `protobuf:"bytes,1,opt,name=text,proto3,oneof"`
+}
+
+type Part_Picture struct {
+	Picture []byte `protobuf:"bytes,2,opt,name=picture,proto3,oneof"` // a file: PNG, JPEG, WebP or GIF
+}
+
+func (*Part_Text) isPart_Part() {}
+
+func (*Part_Picture) isPart_Part() {}
+
+// PromptPicture is a picture among the ids of a prompt.
+type PromptPicture struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Start         int32                  `protobuf:"varint,1,opt,name=start,proto3" json:"start,omitempty"` // position of its first row
+	Count         int32                  `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"` // rows
+	Hash          []byte                 `protobuf:"bytes,3,opt,name=hash,proto3" json:"hash,omitempty"`    // SHA-256 of the file
+	File          []byte                 `protobuf:"bytes,4,opt,name=file,proto3" json:"file,omitempty"`    // in a resumption
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PromptPicture) Reset() {
+	*x = PromptPicture{}
+	mi := &file_shoal_v1_generate_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PromptPicture) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PromptPicture) ProtoMessage() {}
+
+func (x *PromptPicture) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_v1_generate_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PromptPicture.ProtoReflect.Descriptor instead.
+func (*PromptPicture) Descriptor() ([]byte, []int) {
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *PromptPicture) GetStart() int32 {
+	if x != nil {
+		return x.Start
+	}
+	return 0
+}
+
+func (x *PromptPicture) GetCount() int32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *PromptPicture) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+func (x *PromptPicture) GetFile() []byte {
+	if x != nil {
+		return x.File
+	}
+	return nil
+}
+
 // Resumption continues an answer exactly: ids, never text again.
 type Resumption struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1420,13 +1588,14 @@ type Resumption struct {
 	PromptIds     []int32                `protobuf:"varint,2,rep,packed,name=prompt_ids,json=promptIds,proto3" json:"prompt_ids,omitempty"`
 	CommittedIds  []int32                `protobuf:"varint,3,rep,packed,name=committed_ids,json=committedIds,proto3" json:"committed_ids,omitempty"`
 	Fingerprint   string                 `protobuf:"bytes,4,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
+	Pictures      []*PromptPicture       `protobuf:"bytes,5,rep,name=pictures,proto3" json:"pictures,omitempty"` // of prompt_ids
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Resumption) Reset() {
 	*x = Resumption{}
-	mi := &file_shoal_v1_generate_proto_msgTypes[19]
+	mi := &file_shoal_v1_generate_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1438,7 +1607,7 @@ func (x *Resumption) String() string {
 func (*Resumption) ProtoMessage() {}
 
 func (x *Resumption) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_generate_proto_msgTypes[19]
+	mi := &file_shoal_v1_generate_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1451,7 +1620,7 @@ func (x *Resumption) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resumption.ProtoReflect.Descriptor instead.
 func (*Resumption) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{19}
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Resumption) GetId() string {
@@ -1482,6 +1651,13 @@ func (x *Resumption) GetFingerprint() string {
 	return ""
 }
 
+func (x *Resumption) GetPictures() []*PromptPicture {
+	if x != nil {
+		return x.Pictures
+	}
+	return nil
+}
+
 // Event is one thing that happened to a generation.
 type Event struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1500,7 +1676,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_shoal_v1_generate_proto_msgTypes[20]
+	mi := &file_shoal_v1_generate_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1512,7 +1688,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_generate_proto_msgTypes[20]
+	mi := &file_shoal_v1_generate_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1525,7 +1701,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{20}
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Event) GetEvent() isEvent_Event {
@@ -1641,13 +1817,14 @@ type Accepted struct {
 	Route         []string               `protobuf:"bytes,7,rep,name=route,proto3" json:"route,omitempty"`
 	MaxTokens     uint32                 `protobuf:"varint,8,opt,name=max_tokens,json=maxTokens,proto3" json:"max_tokens,omitempty"` // after clamping
 	Notes         []string               `protobuf:"bytes,9,rep,name=notes,proto3" json:"notes,omitempty"`                           // what was clamped
+	Pictures      []*PromptPicture       `protobuf:"bytes,10,rep,name=pictures,proto3" json:"pictures,omitempty"`                    // of prompt_ids, without the files
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Accepted) Reset() {
 	*x = Accepted{}
-	mi := &file_shoal_v1_generate_proto_msgTypes[21]
+	mi := &file_shoal_v1_generate_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1659,7 +1836,7 @@ func (x *Accepted) String() string {
 func (*Accepted) ProtoMessage() {}
 
 func (x *Accepted) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_generate_proto_msgTypes[21]
+	mi := &file_shoal_v1_generate_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1672,7 +1849,7 @@ func (x *Accepted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Accepted.ProtoReflect.Descriptor instead.
 func (*Accepted) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{21}
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Accepted) GetId() string {
@@ -1738,6 +1915,13 @@ func (x *Accepted) GetNotes() []string {
 	return nil
 }
 
+func (x *Accepted) GetPictures() []*PromptPicture {
+	if x != nil {
+		return x.Pictures
+	}
+	return nil
+}
+
 // Progress is sent while nothing else is.
 type Progress struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1752,7 +1936,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_shoal_v1_generate_proto_msgTypes[22]
+	mi := &file_shoal_v1_generate_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1764,7 +1948,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_generate_proto_msgTypes[22]
+	mi := &file_shoal_v1_generate_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1777,7 +1961,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{22}
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Progress) GetPhase() string {
@@ -1829,7 +2013,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_shoal_v1_generate_proto_msgTypes[23]
+	mi := &file_shoal_v1_generate_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1841,7 +2025,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_generate_proto_msgTypes[23]
+	mi := &file_shoal_v1_generate_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1854,7 +2038,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{23}
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Token) GetSeq() uint64 {
@@ -1908,7 +2092,7 @@ type Delta struct {
 
 func (x *Delta) Reset() {
 	*x = Delta{}
-	mi := &file_shoal_v1_generate_proto_msgTypes[24]
+	mi := &file_shoal_v1_generate_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1920,7 +2104,7 @@ func (x *Delta) String() string {
 func (*Delta) ProtoMessage() {}
 
 func (x *Delta) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_generate_proto_msgTypes[24]
+	mi := &file_shoal_v1_generate_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1933,7 +2117,7 @@ func (x *Delta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delta.ProtoReflect.Descriptor instead.
 func (*Delta) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{24}
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Delta) GetDelta() isDelta_Delta {
@@ -2005,7 +2189,7 @@ type ToolCall struct {
 
 func (x *ToolCall) Reset() {
 	*x = ToolCall{}
-	mi := &file_shoal_v1_generate_proto_msgTypes[25]
+	mi := &file_shoal_v1_generate_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2017,7 +2201,7 @@ func (x *ToolCall) String() string {
 func (*ToolCall) ProtoMessage() {}
 
 func (x *ToolCall) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_generate_proto_msgTypes[25]
+	mi := &file_shoal_v1_generate_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2030,7 +2214,7 @@ func (x *ToolCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolCall.ProtoReflect.Descriptor instead.
 func (*ToolCall) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{25}
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ToolCall) GetIndex() uint32 {
@@ -2077,7 +2261,7 @@ type Complete struct {
 
 func (x *Complete) Reset() {
 	*x = Complete{}
-	mi := &file_shoal_v1_generate_proto_msgTypes[26]
+	mi := &file_shoal_v1_generate_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2089,7 +2273,7 @@ func (x *Complete) String() string {
 func (*Complete) ProtoMessage() {}
 
 func (x *Complete) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_generate_proto_msgTypes[26]
+	mi := &file_shoal_v1_generate_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2102,7 +2286,7 @@ func (x *Complete) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Complete.ProtoReflect.Descriptor instead.
 func (*Complete) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{26}
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Complete) GetFinishReason() string {
@@ -2166,7 +2350,7 @@ type Stopped struct {
 
 func (x *Stopped) Reset() {
 	*x = Stopped{}
-	mi := &file_shoal_v1_generate_proto_msgTypes[27]
+	mi := &file_shoal_v1_generate_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2178,7 +2362,7 @@ func (x *Stopped) String() string {
 func (*Stopped) ProtoMessage() {}
 
 func (x *Stopped) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_generate_proto_msgTypes[27]
+	mi := &file_shoal_v1_generate_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2191,7 +2375,7 @@ func (x *Stopped) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stopped.ProtoReflect.Descriptor instead.
 func (*Stopped) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{27}
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Stopped) GetReason() string {
@@ -2228,7 +2412,7 @@ type Error struct {
 
 func (x *Error) Reset() {
 	*x = Error{}
-	mi := &file_shoal_v1_generate_proto_msgTypes[28]
+	mi := &file_shoal_v1_generate_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2240,7 +2424,7 @@ func (x *Error) String() string {
 func (*Error) ProtoMessage() {}
 
 func (x *Error) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_generate_proto_msgTypes[28]
+	mi := &file_shoal_v1_generate_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2253,7 +2437,7 @@ func (x *Error) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Error.ProtoReflect.Descriptor instead.
 func (*Error) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{28}
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Error) GetCode() string {
@@ -2296,7 +2480,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_shoal_v1_generate_proto_msgTypes[29]
+	mi := &file_shoal_v1_generate_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2308,7 +2492,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_generate_proto_msgTypes[29]
+	mi := &file_shoal_v1_generate_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2321,7 +2505,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{29}
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Usage) GetPromptTokens() uint32 {
@@ -2357,7 +2541,7 @@ type Timings struct {
 
 func (x *Timings) Reset() {
 	*x = Timings{}
-	mi := &file_shoal_v1_generate_proto_msgTypes[30]
+	mi := &file_shoal_v1_generate_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2369,7 +2553,7 @@ func (x *Timings) String() string {
 func (*Timings) ProtoMessage() {}
 
 func (x *Timings) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_generate_proto_msgTypes[30]
+	mi := &file_shoal_v1_generate_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2382,7 +2566,7 @@ func (x *Timings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timings.ProtoReflect.Descriptor instead.
 func (*Timings) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{30}
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Timings) GetQueueMs() float64 {
@@ -2451,7 +2635,7 @@ const file_shoal_v1_generate_proto_rawDesc = "" +
 	"\x05input\":\n" +
 	"\x10TokenizeResponse\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x10\n" +
-	"\x03ids\x18\x02 \x03(\x05R\x03ids\"\x84\x04\n" +
+	"\x03ids\x18\x02 \x03(\x05R\x03ids\"\xa7\x04\n" +
 	"\tModelInfo\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
@@ -2470,7 +2654,8 @@ const file_shoal_v1_generate_proto_rawDesc = "" +
 	"\x06digest\x18\x0e \x01(\tR\x06digest\x12\x1e\n" +
 	"\n" +
 	"parameters\x18\x0f \x01(\x04R\n" +
-	"parameters\x1a>\n" +
+	"parameters\x12!\n" +
+	"\fpicture_rows\x18\x10 \x01(\rR\vpictureRows\x1a>\n" +
 	"\x10TensorTypesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"\xb3\x06\n" +
@@ -2520,7 +2705,7 @@ const file_shoal_v1_generate_proto_rawDesc = "" +
 	"\vmax_seq_len\x18\x03 \x01(\rR\tmaxSeqLen\x12 \n" +
 	"\vprogressive\x18\x04 \x01(\bR\vprogressive\"5\n" +
 	"\x04Chat\x12-\n" +
-	"\bmessages\x18\x01 \x03(\v2\x11.shoal.v1.MessageR\bmessages\"\xa0\x01\n" +
+	"\bmessages\x18\x01 \x03(\v2\x11.shoal.v1.MessageR\bmessages\"\xc6\x01\n" +
 	"\aMessage\x12\x12\n" +
 	"\x04role\x18\x01 \x01(\tR\x04role\x12\x18\n" +
 	"\acontent\x18\x02 \x01(\tR\acontent\x12\x12\n" +
@@ -2528,14 +2713,25 @@ const file_shoal_v1_generate_proto_rawDesc = "" +
 	"\n" +
 	"tool_calls\x18\x04 \x03(\v2\x12.shoal.v1.ToolCallR\ttoolCalls\x12 \n" +
 	"\ftool_call_id\x18\x05 \x01(\tR\n" +
-	"toolCallId\"\x82\x01\n" +
+	"toolCallId\x12$\n" +
+	"\x05parts\x18\x06 \x03(\v2\x0e.shoal.v1.PartR\x05parts\"@\n" +
+	"\x04Part\x12\x14\n" +
+	"\x04text\x18\x01 \x01(\tH\x00R\x04text\x12\x1a\n" +
+	"\apicture\x18\x02 \x01(\fH\x00R\apictureB\x06\n" +
+	"\x04part\"c\n" +
+	"\rPromptPicture\x12\x14\n" +
+	"\x05start\x18\x01 \x01(\x05R\x05start\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\x05R\x05count\x12\x12\n" +
+	"\x04hash\x18\x03 \x01(\fR\x04hash\x12\x12\n" +
+	"\x04file\x18\x04 \x01(\fR\x04file\"\xb7\x01\n" +
 	"\n" +
 	"Resumption\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
 	"\n" +
 	"prompt_ids\x18\x02 \x03(\x05R\tpromptIds\x12#\n" +
 	"\rcommitted_ids\x18\x03 \x03(\x05R\fcommittedIds\x12 \n" +
-	"\vfingerprint\x18\x04 \x01(\tR\vfingerprint\"\xa7\x02\n" +
+	"\vfingerprint\x18\x04 \x01(\tR\vfingerprint\x123\n" +
+	"\bpictures\x18\x05 \x03(\v2\x17.shoal.v1.PromptPictureR\bpictures\"\xa7\x02\n" +
 	"\x05Event\x120\n" +
 	"\baccepted\x18\x01 \x01(\v2\x12.shoal.v1.AcceptedH\x00R\baccepted\x120\n" +
 	"\bprogress\x18\x02 \x01(\v2\x12.shoal.v1.ProgressH\x00R\bprogress\x12'\n" +
@@ -2543,7 +2739,7 @@ const file_shoal_v1_generate_proto_rawDesc = "" +
 	"\bcomplete\x18\x04 \x01(\v2\x12.shoal.v1.CompleteH\x00R\bcomplete\x12-\n" +
 	"\astopped\x18\x05 \x01(\v2\x11.shoal.v1.StoppedH\x00R\astopped\x12'\n" +
 	"\x05error\x18\x06 \x01(\v2\x0f.shoal.v1.ErrorH\x00R\x05errorB\a\n" +
-	"\x05event\"\xee\x01\n" +
+	"\x05event\"\xa3\x02\n" +
 	"\bAccepted\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05model\x18\x02 \x01(\tR\x05model\x12\x1d\n" +
@@ -2555,7 +2751,9 @@ const file_shoal_v1_generate_proto_rawDesc = "" +
 	"\x05route\x18\a \x03(\tR\x05route\x12\x1d\n" +
 	"\n" +
 	"max_tokens\x18\b \x01(\rR\tmaxTokens\x12\x14\n" +
-	"\x05notes\x18\t \x03(\tR\x05notes\"\x82\x01\n" +
+	"\x05notes\x18\t \x03(\tR\x05notes\x123\n" +
+	"\bpictures\x18\n" +
+	" \x03(\v2\x17.shoal.v1.PromptPictureR\bpictures\"\x82\x01\n" +
 	"\bProgress\x12\x14\n" +
 	"\x05phase\x18\x01 \x01(\tR\x05phase\x12\x12\n" +
 	"\x04done\x18\x02 \x01(\x03R\x04done\x12\x14\n" +
@@ -2624,7 +2822,7 @@ func file_shoal_v1_generate_proto_rawDescGZIP() []byte {
 	return file_shoal_v1_generate_proto_rawDescData
 }
 
-var file_shoal_v1_generate_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_shoal_v1_generate_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_shoal_v1_generate_proto_goTypes = []any{
 	(*GenerateRequest)(nil),                // 0: shoal.v1.GenerateRequest
 	(*GenerateResponse)(nil),               // 1: shoal.v1.GenerateResponse
@@ -2645,74 +2843,79 @@ var file_shoal_v1_generate_proto_goTypes = []any{
 	(*KvOptions)(nil),                      // 16: shoal.v1.KvOptions
 	(*Chat)(nil),                           // 17: shoal.v1.Chat
 	(*Message)(nil),                        // 18: shoal.v1.Message
-	(*Resumption)(nil),                     // 19: shoal.v1.Resumption
-	(*Event)(nil),                          // 20: shoal.v1.Event
-	(*Accepted)(nil),                       // 21: shoal.v1.Accepted
-	(*Progress)(nil),                       // 22: shoal.v1.Progress
-	(*Token)(nil),                          // 23: shoal.v1.Token
-	(*Delta)(nil),                          // 24: shoal.v1.Delta
-	(*ToolCall)(nil),                       // 25: shoal.v1.ToolCall
-	(*Complete)(nil),                       // 26: shoal.v1.Complete
-	(*Stopped)(nil),                        // 27: shoal.v1.Stopped
-	(*Error)(nil),                          // 28: shoal.v1.Error
-	(*Usage)(nil),                          // 29: shoal.v1.Usage
-	(*Timings)(nil),                        // 30: shoal.v1.Timings
-	nil,                                    // 31: shoal.v1.ModelInfo.TensorTypesEntry
-	(*Sampling)(nil),                       // 32: shoal.v1.Sampling
-	(Pooling)(0),                           // 33: shoal.v1.Pooling
-	(*Scheduling)(nil),                     // 34: shoal.v1.Scheduling
-	(*LogProb)(nil),                        // 35: shoal.v1.LogProb
+	(*Part)(nil),                           // 19: shoal.v1.Part
+	(*PromptPicture)(nil),                  // 20: shoal.v1.PromptPicture
+	(*Resumption)(nil),                     // 21: shoal.v1.Resumption
+	(*Event)(nil),                          // 22: shoal.v1.Event
+	(*Accepted)(nil),                       // 23: shoal.v1.Accepted
+	(*Progress)(nil),                       // 24: shoal.v1.Progress
+	(*Token)(nil),                          // 25: shoal.v1.Token
+	(*Delta)(nil),                          // 26: shoal.v1.Delta
+	(*ToolCall)(nil),                       // 27: shoal.v1.ToolCall
+	(*Complete)(nil),                       // 28: shoal.v1.Complete
+	(*Stopped)(nil),                        // 29: shoal.v1.Stopped
+	(*Error)(nil),                          // 30: shoal.v1.Error
+	(*Usage)(nil),                          // 31: shoal.v1.Usage
+	(*Timings)(nil),                        // 32: shoal.v1.Timings
+	nil,                                    // 33: shoal.v1.ModelInfo.TensorTypesEntry
+	(*Sampling)(nil),                       // 34: shoal.v1.Sampling
+	(Pooling)(0),                           // 35: shoal.v1.Pooling
+	(*Scheduling)(nil),                     // 36: shoal.v1.Scheduling
+	(*LogProb)(nil),                        // 37: shoal.v1.LogProb
 }
 var file_shoal_v1_generate_proto_depIdxs = []int32{
 	13, // 0: shoal.v1.GenerateRequest.generation:type_name -> shoal.v1.Generation
-	20, // 1: shoal.v1.GenerateResponse.event:type_name -> shoal.v1.Event
+	22, // 1: shoal.v1.GenerateResponse.event:type_name -> shoal.v1.Event
 	12, // 2: shoal.v1.ModelsResponse.models:type_name -> shoal.v1.ModelInfo
 	13, // 3: shoal.v1.ChatRequest.generation:type_name -> shoal.v1.Generation
 	5,  // 4: shoal.v1.ChatRequest.stop:type_name -> shoal.v1.StopAnswer
-	20, // 5: shoal.v1.ChatResponse.event:type_name -> shoal.v1.Event
+	22, // 5: shoal.v1.ChatResponse.event:type_name -> shoal.v1.Event
 	12, // 6: shoal.v1.GenerateServiceClusterResponse.models:type_name -> shoal.v1.ModelInfo
 	9,  // 7: shoal.v1.GenerateServiceClusterResponse.nodes:type_name -> shoal.v1.NodeState
 	17, // 8: shoal.v1.TokenizeRequest.chat:type_name -> shoal.v1.Chat
-	31, // 9: shoal.v1.ModelInfo.tensor_types:type_name -> shoal.v1.ModelInfo.TensorTypesEntry
+	33, // 9: shoal.v1.ModelInfo.tensor_types:type_name -> shoal.v1.ModelInfo.TensorTypesEntry
 	17, // 10: shoal.v1.Generation.chat:type_name -> shoal.v1.Chat
-	19, // 11: shoal.v1.Generation.resumption:type_name -> shoal.v1.Resumption
-	32, // 12: shoal.v1.Generation.sampling:type_name -> shoal.v1.Sampling
+	21, // 11: shoal.v1.Generation.resumption:type_name -> shoal.v1.Resumption
+	34, // 12: shoal.v1.Generation.sampling:type_name -> shoal.v1.Sampling
 	16, // 13: shoal.v1.Generation.kv:type_name -> shoal.v1.KvOptions
-	33, // 14: shoal.v1.Generation.pooling:type_name -> shoal.v1.Pooling
+	35, // 14: shoal.v1.Generation.pooling:type_name -> shoal.v1.Pooling
 	14, // 15: shoal.v1.Generation.response_format:type_name -> shoal.v1.ResponseFormat
 	15, // 16: shoal.v1.Generation.tool_choice:type_name -> shoal.v1.ToolChoice
-	34, // 17: shoal.v1.Generation.scheduling:type_name -> shoal.v1.Scheduling
+	36, // 17: shoal.v1.Generation.scheduling:type_name -> shoal.v1.Scheduling
 	18, // 18: shoal.v1.Chat.messages:type_name -> shoal.v1.Message
-	25, // 19: shoal.v1.Message.tool_calls:type_name -> shoal.v1.ToolCall
-	21, // 20: shoal.v1.Event.accepted:type_name -> shoal.v1.Accepted
-	22, // 21: shoal.v1.Event.progress:type_name -> shoal.v1.Progress
-	23, // 22: shoal.v1.Event.token:type_name -> shoal.v1.Token
-	26, // 23: shoal.v1.Event.complete:type_name -> shoal.v1.Complete
-	27, // 24: shoal.v1.Event.stopped:type_name -> shoal.v1.Stopped
-	28, // 25: shoal.v1.Event.error:type_name -> shoal.v1.Error
-	24, // 26: shoal.v1.Token.delta:type_name -> shoal.v1.Delta
-	35, // 27: shoal.v1.Token.logprob:type_name -> shoal.v1.LogProb
-	25, // 28: shoal.v1.Delta.tool_call:type_name -> shoal.v1.ToolCall
-	29, // 29: shoal.v1.Complete.usage:type_name -> shoal.v1.Usage
-	30, // 30: shoal.v1.Complete.timings:type_name -> shoal.v1.Timings
-	25, // 31: shoal.v1.Complete.tool_calls:type_name -> shoal.v1.ToolCall
-	29, // 32: shoal.v1.Stopped.usage:type_name -> shoal.v1.Usage
-	30, // 33: shoal.v1.Stopped.timings:type_name -> shoal.v1.Timings
-	0,  // 34: shoal.v1.GenerateService.Generate:input_type -> shoal.v1.GenerateRequest
-	2,  // 35: shoal.v1.GenerateService.Models:input_type -> shoal.v1.ModelsRequest
-	4,  // 36: shoal.v1.GenerateService.Chat:input_type -> shoal.v1.ChatRequest
-	7,  // 37: shoal.v1.GenerateService.Cluster:input_type -> shoal.v1.GenerateServiceClusterRequest
-	10, // 38: shoal.v1.GenerateService.Tokenize:input_type -> shoal.v1.TokenizeRequest
-	1,  // 39: shoal.v1.GenerateService.Generate:output_type -> shoal.v1.GenerateResponse
-	3,  // 40: shoal.v1.GenerateService.Models:output_type -> shoal.v1.ModelsResponse
-	6,  // 41: shoal.v1.GenerateService.Chat:output_type -> shoal.v1.ChatResponse
-	8,  // 42: shoal.v1.GenerateService.Cluster:output_type -> shoal.v1.GenerateServiceClusterResponse
-	11, // 43: shoal.v1.GenerateService.Tokenize:output_type -> shoal.v1.TokenizeResponse
-	39, // [39:44] is the sub-list for method output_type
-	34, // [34:39] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	27, // 19: shoal.v1.Message.tool_calls:type_name -> shoal.v1.ToolCall
+	19, // 20: shoal.v1.Message.parts:type_name -> shoal.v1.Part
+	20, // 21: shoal.v1.Resumption.pictures:type_name -> shoal.v1.PromptPicture
+	23, // 22: shoal.v1.Event.accepted:type_name -> shoal.v1.Accepted
+	24, // 23: shoal.v1.Event.progress:type_name -> shoal.v1.Progress
+	25, // 24: shoal.v1.Event.token:type_name -> shoal.v1.Token
+	28, // 25: shoal.v1.Event.complete:type_name -> shoal.v1.Complete
+	29, // 26: shoal.v1.Event.stopped:type_name -> shoal.v1.Stopped
+	30, // 27: shoal.v1.Event.error:type_name -> shoal.v1.Error
+	20, // 28: shoal.v1.Accepted.pictures:type_name -> shoal.v1.PromptPicture
+	26, // 29: shoal.v1.Token.delta:type_name -> shoal.v1.Delta
+	37, // 30: shoal.v1.Token.logprob:type_name -> shoal.v1.LogProb
+	27, // 31: shoal.v1.Delta.tool_call:type_name -> shoal.v1.ToolCall
+	31, // 32: shoal.v1.Complete.usage:type_name -> shoal.v1.Usage
+	32, // 33: shoal.v1.Complete.timings:type_name -> shoal.v1.Timings
+	27, // 34: shoal.v1.Complete.tool_calls:type_name -> shoal.v1.ToolCall
+	31, // 35: shoal.v1.Stopped.usage:type_name -> shoal.v1.Usage
+	32, // 36: shoal.v1.Stopped.timings:type_name -> shoal.v1.Timings
+	0,  // 37: shoal.v1.GenerateService.Generate:input_type -> shoal.v1.GenerateRequest
+	2,  // 38: shoal.v1.GenerateService.Models:input_type -> shoal.v1.ModelsRequest
+	4,  // 39: shoal.v1.GenerateService.Chat:input_type -> shoal.v1.ChatRequest
+	7,  // 40: shoal.v1.GenerateService.Cluster:input_type -> shoal.v1.GenerateServiceClusterRequest
+	10, // 41: shoal.v1.GenerateService.Tokenize:input_type -> shoal.v1.TokenizeRequest
+	1,  // 42: shoal.v1.GenerateService.Generate:output_type -> shoal.v1.GenerateResponse
+	3,  // 43: shoal.v1.GenerateService.Models:output_type -> shoal.v1.ModelsResponse
+	6,  // 44: shoal.v1.GenerateService.Chat:output_type -> shoal.v1.ChatResponse
+	8,  // 45: shoal.v1.GenerateService.Cluster:output_type -> shoal.v1.GenerateServiceClusterResponse
+	11, // 46: shoal.v1.GenerateService.Tokenize:output_type -> shoal.v1.TokenizeResponse
+	42, // [42:47] is the sub-list for method output_type
+	37, // [37:42] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_shoal_v1_generate_proto_init() }
@@ -2736,7 +2939,11 @@ func file_shoal_v1_generate_proto_init() {
 		(*Generation_Raw)(nil),
 		(*Generation_Resumption)(nil),
 	}
-	file_shoal_v1_generate_proto_msgTypes[20].OneofWrappers = []any{
+	file_shoal_v1_generate_proto_msgTypes[19].OneofWrappers = []any{
+		(*Part_Text)(nil),
+		(*Part_Picture)(nil),
+	}
+	file_shoal_v1_generate_proto_msgTypes[22].OneofWrappers = []any{
 		(*Event_Accepted)(nil),
 		(*Event_Progress)(nil),
 		(*Event_Token)(nil),
@@ -2744,7 +2951,7 @@ func file_shoal_v1_generate_proto_init() {
 		(*Event_Stopped)(nil),
 		(*Event_Error)(nil),
 	}
-	file_shoal_v1_generate_proto_msgTypes[24].OneofWrappers = []any{
+	file_shoal_v1_generate_proto_msgTypes[26].OneofWrappers = []any{
 		(*Delta_Content)(nil),
 		(*Delta_Reasoning)(nil),
 		(*Delta_ToolCall)(nil),
@@ -2755,7 +2962,7 @@ func file_shoal_v1_generate_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shoal_v1_generate_proto_rawDesc), len(file_shoal_v1_generate_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   32,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
