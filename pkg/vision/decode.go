@@ -49,36 +49,57 @@ func sniff(data []byte) (format, bool) {
 	return format{}, false
 }
 
-// Decode reads a picture, of a GIF the first frame, and turns it upright. Nothing of
-// the size of the picture is allocated before its header is within the limits.
-func Decode(data []byte, limits Limits) (*RGB, error) {
+// opened is a picture whose header is within limits.
+type opened struct {
+	format
+	width, height int
+}
+
+// Check reports what is wrong with a picture as far as its header tells: nothing of
+// the size of the picture is allocated. What it lets pass, Decode may still refuse.
+func Check(data []byte, limits Limits) error {
+	_, err := open(data, limits)
+	return err
+}
+
+func open(data []byte, limits Limits) (opened, error) {
 	if len(data) > limits.Bytes {
-		return nil, fmt.Errorf("%w: %d; at most %d are read", ErrBytes, len(data), limits.Bytes)
+		return opened{}, fmt.Errorf("%w: %d; at most %d are read", ErrBytes, len(data), limits.Bytes)
 	}
 	f, ok := sniff(data)
 	if !ok {
-		return nil, ErrFormat
+		return opened{}, ErrFormat
 	}
 	if f.name == "WebP" && animatedWebP(data) {
-		return nil, ErrAnimated
+		return opened{}, ErrAnimated
 	}
 	config, err := f.config(bytes.NewReader(data))
 	if err != nil {
-		return nil, fmt.Errorf("%w: read the %s header: %w", ErrDamaged, f.name, err)
+		return opened{}, fmt.Errorf("%w: read the %s header: %w", ErrDamaged, f.name, err)
 	}
 	if err := limits.check(config.Width, config.Height); err != nil {
-		return nil, err
+		return opened{}, err
 	}
 	if f.name == "WebP" { // its frame may be larger than the canvas that config gave
 		if err := checkFrameWebP(data, limits); err != nil {
-			return nil, err
+			return opened{}, err
 		}
 	}
-	decoded, err := f.decode(bytes.NewReader(data))
+	return opened{f, config.Width, config.Height}, nil
+}
+
+// Decode reads a picture, of a GIF the first frame, and turns it upright. Nothing of
+// the size of the picture is allocated before its header is within the limits.
+func Decode(data []byte, limits Limits) (*RGB, error) {
+	o, err := open(data, limits)
 	if err != nil {
-		return nil, fmt.Errorf("%w: decode %s: %w", ErrDamaged, f.name, err)
+		return nil, err
 	}
-	return upright(flatten(decoded, config.Width, config.Height), orientation(data)), nil
+	decoded, err := o.decode(bytes.NewReader(data))
+	if err != nil {
+		return nil, fmt.Errorf("%w: decode %s: %w", ErrDamaged, o.name, err)
+	}
+	return upright(flatten(decoded, o.width, o.height), orientation(data)), nil
 }
 
 // animatedWebP reads the animation flag of the extended header (RFC 9649, 2.7).

@@ -65,8 +65,12 @@ func (e *Encoder) Rows() int { return e.tower.side * e.tower.side }
 // Width is the length of a row, which is the width of the language model.
 func (e *Encoder) Width() int { return e.tower.projected.rows }
 
-// Bytes is what the weights take.
-func (e *Encoder) Bytes() uint64 { return e.bytes }
+// Kept is of how many pictures a node keeps the rows.
+const Kept = 24
+
+// Memory is the bytes of the weights, which stay in the mapped file, and of the rows of
+// Kept pictures.
+func (e *Encoder) Memory() uint64 { return e.bytes + Kept*uint64(e.Rows())*uint64(e.Width())*4 }
 
 // Encode decodes a picture and returns its rows, one after the other. Errors of the
 // picture are those of Decode; another is that of ctx.

@@ -36,7 +36,7 @@ type Limits struct {
 // at a time (progressive CMYK JPEG: 16 of coefficients, 8 decoded, 6 flat and turned),
 // so a picture costs at most 480 MB.
 func DefaultLimits() Limits {
-	return Limits{Bytes: 20 << 20, Pixels: 16_000_000, MinSide: 2, Proportion: 100}
+	return Limits{Bytes: 10 << 20, Pixels: 16_000_000, MinSide: 2, Proportion: 100}
 }
 
 func (l Limits) check(width, height int) error {

@@ -18,6 +18,8 @@ const (
 	codeNoCapacity  = "no_capacity"
 	codeShardLost   = "shard_lost"
 	codePoison      = "request_crashes_shards"
+	codePicture     = "invalid_image"
+	codeNoPictures  = "images_not_supported"
 )
 
 // problem is why a generation cannot be, or cannot go on.

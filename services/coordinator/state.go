@@ -55,6 +55,8 @@ type owner struct {
 	relays map[*relay]bool
 	dirty  []*relay // with messages to be sent after this event
 
+	pictures int // bytes of those of all sessions
+
 	journal journal
 }
 

@@ -29,6 +29,12 @@ const (
 // the one that comes, with the same seed. The reader sees a pause.
 func (r *relay) generate(ctx context.Context, g *pb.Generation) iter.Seq[*pb.Event] {
 	return func(yield func(*pb.Event) bool) {
+		release, ok := r.hold(g)
+		defer release()
+		if !ok {
+			yield(errPictures.event())
+			return
+		}
 		a := &attempts{relay: r, request: g}
 		for {
 			end := a.once(ctx, yield)
@@ -92,7 +98,8 @@ func (a *attempts) next() *pb.Generation {
 	}
 	g := proto.Clone(a.request).(*pb.Generation)
 	g.Input = &pb.Generation_Resumption{Resumption: &pb.Resumption{
-		Id: a.accepted.GetId(), PromptIds: a.accepted.GetPromptIds(), CommittedIds: a.committed, Fingerprint: a.accepted.GetFingerprint(),
+		Pictures: resumedPictures(a.request, a.accepted.GetPictures()),
+		Id:       a.accepted.GetId(), PromptIds: a.accepted.GetPromptIds(), CommittedIds: a.committed, Fingerprint: a.accepted.GetFingerprint(),
 	}}
 	if g.Sampling == nil {
 		g.Sampling = &pb.Sampling{}

@@ -25,6 +25,7 @@ func TestP01RolesByMethods(t *testing.T) {
 		"/shoal.v1.ShardService/Measure":      {pki.Coordinator},
 		"/shoal.v1.ShardService/MeasureLinks": {pki.Coordinator},
 		"/shoal.v1.ShardService/Probe":        {pki.Shard},
+		"/shoal.v1.ShardService/See":          {pki.Coordinator},
 		"/grpc.health.v1.Health/Check":        everyone,
 		"/grpc.health.v1.Health/List":         everyone,
 		"/grpc.health.v1.Health/Watch":        everyone,

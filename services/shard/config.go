@@ -81,6 +81,8 @@ type Model struct {
 	Bytes  func(p model.Part) uint64 // of the tensors of a part
 	Close  func() error              // called once all stages are loaded
 
+	Vision Encoder // nil: the model reads text alone
+
 	Spelling func() (*grammar.Vocabulary, error) // for stages with the head; nil: no constrained answers
 }
 
