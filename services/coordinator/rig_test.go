@@ -32,6 +32,12 @@ type rig struct {
 // newRig starts a coordinator that waits for as many shards as are named.
 func newRig(t *testing.T, change func(*Config, *wires), shards ...string) *rig {
 	t.Helper()
+	return newRigOf(t, toyModel(), change, shards...)
+}
+
+// newRigOf is newRig of another model than toyModel.
+func newRigOf(t *testing.T, model Model, change func(*Config, *wires), shards ...string) *rig {
+	t.Helper()
 	r := &rig{t: t, secret: pki.NewSecret(), gossip: &gossip{changed: make(chan struct{}, 1)}, wires: newWires(), class: "toy",
 		shards: map[string]*fakeShard{}, ended: make(chan error, 1)}
 	cfg := Default()
@@ -46,7 +52,7 @@ func newRig(t *testing.T, change func(*Config, *wires), shards ...string) *rig {
 	}
 	l := listen(t)
 	c, err := New(cfg, Deps{
-		Identity: r.identity("head", pki.Coordinator), Listener: l, Members: r.gossip, Model: toyModel(),
+		Identity: r.identity("head", pki.Coordinator), Listener: l, Members: r.gossip, Model: model,
 		Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
