@@ -2,6 +2,7 @@ package library
 
 import (
 	"encoding/binary"
+	"errors"
 	"math"
 	"os"
 	"path/filepath"
@@ -9,11 +10,14 @@ import (
 	"testing"
 
 	"github.com/shoal-llm/shoal/internal/golden"
+	"github.com/shoal-llm/shoal/models/tiny"
 	"github.com/shoal-llm/shoal/pkg/compute/cpu"
 	"github.com/shoal-llm/shoal/pkg/engine"
 	"github.com/shoal-llm/shoal/pkg/frame"
 	"github.com/shoal-llm/shoal/pkg/model"
 	"github.com/shoal-llm/shoal/pkg/sample"
+	"github.com/shoal-llm/shoal/pkg/vision"
+	"github.com/shoal-llm/shoal/pkg/vision/visiontest"
 )
 
 // seen is what the reference data say of a picture.
@@ -212,6 +216,52 @@ func checkReference(t *testing.T, what string, c asked, logits []float32, ids []
 		if ids[i] != want {
 			t.Errorf("%s: id %d is %d, want %d", what, i, ids[i], want)
 			return
+		}
+	}
+}
+
+// TestEncodersFindTheirModels: an encoder belongs to the model of its name, or to the
+// only one beside it; one that does not fit is refused.
+func TestEncodersFindTheirModels(t *testing.T) {
+	text := tiny.Files()[0].Data
+	m, err := Library{}.Open(Default)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	fits, narrow := visiontest.File(m.Spec.Hidden, 1, 1, nil), visiontest.File(m.Spec.Hidden/2, 1, 1, nil)
+	for name, c := range map[string]struct {
+		files map[string][]byte
+		sees  bool
+		err   error
+	}{
+		"alone":              {map[string][]byte{}, false, nil},
+		"of its name":        {map[string][]byte{"mmproj-a.gguf": fits, "b.gguf": text, "mmproj-b.gguf": narrow}, true, nil},
+		"the only one":       {map[string][]byte{"mmproj-f16.gguf": fits, "note.txt": nil}, true, nil},
+		"one for two models": {map[string][]byte{"mmproj-f16.gguf": fits, "b.gguf": text}, false, nil},
+		"two for one model":  {map[string][]byte{"mmproj-f16.gguf": fits, "mmproj-q8.gguf": fits}, false, nil},
+		"of another width":   {map[string][]byte{"mmproj-a.gguf": narrow}, false, vision.ErrEncoder},
+		"no encoder":         {map[string][]byte{"mmproj-a.gguf": text}, false, vision.ErrEncoder},
+	} {
+		dir := t.TempDir()
+		c.files["a.gguf"] = text
+		for file, data := range c.files {
+			if err := os.WriteFile(filepath.Join(dir, file), data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got, err := Library{Dir: dir}.Open("a")
+		if !errors.Is(err, c.err) {
+			t.Errorf("%s: %v, want %v", name, err, c.err)
+		}
+		if err != nil {
+			continue
+		}
+		if (got.Vision != nil) != c.sees || (got.Digest == m.Digest) == c.sees {
+			t.Errorf("%s: encoder %v, digest %x", name, got.Vision, got.Digest[:4])
+		}
+		if err := got.Close(); err != nil {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

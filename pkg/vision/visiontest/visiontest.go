@@ -34,7 +34,7 @@ func File(hidden int, seed uint64, scale float64, change map[string]any) []byte 
 		value any
 	}{
 		{"general.architecture", "clip"},
-		{"clip.projector_type", "mlp"}, {"clip.use_gelu", false},
+		{"clip.projector_type", "mlp"}, {"clip.use_gelu", false}, {"clip.use_silu", nil},
 		{"clip.vision.image_size", uint32(side)}, {"clip.vision.patch_size", uint32(patch)},
 		{"clip.vision.embedding_length", uint32(width)}, {"clip.vision.feed_forward_length", uint32(ffn)},
 		{"clip.vision.block_count", uint32(blocks)}, {"clip.vision.attention.head_count", uint32(2)},
