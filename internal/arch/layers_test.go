@@ -12,7 +12,7 @@ var layers = [][]string{
 	{"services/gateway", "services/coordinator", "services/shard"},
 	{"internal"},
 	{"proto"},
-	{"pkg/engine"},
+	{"pkg/engine", "pkg/vision"},
 	{"pkg/model", "pkg/kv"},
 	{"pkg/compute", "pkg/gguf", "pkg/safetensors"},
 	{"pkg/template"},
@@ -75,6 +75,7 @@ var homes = map[string]string{
 	"github.com/knadh/koanf":          "cmd/shoal",
 	"github.com/mmcloughlin/avo":      "internal/p16gen",
 	"go.opentelemetry.io/":            "internal/telemetry",
+	"golang.org/x/image":              "pkg/vision",
 }
 
 func TestDependenciesHaveOneHome(t *testing.T) {

@@ -123,7 +123,7 @@ func (f ggufFile) Describe(name string) (description, bool) {
 	if !ok {
 		return description{}, false
 	}
-	return ggufTensor(t), len(t.Dims) <= 3
+	return ggufTensor(t), true
 }
 
 func (f ggufFile) Data(name string) ([]byte, error) {
@@ -300,6 +300,18 @@ func (m meta) Float64(key string) (float64, bool) {
 	v, err := m.metadata.Float32(key)
 	return float64(v), err == nil
 }
+func (m meta) Float64s(key string) ([]float64, bool) {
+	v, err := m.Float32s(key)
+	if err != nil {
+		return nil, false
+	}
+	out := make([]float64, len(v))
+	for i, x := range v {
+		out[i] = float64(x)
+	}
+	return out, true
+}
+
 func (m meta) Uint64s(key string) ([]uint64, bool) {
 	v, err := m.Int32s(key)
 	if err != nil {

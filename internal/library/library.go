@@ -15,6 +15,7 @@ import (
 	"github.com/shoal-llm/shoal/pkg/model"
 	"github.com/shoal-llm/shoal/pkg/model/archs"
 	"github.com/shoal-llm/shoal/pkg/quant/formats"
+	"github.com/shoal-llm/shoal/pkg/vision"
 )
 
 // ErrNotFound says that no model has the name.
@@ -65,13 +66,21 @@ func (l Library) openFile(name, path string) (*Model, error) {
 				f.small = append(f.small, Range{File: small, Size: uint64(info.Size())})
 			}
 		}
-		return newModel(name, path, f)
+		m, err := newModel(name, path, f)
+		if err != nil || !c.Meta().Has(checkpoint.PlaceholderKey) {
+			return m, err
+		}
+		return m.see(m.file)
 	}
 	file, err := gguf.Open(path, gguf.Options{Formats: formats.All()})
 	if err != nil {
 		return nil, err
 	}
-	return newModel(name, path, mapped(file, filepath.Base(path)))
+	m, err := newModel(name, path, mapped(file, filepath.Base(path)))
+	if err != nil {
+		return nil, err
+	}
+	return m.pair()
 }
 
 // find returns the path of a model file or folder.
@@ -109,7 +118,12 @@ type Model struct {
 	TensorTypes map[string]int // how many tensors of each format
 	Parameters  uint64         // values that the tensors hold
 
+	// Vision turns pictures into rows; nil: the model reads text alone. It needs the
+	// model to be open.
+	Vision *vision.Encoder
+
 	file   container
+	tower  container // a file of the encoder's own; nil where it is in file, or there is none
 	failed *failure
 }
 
@@ -170,5 +184,10 @@ func (m *Model) Bytes(p model.Part) uint64 {
 	return n
 }
 
-// Close releases the file. No tensor may be in use.
-func (m *Model) Close() error { return m.file.Close() }
+// Close releases the files. No tensor may be in use, nor the encoder.
+func (m *Model) Close() error {
+	if m.tower == nil {
+		return m.file.Close()
+	}
+	return errors.Join(m.file.Close(), m.tower.Close())
+}

@@ -28,7 +28,7 @@ func TestP01RolesByMethods(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := newRigOf(t, secret, book, nil)
+	r := newRigOf(t, toyModel(), secret, book, nil)
 	everyone, nodes := pki.AnyRole(), []pki.Role{pki.Coordinator, pki.Shard, pki.Gateway}
 	pkitest.Matrix(t, r.secret, r.addr, map[string][]pki.Role{
 		"/shoal.v1.CoordinatorService/Relay":   {pki.Gateway},

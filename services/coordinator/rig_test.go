@@ -34,11 +34,12 @@ type rig struct {
 // newRig starts a coordinator that waits for as many shards as are named.
 func newRig(t *testing.T, change func(*Config, *wires), shards ...string) *rig {
 	t.Helper()
-	return newRigOf(t, pki.NewSecret(), nil, change, shards...)
+	return newRigOf(t, toyModel(), pki.NewSecret(), nil, change, shards...)
 }
 
-// newRigOf is newRig in the cluster of a secret, with a registry or without.
-func newRigOf(t *testing.T, secret pki.Secret, book *registry.Registry, change func(*Config, *wires), shards ...string) *rig {
+// newRigOf is newRig of another model than toyModel, in the cluster of a secret, with a
+// registry or without.
+func newRigOf(t *testing.T, model Model, secret pki.Secret, book *registry.Registry, change func(*Config, *wires), shards ...string) *rig {
 	t.Helper()
 	r := &rig{t: t, secret: secret, registry: book, gossip: &gossip{changed: make(chan struct{}, 1)}, wires: newWires(), class: "toy",
 		shards: map[string]*fakeShard{}, ended: make(chan error, 1)}
@@ -54,7 +55,7 @@ func newRigOf(t *testing.T, secret pki.Secret, book *registry.Registry, change f
 	}
 	l := listen(t)
 	c, err := New(cfg, Deps{
-		Identity: r.identity("head", pki.Coordinator), Listener: l, Members: r.gossip, Model: toyModel(), Registry: r.registry,
+		Identity: r.identity("head", pki.Coordinator), Listener: l, Members: r.gossip, Model: model, Registry: r.registry,
 		Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {

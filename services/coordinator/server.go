@@ -259,7 +259,7 @@ func (o *owner) modelInfo(why string) *pb.ModelInfo {
 		Name: m.Name, State: "loading", Reason: why, Precision: m.Precision, Context: uint32(m.Facts.Context),
 		Layers: uint32(m.Facts.Layers()), Created: m.Created.Unix(), Architecture: m.Architecture,
 		TensorTypes: map[string]uint32{}, Aliases: o.c.cfg.Aliases,
-		Parameters: m.Parameters, Size: uint64(m.Size), Digest: hex.EncodeToString(m.Digest[:]),
+		PictureRows: uint32(m.PictureRows), Parameters: m.Parameters, Size: uint64(m.Size), Digest: hex.EncodeToString(m.Digest[:]),
 	}
 	for name, n := range m.TensorTypes {
 		info.TensorTypes[name] = uint32(n)

@@ -15,6 +15,7 @@ import (
 	"github.com/shoal-llm/shoal/internal/wire"
 	"github.com/shoal-llm/shoal/pkg/frame"
 	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
+	"github.com/shoal-llm/shoal/services/coordinator/plan"
 )
 
 // simHead is a coordinator: the owner as the program has it, with everything that
@@ -442,6 +443,11 @@ func (h *simHead) measure(_ *shardConn, _ bool, _ float64, answer func([]*pb.Dev
 
 func (h *simHead) measureLinks(_ *shardConn, _ *pb.MeasureLinksRequest, answer func([]*pb.LinkSpeed) event) {
 	h.after(h.w.upTo(20*time.Millisecond), func() { h.post(answer(nil)) })
+}
+
+// see: the simulator's model reads text alone.
+func (h *simHead) see(*shardConn, plan.Key, []picture, func(error) event) context.CancelFunc {
+	panic("a picture in the simulator")
 }
 
 func (h *simHead) afterwards(e event) { h.after(0, func() { h.post(e) }) }

@@ -64,6 +64,8 @@ type owner struct {
 	opened uint64   // of relays, so far
 	dirty  []*relay // with messages to be sent after this event
 
+	pictures int // bytes of those of all sessions
+
 	journal journal
 }
 

@@ -45,8 +45,8 @@ type Config struct {
 // Limits bound what clients can make the gateway hold. A zero field takes its
 // default.
 type Limits struct {
-	Body          int64         // bytes of an HTTP request; 4 MiB
-	SocketFrame   int64         // bytes of a WebSocket message; 1 MiB
+	Body          int64         // bytes of an HTTP request; 16 MiB
+	SocketFrame   int64         // bytes of a WebSocket message; 16 MiB
 	Generations   int           // at once; 1024
 	Sockets       int           // open WebSockets; 4096
 	SocketsPerKey int           // of them with one API key; 1024
@@ -61,8 +61,8 @@ func (c Config) withDefaults() Config {
 	c.Listen = orDefault(c.Listen, DefaultListen)
 	c.GRPCListen = orDefault(c.GRPCListen, DefaultGRPCListen)
 	l := &c.Limits
-	l.Body = orDefault(l.Body, 4<<20)
-	l.SocketFrame = orDefault(l.SocketFrame, 1<<20)
+	l.Body = orDefault(l.Body, 16<<20)
+	l.SocketFrame = orDefault(l.SocketFrame, 16<<20)
 	l.Generations = orDefault(l.Generations, 1024)
 	l.Sockets = orDefault(l.Sockets, 4096)
 	l.SocketsPerKey = orDefault(l.SocketsPerKey, 1024)

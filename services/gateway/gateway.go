@@ -50,6 +50,7 @@ type Gateway struct {
 	crowd     *crowd
 	shelf     *shelf
 	tickets   *tickets
+	bulk      chan struct{} // holds a token for each large request that is being read
 	flights   *flights
 	repeats   *repeats
 	board     *board
@@ -87,6 +88,7 @@ func New(config Config, deps Deps) (*Gateway, error) {
 		crowd:     newCrowd(config),
 		shelf:     newShelf(2 * config.Limits.Generations),
 		tickets:   newTickets(),
+		bulk:      make(chan struct{}, bulkAtOnce),
 		flights:   newFlights(),
 		repeats:   newRepeats(),
 		board:     newBoard(),

@@ -6,7 +6,6 @@ import (
 	"crypto/tls"
 	"encoding/hex"
 	"errors"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -205,7 +204,7 @@ func (g *Gateway) readBody(w http.ResponseWriter, r *http.Request) ([]byte, *pro
 	control := http.NewResponseController(w)
 	_ = control.SetReadDeadline(time.Now().Add(bodyTimeout))
 	defer control.SetReadDeadline(time.Time{})
-	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, g.config.Limits.Body))
+	data, err := g.readBulk(r.Context(), http.MaxBytesReader(w, r.Body, g.config.Limits.Body), func() {}) // which has a deadline
 	var tooBig *http.MaxBytesError
 	switch {
 	case err == nil:

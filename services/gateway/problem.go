@@ -44,6 +44,8 @@ const (
 	codeNumeric         = "numeric_error"
 	codeQueueFull       = "queue_full"
 	codeStopped         = "stopped"
+	codePicture         = "invalid_image"
+	codeNoPictures      = "images_not_supported"
 
 	codeUnknownGeneration = "unknown_generation"
 	codeRepeated          = "idempotency_key_in_use"
@@ -65,6 +67,8 @@ type outcome struct {
 var outcomes = map[string]outcome{
 	codeInvalid:         {http.StatusBadRequest, codes.InvalidArgument},
 	codeUnsupported:     {http.StatusBadRequest, codes.InvalidArgument},
+	codePicture:         {http.StatusBadRequest, codes.InvalidArgument},
+	codeNoPictures:      {http.StatusBadRequest, codes.InvalidArgument},
 	codeTooLong:         {http.StatusBadRequest, codes.InvalidArgument},
 	codeBadKey:          {http.StatusUnauthorized, codes.Unauthenticated},
 	codeModelDenied:     {http.StatusForbidden, codes.PermissionDenied},

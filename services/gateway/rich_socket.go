@@ -112,7 +112,7 @@ func violation(err error) bool {
 func (s *richSocket) read(ctx context.Context) error {
 	frames := newBucket(framesPerSecond, frameBurst)
 	for {
-		data, err := readText(ctx, s.conn)
+		data, err := s.gateway.readText(ctx, s.conn)
 		if err != nil {
 			return err
 		}

@@ -27,6 +27,7 @@ func TestP01RolesByMethods(t *testing.T) {
 		"/shoal.v1.ShardService/Probe":        {pki.Shard},
 		"/shoal.v1.WeightService/Have":        {pki.Shard},
 		"/shoal.v1.WeightService/Segments":    {pki.Shard},
+		"/shoal.v1.ShardService/See":          {pki.Coordinator},
 		"/grpc.health.v1.Health/Check":        everyone,
 		"/grpc.health.v1.Health/List":         everyone,
 		"/grpc.health.v1.Health/Watch":        everyone,

@@ -83,6 +83,8 @@ type Model struct {
 	Bytes  func(p model.Part) uint64 // of the tensors of a part
 	Close  func() error              // called once all stages are loaded
 
+	Vision Encoder // nil: the model reads text alone
+
 	Spelling func() (*grammar.Vocabulary, error) // for stages with the head; nil: no constrained answers
 
 	StandIns model.Source // as fast to compute with as Source, which may have to be fetched; nil: Source is here

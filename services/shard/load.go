@@ -42,6 +42,11 @@ func (s *Shard) load(ctx context.Context) error {
 		}
 	}
 	plan, pipelines := s.control.wanted()
+	if !slices.ContainsFunc(pipelines, func(p *pipeline) bool { return p.stages[0] != nil }) {
+		if err := s.sight.close(); err != nil {
+			s.deps.Log.Warn("close the vision encoder", "err", err)
+		}
+	}
 	stages := unloaded(pipelines)
 	reserves := s.reserves(ctx, plan)
 	var lost error
@@ -188,14 +193,39 @@ func (s *Shard) loadStage(ctx context.Context, st *stage, m *Model) error {
 	if err != nil {
 		return err
 	}
+	seeing := uint64(0)
+	if part.Embed && m.Vision != nil { // last: the layers may be shared by now
+		if seeing, err = s.openSight(st.pipe.model, m); err != nil {
+			return err
+		}
+	}
 	st.ready.Store(true)
 	state := st.state(pb.LoadState_LOAD_STATE_READY)
-	state.DoneBytes, state.TotalBytes, state.UsedBytes = total, total, used.Total()
+	state.DoneBytes, state.TotalBytes, state.UsedBytes = total, total, used.Total()+seeing
 	s.control.report(state)
 	s.deps.Telemetry.ObserveLoad(st.pipe.model, int64(total), time.Since(began))
 	s.deps.Telemetry.SetLayers(st.pipe.model, part.End-part.First)
 	s.deps.Log.Info("stage loaded", "epoch", st.pipe.epoch, "stage", st.index, "first", part.First, "end", part.End, "bytes", total)
 	return nil
+}
+
+// openSight opens a model once more, for its vision encoder, and returns the bytes that
+// it takes.
+func (s *Shard) openSight(name string, m *Model) (uint64, error) {
+	err := s.sight.open(m.Digest, func() (*Model, error) {
+		again, err := s.deps.Open(name)
+		if err != nil {
+			return nil, err
+		}
+		if again.Digest != m.Digest || again.Vision == nil {
+			return nil, errors.Join(fmt.Errorf("model %s has changed while it was loaded", name), again.Close())
+		}
+		return again, nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("open the vision encoder: %w", err)
+	}
+	return m.Vision.Memory(), nil
 }
 
 // fail reports that a stage cannot be loaded.

@@ -33,6 +33,7 @@ func rules() pki.Rules {
 		pb.ShardService_Probe_FullMethodName:        {pki.Shard},
 		pb.WeightService_Have_FullMethodName:        {pki.Shard},
 		pb.WeightService_Segments_FullMethodName:    {pki.Shard},
+		pb.ShardService_See_FullMethodName:          {pki.Coordinator},
 		healthpb.Health_Check_FullMethodName:        pki.AnyRole(),
 		healthpb.Health_Watch_FullMethodName:        pki.AnyRole(),
 		healthpb.Health_List_FullMethodName:         pki.AnyRole(),

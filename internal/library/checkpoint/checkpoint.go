@@ -36,7 +36,7 @@ const ConfigName = "config.json"
 
 // SmallFiles returns the names of the files that are read whole, where they are there.
 func SmallFiles() []string {
-	return []string{ConfigName, "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", safetensors.IndexName}
+	return []string{ConfigName, "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", preprocessorName, safetensors.IndexName}
 }
 
 // Bounds of the small files.
@@ -126,6 +126,9 @@ func (r reader) open(formats []quant.Format, weigh func(c *Checkpoint) error) (*
 	if err := cfg.describe(c.meta); err != nil {
 		return nil, err
 	}
+	if cfg.Vision != nil {
+		cfg.Vision.describe(c.meta)
+	}
 	if err := r.texts(cfg, c.meta); err != nil {
 		return nil, err
 	}
@@ -153,6 +156,19 @@ func (r reader) config() (*config, []byte, error) {
 	cfg := &config{}
 	if err := json.Unmarshal(text, cfg); err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", ErrConfig, err)
+	}
+	if cfg.Type == llavaType {
+		if err := cfg.unwrap(text); err != nil {
+			return nil, nil, err
+		}
+		more, err := r(preprocessorName, maxConfigBytes)
+		if err == nil {
+			err = cfg.Vision.read(more)
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		text = append(text, more...) // for the digest
 	}
 	return cfg, text, cfg.settle()
 }

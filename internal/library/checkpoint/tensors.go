@@ -117,6 +117,7 @@ type arrangement struct {
 	c       *Checkpoint
 	formats map[safetensors.DType]quant.Format
 	family  family
+	nested  bool // names of the language model have a folder more
 	used    map[string]bool
 	err     error
 }
@@ -128,7 +129,7 @@ func (c *Checkpoint) arrange(cfg *config, formats []quant.Format) error {
 	if err != nil {
 		return err
 	}
-	a := &arrangement{c: c, family: f, used: map[string]bool{}, formats: map[safetensors.DType]quant.Format{}}
+	a := &arrangement{c: c, family: f, nested: cfg.Vision != nil, used: map[string]bool{}, formats: map[safetensors.DType]quant.Format{}}
 	for _, format := range formats {
 		a.formats[safetensors.DType(format.Name)] = format
 	}
@@ -142,6 +143,9 @@ func (c *Checkpoint) arrange(cfg *config, formats []quant.Format) error {
 	}
 	for i := range min(cfg.Layers, maxLayers) {
 		a.layer(int(i), int(min(cfg.Experts+cfg.LocalExperts, maxExperts)))
+	}
+	if cfg.Vision != nil {
+		a.encoder(cfg.Vision)
 	}
 	if err := a.factors(cfg); err != nil {
 		return err
@@ -221,23 +225,29 @@ func (a *arrangement) fail(format string, args ...any) {
 
 // find returns a stored tensor as a matrix; a vector is one row.
 func (a *arrangement) find(stored string) (Tensor, bool) {
-	t, ok := a.c.set.Tensor(stored)
+	var t safetensors.Tensor
+	ok := false
+	for _, place := range a.places(stored) {
+		if t, ok = a.c.set.Tensor(place); ok {
+			a.used[place] = true
+			break
+		}
+	}
 	if !ok {
 		return Tensor{}, false
 	}
-	a.used[stored] = true
 	format, ok := a.formats[t.DType]
 	switch {
 	case !ok:
 		a.fail("%s is stored as %s; weights of F32, F16 and BF16 are read", stored, t.DType)
 		return Tensor{}, false
-	case len(t.Shape) < 1 || len(t.Shape) > 2 || slices.Contains(t.Shape, 0) || slices.Max(t.Shape) > most:
+	case len(t.Shape) < 1 || len(t.Shape) > 2 && stored != towerFolder+towerNames["v.patch_embd.weight"] || len(t.Shape) > 4 || slices.Contains(t.Shape, 0) || slices.Max(t.Shape) > most:
 		a.fail("%s has the shape %v", stored, t.Shape)
 		return Tensor{}, false
 	}
-	rows := uint64(1)
-	if len(t.Shape) == 2 {
-		rows = t.Shape[0]
+	rows, cols := uint64(1), t.Shape[len(t.Shape)-1]
+	for _, n := range t.Shape[:len(t.Shape)-1] {
+		rows *= n // the file holds as many values
 	}
 	p := piece{file: a.c.set.FileOf(stored), offset: t.Offset, size: t.Size()}
 	p.bytes = func() ([]byte, error) {
@@ -246,7 +256,7 @@ func (a *arrangement) find(stored string) (Tensor, bool) {
 		}
 		return t.Data, nil
 	}
-	return Tensor{Format: format, Rows: int(rows), Cols: int(t.Shape[len(t.Shape)-1]), parts: []piece{p}}, true
+	return Tensor{Format: format, Rows: int(rows), Cols: int(cols), parts: []piece{p}}, true
 }
 
 // shifted adds the one that Gemma's norms are stored without.
@@ -302,7 +312,7 @@ func made(data []byte) piece {
 func (a *arrangement) leftOver(tied bool) error {
 	for _, f := range a.c.set.Files() {
 		for _, t := range f.Tensors() {
-			if !a.used[t.Name] && !(tied && t.Name == outside[headName]) && !strings.HasSuffix(t.Name, ".rotary_emb.inv_freq") {
+			if !a.used[t.Name] && !(tied && slices.Contains(a.places(outside[headName]), t.Name)) && !strings.HasSuffix(t.Name, ".rotary_emb.inv_freq") {
 				return refuse("the architecture has no place for %s", t.Name)
 			}
 		}
