@@ -174,6 +174,12 @@ bench-families: ## each architecture: logits beside the goldens, decoding beside
 	$(GO) build -trimpath -o .cache/families ./bench/families
 	.cache/families -fixtures $(or $(SHOAL_FIXTURES),testdata/fixtures) -save docs/measurements/models.json
 
+.PHONY: bench-weights
+bench-weights: build model ## what shards fetch from a rate-limited origin, killed pulls, changed bits, a warm start, into docs/measurements/weights.json (2 minutes)
+	$(GO) build -trimpath -o .cache/weights ./bench/weights
+	.cache/weights -model $(SMOLLM2) -shoal bin/shoal -save docs/measurements/weights.json
+	$(MAKE) docs
+
 .PHONY: bench-plan
 bench-plan: build model $(MODELS)/smollm2-q4_0.gguf ## what the planner predicts beside what is measured, on a quiet machine, into docs/measurements/pipeline.json (2 minutes)
 	$(GO) build -trimpath -o .cache/predict ./bench/predict

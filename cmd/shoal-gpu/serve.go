@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/shoal-llm/shoal/internal/enrol"
 	"github.com/shoal-llm/shoal/internal/library"
 	"github.com/shoal-llm/shoal/internal/pki"
 	"github.com/shoal-llm/shoal/internal/supervise"
@@ -87,13 +88,18 @@ func serve(ctx context.Context, d driver, in io.Reader, out, logs io.Writer) (er
 		defer cancel()
 		err = errors.Join(err, stop(ctx))
 	}()
-	node, listener, err := join(s)
+	node, listener, err := join(parent, log)
 	if err != nil {
 		return err
 	}
+	keeper, err := s.Weights.Keeper(log)
+	if err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	defer func() { err = errors.Join(err, keeper.Close()) }()
 	sh, err := shard.New(shard.Config{Version: version, KernelSet: s.KernelSet, Chunk: s.Chunk, State: s.State}, shard.Deps{
 		Identity: node, Listener: listener, Telemetry: tel, Log: log,
-		Devices: []shard.Device{{Backend: be, Fingerprint: print, Reference: openReference, Tolerance: compute.Float}}, Open: opener(s),
+		Devices: []shard.Device{{Backend: be, Fingerprint: print, Reference: openReference, Tolerance: compute.Float}}, Open: opener(s), Weights: keeper,
 	})
 	if err != nil {
 		return errors.Join(err, listener.Close())
@@ -107,12 +113,9 @@ func serve(ctx context.Context, d driver, in io.Reader, out, logs io.Writer) (er
 }
 
 // join makes the identity of the node and its listener.
-func join(s supervise.Settings) (*pki.Identity, net.Listener, error) {
-	secret, err := pki.ParseSecret(s.Secret)
-	if err != nil {
-		return nil, nil, err
-	}
-	id, err := pki.New(secret, pki.Node{ID: s.Node, Roles: []pki.Role{pki.Shard}})
+func join(parent *supervise.Parent, log *slog.Logger) (*pki.Identity, net.Listener, error) {
+	s := parent.Settings
+	id, err := identity(parent, log)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -121,6 +124,31 @@ func join(s supervise.Settings) (*pki.Identity, net.Listener, error) {
 		return nil, nil, fmt.Errorf("listen to other nodes: %w", err)
 	}
 	return id, l, nil
+}
+
+// identity is what the parent gives: one of its own, or the secret to make one of.
+func identity(parent *supervise.Parent, log *slog.Logger) (*pki.Identity, error) {
+	s := parent.Settings
+	if s.Identity == nil {
+		secret, err := pki.ParseSecret(s.Secret)
+		if err != nil {
+			return nil, err
+		}
+		return pki.New(secret, pki.Node{ID: s.Node, Roles: []pki.Role{pki.Shard}})
+	}
+	e, err := s.Identity.Enroll(nil)
+	if err != nil {
+		return nil, err
+	}
+	if e.NodeID() != s.Node {
+		return nil, fmt.Errorf("the identity is that of node %s, not of %s", e.NodeID(), s.Node)
+	}
+	parent.News(func(n enrol.ChildNews) {
+		if err := n.Apply(e); err != nil {
+			log.Error("the newer certificate is not in use", "err", err)
+		}
+	})
+	return e.Identity, nil
 }
 
 // opener opens the models of plans.

@@ -7,8 +7,6 @@ import (
 	"strings"
 
 	"github.com/shoal-llm/shoal/internal/cluster"
-	"github.com/shoal-llm/shoal/internal/library"
-	"github.com/shoal-llm/shoal/internal/pki"
 	"github.com/shoal-llm/shoal/pkg/compute"
 	"github.com/shoal-llm/shoal/pkg/quant/formats"
 	"github.com/shoal-llm/shoal/services/shard"
@@ -19,11 +17,11 @@ import (
 type devices struct {
 	cpu      compute.Backend // nil: it is not offered
 	children *children
-	lib      library.Library
+	found    *models
 }
 
 // open chooses the devices of a shard and opens those of this process.
-func (o shardOptions) open(ctx context.Context, n *node, secret pki.Secret, lib library.Library, level slog.Level) (*devices, error) {
+func (o shardOptions) open(ctx context.Context, n *node, found *models, level slog.Level) (*devices, error) {
 	set, err := o.gpu.choose(ctx)
 	if err != nil {
 		return nil, err
@@ -31,8 +29,8 @@ func (o shardOptions) open(ctx context.Context, n *node, secret pki.Secret, lib 
 	if set.noGPU != "" {
 		n.log.Info("no GPU: computing on the CPU", "reason", set.noGPU)
 	}
-	d := &devices{lib: lib}
-	if d.children, err = o.newChildren(n, secret, lib, set, level); err != nil {
+	d := &devices{found: found}
+	if d.children, err = o.newChildren(n, found, set, level); err != nil {
 		return nil, err
 	}
 	if set.cpu {
@@ -92,9 +90,9 @@ func (d *devices) shard(n *node, cfg shard.Config) (*shard.Shard, error) {
 	cfg.Version, cfg.KernelSet = version, kernelSet
 	return shard.New(cfg, shard.Deps{
 		Identity: n.identity, Listener: n.listener, Telemetry: n.tel, Log: n.log,
-		Devices: own, Children: len(d.children.settings) > 0,
+		Devices: own, Children: len(d.children.settings) > 0, Weights: d.found.keeper,
 		Open: func(name string) (*shard.Model, error) {
-			m, err := d.lib.Open(name)
+			m, err := d.found.lib.Open(name)
 			if err != nil {
 				return nil, err
 			}

@@ -19,7 +19,7 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"github.com/shoal-llm/shoal/internal/library"
+	"github.com/shoal-llm/shoal/internal/enrol"
 	"github.com/shoal-llm/shoal/internal/pki"
 	"github.com/shoal-llm/shoal/internal/supervise"
 	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
@@ -192,11 +192,12 @@ type children struct {
 	set      deviceSet
 	settings []supervise.Settings
 	ip       string // that others reach this machine by
+	vouch    func(context.Context, string, func(enrol.ChildNews)) (*enrol.Child, error)
 	log      *slog.Logger
 }
 
 // newChildren says what each GPU's process is told.
-func (o shardOptions) newChildren(n *node, secret pki.Secret, lib library.Library, set deviceSet, level slog.Level) (*children, error) {
+func (o shardOptions) newChildren(n *node, found *models, set deviceSet, level slog.Level) (*children, error) {
 	memory, err := parseBytes(o.device.memory)
 	if err != nil {
 		return nil, fmt.Errorf("--max-mem: %w", err)
@@ -206,6 +207,15 @@ func (o shardOptions) newChildren(n *node, secret pki.Secret, lib library.Librar
 		return nil, err
 	}
 	c := &children{set: set, ip: n.ip, log: n.log}
+	secret := ""
+	switch b := n.belongs; {
+	case b.secret != nil:
+		secret = b.secret.Text()
+	case b.member != nil:
+		c.vouch = b.member.Vouch
+	case len(set.gpus) > 0:
+		return nil, errors.New("--cert-file: each GPU has a process with a name and a certificate of its own, which the files do not hold: have the machine join with a token, or compute on the CPU alone (--device cpu)")
+	}
 	for _, a := range set.gpus {
 		id := fmt.Sprintf("%s.gpu%d", n.identity.NodeID(), a.Index)
 		if err := pki.CheckNodeID(id); err != nil {
@@ -216,8 +226,8 @@ func (o shardOptions) newChildren(n *node, secret pki.Secret, lib library.Librar
 			port = o.gpu.port + a.Index
 		}
 		c.settings = append(c.settings, supervise.Settings{
-			Version: version, KernelSet: kernelSet, Node: id, Secret: secret.Text(), Adapter: a,
-			Listen: net.JoinHostPort(host, strconv.Itoa(port)), Models: lib.Dir, Paths: lib.Paths,
+			Version: version, KernelSet: kernelSet, Node: id, Secret: secret, Adapter: a,
+			Listen: net.JoinHostPort(host, strconv.Itoa(port)), Models: found.lib.Dir, Paths: found.lib.Paths, Weights: found.settings,
 			Memory: memory, Chunk: o.config.Chunk, State: o.config.State, LogLevel: level.String(),
 		})
 	}
@@ -228,7 +238,7 @@ func (o shardOptions) newChildren(n *node, secret pki.Secret, lib library.Librar
 func (c *children) run(s *shard.Shard) part {
 	return func(ctx context.Context) error {
 		return supervise.Run(ctx, supervise.Config{
-			Program: c.set.program, Children: c.settings, Log: c.log,
+			Program: c.set.program, Children: c.settings, Log: c.log, Vouch: c.vouch,
 			Notify: func(of supervise.Settings, r supervise.Report) { s.Announce(c.announcement(of, r)) },
 		})
 	}

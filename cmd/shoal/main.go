@@ -92,7 +92,9 @@ the environment over the file.`,
 	root.PersistentPreRunE = func(c *cobra.Command, _ []string) error { return applySettings(c) }
 	root.AddCommand(
 		newUp(), newCoordinator(), newShard(), newGateway(),
+		newToken(), newJoin(), newNodeCommand(), newCert(), newKey(),
 		newPlan(), newNodes(), newPs(), newDrain(), newUndrain(),
+		newPull(), newLs(), newRm(), newShow(), newVerify(), newManifest(),
 		newRun(), newBench(), newHealth(), newSecret(), newVersion(),
 	)
 	root.CompletionOptions.HiddenDefaultCmd = true

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -20,6 +21,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/shoal-llm/shoal/internal/cluster"
+	"github.com/shoal-llm/shoal/internal/enrol"
 	"github.com/shoal-llm/shoal/internal/pki"
 	"github.com/shoal-llm/shoal/internal/telemetry"
 	"github.com/shoal-llm/shoal/internal/telemetry/admin"
@@ -29,30 +31,40 @@ import (
 // nodeOptions are the flags that all roles share.
 type nodeOptions struct {
 	id         string
-	secretFile string
+	identity   identityOptions
 	grpcAddr   string
 	gossipAddr string
 	advertise  string
 	adminAddr  string
 	join       []string
+	discover   string
 
-	tel *telemetry.Telemetry // of the process; nil: the node makes its own
+	tel      *telemetry.Telemetry // of the process; nil: the node makes its own
+	member   *enrol.Membership    // of a node that has just joined; nil: see identity
+	listener net.Listener         // for other nodes, of a node that has just joined; nil: it is opened
 }
 
 func (o *nodeOptions) flags(f *pflag.FlagSet, role pki.Role) {
 	f.StringVar(&o.id, "node-id", "", "name of this node in the cluster (default HOSTNAME-"+string(role)+")")
-	f.StringVar(&o.secretFile, "cluster-secret-file", "", "file that holds the cluster secret (make one with `shoal secret`); every node needs the same")
+	o.identity.flags(f)
+	o.addressFlags(f)
+	f.StringSliceVar(&o.join, "join", nil, "gossip addresses of nodes to join by, HOST:PORT, comma-separated")
+}
+
+// addressFlags are those of a node's listeners, and how it finds others.
+func (o *nodeOptions) addressFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.grpcAddr, "grpc-addr", ":7700", "address for other nodes, mutual TLS always")
 	f.StringVar(&o.gossipAddr, "gossip-addr", ":7946", "address for gossip, TCP and UDP, always encrypted")
 	f.StringVar(&o.advertise, "advertise", "", "IP address that other nodes reach this one by (default the first that is not loopback)")
 	f.StringVar(&o.adminAddr, "admin-addr", admin.DefaultAddr, "address of metrics, health and profiles; keep it private")
-	f.StringSliceVar(&o.join, "join", nil, "gossip addresses of nodes to join by, HOST:PORT, comma-separated")
+	f.StringVar(&o.discover, "discover", discoverAuto, "auto: find the cluster on the local network by multicast DNS, where this node is not on loopback and no addresses are given; off")
 }
 
 // node is what every role stands on.
 type node struct {
 	log      *slog.Logger
 	identity *pki.Identity
+	belongs  *belonging
 	listener net.Listener // node to node gRPC
 	ip       string       // that others reach this node by
 	tel      *telemetry.Telemetry
@@ -63,7 +75,7 @@ type node struct {
 func logLevel(c *cobra.Command) slog.Level {
 	level := slog.LevelWarn // commands that print what matters themselves
 	switch c.Name() {
-	case "coordinator", "shard", "gateway":
+	case "coordinator", "shard", "gateway", "join":
 		level = slog.LevelInfo
 	}
 	if name, _ := c.Flags().GetString("log-level"); name != "" {
@@ -91,21 +103,20 @@ func terminal(w any) bool {
 }
 
 // newNode makes identity, listener and telemetry of a node.
-func newNode(ctx context.Context, log *slog.Logger, secret pki.Secret, o nodeOptions, role pki.Role) (*node, error) {
-	if o.id == "" {
-		host, err := os.Hostname()
-		if err != nil {
-			return nil, fmt.Errorf("name this node: %w; give --node-id", err)
+func newNode(ctx context.Context, log *slog.Logger, o nodeOptions, role pki.Role) (*node, error) {
+	if o.discover != "" && o.discover != discoverAuto && o.discover != off {
+		return nil, fmt.Errorf("--discover %q: want auto or off", o.discover)
+	}
+	belongs, err := o.belongs(role)
+	if err != nil {
+		return nil, err
+	}
+	o.id = belongs.identity.NodeID()
+	l := o.listener
+	if l == nil {
+		if l, err = net.Listen("tcp", o.grpcAddr); err != nil {
+			return nil, portError("--grpc-addr", o.grpcAddr, err)
 		}
-		o.id = nodeName(host, role)
-	}
-	id, err := pki.New(secret, pki.Node{ID: o.id, Roles: []pki.Role{role}})
-	if err != nil {
-		return nil, fmt.Errorf("--node-id: %w", err)
-	}
-	l, err := net.Listen("tcp", o.grpcAddr)
-	if err != nil {
-		return nil, portError("--grpc-addr", o.grpcAddr, err)
 	}
 	tel, stop := o.tel, func(context.Context) error { return nil }
 	if tel == nil {
@@ -115,27 +126,39 @@ func newNode(ctx context.Context, log *slog.Logger, secret pki.Secret, o nodeOpt
 		return nil, errors.Join(err, l.Close())
 	}
 	ip := o.advertise
+	if m := belongs.member; ip == "" && m != nil {
+		ip = m.Advertise()
+	}
 	if ip == "" {
 		ip = reachableIP(l.Addr())
 	}
-	return &node{log: log.With("node", o.id), identity: id, listener: l, ip: ip, tel: tel, stopTel: stop}, nil
+	return &node{log: log.With("node", o.id), identity: belongs.identity, belongs: belongs, listener: l, ip: ip, tel: tel, stopTel: stop}, nil
+}
+
+// belongs finds the node's identity.
+func (o *nodeOptions) belongs(role pki.Role) (*belonging, error) {
+	if o.member != nil {
+		return byMembership(o.member, o.id)
+	}
+	usual, err := usualName(role)
+	if err != nil && o.id == "" {
+		return nil, err
+	}
+	return o.identity.open(role, o.id, usual)
+}
+
+// usualName is what a node of this machine is called that nobody has named.
+func usualName(role pki.Role) (string, error) {
+	host, err := os.Hostname()
+	if err != nil {
+		return "", fmt.Errorf("name this node: %w; give --node-id", err)
+	}
+	return nodeName(host, role), nil
 }
 
 // nodeName is what a node is called that nobody has named.
 func nodeName(host string, role pki.Role) string {
 	return strings.ToLower(strings.SplitN(host, ".", 2)[0]) + "-" + string(role)
-}
-
-// loadSecret reads the cluster secret that the flags name.
-func loadSecret(o nodeOptions) (pki.Secret, error) {
-	if o.secretFile == "" {
-		return pki.Secret{}, errors.New("--cluster-secret-file is needed: make a secret with `shoal secret FILE` and give every node the same")
-	}
-	s, err := pki.LoadSecret(o.secretFile)
-	if errors.Is(err, fs.ErrNotExist) {
-		return s, fmt.Errorf("%w; make it with `shoal secret %s`", err, o.secretFile)
-	}
-	return s, err
 }
 
 // portError says which flag chose a port that cannot be had.
@@ -175,10 +198,16 @@ func (n *node) gossip(o nodeOptions, devices []cluster.Device) (*cluster.Cluster
 	if ip := net.ParseIP(n.ip); ip != nil && ip.IsLoopback() {
 		preset = cluster.Local
 	}
-	key := n.identity.Authority().GossipKey()
+	keys, seeds := n.belongs.keys, o.join
+	if m := n.belongs.member; m != nil && len(seeds) == 0 {
+		seeds = m.Seeds()
+	}
+	if len(keys) == 0 {
+		return nil, errors.New("this node has no key of the gossip: have it join again")
+	}
 	c, err := cluster.New(cluster.Config{
-		NodeID: n.identity.NodeID(), Bind: o.gossipAddr, Advertise: n.ip, Seeds: o.join,
-		ClusterID: n.identity.ClusterID(), GossipKey: key, Preset: preset,
+		NodeID: n.identity.NodeID(), Bind: o.gossipAddr, Advertise: n.ip, Seeds: seeds,
+		ClusterID: n.identity.ClusterID(), GossipKey: keys[0], MoreKeys: keys[1:], Preset: preset,
 		Meta: cluster.Meta{
 			Roles: n.identity.Roles(), GRPCAddr: n.grpcAddr(), Fingerprint: n.identity.Fingerprint(),
 			Version: version, Devices: devices,
@@ -189,6 +218,53 @@ func (n *node) gossip(o nodeOptions, devices []cluster.Device) (*cluster.Cluster
 	}
 	n.tel.WatchMembers(func() (alive, refused int) { return len(c.Members()), len(c.Refused()) })
 	return c, nil
+}
+
+// stay are the parts that keep a node in its cluster: it takes part in the gossip,
+// looks for others on the network, and follows the coordinator's book.
+func (n *node) stay(members *cluster.Cluster, o nodeOptions) part {
+	parts := []part{members.Run}
+	if m := n.belongs.member; m != nil {
+		parts = append(parts, func(ctx context.Context) error {
+			return m.Follow(ctx, enrol.Following{Gossip: members, Log: n.log, Coordinators: func() []string { return coordinatorsOf(members) }})
+		})
+	}
+	if n.discovers(o) {
+		parts = append(parts, func(ctx context.Context) error { return n.lookAround(ctx, members) })
+	}
+	if f := n.belongs.files; f != nil {
+		parts = append(parts, func(ctx context.Context) error { return n.watchFiles(ctx, f) })
+	}
+	return func(ctx context.Context) error { return together(ctx, parts...) }
+}
+
+// watchFiles says when certificate files cannot be used.
+func (n *node) watchFiles(ctx context.Context, f *pki.FileIdentity) error {
+	ticker := time.NewTicker(time.Minute)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+			if _, err := f.Expires(); err == nil { // it looks at the files
+				err = f.Err()
+				if err != nil {
+					n.log.Error("the new certificate files are not in use", "err", err)
+				}
+			}
+		}
+	}
+}
+
+// coordinatorsOf are the gRPC addresses of the coordinators that gossip knows.
+func coordinatorsOf(members *cluster.Cluster) (out []string) {
+	for _, m := range members.Members() {
+		if slices.Contains(m.Meta.Roles, pki.Coordinator) {
+			out = append(out, m.Meta.GRPCAddr)
+		}
+	}
+	return out
 }
 
 // run runs parts until the context ends or one fails, then ends telemetry.

@@ -86,7 +86,7 @@ func (o *planOptions) run(c *cobra.Command, names []string) error {
 	switch {
 	case o.target < 0:
 		return fail(fmt.Errorf("--target %g: want 0 (none) or more", o.target))
-	case o.cluster == "" && o.operator.secretFile == "":
+	case o.cluster == "" && !o.operator.identity.known():
 		return fail(errors.New("which cluster? Give --cluster FILE.yaml, or --cluster-secret-file and --coordinator of a running one"))
 	case o.cluster != "" && o.save != "":
 		return fail(errors.New("--save writes a running cluster to a file; --cluster reads one"))

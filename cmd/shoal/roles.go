@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -15,6 +16,7 @@ import (
 	"google.golang.org/grpc/resolver/manual"
 
 	"github.com/shoal-llm/shoal/internal/cluster"
+	"github.com/shoal-llm/shoal/internal/enrol"
 	"github.com/shoal-llm/shoal/internal/library"
 	"github.com/shoal-llm/shoal/internal/pki"
 	"github.com/shoal-llm/shoal/internal/telemetry/admin"
@@ -29,15 +31,16 @@ import (
 // kernelSet is the version of the kernels: all shards of a cluster have the same.
 const kernelSet = "1"
 
-// loadModel opens what a coordinator needs of a model.
-func loadModel(lib library.Library, name string, kv compute.KVClass) (coordinator.Model, *library.Model, error) {
-	m, err := lib.Open(name)
+// loadModel opens what a coordinator needs of a model: of one that has to be fetched,
+// what lies before its weights.
+func loadModel(ctx context.Context, found *models, name string, kv compute.KVClass, show *shown) (coordinator.Model, opened, error) {
+	m, err := found.open(ctx, name, false, show)
 	if err != nil {
-		return coordinator.Model{}, nil, err
+		return coordinator.Model{}, m, err
 	}
-	described, err := coordinator.NewModel(m, kv)
+	described, err := coordinator.NewModel(m.Model, kv)
 	if err != nil {
-		return coordinator.Model{}, nil, errors.Join(err, m.Close())
+		return coordinator.Model{}, m, errors.Join(err, m.Close())
 	}
 	return described, m, nil
 }
@@ -50,6 +53,8 @@ type coordinatorOptions struct {
 	place   placeOptions
 	aliases []string
 	kv      kvFlag
+	join    string // address of the JoinService
+	weights weightOptions
 }
 
 func (o *coordinatorOptions) flags(f *pflag.FlagSet) {
@@ -67,6 +72,7 @@ func (o *coordinatorOptions) flags(f *pflag.FlagSet) {
 	f.IntVar(&w.Rows, "rows", w.Rows, "rows of a step: decodes and prefill together")
 	o.kv.flags(f)
 	o.place.flags(f)
+	o.weights.flags(f)
 }
 
 // complete makes the planner's wishes of the flags and checks them all.
@@ -86,32 +92,53 @@ func newCoordinator() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "coordinator",
 		Short: "Run the coordinator: it plans, admits requests and commits tokens",
-		Example: `  shoal secret cluster.key
+		Long: `Run the coordinator: it plans, admits requests and commits tokens.
+
+The first start makes the cluster: an authority whose key stays in --identity-dir.
+Other machines come in with a token each (` + "`shoal token`" + ` here, ` + "`shoal join`" + ` there),
+get certificates of a day that renew themselves, and can be shut out again one by
+one (` + "`shoal node revoke`" + `).
+
+With --cluster-secret-file the cluster lives by a secret that every node has: there
+are no tokens then, and no single node can be shut out.`,
+		Example: `  shoal coordinator --model tiny --min-shards 3
+  shoal token --role shard
+
+  shoal secret cluster.key
   shoal coordinator --cluster-secret-file cluster.key --model tiny --min-shards 3`,
 		Args: exactArgs(0),
 		RunE: func(c *cobra.Command, _ []string) error { return runCoordinator(c, o, n) },
 	}
-	c.Flags().StringVar(&o.model, "model", library.Default, "model to serve: an embedded name, a file in --models, or a path")
+	c.Flags().StringVar(&o.model, "model", library.Default, "model to serve: an embedded name, a file in --models, a path, or a source to fetch it from, as `shoal pull` takes it")
 	o.flags(c.Flags())
 	n.flags(c.Flags(), pki.Coordinator)
+	c.Flags().StringVar(&o.join, "join-addr", ":"+enrol.DefaultJoinPort, "address where machines join with a token, TLS without a client certificate; empty takes nobody in")
 	return c
 }
 
-func runCoordinator(c *cobra.Command, o coordinatorOptions, opts nodeOptions) error {
+func runCoordinator(c *cobra.Command, o coordinatorOptions, opts nodeOptions) (err error) {
 	ctx, log := c.Context(), newLogger(c)
 	if err := o.complete(); err != nil {
 		return usageError{c.CommandPath(), err}
 	}
-	secret, err := loadSecret(opts)
+	found, err := o.weights.open(library.Library{Dir: o.models}, log)
 	if err != nil {
-		return err
+		return usageError{c.CommandPath(), err}
 	}
-	model, file, err := loadModel(library.Library{Dir: o.models}, o.model, o.kv.KVClass)
+	defer func() { err = errors.Join(err, found.close()) }()
+	model, file, err := loadModel(ctx, found, o.model, o.kv.KVClass, newShown(c.ErrOrStderr()))
 	if err != nil {
 		return err
 	}
 	defer file.Close()
-	n, err := newNode(ctx, log, secret, opts, pki.Coordinator)
+	if model.Manifest, err = found.manifest(file); err != nil {
+		return err
+	}
+	n, err := newNode(ctx, log, opts, pki.Coordinator)
+	if err != nil {
+		return err
+	}
+	book, err := n.openBook(c, o, opts)
 	if err != nil {
 		return err
 	}
@@ -119,9 +146,13 @@ func runCoordinator(c *cobra.Command, o coordinatorOptions, opts nodeOptions) er
 	if err != nil {
 		return err
 	}
+	if err := book.attach(members); err != nil {
+		return err
+	}
 	o.config.Version, o.config.Number = version, coordinator.Number(n.identity.NodeID())
 	co, err := coordinator.New(o.config, coordinator.Deps{
-		Identity: n.identity, Listener: n.listener, Members: members, Model: model, Telemetry: n.tel, Log: n.log,
+		Identity: n.identity, Listener: n.listener, Members: members, Model: model, Registry: book.registry, Telemetry: n.tel, Log: n.log,
+		Weights: found.keeper, Address: n.grpcAddr(),
 	})
 	if err != nil {
 		return err
@@ -131,15 +162,20 @@ func runCoordinator(c *cobra.Command, o coordinatorOptions, opts nodeOptions) er
 		return err
 	}
 	n.log.Info("coordinator started", "model", model.Name, "grpc", n.grpcAddr(), "gossip", members.Addr(), "admin", adm.Addr())
-	return n.run(ctx, members.Run, co.Run, adm.Run)
+	parts := []part{n.stay(members, opts), co.Run, adm.Run, book.run}
+	if n.discovers(opts) {
+		parts = append(parts, func(ctx context.Context) error { return n.announce(ctx, members, book.addr) })
+	}
+	return n.run(ctx, parts...)
 }
 
 // shardOptions are the flags of a shard.
 type shardOptions struct {
-	models string
-	config shard.Config
-	device deviceOptions
-	gpu    gpuOptions
+	models  string
+	config  shard.Config
+	device  deviceOptions
+	gpu     gpuOptions
+	weights weightOptions // of `up` they are the coordinator's
 }
 
 func (o *shardOptions) flags(f *pflag.FlagSet) {
@@ -153,29 +189,34 @@ func newShard() *cobra.Command {
 	var o shardOptions
 	var n nodeOptions
 	c := &cobra.Command{
-		Use:     "shard",
-		Short:   "Run a shard: it offers this machine's devices and computes layers on them",
-		Example: `  shoal shard --cluster-secret-file cluster.key --join coordinator.local:7946`,
-		Args:    exactArgs(0),
-		RunE:    func(c *cobra.Command, _ []string) error { return runShard(c, o, n) },
+		Use:   "shard",
+		Short: "Run a shard: it offers this machine's devices and computes layers on them",
+		Example: `  shoal join TOKEN@coordinator.local     once; afterwards
+  shoal shard
+
+  shoal shard --cluster-secret-file cluster.key --join coordinator.local:7946`,
+		Args: exactArgs(0),
+		RunE: func(c *cobra.Command, _ []string) error { return runShard(c, o, n) },
 	}
 	c.Flags().StringVar(&o.models, "models", "", "folder of GGUF files")
 	o.flags(c.Flags())
+	o.weights.flags(c.Flags())
 	n.flags(c.Flags(), pki.Shard)
 	return c
 }
 
-func runShard(c *cobra.Command, o shardOptions, opts nodeOptions) error {
+func runShard(c *cobra.Command, o shardOptions, opts nodeOptions) (err error) {
 	ctx, log := c.Context(), newLogger(c)
-	secret, err := loadSecret(opts)
+	n, err := newNode(ctx, log, opts, pki.Shard)
 	if err != nil {
 		return err
 	}
-	n, err := newNode(ctx, log, secret, opts, pki.Shard)
+	found, err := o.weights.open(library.Library{Dir: o.models}, log)
 	if err != nil {
-		return err
+		return usageError{c.CommandPath(), err}
 	}
-	d, err := o.open(ctx, n, secret, library.Library{Dir: o.models}, logLevel(c))
+	defer func() { err = errors.Join(err, found.close()) }()
+	d, err := o.open(ctx, n, found, logLevel(c))
 	if err != nil {
 		return err
 	}
@@ -193,7 +234,7 @@ func runShard(c *cobra.Command, o shardOptions, opts nodeOptions) error {
 		return err
 	}
 	n.log.Info("shard started", "devices", d.String(), "grpc", n.grpcAddr(), "gossip", members.Addr(), "admin", adm.Addr())
-	return n.run(ctx, members.Run, s.Run, d.children.run(s), adm.Run)
+	return n.run(ctx, n.stay(members, opts), s.Run, d.children.run(s), adm.Run)
 }
 
 // gatewayOptions are the flags of a gateway.
@@ -201,6 +242,8 @@ type gatewayOptions struct {
 	config  gateway.Config
 	keyFile string
 	tls     string
+	webCert string
+	webKey  string
 }
 
 func (o *gatewayOptions) flags(f *pflag.FlagSet) {
@@ -209,7 +252,10 @@ func (o *gatewayOptions) flags(f *pflag.FlagSet) {
 	f.StringVar(&o.config.Ollama, "ollama", "", "address of the Ollama API, like 127.0.0.1:11434; empty is off")
 	f.StringSliceVar(&o.config.APIKeys, "api-key", nil, "key that clients must show; needed where other machines can reach the gateway")
 	f.StringVar(&o.keyFile, "api-key-file", "", "file of such keys, one a line")
+	f.StringVar(&o.config.Keys, "keys", "", "file of keys with limits, made by `shoal key create`; read again when it changes. With it a key is needed on loopback too")
 	f.StringVar(&o.tls, "tls", "auto", "auto: TLS by the cluster's authority where other machines can reach the gateway; off: a proxy in front ends TLS")
+	f.StringVar(&o.webCert, "tls-cert-file", "", "certificate chain for clients, instead of one by the cluster's authority; read again when it changes")
+	f.StringVar(&o.webKey, "tls-key-file", "", "private key of --tls-cert-file")
 	f.StringSliceVar(&o.config.AllowedHosts, "allowed-host", nil, "host names that the gateway is called by, besides its addresses")
 	f.StringSliceVar(&o.config.AllowedOrigins, "allowed-origin", nil, "scheme://host[:port] of pages elsewhere that may use the gateway")
 	f.BoolVar(&o.config.Reflection, "reflection", false, "offer gRPC reflection to other machines")
@@ -223,6 +269,12 @@ func (o *gatewayOptions) complete() error {
 		o.config.TLSOff = true
 	default:
 		return fmt.Errorf("--tls %q: want auto or off", o.tls)
+	}
+	if (o.webCert == "") != (o.webKey == "") {
+		return errors.New("--tls-cert-file and --tls-key-file belong together")
+	}
+	if o.webCert != "" && o.config.TLSOff {
+		return errors.New("--tls-cert-file has no effect with --tls=off")
 	}
 	if o.keyFile == "" {
 		return nil
@@ -239,11 +291,14 @@ func newGateway() *cobra.Command {
 	var o gatewayOptions
 	var n nodeOptions
 	c := &cobra.Command{
-		Use:     "gateway",
-		Short:   "Run a gateway: the page, WebSocket, the OpenAI API and gRPC for clients",
-		Example: `  shoal gateway --cluster-secret-file cluster.key --join coordinator.local:7946`,
-		Args:    exactArgs(0),
-		RunE:    func(c *cobra.Command, _ []string) error { return runGateway(c, o, n) },
+		Use:   "gateway",
+		Short: "Run a gateway: the page, WebSocket, the OpenAI API and gRPC for clients",
+		Example: `  shoal join TOKEN@coordinator.local     once, with a token of role gateway; afterwards
+  shoal gateway
+
+  shoal gateway --cluster-secret-file cluster.key --join coordinator.local:7946`,
+		Args: exactArgs(0),
+		RunE: func(c *cobra.Command, _ []string) error { return runGateway(c, o, n) },
 	}
 	o.flags(c.Flags())
 	n.flags(c.Flags(), pki.Gateway)
@@ -255,11 +310,7 @@ func runGateway(c *cobra.Command, o gatewayOptions, opts nodeOptions) error {
 	if err := o.complete(); err != nil {
 		return usageError{c.CommandPath(), err}
 	}
-	secret, err := loadSecret(opts)
-	if err != nil {
-		return err
-	}
-	n, err := newNode(ctx, log, secret, opts, pki.Gateway)
+	n, err := newNode(ctx, log, opts, pki.Gateway)
 	if err != nil {
 		return err
 	}
@@ -283,19 +334,41 @@ func runGateway(c *cobra.Command, o gatewayOptions, opts nodeOptions) error {
 	}
 	n.log.Info("gateway started", "url", g.URL(), "grpc", g.GRPCAddr().String(), "gossip", members.Addr(), "admin", adm.Addr())
 	follow := func(ctx context.Context) error { return followCoordinators(ctx, members, found) }
-	return n.run(ctx, members.Run, g.Run, adm.Run, follow, n.serveHealth)
+	return n.run(ctx, n.stay(members, opts), g.Run, adm.Run, follow, n.serveHealth)
 }
 
 // makeGateway makes the gateway of a node that has a connection to a coordinator.
 func makeGateway(n *node, o gatewayOptions, conn grpc.ClientConnInterface) (*gateway.Gateway, error) {
 	deps := gateway.Deps{Log: n.log, Coordinator: conn, Telemetry: n.tel}
-	tlsConfig, err := n.identity.GatewayTLS(append([]string{"localhost", "127.0.0.1", n.ip}, o.config.AllowedHosts...)...)
+	tlsConfig, err := o.publicTLS(n.identity, n.ip)
 	if err != nil {
 		return nil, err
 	}
 	deps.TLS = tlsConfig
 	o.config.Version = version
 	return gateway.New(o.config, deps)
+}
+
+// publicTLS is the TLS of listeners that other machines reach: by files, or by the
+// cluster's authority where it signs for this node; else nil.
+func (o *gatewayOptions) publicTLS(id *pki.Identity, ip string) (*tls.Config, error) {
+	if o.webCert != "" {
+		config, err := pki.WebFiles(o.webCert, o.webKey)
+		if err != nil {
+			return nil, fmt.Errorf("--tls-cert-file: %w", err)
+		}
+		return config, nil
+	}
+	config, err := id.GatewayTLS(o.webHosts(ip)...)
+	if errors.Is(err, pki.ErrNoWeb) {
+		return nil, nil
+	}
+	return config, err
+}
+
+// webHosts are the names of a gateway on a machine with that address.
+func (o *gatewayOptions) webHosts(ip string) []string {
+	return append([]string{ip}, o.config.AllowedHosts...)
 }
 
 // dialCoordinator connects to a coordinator and trusts nothing else.

@@ -17,7 +17,6 @@ import (
 	"github.com/shoal-llm/shoal/pkg/model"
 	"github.com/shoal-llm/shoal/pkg/sample"
 	"github.com/shoal-llm/shoal/pkg/token"
-	"github.com/shoal-llm/shoal/services/coordinator"
 )
 
 // runOptions are the flags of `shoal run`.
@@ -25,11 +24,13 @@ type runOptions struct {
 	models    string
 	system    string
 	raw       bool
+	images    []string
 	stats     bool
 	maxTokens int32
 	spec      sample.Spec
 	device    deviceOptions
 	kv        kvFlag
+	weights   weightOptions
 }
 
 func newRun() *cobra.Command {
@@ -38,11 +39,13 @@ func newRun() *cobra.Command {
 		Use:   "run MODEL [PROMPT|-]",
 		Short: "Answer one prompt in the terminal, without a cluster",
 		Long: `Answer one prompt in the terminal, without a cluster. MODEL is an embedded model
-(tiny, tiny-int4), a file in --models, or the path of a GGUF file. Without PROMPT,
-or with -, the prompt is read from standard input.`,
+(tiny, tiny-int4), a file in --models, the path of a GGUF file, or a source that it is
+fetched from, as ` + "`shoal pull`" + ` takes it. Without PROMPT, or with -, the prompt is read
+from standard input.`,
 		Example: `  shoal run tiny "Tell me a story about a fox."
   echo "What is 17 + 25?" | shoal run tiny -
-  shoal run ./model.gguf "Hello!" --temperature 0 --stats`,
+  shoal run ./model.gguf "Hello!" --temperature 0 --stats
+  shoal run ./llava "What is this?" --image photo.jpg`,
 		Args: rangeArgs(1, 2),
 		RunE: func(c *cobra.Command, args []string) error {
 			prompt, err := promptFrom(c.InOrStdin(), args[1:])
@@ -55,7 +58,9 @@ or with -, the prompt is read from standard input.`,
 	f := c.Flags()
 	f.StringVar(&o.models, "models", "", "folder of GGUF files")
 	o.kv.flags(f)
+	o.weights.flags(f)
 	f.StringVar(&o.system, "system", "", "system message")
+	f.StringArrayVar(&o.images, "image", nil, "a picture before the prompt: a PNG, JPEG, WebP or GIF file; may be given several times")
 	f.BoolVar(&o.raw, "raw", false, "continue the prompt as it is, without the chat template")
 	f.BoolVar(&o.stats, "stats", false, "print speeds to standard error")
 	f.Int32Var(&o.maxTokens, "max-tokens", 500, "the most tokens to answer")
@@ -84,17 +89,23 @@ func promptFrom(in io.Reader, args []string) (string, error) {
 	return strings.TrimSuffix(string(b), "\n"), nil
 }
 
-func (o *runOptions) run(c *cobra.Command, name, prompt string) error {
-	m, err := library.Library{Dir: o.models}.Open(name)
+func (o *runOptions) run(c *cobra.Command, name, prompt string) (err error) {
+	found, err := o.weights.open(library.Library{Dir: o.models}, newLogger(c))
+	if err != nil {
+		return usageError{c.CommandPath(), err}
+	}
+	defer func() { err = errors.Join(err, found.close()) }()
+	open, err := found.open(c.Context(), name, true, newShown(c.ErrOrStderr()))
 	if err != nil {
 		return err
 	}
+	m := open.Model
 	defer m.Close()
 	vocab, err := m.Vocab()
 	if err != nil {
 		return err
 	}
-	ids, err := o.encode(m, prompt)
+	ids, shown, err := o.encode(m, vocab, prompt)
 	if err != nil {
 		return err
 	}
@@ -116,42 +127,27 @@ func (o *runOptions) run(c *cobra.Command, name, prompt string) error {
 		Pages: (len(ids)+int(o.spec.MaxTokens))/64 + 1, Context: m.Spec.Context, KV: o.kv.KVClass,
 	})
 	if err != nil {
+		return errors.Join(m.Err(), err)
+	}
+	l := engine.NewLocal(st)
+	if l.Rows, err = look(c.Context(), m, shown); err != nil {
 		return err
 	}
-	return o.print(c, engine.NewLocal(st), vocab, ids)
-}
-
-// encode turns the prompt into ids, by the model's chat template unless raw.
-func (o *runOptions) encode(m *library.Model, prompt string) ([]int32, error) {
-	if prompt == "" {
-		return nil, errors.New("the prompt is empty")
-	}
-	described, err := coordinator.NewModel(m, o.kv.KVClass)
-	if err != nil {
-		return nil, err
-	}
-	if o.raw {
-		return described.Text.Raw(prompt)
-	}
-	var messages []coordinator.Message
-	if o.system != "" {
-		messages = append(messages, coordinator.Message{Role: "system", Content: o.system})
-	}
-	ids, err := described.Text.Chat(append(messages, coordinator.Message{Role: "user", Content: prompt}), nil)
-	if errors.Is(err, coordinator.ErrNoTemplate) {
-		return described.Text.Raw(prompt)
-	}
-	return ids, err
+	return o.print(c, l, vocab, ids, shown)
 }
 
 // print streams the answer and the figures.
-func (o *runOptions) print(c *cobra.Command, l *engine.Local, vocab *token.Vocab, ids []int32) error {
+func (o *runOptions) print(c *cobra.Command, l *engine.Local, vocab *token.Vocab, ids []int32, pictures []seenPicture) error {
 	out := c.OutOrStdout()
 	detok := vocab.NewDetokenizer()
 	start := time.Now()
 	var first time.Time
 	n := 0
-	for s, err := range l.Generate(c.Context(), &frame.Open{Attempt: 1, Sampling: o.spec}, ids) {
+	open := &frame.Open{Attempt: 1, Sampling: o.spec}
+	for _, p := range pictures {
+		open.Pictures = append(open.Pictures, p.Picture)
+	}
+	for s, err := range l.Generate(c.Context(), open, ids) {
 		if err != nil {
 			fmt.Fprintln(out)
 			return stopped(err)

@@ -68,6 +68,13 @@ func checkLog(c *cobra.Command) error {
 	return nil
 }
 
+// settingAnnotation marks flags whose value is a setting: settings serve all roles,
+// so one that has no effect in a role is no mistake there.
+const settingAnnotation = "shoal_setting"
+
+// onCommandLine reports whether a flag was given on the command line itself.
+func onCommandLine(f *pflag.Flag) bool { return f.Changed && f.Annotations[settingAnnotation] == nil }
+
 // setFrom sets the flags that are still unset and that k has a value for.
 func setFrom(c *cobra.Command, k *koanf.Koanf, origin func(flag string) string) (err error) {
 	c.Flags().VisitAll(func(f *pflag.Flag) {
@@ -80,7 +87,12 @@ func setFrom(c *cobra.Command, k *koanf.Koanf, origin func(flag string) string) 
 		}
 		if e := c.Flags().Set(f.Name, value); e != nil {
 			err = fmt.Errorf("%s: %w", origin(f.Name), e)
+			return
 		}
+		if f.Annotations == nil {
+			f.Annotations = map[string][]string{}
+		}
+		f.Annotations[settingAnnotation] = []string{origin(f.Name)}
 	})
 	return err
 }

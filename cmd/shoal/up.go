@@ -33,8 +33,8 @@ func newUp() *cobra.Command {
 		Use:   "up [MODEL]",
 		Short: "Run everything in one process and open the page",
 		Long: `Run coordinator, shard and gateway in one process, on loopback, and serve MODEL:
-an embedded model (tiny, tiny-int4), a file in --models, or the path of a GGUF
-file. The model is split into --stages stages that talk over mutual TLS, just as
+an embedded model (tiny, tiny-int4), a file in --models, the path of a GGUF file, or a
+source that it is fetched from, as ` + "`shoal pull`" + ` takes it. The model is split into --stages stages that talk over mutual TLS, just as
 they would between machines.`,
 		Example: `  shoal up
   shoal up ./model.gguf --stages 4 --listen 127.0.0.1:9000`,
@@ -76,16 +76,26 @@ func (o *upOptions) run(c *cobra.Command) (err error) {
 	if err := errors.Join(o.gateway.complete(), o.coordinator.complete()); err != nil {
 		return usageError{c.CommandPath(), err}
 	}
-	model, file, err := loadModel(library.Library{Dir: o.coordinator.models}, o.coordinator.model, o.coordinator.kv.KVClass)
+	found, err := o.coordinator.weights.open(library.Library{Dir: o.coordinator.models}, newLogger(c))
+	if err != nil {
+		return usageError{c.CommandPath(), err}
+	}
+	u.close = append(u.close, found.close)
+	model, file, err := loadModel(c.Context(), found, o.coordinator.model, o.coordinator.kv.KVClass, newShown(c.ErrOrStderr()))
 	if err != nil {
 		return err
 	}
 	u.close = append(u.close, file.Close)
-	return u.start(c, o, model)
+	if file.stored != nil { // its own files the shard finds itself
+		if model.Manifest, err = found.manifest(file); err != nil {
+			return err
+		}
+	}
+	return u.start(c, o, model, found)
 }
 
 // start makes all parts, tells where they are and runs them.
-func (u *up) start(c *cobra.Command, o *upOptions, model coordinator.Model) error {
+func (u *up) start(c *cobra.Command, o *upOptions, model coordinator.Model, found *models) error {
 	ctx, secret := c.Context(), pki.NewSecret()
 	log := newLogger(c)
 	tel, stopTel, err := telemetry.New(ctx, telemetry.Options{ServiceName: "shoal", Version: version, NodeID: "up"})
@@ -94,8 +104,8 @@ func (u *up) start(c *cobra.Command, o *upOptions, model coordinator.Model) erro
 	}
 	defer endTelemetry(ctx, log, stopTel)
 	local := func(role pki.Role, seeds ...string) (*node, nodeOptions, error) {
-		opts := nodeOptions{id: string(role), grpcAddr: "127.0.0.1:0", gossipAddr: "127.0.0.1:0", join: seeds, tel: tel}
-		n, err := newNode(ctx, log, secret, opts, role)
+		opts := nodeOptions{id: string(role), identity: identityOptions{secret: &secret}, grpcAddr: "127.0.0.1:0", gossipAddr: "127.0.0.1:0", join: seeds, tel: tel}
+		n, err := newNode(ctx, log, opts, role)
 		return n, opts, err
 	}
 	cn, copts, err := local(pki.Coordinator)
@@ -126,11 +136,10 @@ func (u *up) start(c *cobra.Command, o *upOptions, model coordinator.Model) erro
 	if err != nil {
 		return err
 	}
-	lib := library.Library{Dir: o.coordinator.models}
 	if model.Path != "" { // the plan names it; here it is this file
-		lib.Paths = map[string]string{model.Name: model.Path}
+		found.lib.Paths = map[string]string{model.Name: model.Path}
 	}
-	d, err := o.shard.open(ctx, sn, secret, lib, logLevel(c))
+	d, err := o.shard.open(ctx, sn, found, logLevel(c))
 	if err != nil {
 		return err
 	}
@@ -142,6 +151,7 @@ func (u *up) start(c *cobra.Command, o *upOptions, model coordinator.Model) erro
 	o.coordinator.config.Version = version
 	co, err := coordinator.New(o.coordinator.config, coordinator.Deps{
 		Identity: cn.identity, Listener: cn.listener, Members: members, Model: model, Telemetry: cn.tel, Log: cn.log,
+		Weights: found.keeper, Address: cn.grpcAddr(),
 	})
 	if err != nil {
 		return err

@@ -12,7 +12,7 @@ var layers = [][]string{
 	{"services/gateway", "services/coordinator", "services/shard"},
 	{"internal"},
 	{"proto"},
-	{"pkg/engine"},
+	{"pkg/engine", "pkg/vision"},
 	{"pkg/model", "pkg/kv"},
 	{"pkg/compute", "pkg/gguf", "pkg/safetensors"},
 	{"pkg/template"},
@@ -68,12 +68,14 @@ func TestLayers(t *testing.T) {
 // homes names the one package that may import each of these modules.
 var homes = map[string]string{
 	"github.com/hashicorp/memberlist": "internal/cluster",
+	"github.com/hashicorp/mdns":       "internal/lan",
 	"github.com/coder/websocket":      "services/gateway",
 	"github.com/ardanlabs/jinja":      "pkg/template",
 	"github.com/spf13/cobra":          "cmd",
 	"github.com/knadh/koanf":          "cmd/shoal",
 	"github.com/mmcloughlin/avo":      "internal/p16gen",
 	"go.opentelemetry.io/":            "internal/telemetry",
+	"golang.org/x/image":              "pkg/vision",
 }
 
 func TestDependenciesHaveOneHome(t *testing.T) {

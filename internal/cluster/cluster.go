@@ -34,7 +34,9 @@ type Cluster struct {
 	log     *slog.Logger
 	list    *memberlist.Memberlist
 	members *membership
+	keys    *memberlist.Keyring
 	addr    string
+	sought  seeds
 	updated chan struct{} // capacity 1: our meta changed
 	closed  chan struct{}
 
@@ -64,10 +66,11 @@ func New(config Config, log *slog.Logger) (*Cluster, error) {
 		return nil, bindError(config.Bind, err)
 	}
 	c := &Cluster{
-		config: config, log: log, list: list, members: members,
+		config: config, log: log, list: list, members: members, keys: options.Keyring,
 		addr:    list.LocalNode().Address(),
 		updated: make(chan struct{}, 1),
 		closed:  make(chan struct{}),
+		sought:  seeds{first: make(chan struct{})},
 	}
 	// Our own facts go through the same checks as those of others.
 	if refusals := members.refusals(); len(refusals) > 0 {
@@ -178,10 +181,20 @@ func (c *Cluster) spreadMeta() {
 	}
 }
 
+// Seek has the node join by more seeds, host:port, as they become known. Few are
+// kept: the last ones. The ones of the configuration stay.
+func (c *Cluster) Seek(addrs []string) { c.sought.add(addrs) }
+
 // keepJoined asks the seeds until ctx ends.
 func (c *Cluster) keepJoined(ctx context.Context) {
 	if len(c.config.Seeds) == 0 {
-		return
+		select {
+		case <-c.sought.first:
+		case <-ctx.Done():
+			return
+		case <-c.closed:
+			return
+		}
 	}
 	wait := firstRetry
 	told := -1 // the last state that was logged: 0 alone, 1 joined
@@ -195,7 +208,7 @@ func (c *Cluster) keepJoined(ctx context.Context) {
 			c.log.Info("joined the cluster", "others", others)
 			told, wait = 1, rejoin
 		case others == 0 && told != 0:
-			c.log.Info("no other node answers yet: asking on", "seeds", c.config.Seeds, "err", err)
+			c.log.Info("no other node answers yet: asking on", "seeds", c.seeds(), "err", err)
 			told, wait = 0, firstRetry
 		case others == 0:
 			wait = min(2*wait, maxRetry)
@@ -212,7 +225,7 @@ func (c *Cluster) keepJoined(ctx context.Context) {
 // join asks each seed once. The error tells of the seeds that did not answer.
 func (c *Cluster) join(ctx context.Context) error {
 	var errs []error
-	for _, seed := range c.config.Seeds {
+	for _, seed := range c.seeds() {
 		if ctx.Err() != nil {
 			break
 		}

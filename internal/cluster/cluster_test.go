@@ -178,21 +178,96 @@ func TestNodeJoinsWhenItsSeedArrives(t *testing.T) {
 
 func TestANameIsNotTakenOver(t *testing.T) {
 	t.Parallel()
+	for name, c := range map[string]struct{ print, reason string }{
+		"another machine":  {strings.Repeat("cd", 32), "its name belongs to the node at %s"},
+		"a copied machine": {facts().Fingerprint, "it has the identity of the node at %s: was its state directory copied? Have it join with a token of its own"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			a, _ := start(t, loopback("a"))
+			b, _ := start(t, loopback("b", a.Addr()))
+			await(t, a, "b", sees("a", "b"))
+			config := loopback("b", a.Addr())
+			config.Meta.Fingerprint = c.print
+			impostor, err := New(config, slog.New(slog.DiscardHandler))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer impostor.Close()
+			if err := impostor.join(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			want := Refusal{NodeID: "b", Addr: impostor.Addr(), Reason: fmt.Sprintf(c.reason, b.Addr())}
+			awaitRefusal(t, a, want) // a learns of the impostor after it has answered it
+			if m := a.Members(); !sees("a", "b")(m) || m[1].Addr != b.Addr() {
+				t.Errorf("a sees %v", m)
+			}
+		})
+	}
+}
+
+// TestKeysAreReplacedWhileNodesTalk: at no point of a rotation that adds, uses and
+// drops is there a pair of nodes that do not understand each other; a node that
+// was not told is out once the old key is dropped, and one with the new key alone
+// is in.
+func TestKeysAreReplacedWhileNodesTalk(t *testing.T) {
+	t.Parallel()
+	old, fresh := key, [32]byte{9}
 	a, _ := start(t, loopback("a"))
 	b, _ := start(t, loopback("b", a.Addr()))
 	await(t, a, "b", sees("a", "b"))
-	impostor, err := New(loopback("b", a.Addr()), slog.New(slog.DiscardHandler))
+	await(t, b, "a", sees("a", "b"))
+	talk := func(when string) { // each way, through the encryption of the moment
+		t.Helper()
+		for _, pair := range [][2]*Cluster{{a, b}, {b, a}} {
+			if _, err := pair[0].list.Join([]string{pair[1].Addr()}); err != nil {
+				t.Errorf("%s: %s does not understand %s: %v", when, pair[0].config.NodeID, pair[1].config.NodeID, err)
+			}
+		}
+	}
+	set := func(c *Cluster, keys ...[32]byte) {
+		t.Helper()
+		if err := c.SetKeys(keys); err != nil {
+			t.Fatal(err)
+		}
+	}
+	talk("before")
+	for _, step := range []struct {
+		what string
+		keys [][32]byte
+	}{{"adding", [][32]byte{old, fresh}}, {"using", [][32]byte{fresh, old}}, {"dropping", [][32]byte{fresh}}} {
+		for _, c := range []*Cluster{a, b} {
+			set(c, step.keys...)
+			talk(step.what + " at " + c.config.NodeID)
+		}
+	}
+	if a.Keys() != 1 || b.Keys() != 1 {
+		t.Errorf("%d and %d keys are left", a.Keys(), b.Keys())
+	}
+	late := loopback("late", a.Addr())
+	untold, err := New(late, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer impostor.Close()
-	if err := impostor.join(t.Context()); err != nil {
-		t.Fatal(err)
+	defer untold.Close()
+	if err := untold.join(t.Context()); err == nil {
+		t.Error("a node with the old key alone is understood")
 	}
-	want := Refusal{NodeID: "b", Addr: impostor.Addr(), Reason: "its name belongs to the node at " + b.Addr()}
-	awaitRefusal(t, a, want) // a learns of the impostor after it has answered it
-	if m := a.Members(); !sees("a", "b")(m) || m[1].Addr != b.Addr() {
-		t.Errorf("a sees %v", m)
+	for _, bad := range [][][32]byte{nil, {{}}} {
+		if a.SetKeys(bad) == nil {
+			t.Errorf("keys %v are taken", bad)
+		}
+	}
+}
+
+func TestSeedsMayBecomeKnownLater(t *testing.T) {
+	t.Parallel()
+	a, _ := start(t, loopback("a"))
+	b, _ := start(t, loopback("b"))
+	b.Seek([]string{"127.0.0.1:1", a.Addr()})
+	await(t, b, "a", sees("a", "b"))
+	if got := b.Seeds(); !slices.Contains(got, a.Addr()) || got[0] != b.Addr() {
+		t.Errorf("b offers %v to others", got)
 	}
 }
 

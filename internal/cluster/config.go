@@ -35,13 +35,14 @@ type (
 
 // Config says how a node takes part in gossip.
 type Config struct {
-	NodeID    string   // the node's name, as in its certificate
-	Bind      string   // host:port for TCP and UDP; port 0 takes a free one
-	Advertise string   // ip or ip:port that others reach it by; empty: from Bind
-	Seeds     []string // host:port of nodes to join by; a seed may be this node
-	ClusterID string   // gossip of other clusters is ignored
-	GossipKey [32]byte // AES-256; nodes with another key are not understood
-	Meta      Meta     // what others are told of this node
+	NodeID    string     // the node's name, as in its certificate
+	Bind      string     // host:port for TCP and UDP; port 0 takes a free one
+	Advertise string     // ip or ip:port that others reach it by; empty: from Bind
+	Seeds     []string   // host:port of nodes to join by; a seed may be this node
+	ClusterID string     // gossip of other clusters is ignored
+	GossipKey [32]byte   // AES-256; nodes with another key are not understood
+	MoreKeys  [][32]byte // understood too, while a key replaces another
+	Meta      Meta       // what others are told of this node
 	Preset    Preset
 
 	Transport Transport // nil: UDP and TCP on Bind
@@ -79,6 +80,10 @@ func (c Config) check() error {
 
 // memberlist translates the configuration for the gossip library.
 func (c Config) memberlist(log *slog.Logger) (*memberlist.Config, error) {
+	keys, err := newKeyring(c.GossipKey, c.MoreKeys)
+	if err != nil {
+		return nil, err
+	}
 	m := memberlist.DefaultLANConfig()
 	if c.Preset == Local {
 		m = memberlist.DefaultLocalConfig()
@@ -90,7 +95,7 @@ func (c Config) memberlist(log *slog.Logger) (*memberlist.Config, error) {
 	}
 	m.Name = c.NodeID
 	m.Label = c.ClusterID
-	m.SecretKey = c.GossipKey[:]
+	m.Keyring = keys
 	m.GossipVerifyIncoming = true
 	m.GossipVerifyOutgoing = true
 	m.DeadNodeReclaimTime = reclaimAfter

@@ -175,10 +175,25 @@ func (m *membership) NotifyLeave(n *memberlist.Node) {
 // known to be dead. The library keeps the first.
 func (m *membership) NotifyConflict(existing, other *memberlist.Node) {
 	if other.Name == m.self {
-		m.refuse(other, "it has the name of this node")
+		reason := "it has the name of this node"
+		if sameKey(existing, other) {
+			reason = "it has the identity of this node: was a state directory copied? Have one of the two join with a token of its own"
+		}
+		m.refuse(other, reason)
+		return
+	}
+	if sameKey(existing, other) {
+		m.refuse(other, "it has the identity of the node at "+address(existing)+": was its state directory copied? Have it join with a token of its own")
 		return
 	}
 	m.refuse(other, "its name belongs to the node at "+address(existing))
+}
+
+// sameKey reports whether two nodes of one name say that they have the same key.
+func sameKey(a, b *memberlist.Node) bool {
+	x, errX := decodeMeta(a.Name, nodeIP(a), a.Meta)
+	y, errY := decodeMeta(b.Name, nodeIP(b), b.Meta)
+	return errX == nil && errY == nil && x.Fingerprint == y.Fingerprint
 }
 
 // NodeMeta returns what the library tells others of this node.

@@ -45,7 +45,7 @@ func (m *Model) Footprint(class compute.KVClass) (Footprint, error) {
 	f.HeadShape = "head:" + m.shape(model.Part{First: last, End: last, Head: true})
 	w := &scale{vocab: m.Spec.Vocab}
 	rows := quant.TileTokens[0]
-	if _, err := m.Arch.Load(w, m.Source, m.Spec, model.Whole(m.Spec), model.Limits{Rows: rows, Logits: rows, Pages: 1, Positions: 1, KV: class}); err != nil {
+	if _, err := m.Arch.Load(w, outline{m.file}, m.Spec, model.Whole(m.Spec), model.Limits{Rows: rows, Logits: rows, Pages: 1, Positions: 1, KV: class}); err != nil {
 		return f, fmt.Errorf("weigh model %s: %w", m.Name, err)
 	}
 	f.KVPage = w.caches / uint64(m.Spec.Layers)
@@ -65,21 +65,21 @@ func kvShape(class compute.KVClass) string {
 func (m *Model) packed(p model.Part) uint64 {
 	var n uint64
 	for _, name := range m.Arch.Tensors(m.Spec, p) {
-		if t, ok := m.Source.Tensor(name); ok {
-			n += packedBytes(t)
+		if t, size, ok := shapeOf(m.file, name); ok {
+			n += packedBytes(t, size)
 		}
 	}
 	return n
 }
 
-// packedBytes is what a matrix takes on a device; a matrix of one row is a
-// vector of float32.
-func packedBytes(t compute.Matrix) uint64 {
+// packedBytes is what a matrix of size bytes takes on a device; a matrix of one row is
+// a vector of float32.
+func packedBytes(t compute.Matrix, size uint64) uint64 {
 	if t.Rows == 1 {
 		return vectorBytes(t.Cols)
 	}
 	if t.Format.CPU == nil {
-		return uint64(len(t.Data))
+		return size
 	}
 	return uint64(padTo(t.Rows, quant.Lanes)/quant.Lanes) * uint64(t.Format.CPU.GroupBytes(t.Cols))
 }
@@ -91,7 +91,7 @@ func (m *Model) shape(p model.Part) string {
 	hash := fnv.New64a()
 	own := fmt.Sprintf("blk.%d.", p.First)
 	for _, name := range m.Arch.Tensors(m.Spec, p) {
-		if t, ok := m.Source.Tensor(name); ok {
+		if t, _, ok := shapeOf(m.file, name); ok {
 			fmt.Fprintf(hash, "%s %d %d %s\n", strings.TrimPrefix(name, own), t.Rows, t.Cols, t.Format.Name)
 		}
 	}
@@ -110,7 +110,7 @@ var _ compute.Arena = (*scale)(nil)
 
 // Load weighs a matrix.
 func (s *scale) Load(m compute.Matrix) (compute.Weight, error) {
-	s.weights += packedBytes(m)
+	s.weights += packedBytes(m, uint64(len(m.Data)))
 	return weighed{rows: m.Rows, cols: m.Cols}, nil
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/shoal-llm/shoal/pkg/model"
 	"github.com/shoal-llm/shoal/pkg/model/archs"
 	"github.com/shoal-llm/shoal/pkg/quant/formats"
+	"github.com/shoal-llm/shoal/pkg/vision"
 )
 
 // ErrNotFound says that no model has the name.
@@ -43,7 +44,7 @@ func (l Library) Open(name string) (*Model, error) {
 			if err != nil {
 				return nil, fmt.Errorf("open embedded model %s: %w", name, err)
 			}
-			return newModel(name, "", ggufFile{file})
+			return newModel(name, "", mapped(file, f.Name+".gguf"))
 		}
 	}
 	path, err := l.find(name)
@@ -59,13 +60,27 @@ func (l Library) openFile(name, path string) (*Model, error) {
 		if err != nil {
 			return nil, err
 		}
-		return newModel(name, path, folder{c})
+		f := folder{Checkpoint: c, names: c.WeightNames()}
+		for _, small := range checkpoint.SmallFiles() {
+			if info, err := os.Stat(filepath.Join(path, small)); err == nil {
+				f.small = append(f.small, Range{File: small, Size: uint64(info.Size())})
+			}
+		}
+		m, err := newModel(name, path, f)
+		if err != nil || !c.Meta().Has(checkpoint.PlaceholderKey) {
+			return m, err
+		}
+		return m.see(m.file)
 	}
 	file, err := gguf.Open(path, gguf.Options{Formats: formats.All()})
 	if err != nil {
 		return nil, err
 	}
-	return newModel(name, path, ggufFile{file})
+	m, err := newModel(name, path, mapped(file, filepath.Base(path)))
+	if err != nil {
+		return nil, err
+	}
+	return m.pair()
 }
 
 // find returns the path of a model file or folder.
@@ -103,13 +118,20 @@ type Model struct {
 	TensorTypes map[string]int // how many tensors of each format
 	Parameters  uint64         // values that the tensors hold
 
-	file container
+	// Vision turns pictures into rows; nil: the model reads text alone. It needs the
+	// model to be open.
+	Vision *vision.Encoder
+
+	file   container
+	tower  container // a file of the encoder's own; nil where it is in file, or there is none
+	failed *failure
 }
 
 func newModel(name, path string, file container) (*Model, error) {
+	failed := &failure{}
 	m := &Model{
-		Name: name, Path: path, Size: file.Size(), file: file,
-		Source: source{file}, Digest: file.Digest(), TensorTypes: map[string]int{},
+		Name: name, Path: path, Size: file.Size(), file: file, failed: failed,
+		Source: source{file, failed}, Digest: file.Digest(), TensorTypes: map[string]int{},
 	}
 	err := m.describe()
 	if err != nil {
@@ -123,7 +145,7 @@ func (m *Model) describe() (err error) {
 	if m.Arch, err = archs.Find(m.Source.Meta()); err != nil {
 		return err
 	}
-	if m.Spec, err = m.Arch.Parse(m.Source); err != nil {
+	if m.Spec, err = m.Arch.Parse(outline{m.file}); err != nil {
 		return err
 	}
 	bytes := map[string]uint64{}
@@ -140,6 +162,17 @@ func (m *Model) describe() (err error) {
 	return nil
 }
 
+// Err returns the first error of reading weights, if there was one.
+func (m *Model) Err() error {
+	m.failed.mu.Lock()
+	defer m.failed.mu.Unlock()
+	return m.failed.err
+}
+
+// StandIns is the model with made-up bytes in the place of weights, which are as fast
+// to compute with and need not be there.
+func (m *Model) StandIns() model.Source { return standIns{outline{m.file}} }
+
 // Bytes returns the bytes of the tensors that a part needs.
 func (m *Model) Bytes(p model.Part) uint64 {
 	var n uint64
@@ -151,5 +184,10 @@ func (m *Model) Bytes(p model.Part) uint64 {
 	return n
 }
 
-// Close releases the file. No tensor may be in use.
-func (m *Model) Close() error { return m.file.Close() }
+// Close releases the files. No tensor may be in use, nor the encoder.
+func (m *Model) Close() error {
+	if m.tower == nil {
+		return m.file.Close()
+	}
+	return errors.Join(m.file.Close(), m.tower.Close())
+}

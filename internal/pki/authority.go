@@ -1,10 +1,18 @@
 // Package pki gives the nodes of a cluster their identity.
 //
-// Everything follows from one 32-byte cluster secret. HKDF-SHA256 (RFC 5869)
-// derives from it the key of a certificate authority and the key of the gossip.
+// A cluster has a certificate authority, which comes to be in one of three ways.
+//
+// The first coordinator makes it (OpenAuthority) and keeps its key. Machines
+// join with a Token, get a certificate of a day for a key that never leaves them
+// (Enroll), and can be shut out again one by one (Identity.Deny).
+//
+// Or everything follows from one 32-byte cluster secret. HKDF-SHA256 (RFC 5869)
+// derives from it the key of the authority and the key of the gossip (Derive).
 // Every holder of the secret builds the same authority, bit for bit, and signs
-// its own certificates with it; so there is no file to copy but the secret, and
-// every holder is trusted fully.
+// its own certificates with it (New); so there is no file to copy but the secret,
+// and every holder is trusted fully.
+//
+// Or certificates come from outside, as files (FromFiles).
 //
 // A node's certificate names it by SPIFFE ids, spiffe://CLUSTER/ROLE/NODE, one
 // for each role. Both sides of every connection between nodes must show one
@@ -22,7 +30,6 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/hex"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"math/big"
@@ -45,14 +52,13 @@ var (
 	caNotAfter  = time.Date(2120, time.January, 1, 0, 0, 0, 0, time.UTC)
 )
 
-// Authority is the certificate authority of a cluster. It is immutable and safe
-// for concurrent use.
+// Authority is the certificate authority of a cluster, with its key. It is
+// immutable and safe for concurrent use.
 type Authority struct {
+	*Trust
 	key       *ecdsa.PrivateKey
 	cert      *x509.Certificate
-	pool      *x509.CertPool
-	clusterID string
-	gossipKey [32]byte
+	gossipKey [32]byte // of a derived authority
 }
 
 // Derive returns the authority of the cluster whose secret is s. It is a pure
@@ -66,19 +72,17 @@ func Derive(s Secret) (*Authority, error) {
 	if err != nil {
 		return nil, fmt.Errorf("derive gossip key: %w", err)
 	}
-	a := &Authority{key: key, gossipKey: [32]byte(gossip)}
 	point, err := key.PublicKey.Bytes()
 	if err != nil {
 		return nil, fmt.Errorf("encode cluster key: %w", err)
 	}
 	sum := sha256.Sum256(append([]byte(infoID), point...))
-	a.clusterID = hex.EncodeToString(sum[:8])
-	if a.cert, err = selfSign(key, a.clusterID, sum[:20]); err != nil {
+	clusterID := hex.EncodeToString(sum[:8])
+	cert, err := selfSign(key, clusterID, sum[:20])
+	if err != nil {
 		return nil, fmt.Errorf("sign cluster certificate: %w", err)
 	}
-	a.pool = x509.NewCertPool()
-	a.pool.AddCert(a.cert)
-	return a, nil
+	return &Authority{Trust: newTrust(clusterID, cert), key: key, cert: cert, gossipKey: [32]byte(gossip)}, nil
 }
 
 // deriveKey expands s until the bytes are a private key of P-256, which the
@@ -117,15 +121,6 @@ func selfSign(key *ecdsa.PrivateKey, clusterID string, keyID []byte) (*x509.Cert
 	return x509.ParseCertificate(der)
 }
 
-// ClusterID names the cluster in public: 16 hexadecimal digits of a hash of the
-// authority's public key.
-func (a *Authority) ClusterID() string { return a.clusterID }
-
-// GossipKey is the AES-256 key that encrypts the cluster's gossip.
+// GossipKey is the AES-256 key that encrypts the gossip of a cluster with a
+// secret. One that was made has keys that change, and a GossipKey of zeros.
 func (a *Authority) GossipKey() [32]byte { return a.gossipKey }
-
-// CertificatePEM is the authority's certificate, for programs outside the
-// cluster that want to verify its gateway (curl --cacert).
-func (a *Authority) CertificatePEM() []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw})
-}

@@ -15,13 +15,13 @@ import (
 
 // ServerCredentials are ServerTLS for a gRPC server.
 func (id *Identity) ServerCredentials(allowed ...Role) credentials.TransportCredentials {
-	return credentials.NewTLS(id.ServerTLS(allowed...))
+	return guarded{credentials.NewTLS(id.ServerTLS(allowed...)), id.guard}
 }
 
 // ClientCredentials are ClientTLS for a gRPC connection. An empty expectNodeID
 // accepts any node of the cluster; without roles any role will do.
 func (id *Identity) ClientCredentials(expectNodeID string, roles ...Role) credentials.TransportCredentials {
-	return credentials.NewTLS(id.ClientTLS(Expect{NodeID: expectNodeID, Roles: roles}))
+	return guarded{credentials.NewTLS(id.ClientTLS(Expect{NodeID: expectNodeID, Roles: roles})), id.guard}
 }
 
 // PeerFromContext returns who called the gRPC method that runs under ctx. It

@@ -38,48 +38,63 @@ type Node struct {
 	Now func() time.Time // the clock; nil means time.Now
 }
 
-// Identity is a node's key and the certificates that its authority signs for
-// it. Certificates renew themselves in the last third of their life; the key,
-// and so the fingerprint, stays. It is safe for concurrent use.
+// Identity is a node's key, the certificate that goes with it, and whom the node
+// trusts and whom no more (Deny). It is safe for concurrent use.
+//
+// Where the node holds its authority's key, certificates renew themselves in the
+// last third of their life; the key, and so the fingerprint, stays.
 type Identity struct {
-	authority *Authority
-	node      Node
-	key       *ecdsa.PrivateKey
+	*guard
+	trust     func() *Trust
+	authority *Authority // nil: others sign for this node
+	nodeID    string
+	roles     []Role
 	print     string
 	now       func() time.Time
-	leaf      *renewing
+	leaf      func() (*tls.Certificate, error)
+	web       func(hosts []string) (func() (*tls.Certificate, error), error)
 }
 
 // New returns the identity of node in the cluster whose secret is s. Each call
 // makes a new key.
 func New(s Secret, node Node) (*Identity, error) {
+	authority, err := Derive(s)
+	if err != nil {
+		return nil, err
+	}
+	return authority.Identity(node)
+}
+
+// Identity returns an identity of a node that holds the authority. Each call makes
+// a new key.
+func (a *Authority) Identity(node Node) (*Identity, error) {
 	if node.Now == nil {
 		node.Now = time.Now
 	}
-	now := node.Now
 	if node.Life == 0 {
 		node.Life = DefaultLife
 	}
 	if err := node.check(); err != nil {
 		return nil, err
 	}
-	authority, err := Derive(s)
+	node.Roles = slices.Compact(slices.Sorted(slices.Values(node.Roles)))
+	node.Hosts = slices.Clone(node.Hosts)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return nil, err
-	}
-	id := &Identity{authority: authority, node: node, now: now}
-	id.node.Roles = slices.Compact(slices.Sorted(slices.Values(node.Roles)))
-	id.node.Hosts = slices.Clone(node.Hosts)
-	if id.key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
 		return nil, fmt.Errorf("make key of node %s: %w", node.ID, err)
 	}
-	id.leaf = &renewing{now: now, issue: id.issueLeaf}
-	first, err := id.leaf.current()
+	leaf := &renewing{now: node.Now, issue: func(now time.Time) (*tls.Certificate, error) {
+		return a.issue(node, &key.PublicKey, key, now)
+	}}
+	first, err := leaf.current()
 	if err != nil {
 		return nil, err
 	}
-	id.print = fingerprint(first.Leaf)
-	return id, nil
+	return &Identity{
+		guard: newGuard(), trust: func() *Trust { return a.Trust }, authority: a,
+		nodeID: node.ID, roles: node.Roles, print: fingerprint(first.Leaf), now: node.Now, leaf: leaf.current,
+		web: func(hosts []string) (func() (*tls.Certificate, error), error) { return a.webLeaf(hosts, node.Now) },
+	}, nil
 }
 
 func (n Node) check() error {
@@ -96,19 +111,32 @@ func (n Node) check() error {
 }
 
 // NodeID is the node's name in the cluster.
-func (id *Identity) NodeID() string { return id.node.ID }
+func (id *Identity) NodeID() string { return id.nodeID }
 
 // Roles returns the node's roles, sorted.
-func (id *Identity) Roles() []Role { return slices.Clone(id.node.Roles) }
+func (id *Identity) Roles() []Role { return slices.Clone(id.roles) }
 
-// Authority is the cluster's certificate authority.
+// Authority is the cluster's certificate authority, or nil where this node does
+// not hold its key.
 func (id *Identity) Authority() *Authority { return id.authority }
 
-// ClusterID names the cluster: see Authority.ClusterID.
-func (id *Identity) ClusterID() string { return id.authority.clusterID }
+// Trust is whom the node takes for its cluster.
+func (id *Identity) Trust() *Trust { return id.trust() }
+
+// ClusterID names the cluster: see Trust.ClusterID.
+func (id *Identity) ClusterID() string { return id.trust().clusterID }
+
+// Expires is the end of the certificate that the node shows now.
+func (id *Identity) Expires() (time.Time, error) {
+	cert, err := id.leaf()
+	if err != nil {
+		return time.Time{}, err
+	}
+	return cert.Leaf.NotAfter, nil
+}
 
 // Fingerprint is the SHA-256 of the node's public key (SubjectPublicKeyInfo) in
-// hexadecimal digits. It is new with each New.
+// hexadecimal digits. It is new with each key.
 func (id *Identity) Fingerprint() string { return id.print }
 
 // FingerprintBytes is Fingerprint as 32 bytes.
@@ -120,28 +148,33 @@ func (id *Identity) FingerprintBytes() []byte {
 	return raw
 }
 
-func (id *Identity) issueLeaf(now time.Time) (*tls.Certificate, error) {
-	uris := make([]*url.URL, len(id.node.Roles))
-	for i, r := range id.node.Roles {
-		uris[i] = spiffeID(id.authority.clusterID, r, id.node.ID)
+// issue signs a certificate that names a node. The private key, which goes along,
+// may be nil where it is not here.
+func (a *Authority) issue(node Node, public *ecdsa.PublicKey, key *ecdsa.PrivateKey, now time.Time) (*tls.Certificate, error) {
+	uris := make([]*url.URL, len(node.Roles))
+	for i, r := range node.Roles {
+		uris[i] = spiffeID(a.clusterID, r, node.ID)
 	}
 	template := &x509.Certificate{
-		Subject:     pkix.Name{Organization: []string{"Shoal"}, CommonName: id.node.ID},
+		Subject:     pkix.Name{Organization: []string{"Shoal"}, CommonName: node.ID},
 		NotBefore:   now.Add(-backdate),
-		NotAfter:    now.Add(id.node.Life),
+		NotAfter:    now.Add(node.Life),
 		URIs:        uris,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}
-	template.DNSNames, template.IPAddresses = splitHosts(id.node.Hosts)
-	cert, err := id.authority.sign(template, id.key)
+	template.DNSNames, template.IPAddresses = splitHosts(node.Hosts)
+	cert, err := a.sign(template, public)
 	if err != nil {
-		return nil, fmt.Errorf("sign certificate of node %s: %w", id.node.ID, err)
+		return nil, fmt.Errorf("sign certificate of node %s: %w", node.ID, err)
+	}
+	if key != nil {
+		cert.PrivateKey = key
 	}
 	return cert, nil
 }
 
-// sign completes template and signs it for key.
-func (a *Authority) sign(template *x509.Certificate, key *ecdsa.PrivateKey) (*tls.Certificate, error) {
+// sign completes template and signs it for a key.
+func (a *Authority) sign(template *x509.Certificate, public *ecdsa.PublicKey) (*tls.Certificate, error) {
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
 	if err != nil {
 		return nil, err
@@ -149,7 +182,7 @@ func (a *Authority) sign(template *x509.Certificate, key *ecdsa.PrivateKey) (*tl
 	template.SerialNumber = serial.Add(serial, big.NewInt(1))
 	template.BasicConstraintsValid = true
 	template.KeyUsage = x509.KeyUsageDigitalSignature
-	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, &key.PublicKey, a.key)
+	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, public, a.key)
 	if err != nil {
 		return nil, err
 	}
@@ -157,7 +190,7 @@ func (a *Authority) sign(template *x509.Certificate, key *ecdsa.PrivateKey) (*tl
 	if err != nil {
 		return nil, err
 	}
-	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, nil
+	return &tls.Certificate{Certificate: [][]byte{der}, Leaf: leaf}, nil
 }
 
 func splitHosts(hosts []string) (names []string, addrs []net.IP) {

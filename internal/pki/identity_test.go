@@ -84,7 +84,7 @@ func TestLeafSaysWhoItIs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cert, err := id.leaf.current()
+	cert, err := id.leaf()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,7 +117,7 @@ func TestLeafRenewsItselfAndKeepsItsKey(t *testing.T) {
 	}
 	serial := func() string {
 		t.Helper()
-		cert, err := id.leaf.current()
+		cert, err := id.leaf()
 		if err != nil {
 			t.Fatal(err)
 		}

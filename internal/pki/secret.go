@@ -98,24 +98,9 @@ func LoadSecret(path string) (Secret, error) {
 }
 
 func loadSecret(path string) (Secret, error) {
-	f, err := os.Open(path)
+	text, err := ReadPrivate(path)
 	if err != nil {
-		return Secret{}, withoutPath(err)
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return Secret{}, withoutPath(err)
-	}
-	if !info.Mode().IsRegular() {
-		return Secret{}, fmt.Errorf("it is not a regular file (%v)", info.Mode().Type())
-	}
-	if err := checkMode(path, info.Mode(), ownedByRoot(info), onReadOnlyMount(f)); err != nil {
 		return Secret{}, err
-	}
-	text, err := io.ReadAll(io.LimitReader(f, maxSecretFile+1))
-	if err != nil {
-		return Secret{}, withoutPath(err)
 	}
 	if len(text) > maxSecretFile {
 		return Secret{}, fmt.Errorf("%w: the file is longer than %d bytes", ErrSecret, maxSecretFile)

@@ -7,14 +7,15 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
 )
 
-// webLife is the life of the gateway's certificate for browsers. Some refuse
+// WebLife is the life of the gateway's certificate for browsers. Some refuse
 // more than 398 days.
-const webLife = 90 * 24 * time.Hour
+const WebLife = 90 * 24 * time.Hour
 
 // Expect narrows whom a connection accepts beyond membership in the cluster.
 // The zero value accepts every node of the cluster.
@@ -31,7 +32,7 @@ func (id *Identity) ServerTLS(allowed ...Role) *tls.Config {
 	config.ClientAuth = tls.RequireAnyClientCert // verified in VerifyConnection
 	config.SessionTicketsDisabled = true
 	config.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-		return id.leaf.current()
+		return id.leaf()
 	}
 	return config
 }
@@ -45,7 +46,7 @@ func (id *Identity) ClientTLS(expect Expect) *tls.Config {
 	// of the chain, which VerifyConnection does instead.
 	config.InsecureSkipVerify = true
 	config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-		return id.leaf.current()
+		return id.leaf()
 	}
 	return config
 }
@@ -68,16 +69,15 @@ func (id *Identity) verify(state tls.ConnectionState, expect Expect, usage x509.
 	if err != nil {
 		return err
 	}
-	_, err = state.PeerCertificates[0].Verify(x509.VerifyOptions{
-		Roots:       id.authority.pool,
-		CurrentTime: id.now(),
-		KeyUsages:   []x509.ExtKeyUsage{usage},
-	})
+	trust := id.trust()
+	err = trust.verify(state.PeerCertificates, usage, id.now())
 	switch {
 	case err != nil:
 		return fmt.Errorf("%w: %w", ErrPeer, err)
-	case peer.Cluster != id.authority.clusterID:
-		return fmt.Errorf("%w: node %s is of cluster %s, not %s", ErrPeer, peer.NodeID, peer.Cluster, id.authority.clusterID)
+	case peer.Cluster != trust.clusterID:
+		return fmt.Errorf("%w: node %s is of cluster %s, not %s", ErrPeer, peer.NodeID, peer.Cluster, trust.clusterID)
+	case id.Denied(peer.Fingerprint):
+		return fmt.Errorf("%w: node %s was shut out of the cluster (revoked)", ErrPeer, peer.NodeID)
 	case expect.NodeID != "" && peer.NodeID != expect.NodeID:
 		return fmt.Errorf("%w: node %s answers where %s was expected", ErrPeer, peer.NodeID, expect.NodeID)
 	case len(expect.Roles) > 0 && !peer.Has(expect.Roles...):
@@ -86,40 +86,130 @@ func (id *Identity) verify(state tls.ConnectionState, expect Expect, usage x509.
 	return nil
 }
 
+// verify accepts a chain that ends at one of the authority's certificates.
+func (t *Trust) verify(chain []*x509.Certificate, usage x509.ExtKeyUsage, now time.Time) error {
+	between := x509.NewCertPool()
+	for _, c := range chain[1:] {
+		between.AddCert(c)
+	}
+	_, err := chain[0].Verify(x509.VerifyOptions{
+		Roots: t.pool, Intermediates: between, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{usage},
+	})
+	return err
+}
+
+// OpenTLS is the configuration of a listener for machines that are not of the
+// cluster yet: TLS 1.3 and no client certificate. The authority's certificate goes
+// along, so that a client who knows its Pin can tell this node from any other.
+func (id *Identity) OpenTLS() *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13, Time: id.now, SessionTicketsDisabled: true,
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			leaf, err := id.leaf()
+			if err != nil {
+				return nil, err
+			}
+			chain := *leaf
+			chain.Certificate = slices.Clone(leaf.Certificate)
+			for _, c := range id.trust().certs {
+				chain.Certificate = append(chain.Certificate, c.Raw)
+			}
+			return &chain, nil
+		},
+	}
+}
+
+// JoinTLS is the configuration of a connection to an OpenTLS listener: TLS 1.3, no
+// client certificate, and a coordinator whose authority has this pin. Any other
+// ends the handshake, before a byte of the client's is sent. A nil now is time.Now.
+func (p Pin) JoinTLS(now func() time.Time) *tls.Config {
+	if now == nil {
+		now = time.Now
+	}
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13, Time: now,
+		InsecureSkipVerify: true, // VerifyConnection does it, by the pin
+		VerifyConnection:   func(state tls.ConnectionState) error { return p.verify(state, now()) },
+	}
+}
+
+func (p Pin) verify(state tls.ConnectionState, now time.Time) error {
+	peer, err := PeerFromTLS(state)
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(state.PeerCertificates, func(c *x509.Certificate) bool { return pinOf(c) == p })
+	if i < 1 { // the node's own certificate is no authority's
+		return fmt.Errorf("%w: it is not of the cluster that the token names; nothing secret was sent", ErrPeer)
+	}
+	trust := newTrust(p.ClusterID(), state.PeerCertificates[i])
+	switch err := trust.verify(state.PeerCertificates[:1], x509.ExtKeyUsageServerAuth, now); {
+	case err != nil:
+		return fmt.Errorf("%w: %w", ErrPeer, err)
+	case peer.Cluster != trust.clusterID || !peer.Has(Coordinator):
+		return fmt.Errorf("%w: node %s is no coordinator of the cluster that the token names", ErrPeer, peer.NodeID)
+	}
+	return nil
+}
+
 // GatewayTLS is the configuration of a public listener: TLS 1.3, no client
 // certificate, and a certificate for hosts (and loopback) that the cluster's
 // authority signed with a key of its own. It names no node, so it opens no door
-// inside the cluster.
+// inside the cluster. The error is ErrNoWeb where the authority signs none for
+// this node.
 func (id *Identity) GatewayTLS(hosts ...string) (*tls.Config, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	leaf, err := id.web(WebHosts(hosts...))
 	if err != nil {
-		return nil, fmt.Errorf("make key of gateway: %w", err)
+		return nil, err
 	}
-	hosts = append([]string{"localhost", "127.0.0.1", "::1"}, hosts...)
-	leaf := &renewing{now: id.now, issue: func(now time.Time) (*tls.Certificate, error) {
-		return id.authority.signWeb(key, hosts, now)
-	}}
-	if _, err := leaf.current(); err != nil {
-		return nil, fmt.Errorf("sign certificate of gateway: %w", err)
+	if _, err := leaf(); err != nil {
+		return nil, fmt.Errorf("certificate of gateway: %w", err)
 	}
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13,
 		Time:       id.now,
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-			return leaf.current()
+			return leaf()
 		},
 	}, nil
 }
 
-func (a *Authority) signWeb(key *ecdsa.PrivateKey, hosts []string, now time.Time) (*tls.Certificate, error) {
+// ErrNoWeb says that the cluster's authority signs no certificate of a public
+// listener for a node.
+var ErrNoWeb = errors.New("the cluster's authority signs no certificate for public listeners here")
+
+// WebHosts are the names of a gateway: hosts and loopback, each once.
+func WebHosts(hosts ...string) []string {
+	all := append([]string{"localhost", "127.0.0.1", "::1"}, hosts...)
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// webLeaf makes a key and keeps a certificate for it.
+func (a *Authority) webLeaf(hosts []string, now func() time.Time) (func() (*tls.Certificate, error), error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("make key of gateway: %w", err)
+	}
+	leaf := &renewing{now: now, issue: func(now time.Time) (*tls.Certificate, error) {
+		cert, err := a.signWeb(&key.PublicKey, hosts, WebLife, now)
+		if err == nil {
+			cert.PrivateKey = key
+		}
+		return cert, err
+	}}
+	return leaf.current, nil
+}
+
+func (a *Authority) signWeb(public *ecdsa.PublicKey, hosts []string, life time.Duration, now time.Time) (*tls.Certificate, error) {
 	template := &x509.Certificate{
 		Subject:     pkix.Name{Organization: []string{"Shoal"}, CommonName: "Shoal gateway"},
 		NotBefore:   now.Add(-backdate),
-		NotAfter:    now.Add(webLife),
+		NotAfter:    now.Add(life),
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
 	template.DNSNames, template.IPAddresses = splitHosts(hosts)
-	cert, err := a.sign(template, key)
+	cert, err := a.sign(template, public)
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"github.com/shoal-llm/shoal/internal/enrol"
 )
 
 // maxLine bounds a line of either direction.
@@ -25,12 +27,38 @@ type Parent struct {
 
 	mu  sync.Mutex
 	out io.Writer // guarded by mu
+
+	newsMu sync.Mutex        // guards following, and orders calls of hear
+	news   []enrol.ChildNews // what came before hear
+	hear   func(enrol.ChildNews)
+}
+
+// keep hands on what changed, or keeps it.
+func (p *Parent) keep(n enrol.ChildNews) {
+	p.newsMu.Lock()
+	defer p.newsMu.Unlock()
+	if p.hear == nil {
+		p.news = append(p.news, n)
+		return
+	}
+	p.hear(n)
+}
+
+// News has hear told of everything that changes of the child's identity, and of
+// what has changed already, one after the other.
+func (p *Parent) News(hear func(enrol.ChildNews)) {
+	p.newsMu.Lock()
+	defer p.newsMu.Unlock()
+	for _, n := range p.news {
+		hear(n)
+	}
+	p.news, p.hear = nil, hear
 }
 
 // Meet reads the settings, the first line of a child's standard input.
 func Meet(in io.Reader, out io.Writer) (*Parent, error) {
-	p := &Parent{in: bufio.NewReaderSize(io.LimitReader(in, maxLine), maxLine), out: out}
-	line, err := p.in.ReadBytes('\n')
+	p := &Parent{in: bufio.NewReaderSize(in, maxLine), out: out}
+	line, err := p.in.ReadSlice('\n') // at most maxLine
 	if err != nil {
 		return nil, errors.New("nobody tells this program what to do: the shard role of shoal starts it")
 	}
@@ -53,11 +81,21 @@ func (p *Parent) Report(r Report) {
 }
 
 // Follow returns a context that ends with the parent. A process that is then
-// still there after a moment is ended where it stands.
+// still there after a moment is ended where it stands. What changes of the child's
+// identity is kept for News.
 func (p *Parent) Follow(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(ctx)
 	go func() {
-		_, _ = io.Copy(io.Discard, p.in) // to its end
+		for {
+			line, err := p.in.ReadSlice('\n')
+			if err != nil {
+				break // its end, or a parent that makes no sense
+			}
+			var n enrol.ChildNews
+			if json.Unmarshal(line, &n) == nil {
+				p.keep(n)
+			}
+		}
 		cancel()
 		time.Sleep(goodbye)
 		os.Exit(1)

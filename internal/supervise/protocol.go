@@ -3,8 +3,9 @@
 // A GPU's native library ends its process when a device fails, so a device is
 // served by a process of its own: the program shoal-gpu, which is a shard node
 // of the cluster with one device and an identity of its own. The parent tells it
-// by its standard input what it needs, above all the cluster secret, which so
-// appears neither in arguments nor in the environment; the child tells by lines
+// by its standard input what it needs, above all its identity or the cluster
+// secret, which so appear neither in arguments nor in the environment, and later
+// what changes of its identity; the child tells by lines
 // on its standard output how it is. The end of its standard input is the end of
 // the child: it does not outlive the parent.
 package supervise
@@ -12,6 +13,9 @@ package supervise
 import (
 	"strconv"
 	"strings"
+
+	"github.com/shoal-llm/shoal/internal/enrol"
+	"github.com/shoal-llm/shoal/internal/weights"
 )
 
 // Program is the file name of the program that drives GPUs.
@@ -29,14 +33,16 @@ type Adapter struct {
 
 // Settings are what a parent tells its child, as one line of JSON.
 type Settings struct {
-	Version   string            `json:"version"`    // of the parent: the child has the same
-	KernelSet string            `json:"kernel_set"` // see shard.Config
-	Node      string            `json:"node"`       // name of the child in the cluster
-	Secret    string            `json:"secret"`     // the cluster's, as pki.Secret.Text spells it
-	Adapter   Adapter           `json:"adapter"`    // the device to drive
-	Listen    string            `json:"listen"`     // address for other nodes
+	Version   string            `json:"version"`            // of the parent: the child has the same
+	KernelSet string            `json:"kernel_set"`         // see shard.Config
+	Node      string            `json:"node"`               // name of the child in the cluster
+	Secret    string            `json:"secret,omitempty"`   // the cluster's, as pki.Secret.Text spells it
+	Identity  *enrol.Child      `json:"identity,omitempty"` // instead of the secret, where nodes join by tokens
+	Adapter   Adapter           `json:"adapter"`            // the device to drive
+	Listen    string            `json:"listen"`             // address for other nodes
 	Models    string            `json:"models,omitempty"`
 	Paths     map[string]string `json:"paths,omitempty"` // as library.Library has them
+	Weights   weights.Settings  `json:"weights"`
 	Memory    uint64            `json:"memory,omitempty"`
 	Chunk     int               `json:"chunk,omitempty"`
 	State     string            `json:"state,omitempty"` // folder, see shard.Config

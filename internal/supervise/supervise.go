@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"os/exec"
@@ -15,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/shoal-llm/shoal/internal/enrol"
 )
 
 // Config says which children there are.
@@ -26,6 +29,9 @@ type Config struct {
 	// goroutine for each child.
 	Notify func(s Settings, r Report)
 	Log    *slog.Logger // also of what the children log
+	// Vouch gives a child that is about to start an identity, and tells what changes
+	// of it until ctx ends. Nil: the settings say all.
+	Vouch func(ctx context.Context, node string, tell func(enrol.ChildNews)) (*enrol.Child, error)
 
 	Patience time.Duration // with a child that starts; 0 is DefaultPatience
 	Backoff  Backoff       // the zero value is DefaultBackoff
@@ -98,12 +104,24 @@ var errRefused = errors.New("refused")
 // runOnce starts a child and waits for its end. It returns for how long the
 // child served, and why it ended.
 func runOnce(parent context.Context, cfg *Config, s Settings) (served time.Duration, err error) {
+	ctx, cancel := context.WithCancelCause(parent)
+	defer cancel(nil)
+	news := make(chan enrol.ChildNews, 1)
+	if cfg.Vouch != nil {
+		s.Identity, err = cfg.Vouch(ctx, s.Node, func(n enrol.ChildNews) {
+			select {
+			case news <- n:
+			case <-ctx.Done():
+			}
+		})
+		if err != nil {
+			return 0, fmt.Errorf("get an identity for it: %w", err)
+		}
+	}
 	settings, err := json.Marshal(s)
 	if err != nil {
 		return 0, fmt.Errorf("write settings: %w", err)
 	}
-	ctx, cancel := context.WithCancelCause(parent)
-	defer cancel(nil)
 	c := &conversation{settings: s, notify: cfg.Notify, stop: cancel}
 	words := &words{log: cfg.Log.With("child", s.Node)}
 	stderr := &lines{each: words.hear}
@@ -132,16 +150,43 @@ func runOnce(parent context.Context, cfg *Config, s Settings) (served time.Durat
 	if _, err := stdin.Write(append(settings, '\n')); err != nil {
 		cancel(fmt.Errorf("it takes no settings: %w", err))
 	}
+	told := make(chan struct{})
+	go func() {
+		defer close(told)
+		sendNews(ctx, stdin, news, cancel)
+	}()
 	ended := cmd.Wait()
+	cause := context.Cause(ctx)
+	cancel(nil)
+	<-told
 	stderr.flush()
 	served, refused := c.close()
 	switch {
 	case refused != "":
 		return served, fmt.Errorf("%w: %s", errRefused, refused)
-	case context.Cause(ctx) != nil:
-		return served, context.Cause(ctx)
+	case cause != nil:
+		return served, cause
 	}
 	return served, ending(ended, words.last)
+}
+
+// sendNews writes what changes of a child's identity, until ctx ends.
+func sendNews(ctx context.Context, to io.Writer, news <-chan enrol.ChildNews, stop context.CancelCauseFunc) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case n := <-news:
+			line, err := json.Marshal(n)
+			if err == nil {
+				_, err = to.Write(append(line, '\n'))
+			}
+			if err != nil {
+				stop(fmt.Errorf("it takes no news: %w", err))
+				return
+			}
+		}
+	}
 }
 
 // ending says how a process has ended, with its last words.

@@ -3,6 +3,7 @@ package supervise
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -11,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/shoal-llm/shoal/internal/enrol"
 )
 
 // TestMain is also the child: a process that does what its name says.
@@ -48,6 +51,13 @@ func play() int {
 		p.Report(Report{State: Refused, Reason: "one and one is three"})
 		select {} // a refused child is ended
 	case "silent":
+		<-ctx.Done()
+		return 0
+	case "vouched":
+		if p.Settings.Identity == nil || p.Settings.Identity.Key != "a key" {
+			return 8
+		}
+		p.News(func(n enrol.ChildNews) { p.Report(Report{State: Ready, Port: len(n.Denied)}) })
 		<-ctx.Done()
 		return 0
 	}
@@ -118,6 +128,31 @@ func TestServes(t *testing.T) {
 	}
 	if !strings.Contains(logs, `level=WARN msg=hello child=serves number=7`) {
 		t.Errorf("log: %s", logs)
+	}
+}
+
+// TestVouched: a child gets the identity that it is vouched for, and hears what
+// changes of it.
+func TestVouched(t *testing.T) {
+	var asked []string
+	h, _ := supervised(t, "vouched", func(c *Config) {
+		c.Vouch = func(_ context.Context, node string, tell func(enrol.ChildNews)) (*enrol.Child, error) {
+			if asked = append(asked, node); len(asked) == 1 {
+				return nil, errors.New("no coordinator answers")
+			}
+			tell(enrol.ChildNews{Denied: []string{"a", "b"}})
+			return &enrol.Child{Key: "a key"}, nil
+		}
+	}, func(_ int, r Report, stop func()) {
+		if r.State == Ready {
+			stop()
+		}
+	})
+	if h.states() != "lost starting ready" || h.all[2].Port != 2 || !strings.Contains(h.all[0].Reason, "no coordinator answers") {
+		t.Errorf("heard %+v", h.all)
+	}
+	if strings.Join(asked, " ") != "vouched vouched" {
+		t.Errorf("asked for %v", asked)
 	}
 }
 

@@ -67,3 +67,6 @@ func (m meta) Bool(string) (bool, bool) { return false, false }
 
 // Uint64s finds nothing.
 func (m meta) Uint64s(string) ([]uint64, bool) { return nil, false }
+
+// Float64s is that of no key.
+func (m meta) Float64s(string) ([]float64, bool) { return nil, false }

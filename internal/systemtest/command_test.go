@@ -36,7 +36,12 @@ func TestMistakes(t *testing.T) {
 		"out of range":       {args: []string{"up", "--listen=127.0.0.1:0", "--stages=-1", "--log-level=error"}, code: 2, say: []string{"--stages", "-1"}},
 		"open to others":     {args: []string{"up", "--listen=0.0.0.0:0", "--log-level=error"}, code: 1, say: []string{"--api-key"}},
 		"no such model":      {args: []string{"run", "enormous", "Hi"}, code: 1, say: []string{"enormous", "tiny"}},
-		"no secret":          {args: []string{"shard"}, code: 1, say: []string{"--cluster-secret-file"}},
+		"no identity":        {args: []string{"shard"}, code: 1, say: []string{"--cluster-secret-file", "shoal join", "shoal token --role shard"}},
+		"no operator":        {args: []string{"nodes"}, code: 1, say: []string{"--cluster-secret-file", "shoal join", "shoal token --role operator"}},
+		"half a certificate": {args: []string{"shard", "--cert-file=a", "--key-file=b"}, code: 1, say: []string{"--ca-file", "--gossip-key-file", "belong together"}},
+		"not a token":        {args: []string{"join", "SHOAL1-AB@head"}, code: 2, say: []string{"not a join token", "was all of it copied"}},
+		"role of a token":    {args: []string{"token", "--role=root"}, code: 2, say: []string{"--role", "root", "operator"}},
+		"life of a token":    {args: []string{"token", "--life=1s"}, code: 2, say: []string{"--life", "1m"}},
 		"empty prompt":       {args: []string{"run", "tiny", ""}, code: 1, say: []string{"prompt", "empty"}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -29,6 +29,7 @@ func start(t *testing.T, env []string, args ...string) *process {
 	p := &process{cmd: exec.Command(binary, args...), out: &transcript{}, err: &transcript{}, exited: make(chan struct{})}
 	p.cmd.Env = append(baseEnv(), env...)
 	p.cmd.Dir = t.TempDir()
+	p.cmd.Env = append(p.cmd.Env, "XDG_STATE_HOME="+p.cmd.Dir) // no identity of this machine
 	p.cmd.Stdout, p.cmd.Stderr = p.out, p.err
 	if err := p.cmd.Start(); err != nil {
 		t.Fatalf("start shoal %s: %v", args[0], err)

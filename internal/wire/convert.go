@@ -103,7 +103,8 @@ func checkSlotLen(slot uint32, n int32) error {
 // OpenToProto converts an opening. The slices of o are shared.
 func OpenToProto(o *frame.Open) *pb.OpenSession {
 	return &pb.OpenSession{
-		Slot: uint32(o.Slot), Attempt: o.Attempt, Session: o.Session, PrefixSalt: o.PrefixSalt,
+		Pictures: picturesToProto(o.Pictures),
+		Slot:     uint32(o.Slot), Attempt: o.Attempt, Session: o.Session, PrefixSalt: o.PrefixSalt,
 		Kv:       &pb.KvClass{Bits: uint32(o.KV.Bits), GroupSize: uint32(o.KV.GroupSize), Progressive: o.KV.Progressive},
 		Sampling: SamplingToProto(o.Sampling), History: o.History, Grammar: o.Grammar, Adapter: o.Adapter,
 		DeadlineMs: o.DeadlineMS, Traceparent: o.Traceparent, Weight: o.Weight, AnswerStart: o.AnswerStart,
@@ -138,13 +139,41 @@ func OpenFromProto(m *pb.OpenSession) (*frame.Open, error) {
 	if err != nil {
 		return nil, err
 	}
+	pictures, err := picturesFromProto(m.Pictures)
+	if err != nil {
+		return nil, err
+	}
 	return &frame.Open{
-		Slot: frame.Slot(m.Slot), Attempt: m.Attempt, Session: m.Session, PrefixSalt: m.PrefixSalt,
+		Pictures: pictures,
+		Slot:     frame.Slot(m.Slot), Attempt: m.Attempt, Session: m.Session, PrefixSalt: m.PrefixSalt,
 		KV:       frame.KVClass{Bits: uint8(m.GetKv().GetBits()), GroupSize: uint16(m.GetKv().GetGroupSize()), Progressive: m.GetKv().GetProgressive()},
 		Sampling: spec, History: m.History, Grammar: m.Grammar, Adapter: m.Adapter,
 		DeadlineMS: m.DeadlineMs, Traceparent: m.Traceparent, Weight: m.Weight, AnswerStart: m.AnswerStart,
 		Pooling: frame.Pooling(m.Pooling),
 	}, nil
+}
+
+func picturesToProto(pictures []frame.Picture) (out []*pb.PictureRows) {
+	for _, p := range pictures {
+		out = append(out, &pb.PictureRows{Start: p.Start, Count: p.Count, Hash: p.Hash[:]})
+	}
+	return out
+}
+
+func picturesFromProto(ms []*pb.PictureRows) (out []frame.Picture, err error) {
+	if len(ms) > frame.MaxPictures {
+		return nil, invalid("%d pictures", len(ms))
+	}
+	for i, m := range ms {
+		if len(m.GetHash()) != len(frame.Picture{}.Hash) {
+			return nil, invalid("picture %d has an identity of %d bytes", i, len(m.GetHash()))
+		}
+		out = append(out, frame.Picture{Start: m.GetStart(), Count: m.GetCount(), Hash: [32]byte(m.GetHash())})
+	}
+	if err := frame.CheckPictures(out, MaxPositions); err != nil {
+		return nil, invalid("%v", err)
+	}
+	return out, nil
 }
 
 // SamplingToProto converts sampling parameters. The slices of s are shared.

@@ -7,6 +7,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"reflect"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -244,4 +245,31 @@ func FuzzDecodeFrame(f *testing.F) {
 			t.Fatal("a frame changed when sent on")
 		}
 	})
+}
+
+// TestPicturesTravel: the pictures of a session come out as they went in, and those
+// that have no place are refused.
+func TestPicturesTravel(t *testing.T) {
+	open := &frame.Open{Attempt: 1, Pictures: []frame.Picture{{Start: 1, Count: 16, Hash: [32]byte{7}}, {Start: 17, Count: 3, Hash: [32]byte{8, 31: 9}}}}
+	got, err := OpenFromProto(OpenToProto(open))
+	if err != nil || !reflect.DeepEqual(got.Pictures, open.Pictures) {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	for name, pictures := range map[string][]frame.Picture{
+		"over another":  {{Start: 0, Count: 2}, {Start: 1, Count: 2}},
+		"before itself": {{Start: 5, Count: 2}, {Start: 1, Count: 2}},
+		"empty":         {{Start: 5, Count: 0}},
+		"negative":      {{Start: -1, Count: 3}},
+		"without end":   {{Start: 1 << 30, Count: 1 << 30}},
+		"too many":      make([]frame.Picture, frame.MaxPictures+1),
+	} {
+		if _, err := OpenFromProto(OpenToProto(&frame.Open{Pictures: pictures})); !errors.Is(err, ErrInvalid) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	m := OpenToProto(open)
+	m.Pictures[0].Hash = m.Pictures[0].Hash[:31]
+	if _, err := OpenFromProto(m); !errors.Is(err, ErrInvalid) {
+		t.Errorf("a short hash: %v", err)
+	}
 }

@@ -78,6 +78,9 @@ type Pass interface {
 	ClearPages(c Cache, pages []int32)
 	// Write copies little-endian float32 rows, as they came off the wire, to dst.
 	Write(dst Buffer, rows []byte)
+	// Overwrite copies little-endian float32 rows to rows at[i] of dst, which are rows
+	// of the batch, each at most once; the others stay as they are.
+	Overwrite(dst Buffer, at []int32, rows []byte)
 	// Embed writes row ids[i] of table to row i of dst.
 	Embed(dst Buffer, table Weight, ids []int32)
 	// NormLinear computes dst[i] = ws[i]·(rmsnorm(x, eps)∘gain). A row whose

@@ -63,9 +63,11 @@ type Stage struct {
 
 	sessions map[frame.Slot]*session // on the last stage
 	automata automata
-	pooling  map[frame.Slot]bool // slots whose sessions make embeddings, as of the last started frame
-	plain    map[frame.Slot]bool // those whose ids are those of the largest logits
-	picks    compute.Buffer      // what the device finds of these, where the head is: see picks.go
+	pooling  map[frame.Slot]bool            // slots whose sessions make embeddings, as of the last started frame
+	plain    map[frame.Slot]bool            // those whose ids are those of the largest logits
+	pictures map[frame.Slot][]frame.Picture // of sessions that have some
+	at       []int32                        // of the frame that is started: rows of pictures
+	picks    compute.Buffer                 // what the device finds of these, where the head is: see picks.go
 }
 
 // work is one frame between Start and Finish, with buffers that are reused: a
@@ -121,7 +123,7 @@ func Open(be compute.Backend, arch model.Arch, src model.Source, spec model.Spec
 			Epoch: cfg.Epoch, Pipeline: cfg.Pipeline,
 			Pages: cfg.Pages, Slots: cfg.Slots, Rows: cfg.Rows, Context: cfg.Context,
 		}),
-		sessions: map[frame.Slot]*session{}, pooling: map[frame.Slot]bool{}, plain: map[frame.Slot]bool{},
+		sessions: map[frame.Slot]*session{}, pooling: map[frame.Slot]bool{}, plain: map[frame.Slot]bool{}, pictures: map[frame.Slot][]frame.Picture{},
 		automata: automata{vocab: cfg.Vocabulary},
 	}, nil
 }
@@ -166,12 +168,8 @@ func (s *Stage) check(f *frame.Frame) error {
 	if rows > s.cfg.Rows {
 		return fmt.Errorf("%w: %d rows, the plan allows %d", ErrBadFrame, rows, s.cfg.Rows)
 	}
-	want := 0
-	if !s.cfg.Part.Embed {
-		want = rows * s.spec.Hidden * 4
-	}
-	if len(f.Rows) != want {
-		return fmt.Errorf("%w: %d bytes of activations for %d rows, want %d", ErrBadFrame, len(f.Rows), rows, want)
+	if err := s.checkRows(f, rows); err != nil {
+		return err
 	}
 	for i := range f.Spans {
 		for _, id := range f.Spans[i].Tokens {
@@ -219,7 +217,7 @@ func (s *Stage) submit(w *work, step *kv.Step) {
 		p.Submit(w.tag)
 		return
 	}
-	out := s.net.Forward(p, w.ids, w.frame.Rows, w.logits)
+	out := s.net.Forward(p, model.Input{IDs: w.ids, Rows: w.frame.Rows, At: s.at}, w.logits)
 	n := 0
 	if out != nil {
 		rows := w.batch.Rows

@@ -18,6 +18,9 @@ type Local struct {
 	pipeline uint32
 	step     uint64
 	pending  []frame.Op // for the next frame
+
+	// Rows gives the rows of a picture, as little-endian float32; nil: there are none.
+	Rows func(hash [32]byte) []byte
 }
 
 // NewLocal makes a pipeline of stages in order. Each stage's backend is used by
@@ -40,6 +43,15 @@ func (l *Local) Close() error {
 func (l *Local) Step(ops []frame.Op, spans []frame.Span) (*frame.Result, error) {
 	l.step++
 	f := &frame.Frame{Epoch: l.epoch, Pipeline: l.pipeline, Step: l.step, Ops: ops, Spans: spans}
+	first := l.stages[0]
+	for i := range spans {
+		for _, p := range first.picturesOf(spans[i].Slot, f) {
+			if l.Rows == nil {
+				return nil, fmt.Errorf("step %d: a session has pictures, and nobody gives their rows", l.step)
+			}
+			f.AddRows(p, &spans[i], l.Rows(p.Hash), 4*first.spec.Hidden)
+		}
+	}
 	for _, s := range l.stages {
 		if err := s.Start(l.step, f); err != nil {
 			return nil, err

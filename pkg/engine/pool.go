@@ -53,8 +53,8 @@ func (p *pool) vector() []float32 {
 	return out
 }
 
-// noteOps follows which slots make embeddings, and which want no more than the
-// largest logits, ahead of the sessions themselves: what is read from the device is
+// noteOps follows which slots make embeddings, which want no more than the largest
+// logits, and which have pictures, ahead of the sessions themselves: what is read from the device is
 // decided when a pass is submitted.
 func (s *Stage) noteOps(ops []frame.Op) {
 	for i := range ops {
@@ -62,9 +62,13 @@ func (s *Stage) noteOps(ops []frame.Op) {
 		case op.Open != nil:
 			s.pooling[op.Open.Slot] = op.Open.Pooling != frame.PoolingNone
 			s.plain[op.Open.Slot] = op.Open.Sampling.Plain() && len(op.Open.Grammar) == 0
+			if len(op.Open.Pictures) > 0 {
+				s.pictures[op.Open.Slot] = op.Open.Pictures
+			}
 		case op.Close != nil:
 			delete(s.pooling, op.Close.Slot)
 			delete(s.plain, op.Close.Slot)
+			delete(s.pictures, op.Close.Slot)
 		}
 	}
 }

@@ -6,15 +6,20 @@
 // and every stage applies it in the same order (architecture law 3).
 package frame
 
-import "github.com/shoal-llm/shoal/pkg/sample"
+import (
+	"fmt"
+
+	"github.com/shoal-llm/shoal/pkg/sample"
+)
 
 // Limits of a frame, checked by every receiver before it allocates.
 const (
-	MaxSpans   = 512
-	MaxOps     = 1024
-	MaxRows    = 2048
-	MaxSlots   = 1024
-	MaxPending = 8 // frames a stage holds that it has not computed yet
+	MaxSpans    = 512
+	MaxOps      = 1024
+	MaxRows     = 2048
+	MaxSlots    = 1024
+	MaxPictures = 64 // of a session
+	MaxPending  = 8  // frames a stage holds that it has not computed yet
 )
 
 // Slot is the small number of a session on a pipeline. A slot is free again
@@ -35,7 +40,7 @@ const (
 type DType uint8
 
 const (
-	DTypeNone DType = iota // the frame carries no rows: it goes to the first stage
+	DTypeNone DType = iota // the frame carries no rows: it goes to the first stage, without rows of pictures
 	DTypeF32
 )
 
@@ -47,7 +52,7 @@ type Frame struct {
 	Ops      []Op   // applied in order, before the spans
 	Spans    []Span
 	DType    DType
-	Rows     []byte // rows of all spans × hidden × element, little-endian
+	Rows     []byte // rows × hidden × element, little-endian: of all spans, and to the first stage of pictures alone
 	Timings  []Timing
 }
 
@@ -88,14 +93,54 @@ type Open struct {
 	PrefixSalt  []byte // separates tenants in the prefix cache
 	KV          KVClass
 	Sampling    sample.Spec
-	History     []int32 // ids of adopted positions from 0 on: they ride in no span
-	AnswerStart int32   // position of the answer's first id: MaxTokens and penalties count from there
-	Grammar     []byte  // compiled grammar; empty is none
-	Adapter     string  // low-rank adapter; empty is none
-	DeadlineMS  int64   // Unix milliseconds; 0 is none
-	Traceparent string  // W3C trace context
-	Weight      float32 // share of the step budget; 0 is 1
-	Pooling     Pooling // an embedding is wanted, no answer
+	History     []int32   // ids of adopted positions from 0 on: they ride in no span
+	AnswerStart int32     // position of the answer's first id: MaxTokens and penalties count from there
+	Grammar     []byte    // compiled grammar; empty is none
+	Adapter     string    // low-rank adapter; empty is none
+	DeadlineMS  int64     // Unix milliseconds; 0 is none
+	Traceparent string    // W3C trace context
+	Weight      float32   // share of the step budget; 0 is 1
+	Pooling     Pooling   // an embedding is wanted, no answer
+	Pictures    []Picture // in order of positions, none over another
+}
+
+// Picture says that positions of a session are rows of a picture. Their ids are a
+// placeholder; the first stage is given the rows.
+type Picture struct {
+	Start, Count int32    // positions
+	Hash         [32]byte // SHA-256 of the picture's bytes
+}
+
+// Overlap returns the positions of [start, start+count) that the picture holds; first
+// is not below end where there are none.
+func (p Picture) Overlap(start, count int32) (first, end int32) {
+	return max(start, p.Start), min(start+count, p.Start+p.Count)
+}
+
+// AddRows gives a frame to the first stage the rows of a picture that a span of it
+// takes: all holds those of the whole picture, of rowBytes each. Spans are served in
+// order, and the pictures of one in order.
+func (f *Frame) AddRows(p Picture, s *Span, all []byte, rowBytes int) {
+	if first, end := p.Overlap(s.Start, int32(len(s.Tokens))); first < end {
+		f.DType = DTypeF32
+		f.Rows = append(f.Rows, all[int(first-p.Start)*rowBytes:int(end-p.Start)*rowBytes]...)
+	}
+}
+
+// CheckPictures reports pictures that have no place among the first positions of a
+// session.
+func CheckPictures(pictures []Picture, positions int) error {
+	if len(pictures) > MaxPictures {
+		return fmt.Errorf("%d pictures, at most %d", len(pictures), MaxPictures)
+	}
+	at := int64(0)
+	for i, p := range pictures {
+		if int64(p.Start) < at || p.Count < 1 || int64(p.Start)+int64(p.Count) > int64(positions) {
+			return fmt.Errorf("picture %d has positions [%d, %d) of %d, the one before ends at %d", i, p.Start, int64(p.Start)+int64(p.Count), positions, at)
+		}
+		at = int64(p.Start) + int64(p.Count)
+	}
+	return nil
 }
 
 // Pooling says how the hidden states of a session's rows, after the model's

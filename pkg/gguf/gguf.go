@@ -44,7 +44,8 @@ type Tensor struct {
 	Format quant.Format
 	Offset uint64 // of the data, in bytes from the start of the file
 	Size   uint64 // of the data, in bytes
-	Data   []byte // aliases the mapping: valid until the file is closed, never to be written
+	File   int    // which file of a split model, from 0
+	Data   []byte // aliases the mapping: valid until the file is closed, never to be written; nil where only the head was read
 }
 
 // Rows returns the number of rows: the product of all dimensions but the first.
@@ -93,7 +94,7 @@ func openOne(path string, opts Options) (*File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open model file: %w", err)
 	}
-	f, err := parse(data, opts)
+	f, err := parse(data, uint64(len(data)), opts)
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", path, errors.Join(err, unmap()))
 	}
@@ -104,7 +105,7 @@ func openOne(path string, opts Options) (*File, error) {
 // Parse reads a file from memory, which holds a whole model. The File refers to data,
 // which must not change while it is in use.
 func Parse(data []byte, opts Options) (*File, error) {
-	f, err := parse(data, opts)
+	f, err := parse(data, uint64(len(data)), opts)
 	if err != nil {
 		return nil, err
 	}
@@ -114,9 +115,10 @@ func Parse(data []byte, opts Options) (*File, error) {
 	return f, nil
 }
 
-// parse reads a file, which may be a part of a model.
-func parse(data []byte, opts Options) (*File, error) {
-	p := parser{cursor: cursor{data: data}, formats: opts.Formats}
+// parse reads a file of size bytes, which may be a part of a model and of which data
+// is the head, or all.
+func parse(data []byte, size uint64, opts Options) (*File, error) {
+	p := parser{cursor: cursor{data: data}, size: size, formats: opts.Formats}
 	if err := p.header(); err != nil {
 		return nil, err
 	}
@@ -133,7 +135,7 @@ func parse(data []byte, opts Options) (*File, error) {
 		return nil, err
 	}
 	return &File{
-		size:    int64(len(data)),
+		size:    int64(size),
 		meta:    p.meta,
 		tensors: p.tensors,
 		index:   p.index,

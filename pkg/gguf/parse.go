@@ -31,6 +31,7 @@ const (
 // parser collects what a file says, front to back.
 type parser struct {
 	cursor
+	size      uint64 // of the file, of which the cursor has the head
 	formats   []quant.Format
 	kvs, infs uint64 // counts of metadata pairs and tensor infos
 	meta      Metadata

@@ -57,6 +57,14 @@ func (f *File) join(path string, count int, opts Options) error {
 			return fmt.Errorf("%w: %s %w", ErrSplit, filepath.Base(name), err)
 		}
 	}
+	return f.complete()
+}
+
+// complete holds the tensors of all files against what the first says.
+func (f *File) complete() error {
+	if no, err := f.meta.Uint64(keySplitNo); err != nil || no != 0 {
+		return fmt.Errorf("%w: the first of the files is another part", ErrSplit)
+	}
 	total, err := f.meta.Uint64(keySplitTensors)
 	if err != nil || total != uint64(len(f.tensors)) {
 		return fmt.Errorf("%w: the files have %d tensors, the first says %d", ErrSplit, len(f.tensors), total)
@@ -80,6 +88,7 @@ func (f *File) adopt(part *File, i, count int) error {
 			return fmt.Errorf("%w: %s", errTwice, t.Name)
 		}
 		f.index[t.Name] = len(f.tensors)
+		t.File = i
 		f.tensors = append(f.tensors, t)
 	}
 	f.size += part.size

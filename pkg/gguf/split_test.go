@@ -57,6 +57,32 @@ func TestSplitFilesAreOneModel(t *testing.T) {
 	}
 }
 
+// TestHeadsOfSplitFiles: the heads of all files are one model, in order only.
+func TestHeadsOfSplitFiles(t *testing.T) {
+	parts := [][]byte{part(0, 2, 3, "a"), part(1, 2, 3, "b", "c")}
+	heads := make([]Head, 2)
+	for i, p := range parts {
+		heads[i] = Head{p[:len(p)-1], uint64(len(p))}
+	}
+	opts := Options{Formats: formats.All()}
+	f, err := ParseHeads(heads, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, ok := f.Tensor("c")
+	if !ok || c.File != 1 || string(parts[1][c.Offset:][:c.Size]) != "c   " {
+		t.Errorf("c is at %+v", c)
+	}
+	if n, err := SplitCount(heads[0], opts); n != 2 || err != nil {
+		t.Error(n, err)
+	}
+	for name, bad := range map[string][]Head{"one is missing": heads[:1], "turned": {heads[1], heads[0]}, "the first alone": heads[1:], "one twice": {heads[0], heads[0]}} {
+		if _, err := ParseHeads(bad, opts); !errors.Is(err, ErrSplit) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // TestBadSplits is row MF21.
 func TestBadSplits(t *testing.T) {
 	first, second := part(0, 2, 2, "a"), part(1, 2, 2, "b")

@@ -52,9 +52,9 @@ func (p *parser) tensorInfo(i uint64) (Tensor, error) {
 	if t.Size, err = tensorBytes(t.Format, t.Dims); err != nil {
 		return Tensor{}, fail(ErrShape, field+" dimensions", shapeAt, "%v: %v", t.Dims, err)
 	}
-	if t.Size > uint64(len(p.data)) {
+	if t.Size > p.size {
 		return Tensor{}, fail(ErrShape, field+" dimensions", shapeAt,
-			"%v of %s take %d bytes, the file has %d", t.Dims, t.Format.Name, t.Size, len(p.data))
+			"%v of %s take %d bytes, the file has %d", t.Dims, t.Format.Name, t.Size, p.size)
 	}
 	at := p.at
 	if t.Offset, err = p.uint64(field + " offset"); err != nil {
@@ -156,11 +156,14 @@ func product(a, b uint64) (uint64, bool) {
 	return lo, hi == 0 && lo <= math.MaxInt64
 }
 
+// whole reports whether all of the file is there, and not its head alone.
+func (p *parser) whole() bool { return uint64(len(p.data)) == p.size }
+
 // place finds the data of every tensor in the data section, which starts at the
 // first multiple of the alignment behind the infos.
 func (p *parser) place() error {
 	start := (p.at + p.alignment - 1) &^ (p.alignment - 1)
-	size := uint64(len(p.data))
+	size, first := p.size, p.size
 	for i := range p.tensors {
 		t := &p.tensors[i]
 		end, carry := bits.Add64(t.Offset, t.Size, 0)
@@ -169,7 +172,13 @@ func (p *parser) place() error {
 				"%d bytes at %d of the data, which start at %d, lie beyond the file's %d bytes", t.Size, t.Offset, start, size)
 		}
 		t.Offset += start
-		t.Data = p.data[t.Offset : t.Offset+t.Size : t.Offset+t.Size]
+		if p.whole() {
+			t.Data = p.data[t.Offset : t.Offset+t.Size : t.Offset+t.Size]
+		}
+		first = min(first, t.Offset)
+	}
+	if first > uint64(len(p.data)) {
+		return fail(ErrTruncated, "head", p.at, "%d bytes, the first tensor's data start at %d", len(p.data), first)
 	}
 	return p.checkOverlap()
 }

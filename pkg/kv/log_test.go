@@ -75,12 +75,41 @@ func TestIdentitiesKeepDomainsApart(t *testing.T) {
 	for i := range ids {
 		ids[i] = int32(i)
 	}
-	whole := Chain([32]byte{}, ids)
+	whole := Chain([32]byte{}, ids, nil)
 	if len(whole) != 2 || whole[1] != Extend(whole[0], ids[64:]) {
 		t.Errorf("chain of 128 ids is %x", whole)
 	}
 	ids[0]++
-	if changed := Chain([32]byte{}, ids); changed[0] == whole[0] || changed[1] == whole[1] {
+	if changed := Chain([32]byte{}, ids, nil); changed[0] == whole[0] || changed[1] == whole[1] {
 		t.Error("a changed id left an identity alone")
+	}
+}
+
+// TestPicturesAreOfTheName: pages with rows of pictures have the same ids and other
+// identities, whichever rows of which picture lie where.
+func TestPicturesAreOfTheName(t *testing.T) {
+	ids := make([]int32, 3*PageTokens) // placeholders all
+	seen := map[[32]byte]string{}
+	for name, pictures := range map[string][]frame.Picture{
+		"none":            nil,
+		"a picture":       {{Start: 70, Count: 40, Hash: [32]byte{1}}},
+		"another":         {{Start: 70, Count: 40, Hash: [32]byte{2}}},
+		"one row later":   {{Start: 71, Count: 40, Hash: [32]byte{1}}},
+		"one row less":    {{Start: 70, Count: 39, Hash: [32]byte{1}}},
+		"from before":     {{Start: 30, Count: 80, Hash: [32]byte{1}}},
+		"and another":     {{Start: 70, Count: 10, Hash: [32]byte{1}}, {Start: 80, Count: 30, Hash: [32]byte{2}}},
+		"the other round": {{Start: 70, Count: 10, Hash: [32]byte{2}}, {Start: 80, Count: 30, Hash: [32]byte{1}}},
+	} {
+		chain := Chain([32]byte{}, ids, pictures)
+		if other, ok := seen[chain[1]]; ok {
+			t.Errorf("%s has the identity of %s", name, other)
+		}
+		seen[chain[1]] = name
+		if plain := Chain([32]byte{}, ids, nil); name != "from before" && chain[0] != plain[0] {
+			t.Errorf("%s changes the page before", name)
+		}
+		if chain[2] != Name(chain[1], ids, 2*PageTokens, nil) {
+			t.Errorf("%s changes the page behind by more than what came before", name)
+		}
 	}
 }

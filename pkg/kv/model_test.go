@@ -91,7 +91,7 @@ func (m *model) adopt(a *frame.Adopt) bool {
 	if !ok || s.took || len(s.ids) > 0 || a.Tokens == 0 || int(a.Tokens) != len(s.open.History) {
 		return false
 	}
-	names := Chain(Root(s.open.PrefixSalt, s.open.KV, s.open.Adapter), s.open.History)
+	names := Chain(Root(s.open.PrefixSalt, s.open.KV, s.open.Adapter), s.open.History, s.open.Pictures)
 	if names[len(names)-1] != a.Prefix {
 		return false
 	}
@@ -140,7 +140,7 @@ func (m *model) evict(name [32]byte) bool {
 	for _, salt := range salts {
 		for _, ids := range corpus() {
 			for end := len(ids) / 64 * 64; end >= 64; end -= 64 {
-				names := Chain(Root(salt, frame.KVClass{}, ""), ids[:end])
+				names := Chain(Root(salt, frame.KVClass{}, ""), ids[:end], nil)
 				if _, ok := m.published[key(salt, ids[:end])]; ok && names[len(names)-1] == name {
 					return m.evictChain(salt, ids[:end])
 				}
@@ -281,7 +281,7 @@ func (d draw) anyOp() []frame.Op {
 		return []frame.Op{{Open: &frame.Open{Slot: slot, Attempt: 1, PrefixSalt: rapid.SampledFrom(salts).Draw(d.t, "salt")}}}
 	case 1:
 		salt, text := d.prefix()
-		names := Chain(Root(salt, frame.KVClass{}, ""), text)
+		names := Chain(Root(salt, frame.KVClass{}, ""), text, nil)
 		return []frame.Op{
 			{Open: &frame.Open{Slot: slot, Attempt: 1, PrefixSalt: salt, History: text}},
 			{Adopt: &frame.Adopt{Slot: slot, Prefix: names[len(names)-1], Tokens: int32(len(text))}},
@@ -294,7 +294,7 @@ func (d draw) anyOp() []frame.Op {
 		return []frame.Op{{Close: &frame.Close{Slot: slot}}}
 	}
 	salt, text := d.prefix()
-	names := Chain(Root(salt, frame.KVClass{}, ""), text)
+	names := Chain(Root(salt, frame.KVClass{}, ""), text, nil)
 	return []frame.Op{{Evict: &frame.Evict{Prefix: names[len(names)-1]}}}
 }
 

@@ -36,6 +36,9 @@ func (l *Log) openSlot(o *frame.Open, step *Step) error {
 	case len(o.History) > l.cfg.Context:
 		return invalid("history of %d ids, context of %d", len(o.History), l.cfg.Context)
 	}
+	if err := frame.CheckPictures(o.Pictures, l.cfg.Context); err != nil {
+		return invalid("slot %d: %v", o.Slot, err)
+	}
 	s := &l.slots[o.Slot]
 	s.open = o
 	s.table = make([]int32, 0, pagesOf(l.cfg.Context)) // it does not grow while the session decodes
@@ -55,7 +58,7 @@ func (l *Log) adopt(a *frame.Adopt, step *Step) error {
 	case a.Tokens == 0 || int(a.Tokens) != len(s.open.History):
 		return invalid("slot %d adopts %d positions, with %d ids of history", a.Slot, a.Tokens, len(s.open.History))
 	}
-	names := Chain(s.root(), s.open.History)
+	names := Chain(s.root(), s.open.History, s.open.Pictures)
 	if names[len(names)-1] != a.Prefix {
 		return invalid("slot %d adopts a prefix that is not its history", a.Slot)
 	}
@@ -112,7 +115,7 @@ func (l *Log) nameTo(s *slot, n int) {
 		parent = s.names[len(s.names)-1]
 	}
 	for i := len(s.names); i < n; i++ {
-		parent = Extend(parent, l.idsOf(s.table[i]))
+		parent = Name(parent, l.idsOf(s.table[i]), i*PageTokens, s.open.Pictures)
 		s.names = append(s.names, parent)
 	}
 }

@@ -10,6 +10,9 @@ import (
 // rootLabel separates the domain's hash from every other use of SHA-256.
 const rootLabel = "shoal/kv/prefix/v1"
 
+// pictureLabel does so for pages with pictures.
+const pictureLabel = "shoal/kv/picture/v1"
+
 // Root is the identity of the empty prefix: what the first page extends. It
 // holds everything besides the ids that a page's contents are a function of
 // within a pipeline, and the salt that keeps tenants apart.
@@ -44,13 +47,36 @@ func Extend(parent [32]byte, ids []int32) [32]byte {
 	return sha256.Sum256(b[:])
 }
 
+// Name is the identity of the page of positions from start on that continues the
+// prefix parent: that of its ids, and where it holds rows of pictures of what they
+// show. Two pictures have the same placeholders, and never the same identity.
+func Name(parent [32]byte, ids []int32, start int, pictures []frame.Picture) [32]byte {
+	name := Extend(parent, ids)
+	for _, p := range pictures {
+		first, end := p.Overlap(int32(start), PageTokens)
+		if first >= end {
+			continue
+		}
+		h := sha256.New()
+		h.Write([]byte(pictureLabel))
+		h.Write(name[:])
+		h.Write(p.Hash[:])
+		var n [12]byte
+		for i, v := range [...]int32{first - int32(start), end - first, first - p.Start} {
+			binary.LittleEndian.PutUint32(n[4*i:], uint32(v))
+		}
+		h.Write(n[:])
+		h.Sum(name[:0])
+	}
+	return name
+}
+
 // Chain returns the identities of the whole pages of ids, first page first.
-func Chain(root [32]byte, ids []int32) [][32]byte {
+func Chain(root [32]byte, ids []int32, pictures []frame.Picture) [][32]byte {
 	out := make([][32]byte, 0, len(ids)/PageTokens)
-	for len(ids) >= PageTokens {
-		root = Extend(root, ids)
+	for at := 0; at+PageTokens <= len(ids); at += PageTokens {
+		root = Name(root, ids[at:], at, pictures)
 		out = append(out, root)
-		ids = ids[PageTokens:]
 	}
 	return out
 }

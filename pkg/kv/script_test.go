@@ -169,7 +169,7 @@ func scriptOp(t *testing.T, words []string) frame.Op {
 }
 
 func lastName(ids []int32) [32]byte {
-	names := Chain(Root(nil, frame.KVClass{}, ""), ids)
+	names := Chain(Root(nil, frame.KVClass{}, ""), ids, nil)
 	if len(names) == 0 {
 		return [32]byte{}
 	}

@@ -26,6 +26,7 @@ type Meta interface {
 	Float64(key string) (float64, bool)
 	Bool(key string) (bool, bool)
 	Uint64s(key string) ([]uint64, bool)
+	Float64s(key string) ([]float64, bool)
 }
 
 // Source gives a model file's metadata and tensors.
@@ -33,6 +34,16 @@ type Source interface {
 	Meta() Meta
 	// Tensor returns a weight. Its Data is valid until the source is closed.
 	Tensor(name string) (compute.Matrix, bool)
+}
+
+// Outline returns a source that describes the same tensors, for those who look at
+// shapes alone: where reading bytes costs something, a source has a method of that
+// name whose tensors have none.
+func Outline(src Source) Source {
+	if o, ok := src.(interface{ Outline() Source }); ok {
+		return o.Outline()
+	}
+	return src
 }
 
 // Spec is what the rest of the system needs to know of a model.
@@ -112,15 +123,22 @@ type Limits struct {
 	KV        compute.KVClass
 }
 
+// Input is what a batch begins with, one row after the other.
+type Input struct {
+	IDs []int32 // of every row
+	// Rows are little-endian float32. On the first part they stand in place of the
+	// embeddings of rows At; on others they are those of the part before.
+	Rows []byte
+	At   []int32
+}
+
 // Stage computes a part of a model. It is used by the goroutine that owns the
 // device.
 type Stage interface {
-	// Forward records the operations of one batch on p. The first part takes
-	// ids, one per row; others take in, the rows of the part before as
-	// little-endian float32. A part with the head makes logits for the rows in
-	// logits. It returns the buffer to read: logits, or else the rows for the
-	// next part.
-	Forward(p compute.Pass, ids []int32, in []byte, logits []int32) compute.Buffer
+	// Forward records the operations of one batch on p. A part with the head makes
+	// logits for the rows in logits. It returns the buffer to read: logits, or else
+	// the rows for the next part.
+	Forward(p compute.Pass, in Input, logits []int32) compute.Buffer
 	// Hidden is the buffer in which Forward leaves the rows of the residual
 	// stream, one per row of the batch, until the next pass.
 	Hidden() compute.Buffer

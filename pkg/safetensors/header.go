@@ -215,9 +215,10 @@ func goodName(name string) bool {
 		!strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r >= 0x7F || r == '/' || r == '\\' })
 }
 
-// place finds the bytes of every tensor. Together they are all of data: the format
-// allows neither holes nor overlaps, so nothing hides between or behind them.
-func (h *header) place(data []byte, start uint64) error {
+// place finds the bytes of every tensor in a file of all bytes, of which data is the
+// head or all. Together they are all of it: the format allows neither holes nor
+// overlaps, so nothing hides between or behind them.
+func (h *header) place(data []byte, all, start uint64) error {
 	order := make([]int, len(h.tensors))
 	for i := range order {
 		order[i] = i
@@ -226,7 +227,7 @@ func (h *header) place(data []byte, start uint64) error {
 		x, y := h.tensors[a], h.tensors[b]
 		return cmp.Or(cmp.Compare(x.Offset, y.Offset), cmp.Compare(x.size, y.size))
 	})
-	at, size := uint64(0), uint64(len(data))-start
+	at, size := uint64(0), all-start
 	for _, i := range order {
 		t := &h.tensors[i]
 		if t.Offset < at {
@@ -240,7 +241,9 @@ func (h *header) place(data []byte, start uint64) error {
 		}
 		at += t.size
 		t.Offset += start
-		t.Data = data[t.Offset : t.Offset+t.size : t.Offset+t.size]
+		if uint64(len(data)) == all {
+			t.Data = data[t.Offset : t.Offset+t.size : t.Offset+t.size]
+		}
 	}
 	if at != size {
 		return fail(ErrIncomplete, "%d bytes follow the last tensor", size-at)

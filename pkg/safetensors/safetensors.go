@@ -8,20 +8,26 @@
 // The format is described at https://github.com/huggingface/safetensors#format.
 package safetensors
 
+import "encoding/binary"
+
 // Tensor is a weight of a file.
 type Tensor struct {
 	Name   string
 	DType  DType
 	Shape  []uint64 // rows first, values of a row last; empty for a single value
 	Offset uint64   // of the data, in bytes from the start of the file
-	Data   []byte   // aliases the file: valid until it is closed, never to be written
+	Data   []byte   // aliases the file: valid until it is closed, never to be written; nil where only the head was read
 
 	size uint64
 }
 
+// Size returns the bytes of the data.
+func (t Tensor) Size() uint64 { return t.size }
+
 // File is a parsed file. It is immutable and safe for concurrent use.
 type File struct {
-	data    []byte
+	data    []byte // or the head
+	size    uint64
 	start   uint64 // of the tensors' bytes
 	tensors []Tensor
 	names   map[string]int
@@ -30,15 +36,43 @@ type File struct {
 
 // Parse reads a file from memory. The File refers to data, which must not change
 // while it is in use.
-func Parse(data []byte) (*File, error) {
+func Parse(data []byte) (*File, error) { return parse(data, uint64(len(data))) }
+
+// HeadBytes returns how many bytes a file begins with before its first tensor's, by
+// the first eight of them.
+func HeadBytes(first [8]byte) (uint64, error) {
+	n := binary.LittleEndian.Uint64(first[:])
+	if n < 2 || n > maxHeaderBytes {
+		return 0, fail(ErrHeaderLen, "%d, from 2 to %d are read", n, maxHeaderBytes)
+	}
+	return lengthBytes + n, nil
+}
+
+// ParseHead reads the description of a file of size bytes, of which data is the
+// beginning, at least to the first tensor's data: the tensors have no Data.
+func ParseHead(data []byte, size uint64) (*File, error) {
+	if uint64(len(data)) > size {
+		return nil, fail(ErrHeaderLen, "%d bytes of a file of %d", len(data), size)
+	}
+	f, err := parse(data, size)
+	if err != nil {
+		return nil, err
+	}
+	for i := range f.tensors {
+		f.tensors[i].Data = nil
+	}
+	return f, nil
+}
+
+func parse(data []byte, size uint64) (*File, error) {
 	h, start, err := parseHeader(data)
 	if err != nil {
 		return nil, err
 	}
-	if err := h.place(data, start); err != nil {
+	if err := h.place(data, size, start); err != nil {
 		return nil, err
 	}
-	return &File{data: data, start: start, tensors: h.tensors, names: h.names, meta: h.meta}, nil
+	return &File{data: data, size: size, start: start, tensors: h.tensors, names: h.names, meta: h.meta}, nil
 }
 
 // Tensors returns all tensors in the order of the header. The caller must not change
@@ -62,4 +96,4 @@ func (f *File) Metadata() map[string]string { return f.meta }
 func (f *File) Header() []byte { return f.data[:f.start] }
 
 // Size returns the bytes of the file.
-func (f *File) Size() int64 { return int64(len(f.data)) }
+func (f *File) Size() int64 { return int64(f.size) }

@@ -31,6 +31,7 @@ const (
 // concurrent use.
 type Set struct {
 	files []*File
+	names []string       // of files in a folder
 	where map[string]int // file of each tensor
 	unmap []func() error
 }
@@ -43,9 +44,9 @@ func Open(root *os.Root, folder string) (*Set, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Set{where: map[string]int{}}
-	for i, name := range names {
-		if err := s.add(root, path.Join(folder, name), i); err != nil {
+	s := &Set{where: map[string]int{}, names: names}
+	for _, name := range names {
+		if err := s.add(root, path.Join(folder, name)); err != nil {
 			return nil, errors.Join(fmt.Errorf("read %s: %w", name, err), s.Close())
 		}
 	}
@@ -55,6 +56,30 @@ func Open(root *os.Root, folder string) (*Set, error) {
 		}
 	}
 	return s, nil
+}
+
+// Join makes a set of files that were parsed by themselves, in the order of their
+// names. No tensor may be in two of them.
+func Join(files []*File) (*Set, error) {
+	s := &Set{where: map[string]int{}}
+	for _, f := range files {
+		if err := s.adopt(f); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// adopt adds a file.
+func (s *Set) adopt(f *File) error {
+	for _, t := range f.Tensors() {
+		if _, twice := s.where[t.Name]; twice {
+			return fail(ErrTensorInfo, "%q is in two files", t.Name)
+		}
+		s.where[t.Name] = len(s.files)
+	}
+	s.files = append(s.files, f)
+	return nil
 }
 
 // listed returns the names of the files, and the file of each tensor where there is
@@ -67,6 +92,11 @@ func listed(root *os.Root, folder string) ([]string, map[string]string, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("read %s: %w", IndexName, err)
 	}
+	return namesIn(text)
+}
+
+// namesIn reads an index.
+func namesIn(text []byte) ([]string, map[string]string, error) {
 	var index struct {
 		Weights map[string]string `json:"weight_map"`
 	}
@@ -111,8 +141,8 @@ func readUpTo(root *os.Root, name string, most int64) ([]byte, error) {
 	return text, err
 }
 
-// add maps file i and notes its tensors.
-func (s *Set) add(root *os.Root, name string, i int) error {
+// add maps a file and notes its tensors.
+func (s *Set) add(root *os.Root, name string) error {
 	// Opening something that is no regular file, a pipe perhaps, could block.
 	info, err := root.Stat(name)
 	if err != nil {
@@ -135,19 +165,16 @@ func (s *Set) add(root *os.Root, name string, i int) error {
 	if err != nil {
 		return err
 	}
-	for _, t := range f.Tensors() {
-		if _, twice := s.where[t.Name]; twice {
-			return fail(ErrTensorInfo, "%q is in two files", t.Name)
-		}
-		s.where[t.Name] = i
-	}
-	s.files = append(s.files, f)
-	return nil
+	return s.adopt(f)
 }
 
 // Files returns the files in the order of their names. The caller must not change
 // the slice.
 func (s *Set) Files() []*File { return s.files }
+
+// Names returns the names of files that were opened in a folder, in order; of files
+// that were joined it is nil.
+func (s *Set) Names() []string { return s.names }
 
 // Tensor returns the tensor of that name, from whichever file has it.
 func (s *Set) Tensor(name string) (Tensor, bool) {
@@ -156,6 +183,19 @@ func (s *Set) Tensor(name string) (Tensor, bool) {
 		return Tensor{}, false
 	}
 	return s.files[i].Tensor(name)
+}
+
+// FileOf returns the index of the file that has a tensor of the set.
+func (s *Set) FileOf(name string) int { return s.where[name] }
+
+// Listed returns the names of the files beside an index, given its text, or of the one
+// file of a model without an index, whose text is nil.
+func Listed(index []byte) ([]string, error) {
+	if index == nil {
+		return []string{SingleName}, nil
+	}
+	names, _, err := namesIn(index)
+	return names, err
 }
 
 // Size returns the bytes of all files.

@@ -69,6 +69,9 @@ func exp(x float64) float64 {
 	return scale(t+float64(t*p), n>>6)
 }
 
+// Exp returns e^x, with the same bits on every processor: that of exp.
+func Exp(x float64) float64 { return exp(x) }
+
 // expRow writes e^((v - peak) * inverse) for every v of a row into dst and
 // returns their sum in order. No v exceeds peak. The body is that of exp, written
 // out for speed; where the power of two is not normal, exp itself is called.

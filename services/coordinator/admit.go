@@ -63,6 +63,8 @@ func (o *owner) begin(r *relay, number uint64, g *pb.Generation) {
 	}
 	r.sessions[number] = s
 	o.keep(s)
+	s.picture = pictureBytes(g)
+	o.pictures += s.picture
 	o.journal.totals.requests++
 	o.phase(s, telemetry.SpanQueue, o.c.deps.Telemetry.RequestWaiting)
 	if p := o.refusal(g); p != nil {
@@ -94,6 +96,9 @@ func (o *owner) refusal(g *pb.Generation) *problem {
 	}
 	if n := o.waiting.len(); n >= o.c.cfg.MaxWaiting {
 		return later(codeRateLimit, "%d requests are waiting already.", n)
+	}
+	if o.pictures > maxPictureBytes {
+		return later(codeRateLimit, "Requests with pictures of more than %d MiB are here already.", maxPictureBytes>>20)
 	}
 	return nil
 }
@@ -242,7 +247,7 @@ func (o *owner) place(s *session, on *pipeline) {
 	actions := s.machine.Start()
 	if !s.machine.Done() {
 		o.take(s, on)
-		o.submit(s)
+		o.look(s)
 		o.phase(s, telemetry.SpanPrefill, o.c.deps.Telemetry.RequestStarted)
 		actions = s.machine.Step(generation.Credit{Seq: s.credit})
 	}
@@ -264,6 +269,9 @@ func (o *owner) accept(s *session, on *pipeline) {
 	a := &pb.Accepted{
 		Id: s.id, Model: o.c.deps.Model.Name, PromptIds: p.prompt, Seed: p.spec.Seed, Fingerprint: on.fingerprint,
 		Precision: o.c.deps.Model.Precision, MaxTokens: uint32(p.spec.MaxTokens), Notes: p.notes,
+	}
+	for _, s := range p.pictures {
+		a.Pictures = append(a.Pictures, &pb.PromptPicture{Start: s.Start, Count: s.Count, Hash: s.Hash[:]})
 	}
 	for _, st := range on.plan.Stages {
 		a.Route = append(a.Route, st.String())

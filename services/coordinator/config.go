@@ -22,8 +22,10 @@ import (
 	"github.com/shoal-llm/shoal/internal/cluster"
 	"github.com/shoal-llm/shoal/internal/pki"
 	"github.com/shoal-llm/shoal/internal/telemetry"
+	"github.com/shoal-llm/shoal/internal/weights"
 	"github.com/shoal-llm/shoal/pkg/frame"
 	"github.com/shoal-llm/shoal/services/coordinator/plan"
+	"github.com/shoal-llm/shoal/services/coordinator/registry"
 )
 
 // Config says how a coordinator plans and how much it takes on.
@@ -101,6 +103,9 @@ type Deps struct {
 	Listener  net.Listener // for other nodes; Run closes it
 	Members   Members
 	Model     Model
+	Registry  *registry.Registry   // nil: the cluster lives by a secret, or its certificates come from outside
+	Weights   *weights.Keeper      // what it has of the model, for shards that lack it; nil gives nothing
+	Address   string               // that shards reach it by; empty is the listener's
 	Telemetry *telemetry.Telemetry // nil forgets everything
 	Log       *slog.Logger
 }

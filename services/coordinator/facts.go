@@ -23,6 +23,9 @@ func PlaceModel(m *library.Model, kv compute.KVClass) (*place.Model, error) {
 		KVPage: f.KVPage, Buffers: f.Row, Logits: f.Logits,
 		Wire: uint64(m.Spec.Hidden) * wireBytes, Context: m.Spec.Context,
 	}
+	if m.Vision != nil { // the first stage's node turns pictures into rows
+		out.Embed += m.Vision.Memory()
+	}
 	for i, bytes := range f.Layers {
 		out.Layers = append(out.Layers, place.Layer{Bytes: bytes, Shape: f.Shapes[i]})
 	}

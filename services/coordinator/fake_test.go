@@ -25,6 +25,7 @@ import (
 const (
 	toyEnd   = 256
 	toyVocab = 257
+	toyRows  = 4 // of a picture, where the model reads some
 )
 
 // toyText is the toy vocabulary with a template that writes a line per message.
@@ -122,9 +123,11 @@ func (g *gossip) add(id, addr string) {
 // wires is what the fake shards of a test share: the way from the driver on the
 // first stage to the results of the last, and what tests look at.
 type wires struct {
-	epoch  uint64             // the shards have seen it before the test
-	poison int32              // the first stage's node dies of a prompt with this id; 0 is none
-	layer  map[string]float64 // seconds that a layer takes, by node; nil: shards measure nothing
+	epoch  uint64                                                               // the shards have seen it before the test
+	see    func(ctx context.Context, q *pb.SeeRequest) (*pb.SeeResponse, error) // of pictures; nil: as toyModel's rows
+	unseen func() bool                                                          // reports whether a driver has lost the rows of a session's pictures; nil is no
+	poison int32                                                                // the first stage's node dies of a prompt with this id; 0 is none
+	layer  map[string]float64                                                   // seconds that a layer takes, by node; nil: shards measure nothing
 
 	mu      sync.Mutex
 	results map[plan.Key]chan *pb.StepResult
@@ -195,6 +198,13 @@ func (f *fakeShard) Hello(context.Context, *pb.HelloRequest) (*pb.HelloResponse,
 	holder, _ := f.holder.Load().(string)
 	return &pb.HelloResponse{Protocol: 1, Cluster: f.id.ClusterID(), Node: f.node, Version: "test", Holder: holder,
 		Devices: []*pb.Device{{MemoryBytes: f.memory, NumericsClass: f.class}}}, nil
+}
+
+func (f *fakeShard) See(ctx context.Context, q *pb.SeeRequest) (*pb.SeeResponse, error) {
+	if f.wires.see != nil {
+		return f.wires.see(ctx, q)
+	}
+	return &pb.SeeResponse{Rows: toyRows}, nil
 }
 
 func (f *fakeShard) Beat(stream pb.ShardService_BeatServer) error {
@@ -319,6 +329,12 @@ func (d *fakeDriver) take(m *pb.DriveRequest) {
 		d.key = plan.Key{Epoch: m.Attach.Epoch, ID: m.Attach.Pipeline}
 	case *pb.DriveRequest_Submit:
 		d.wires.update(func() { d.wires.opened = append(d.wires.opened, m.Submit) })
+		if len(m.Submit.Open.Pictures) > 0 && d.wires.unseen != nil && d.wires.unseen() {
+			d.reply(&pb.DriveResponse{Message: &pb.DriveResponse_Closed{Closed: &pb.Closed{
+				Slot: m.Submit.Open.Slot, Attempt: m.Submit.Open.Attempt, Reason: "unseen",
+			}}})
+			return
+		}
 		if p := d.wires.poison; p != 0 && slices.Contains(m.Submit.Tokens, p) {
 			go d.shard.server.Stop()
 			return

@@ -22,7 +22,8 @@ type Message = template.Message
 // from any goroutine.
 type Text interface {
 	// Chat returns the prompt of a conversation, in which the tools may be
-	// called. What messages and tools say never becomes a control token.
+	// called. What messages and tools say never becomes a control token. A picture
+	// among their parts becomes one PictureID.
 	Chat(messages []Message, tools []json.RawMessage) ([]int32, error)
 	// Raw returns the ids of a text that is continued as it is.
 	Raw(text string) ([]int32, error)
@@ -46,10 +47,16 @@ type Model struct {
 	Vocab        int
 	Created      time.Time
 
+	Manifest []byte // of the files, for shards that lack them; nil: each has its own
+
 	Facts   plan.Model
 	KV      compute.KVClass // of keys and values
 	StopIDs []int32         // ids that end an answer
-	Text    Text
+
+	PictureRows int   // positions that a picture takes; 0: the model reads text alone
+	Placeholder int32 // id of such a position
+
+	Text Text
 }
 
 // NewModel describes an open model file that is served with keys and values of a
@@ -67,11 +74,18 @@ func NewModel(m *library.Model, kv compute.KVClass) (Model, error) {
 	if err != nil {
 		return Model{}, err
 	}
-	return Model{
+	out := Model{
 		Name: m.Name, Path: m.Path, Architecture: m.Spec.Arch, Precision: m.Precision, TensorTypes: m.TensorTypes, Parameters: m.Parameters,
 		Size: m.Size, Digest: m.Digest, Hidden: m.Spec.Hidden, Vocab: m.Spec.Vocab, Created: time.Now(),
-		Facts: facts, KV: kv, StopIDs: vocab.End(), Text: newText(vocab, chat),
-	}, nil
+		Facts: facts, KV: kv, StopIDs: vocab.End(),
+	}
+	placeholder := token.None
+	if m.Vision != nil {
+		out.PictureRows, out.Placeholder = m.Vision.Rows(), m.Placeholder(vocab)
+		placeholder = out.Placeholder
+	}
+	out.Text = newText(vocab, chat, placeholder)
+	return out, nil
 }
 
 // factsOf weighs the parts of a model.
@@ -96,14 +110,18 @@ type text struct {
 	vocab *token.Vocab
 	chat  *template.Template
 	tells bool // the template has no place for tools: the text tells of them
+
+	placeholder int32 // of a picture's row; token.None is none
+	layout      layout
 }
 
-// newText finds out by trial whether a template shows tools.
-func newText(vocab *token.Vocab, chat *template.Template) text {
-	t := text{vocab: vocab, chat: chat}
+// newText finds out by trial how a template takes content, and whether it shows tools.
+func newText(vocab *token.Vocab, chat *template.Template, placeholder int32) text {
+	t := text{vocab: vocab, chat: chat, placeholder: placeholder}
 	if chat == nil {
 		return t
 	}
+	t.layout = t.findLayout()
 	turn := []Message{{Role: "user", Content: "?"}}
 	without, _ := t.render(turn, nil)
 	with, err := t.render(turn, []json.RawMessage{[]byte(`{"type":"function","function":{"name":"f","description":"d","parameters":{"type":"object","properties":{}}}}`)})
@@ -127,6 +145,16 @@ func (t text) Chat(messages []Message, tools []json.RawMessage) ([]int32, error)
 }
 
 func (t text) render(messages []Message, tools []json.RawMessage) ([]int32, error) {
+	mark := newMark()
+	messages, pictures := t.arrange(messages, mark)
+	segments, err := t.segments(messages, tools)
+	if err != nil {
+		return nil, err
+	}
+	return t.withBOS(t.encode(segments, mark, pictures)), nil
+}
+
+func (t text) segments(messages []Message, tools []json.RawMessage) ([]token.Segment, error) {
 	in := template.Input{Messages: messages, Tools: tools, AddGenerationPrompt: true, Now: time.Now()}
 	if id := t.vocab.BOS(); id != token.None {
 		in.BOS = t.vocab.Text(id)
@@ -134,11 +162,7 @@ func (t text) render(messages []Message, tools []json.RawMessage) ([]int32, erro
 	if id := t.vocab.EOS(); id != token.None {
 		in.EOS = t.vocab.Text(id)
 	}
-	segments, err := t.chat.Render(in)
-	if err != nil {
-		return nil, err
-	}
-	return t.withBOS(t.vocab.EncodeSegments(segments)), nil
+	return t.chat.Render(in)
 }
 
 // Raw encodes a text without control tokens.
@@ -164,6 +188,6 @@ func (m *Model) proto() *pb.Model {
 	return &pb.Model{
 		Name: m.Name, Path: m.Path, Size: uint64(m.Size), Digest: m.Digest[:],
 		Layers: uint32(m.Facts.Layers()), Hidden: uint32(m.Hidden), Vocab: uint32(m.Vocab), Context: uint32(m.Facts.Context),
-		KvBits: uint32(m.KV.Bits), KvGroup: uint32(m.KV.Group),
+		KvBits: uint32(m.KV.Bits), KvGroup: uint32(m.KV.Group), Manifest: m.Manifest,
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
+	"github.com/shoal-llm/shoal/services/coordinator/plan"
 )
 
 // outside is what the owner sets going and never waits for. What comes of it is
@@ -18,6 +19,8 @@ type outside interface {
 	measure(conn *shardConn, cached bool, turn float64, answer func([]*pb.DeviceSpeed) event)
 	// measureLinks asks a shard for the speed of its links, nil when it gives none.
 	measureLinks(conn *shardConn, req *pb.MeasureLinksRequest, answer func([]*pb.LinkSpeed) event)
+	// see shows pictures to a shard until it has their rows, or stop.
+	see(conn *shardConn, key plan.Key, pictures []picture, answer func(error) event) (stop context.CancelFunc)
 	// afterwards posts an event.
 	afterwards(e event)
 }
@@ -34,6 +37,14 @@ func (s *started) start(f func(ctx context.Context)) (stop context.CancelFunc) {
 	ctx, stop := context.WithCancel(s.ctx)
 	s.group.Go(func() { f(ctx) })
 	return stop
+}
+
+func (s *started) see(conn *shardConn, key plan.Key, pictures []picture, answer func(error) event) context.CancelFunc {
+	return s.start(func(ctx context.Context) {
+		if err := see(ctx, conn, key, pictures); ctx.Err() == nil {
+			s.c.post(answer(err))
+		}
+	})
 }
 
 func (s *started) connect(l *link) context.CancelFunc { return s.start(l.run) }

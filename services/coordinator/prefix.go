@@ -5,19 +5,25 @@ import (
 	"hash/fnv"
 
 	"github.com/shoal-llm/shoal/pkg/compute"
+	"github.com/shoal-llm/shoal/pkg/frame"
 )
 
 // maxPrefixes is how many pages of prompts are remembered of a pipeline.
 const maxPrefixes = 1 << 14
 
 // chainOf names the whole pages of a prompt: each name stands for all ids up to
-// the page's end and for the tenant, as in the prefix caches of the stages.
-func chainOf(tenant string, ids []int32) []uint64 {
+// the page's end, for what pictures among them show, and for the tenant, as in the
+// prefix caches of the stages.
+func chainOf(tenant string, ids []int32, pictures []frame.Picture) []uint64 {
 	h := fnv.New64a()
 	h.Write([]byte(tenant))
 	var out []uint64
 	var word [4]byte
 	for i, id := range ids {
+		if len(pictures) > 0 && int(pictures[0].Start) == i {
+			h.Write(pictures[0].Hash[:])
+			pictures = pictures[1:]
+		}
 		binary.LittleEndian.PutUint32(word[:], uint32(id))
 		h.Write(word[:])
 		if (i+1)%compute.PageTokens == 0 {

@@ -30,6 +30,7 @@ type prepared struct {
 	spec      sample.Spec
 	notes     []string // what was clamped
 	chain     []uint64 // names of the prompt's whole pages
+	pictures  []picture
 	structure
 }
 
@@ -71,24 +72,26 @@ func (m *Model) prepare(g *pb.Generation, positions int) (*prepared, error) {
 	}
 	switch in := g.GetInput().(type) {
 	case *pb.Generation_Chat:
-		p.prompt, err = m.chat(p, in.Chat.GetMessages(), g.GetTruncate(), positions)
+		err = m.chat(p, in.Chat.GetMessages(), g.GetTruncate(), positions)
 	case *pb.Generation_Prompt:
 		turn := []*pb.Message{{Role: "user", Content: in.Prompt}}
-		p.prompt, err = m.chat(p, turn, false, positions)
+		err = m.chat(p, turn, false, positions)
 	case *pb.Generation_Raw:
 		if err = checkBytes(len(in.Raw), positions); err == nil {
 			p.prompt, err = m.Text.Raw(in.Raw)
 		}
 	case *pb.Generation_Resumption:
 		p.prompt, p.committed = in.Resumption.GetPromptIds(), in.Resumption.GetCommittedIds()
-		err = m.checkResumption(g, in.Resumption)
+		if err = m.checkResumption(g, in.Resumption); err == nil {
+			err = p.resumePictures(m, in.Resumption)
+		}
 	default:
 		err = invalid("messages", "The request has no input.")
 	}
 	if err != nil {
 		return nil, asProblem(err)
 	}
-	p.chain = chainOf(g.GetTenant(), p.prompt)
+	p.chain = chainOf(g.GetTenant(), p.prompt, p.shown())
 	return p, p.limitTokens(g, positions)
 }
 
@@ -182,11 +185,14 @@ func checkBytes(n, positions int) error {
 	return nil
 }
 
-// chat renders a conversation. A conversation that is too long loses its oldest
-// turns when the client allows it; system messages and the last turn stay.
-func (m *Model) chat(p *prepared, messages []*pb.Message, truncate bool, positions int) ([]int32, error) {
+// chat makes the prompt of a conversation. A conversation that is too long loses its
+// oldest turns when the client allows it; system messages and the last turn stay.
+func (m *Model) chat(p *prepared, messages []*pb.Message, truncate bool, positions int) error {
 	if len(messages) == 0 || len(messages) > maxMessages {
-		return nil, invalid("messages", "A conversation has 1 to %d messages, not %d.", maxMessages, len(messages))
+		return invalid("messages", "A conversation has 1 to %d messages, not %d.", maxMessages, len(messages))
+	}
+	if err := m.readPictures(messages); err != nil {
+		return err
 	}
 	room := positions
 	if n := int(p.spec.MaxTokens); n > 0 {
@@ -194,23 +200,28 @@ func (m *Model) chat(p *prepared, messages []*pb.Message, truncate bool, positio
 	} else {
 		room -= positions / minAnswer
 	}
-	turns, dropped := make([]Message, 0, len(messages)), 0
-	for _, t := range messages {
-		turns = append(turns, turnOf(t))
+	turns, files, dropped := make([]Message, 0, len(messages)), make([][][]byte, len(messages)), 0
+	for i, t := range messages {
+		turn := turnOf(t)
+		turn.Parts, files[i] = partsOf(t)
+		turns = append(turns, turn)
 	}
 	for {
 		ids, err := m.encodeChat(turns, p.tools, positions)
 		if err != nil && !isTooLong(err) {
-			return nil, err
+			return err
 		}
 		at := slices.IndexFunc(turns, func(t Message) bool { return t.Role != "system" })
-		if err == nil && (!truncate || len(ids) <= room) || !truncate || at < 0 || at == len(turns)-1 {
+		if err == nil && (!truncate || m.expanded(ids) <= room) || !truncate || at < 0 || at == len(turns)-1 {
 			if dropped > 0 {
 				p.note("the %d oldest messages were dropped to fit the context of %d tokens", dropped, positions)
 			}
-			return ids, err
+			if err != nil {
+				return err
+			}
+			return p.show(m, ids, slices.Concat(files...))
 		}
-		turns = slices.Delete(turns, at, at+1)
+		turns, files = slices.Delete(turns, at, at+1), slices.Delete(files, at, at+1)
 		dropped++
 	}
 }
@@ -224,6 +235,9 @@ func (m *Model) encodeChat(turns []Message, tools []json.RawMessage, positions i
 	bytes := 0
 	for _, t := range turns {
 		bytes += len(t.Role) + len(t.Content) + len(t.Name)
+		for _, part := range t.Parts {
+			bytes += len(part.Text)
+		}
 		for _, c := range t.ToolCalls {
 			bytes += len(c.Name) + len(c.Arguments)
 		}

@@ -16,12 +16,14 @@ const (
 	codeRateLimit   = "rate_limit_exceeded"
 	codeLoading     = "model_loading"
 	codeNoCapacity  = "no_capacity"
+	codeShardLost   = "shard_lost"
+	codePoison      = "request_crashes_shards"
+	codePicture     = "invalid_image"
+	codeNoPictures  = "images_not_supported"
 
 	codeUnknownGeneration = "unknown_generation"
 	codeResumeExpired     = "resume_expired"
 	codeElsewhere         = "resumed_elsewhere"
-	codeShardLost         = "shard_lost"
-	codePoison            = "request_crashes_shards"
 )
 
 // problem is why a generation cannot be, or cannot go on.

@@ -107,6 +107,7 @@ func (o *owner) blame(died string) {
 
 // requeue puts an interrupted session in front of the waiting line.
 func (o *owner) requeue(s *session) {
+	o.abandon(s)
 	s.pipe = nil
 	o.act(s, s.machine.Step(generation.Lost{}))
 	if s.machine.Finishing() { // it waits for its reader alone
@@ -135,7 +136,7 @@ func (o *owner) goOn(s *session, p *pipeline) {
 	s.recovery.since, s.recovery.told = time.Time{}, ""
 	s.recovery.times++
 	o.take(s, p)
-	o.submit(s)
+	o.look(s)
 	o.phase(s, telemetry.SpanPrefill, o.c.deps.Telemetry.RequestStarted)
 	if p.fingerprint == s.recovery.fingerprint {
 		return

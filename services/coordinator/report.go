@@ -65,6 +65,7 @@ func (o *owner) report() *pb.ClusterResponse {
 		Totals: o.journal.totals.proto(), Events: slices.Clone(o.journal.notes),
 	}
 	o.reportPlan(r)
+	r.Loads = o.reportLoads()
 	for _, n := range o.nodes {
 		r.Nodes = append(r.Nodes, &pb.NodeInfo{
 			Node: n.link.node, Address: *n.link.addr.Load(), State: n.state, Reason: n.reason,

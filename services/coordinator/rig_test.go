@@ -13,26 +13,35 @@ import (
 	"github.com/shoal-llm/shoal/internal/pki"
 	"github.com/shoal-llm/shoal/internal/wire"
 	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
+	"github.com/shoal-llm/shoal/services/coordinator/registry"
 )
 
 // rig is a coordinator with fake shards and a gateway.
 type rig struct {
-	t      *testing.T
-	secret pki.Secret
-	gossip *gossip
-	wires  *wires
-	addr   string
-	relay  *client
-	shards map[string]*fakeShard
-	class  string // of the devices of shards that are started next
-	end    context.CancelFunc
-	ended  chan error
+	t        *testing.T
+	secret   pki.Secret
+	registry *registry.Registry // or nil
+	gossip   *gossip
+	wires    *wires
+	addr     string
+	relay    *client
+	shards   map[string]*fakeShard
+	class    string // of the devices of shards that are started next
+	end      context.CancelFunc
+	ended    chan error
 }
 
 // newRig starts a coordinator that waits for as many shards as are named.
 func newRig(t *testing.T, change func(*Config, *wires), shards ...string) *rig {
 	t.Helper()
-	r := &rig{t: t, secret: pki.NewSecret(), gossip: &gossip{changed: make(chan struct{}, 1)}, wires: newWires(), class: "toy",
+	return newRigOf(t, toyModel(), pki.NewSecret(), nil, change, shards...)
+}
+
+// newRigOf is newRig of another model than toyModel, in the cluster of a secret, with a
+// registry or without.
+func newRigOf(t *testing.T, model Model, secret pki.Secret, book *registry.Registry, change func(*Config, *wires), shards ...string) *rig {
+	t.Helper()
+	r := &rig{t: t, secret: secret, registry: book, gossip: &gossip{changed: make(chan struct{}, 1)}, wires: newWires(), class: "toy",
 		shards: map[string]*fakeShard{}, ended: make(chan error, 1)}
 	cfg := Default()
 	cfg.Version = "test"
@@ -46,7 +55,7 @@ func newRig(t *testing.T, change func(*Config, *wires), shards ...string) *rig {
 	}
 	l := listen(t)
 	c, err := New(cfg, Deps{
-		Identity: r.identity("head", pki.Coordinator), Listener: l, Members: r.gossip, Model: toyModel(),
+		Identity: r.identity("head", pki.Coordinator), Listener: l, Members: r.gossip, Model: model, Registry: r.registry,
 		Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {

@@ -16,10 +16,12 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/shoal-llm/shoal/internal/pki"
+	"github.com/shoal-llm/shoal/internal/weights"
 	"github.com/shoal-llm/shoal/internal/wire"
 	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
 	"github.com/shoal-llm/shoal/services/coordinator/generation"
 	"github.com/shoal-llm/shoal/services/coordinator/plan"
+	"github.com/shoal-llm/shoal/services/coordinator/registry"
 )
 
 const (
@@ -33,23 +35,38 @@ type server struct {
 	c *Coordinator
 }
 
-// rules say who may call what.
-var rules = pki.Rules{
+// rules say who may call what. With a registry its methods are served too.
+func (c *Coordinator) rules() pki.Rules {
+	all := maps.Clone(ownRules)
+	if c.deps.Registry != nil {
+		maps.Copy(all, registry.Rules())
+	}
+	return all
+}
+
+var ownRules = pki.Rules{
 	"/shoal.v1.CoordinatorService/Relay":   {pki.Gateway},
 	"/shoal.v1.CoordinatorService/Cluster": pki.AnyRole(),
 	"/shoal.v1.CoordinatorService/Drain":   {pki.Operator},
+	"/shoal.v1.WeightService/Have":         {pki.Shard},
+	"/shoal.v1.WeightService/Segments":     {pki.Shard},
 	"/grpc.health.v1.Health/Check":         pki.AnyRole(),
 	"/grpc.health.v1.Health/List":          pki.AnyRole(),
 	"/grpc.health.v1.Health/Watch":         pki.AnyRole(),
 }
 
 func (c *Coordinator) newServer() (*grpc.Server, error) {
+	rules := c.rules()
 	unary, stream := pki.Authorize(rules)
 	s := grpc.NewServer(append(wire.ServerOptions(),
 		grpc.Creds(c.deps.Identity.ServerCredentials()),
 		grpc.UnaryInterceptor(unary), grpc.StreamInterceptor(stream))...)
 	pb.RegisterCoordinatorServiceServer(s, &server{c: c})
+	pb.RegisterWeightServiceServer(s, weights.NewService(c.deps.Weights))
 	healthpb.RegisterHealthServer(s, c.health)
+	if c.deps.Registry != nil {
+		c.deps.Registry.Register(s)
+	}
 	if err := rules.Check(s.GetServiceInfo()); err != nil {
 		return nil, fmt.Errorf("coordinator: %w", err)
 	}
@@ -242,7 +259,7 @@ func (o *owner) modelInfo(why string) *pb.ModelInfo {
 		Name: m.Name, State: "loading", Reason: why, Precision: m.Precision, Context: uint32(m.Facts.Context),
 		Layers: uint32(m.Facts.Layers()), Created: m.Created.Unix(), Architecture: m.Architecture,
 		TensorTypes: map[string]uint32{}, Aliases: o.c.cfg.Aliases,
-		Parameters: m.Parameters, Size: uint64(m.Size), Digest: hex.EncodeToString(m.Digest[:]),
+		PictureRows: uint32(m.PictureRows), Parameters: m.Parameters, Size: uint64(m.Size), Digest: hex.EncodeToString(m.Digest[:]),
 	}
 	for name, n := range m.TensorTypes {
 		info.TensorTypes[name] = uint32(n)

@@ -60,6 +60,9 @@ type session struct {
 	cached    int
 	announced int // its place in the queue, as the client knows it
 	recovery  recovery
+	lookAway  context.CancelFunc // ends the look at its pictures; nil: the driver has the session, or nobody
+	unseen    int                // times that rows of its pictures got lost
+	picture   int                // bytes of its pictures
 	done      bool
 
 	span    telemetry.Span // of the present phase
@@ -178,7 +181,7 @@ func (o *owner) token(s *session, t generation.Token, last bool) {
 // halt tells the driver that no step shall contain the session any more. A
 // session without a slot, or whose driver is gone, has nothing to halt.
 func (o *owner) halt(s *session) {
-	if s.pipe == nil || !s.pipe.has(s.place, s.attempt) {
+	if s.pipe == nil || o.abandon(s) || !s.pipe.has(s.place, s.attempt) {
 		return
 	}
 	o.drive(s.pipe, &pb.DriveRequest{Message: &pb.DriveRequest_Halt{Halt: &pb.Halt{Slot: uint32(s.place), Attempt: s.attempt}}})
@@ -209,7 +212,9 @@ func (o *owner) slotClosed(p *pipeline, c *pb.Closed) {
 	if !p.release(frame.Slot(c.GetSlot()), c.GetAttempt()) {
 		return
 	}
-	if s := o.running[c.GetAttempt()]; s != nil && s.pipe == p {
+	if s := o.running[c.GetAttempt()]; s != nil && s.pipe == p && c.GetReason() == "unseen" {
+		o.unseen(s)
+	} else if s != nil && s.pipe == p {
 		s.orphaned, s.finished = o.now(), c.GetReason() == reasonFinished
 		s.why = strings.TrimSuffix(c.GetReason()+": "+c.GetDetail(), ": ")
 		if c.GetReason() == "refused" { // no result will tell
@@ -282,6 +287,7 @@ func (o *owner) end(s *session, terminal *pb.Event) {
 		o.journal.totals.failed++
 	}
 	s.done = true
+	o.pictures -= s.picture
 	o.phase(s, "", nil)
 	delete(s.relay.sessions, s.number)
 	delete(o.running, s.attempt)
@@ -322,7 +328,7 @@ func (o *owner) submit(s *session) {
 	open := &frame.Open{
 		Slot: s.place, Attempt: s.attempt, Session: s.id, PrefixSalt: salt(s.request.GetTenant()),
 		Sampling: p.spec, AnswerStart: int32(len(p.prompt)), Pooling: frame.Pooling(s.request.GetPooling()),
-		Grammar: p.grammar,
+		Grammar: p.grammar, Pictures: p.shown(),
 		// No deadline goes along: it is kept here, by one clock.
 	}
 	if t := s.request.GetTraceparent(); len(t) <= maxTraceparent {

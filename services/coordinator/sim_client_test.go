@@ -113,6 +113,21 @@ func (g *simGateway) connect() {
 	})
 }
 
+// shut kills the process. Readers of plain sockets see theirs break.
+func (g *simGateway) shut() {
+	if !g.alive {
+		return
+	}
+	g.kill()
+	g.link = nil
+	for _, c := range g.clients {
+		if c.began && c.ended == "" {
+			c.waits, c.box, c.reading = false, nil, false
+			c.end("the gateway is gone")
+		}
+	}
+}
+
 func simNumbers(of map[uint64]*simClient) []uint64 {
 	var out []uint64
 	for n := range of {
@@ -165,12 +180,25 @@ type simClient struct {
 	ended   string // how; empty is not yet
 }
 
+// start has the reader ask, once there is a gateway to ask.
+func (c *simClient) start() {
+	if c.ended != "" {
+		return
+	}
+	if !c.g.alive {
+		c.g.w.after(500*time.Millisecond, c.start)
+		return
+	}
+	c.g.after(0, c.once)
+	c.began = true
+}
+
 // once tries to get the answer, or the rest of it.
 func (c *simClient) once() {
 	if c.ended != "" {
 		return
 	}
-	c.began, c.waits = true, true
+	c.waits = true
 	if c.g.link != nil {
 		c.linked()
 		return

@@ -1,6 +1,7 @@
 package coordinator
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -10,9 +11,9 @@ import (
 
 // How long things last in a simulation.
 const (
-	simTrouble = 10 * time.Second  // faults begin before
-	simLongest = 5 * time.Second   // that a fault lasts
-	simPatient = 120 * time.Second // answers that live end so long after the last fault at most
+	simTrouble = 10 * time.Second // faults begin before
+	simLongest = 5 * time.Second  // that a fault lasts
+	simPatient = 40 * time.Second // answers that live end so long after the last fault at most
 	simSteady  = leaseFor + 2*time.Second
 )
 
@@ -118,7 +119,7 @@ func (s *simulation) drawClient(i int) {
 	}
 	c.golden = simRun(c.prompt, c.seed, c.most, c.stops)
 	g.clients, s.clients = append(g.clients, c), append(s.clients, c)
-	s.after(begin, func() { g.after(0, c.once) })
+	s.after(begin, c.start)
 	if s.chance(0.1) {
 		s.after(begin+s.upTo(6*time.Second), func() { g.after(0, c.stop) })
 	}
@@ -136,7 +137,7 @@ func (s *simulation) bootShard(sh *simShard) {
 	sh.boot(addr)
 	for _, h := range s.heads {
 		if h.alive {
-			h.hear(sh.name, addr, s.between(20*time.Millisecond, 400*time.Millisecond))
+			h.hear(sh, addr, s.between(20*time.Millisecond, 400*time.Millisecond))
 		}
 	}
 }
@@ -144,14 +145,14 @@ func (s *simulation) bootShard(sh *simShard) {
 // drawFault draws a fault. All of them are over in time.
 func (s *simulation) drawFault(at time.Duration) {
 	lasts := s.between(20*time.Millisecond, simPick(s.simWorld, 500*time.Millisecond, simLongest))
-	s.calm = max(s.calm, at+lasts)
+	s.calm = max(s.calm, at+max(lasts, 200*time.Millisecond))
 	sh, h := simPick(s.simWorld, s.shards...), simPick(s.simWorld, s.heads...)
 	node := simPick(s.simWorld, sh.simProc, h.simProc)
 	begin := func(do func(), undo func()) {
 		s.after(at, do)
 		s.after(at+lasts, undo)
 	}
-	switch kind := s.rng.IntN(12); kind {
+	switch kind := s.rng.IntN(14); kind {
 	case 0, 1, 2:
 		s.deaths++
 		begin(func() { s.killShard(sh) }, func() { s.bootShard(sh) })
@@ -195,6 +196,21 @@ func (s *simulation) drawFault(at time.Duration) {
 		by := simPick(s.simWorld, time.Second, -time.Second, time.Hour, -time.Hour)
 		s.skewed += by.Abs()
 		s.after(at, func() { p.skew += by; s.trace(p, "its clock steps by %v", by) })
+	case 12:
+		g := simPick(s.simWorld, s.gateways...)
+		if s.chance(0.5) {
+			begin(g.freeze, g.thaw)
+			return
+		}
+		begin(g.shut, func() {
+			if !g.alive {
+				g.boot()
+			}
+		})
+	case 13:
+		s.deaths++
+		lasts = max(lasts, 200*time.Millisecond)
+		begin(func() { s.stopNicely(sh, h) }, func() { s.bootShard(sh); s.bootHead(h) })
 	case 11:
 		if s.chance(0.5) {
 			begin(func() { s.drain(sh, false) }, func() { s.drain(sh, true) })
@@ -203,13 +219,13 @@ func (s *simulation) drawFault(at time.Duration) {
 		begin(func() { // gossip takes it to be gone
 			for _, h := range s.heads {
 				if h.alive {
-					h.hear(sh.name, "", s.upTo(100*time.Millisecond))
+					h.hear(sh, "", s.upTo(100*time.Millisecond))
 				}
 			}
 		}, func() {
 			for _, h := range s.heads {
 				if h.alive && sh.alive {
-					h.hear(sh.name, sh.addr, 200*time.Millisecond+s.upTo(100*time.Millisecond))
+					h.hear(sh, sh.addr, 200*time.Millisecond+s.upTo(100*time.Millisecond))
 				}
 			}
 		})
@@ -240,6 +256,34 @@ func (s *simulation) killShard(sh *simShard) {
 			})
 		}
 	}
+}
+
+// stopNicely stops a shard or a coordinator as an operator does.
+func (s *simulation) stopNicely(sh *simShard, h *simHead) {
+	if s.chance(0.5) {
+		if h.alive && !h.frozen {
+			s.trace(h.simProc, "is stopped")
+			h.do(h.o.drain)
+			s.killSoon(h.simProc, h.kill)
+		}
+		return
+	}
+	if sh.alive && !sh.frozen {
+		s.trace(sh.simProc, "is stopped")
+		for _, k := range sh.keys() {
+			sh.blow(sh.parts[k], 0, errors.New("the shard is stopping"))
+		}
+		s.killSoon(sh.simProc, func() { s.killShard(sh) })
+	}
+}
+
+func (s *simulation) killSoon(p *simProc, kill func()) {
+	life := p.life
+	s.after(s.upTo(100*time.Millisecond), func() {
+		if p.life == life {
+			kill()
+		}
+	})
 }
 
 // drain asks every coordinator to empty a node, or to use it again.

@@ -15,6 +15,7 @@ import (
 	"github.com/shoal-llm/shoal/internal/wire"
 	"github.com/shoal-llm/shoal/pkg/frame"
 	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
+	"github.com/shoal-llm/shoal/services/coordinator/plan"
 )
 
 // simHead is a coordinator: the owner as the program has it, with everything that
@@ -83,19 +84,21 @@ func (h *simHead) boot() {
 	h.view, h.links, h.conns, h.carried, h.relays = map[string]string{}, nil, nil, nil, nil
 	for _, sh := range h.s.shards {
 		if sh.alive {
-			h.hear(sh.name, sh.addr, h.w.between(20*time.Millisecond, 400*time.Millisecond))
+			h.hear(sh, sh.addr, h.w.between(20*time.Millisecond, 400*time.Millisecond))
 		}
 	}
 	h.tick()
 }
 
 // hear has gossip tell this coordinator where a shard is; no address: it is gone.
-func (h *simHead) hear(name, addr string, after time.Duration) {
+// Older news does not replace newer.
+func (h *simHead) hear(sh *simShard, addr string, after time.Duration) {
 	h.after(after, func() {
-		if addr == "" {
-			delete(h.view, name)
-		} else {
-			h.view[name] = addr
+		switch addr {
+		case "":
+			delete(h.view, sh.name)
+		case sh.addr:
+			h.view[sh.name] = addr
 		}
 		h.do(h.o.findNodes)
 	})
@@ -440,6 +443,11 @@ func (h *simHead) measure(_ *shardConn, _ bool, _ float64, answer func([]*pb.Dev
 
 func (h *simHead) measureLinks(_ *shardConn, _ *pb.MeasureLinksRequest, answer func([]*pb.LinkSpeed) event) {
 	h.after(h.w.upTo(20*time.Millisecond), func() { h.post(answer(nil)) })
+}
+
+// see: the simulator's model reads text alone.
+func (h *simHead) see(*shardConn, plan.Key, []picture, func(error) event) context.CancelFunc {
+	panic("a picture in the simulator")
 }
 
 func (h *simHead) afterwards(e event) { h.after(0, func() { h.post(e) }) }

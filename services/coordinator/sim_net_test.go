@@ -45,12 +45,9 @@ func (w *simWorld) dial(from, to *simProc, serve func(e *simEnd)) *simEnd {
 		if b.dead {
 			return
 		}
-		b.life = to.life
-		to.take(simEvent{proc: to, life: to.life, do: func() {
-			b.open = true
-			to.keep(b)
-			serve(b)
-		}})
+		b.life, b.open = to.life, true // the kernel accepts it
+		to.keep(b)
+		to.take(simEvent{proc: to, life: to.life, do: func() { serve(b) }})
 	})
 	return a
 }
@@ -69,7 +66,7 @@ func (w *simWorld) latency(from, to *simProc) time.Duration {
 	if w.chance(0.01) {
 		d += w.upTo(30 * time.Millisecond)
 	}
-	return time.Duration(float64(d) * max(from.slow, to.slow))
+	return max(from.takes(d, simSlowest), to.takes(d, simSlowest))
 }
 
 // carry has arrive happen at the other side, after all that was sent before.
@@ -257,7 +254,7 @@ func (s *simulation) hello(from *simProc, addr string, then func(h *pb.HelloResp
 		}
 	}
 	if to == nil {
-		from.after(time.Millisecond, func() { then(nil, nil, errors.New("connection refused")) })
+		from.after(time.Millisecond, func() { then(nil, nil, errors.New("connection refused at "+addr)) })
 		return
 	}
 	answered := false
@@ -267,7 +264,13 @@ func (s *simulation) hello(from *simProc, addr string, then func(h *pb.HelloResp
 			then(h, to, err)
 		}
 	}
-	e := s.dial(from, to.simProc, to.hello)
+	e := s.dial(from, to.simProc, func(e *simEnd) {
+		if to.addr != addr { // it has moved since
+			e.close("connection refused")
+			return
+		}
+		to.hello(e)
+	})
 	e.got = func(m any) { answer(m.(*pb.HelloResponse), nil) }
 	e.gone = func(err error) { answer(nil, err) }
 	from.after(helloTimeout, func() { answer(nil, errors.New("no answer to the handshake")) })

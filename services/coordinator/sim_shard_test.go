@@ -106,6 +106,7 @@ func (p *simPart) last() int { return len(p.plan.Stages) - 1 }
 func (sh *simShard) boot(addr string) {
 	sh.start()
 	sh.addr = addr
+	sh.w.trace(sh.simProc, "is at %s", addr)
 	if sh.cmd = new(command.Machine); sh.w.bug == simFencingOff {
 		sh.cmd = new(simObedient)
 	}
@@ -278,7 +279,7 @@ func (sh *simShard) loadNext() {
 				st.begun = true
 				sh.report(st, pb.LoadState_LOAD_STATE_LOADING, "")
 				took := sh.w.between(5*time.Millisecond, sh.s.loads)
-				sh.after(time.Duration(float64(took)*min(sh.slow, simSlowLoad)), func() { sh.loaded(st) })
+				sh.after(sh.takes(took, simSlowLoad), func() { sh.loaded(st) })
 				return
 			}
 		}

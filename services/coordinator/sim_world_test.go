@@ -115,7 +115,15 @@ func (p *simProc) after(d time.Duration, do func()) {
 }
 
 // work takes the process some time.
-func (p *simProc) work(d time.Duration, do func()) { p.after(time.Duration(float64(d)*p.slow), do) }
+func (p *simProc) work(d time.Duration, do func()) { p.after(p.takes(d, simSlowest), do) }
+
+// simSlowest is how many times as long as usual anything takes at most.
+const simSlowest = 30
+
+// takes is what a time becomes on a slow process, at most so many times as long.
+func (p *simProc) takes(d time.Duration, most float64) time.Duration {
+	return time.Duration(float64(d) * min(p.slow, most))
+}
 
 func (w *simWorld) push(e simEvent) {
 	w.count++

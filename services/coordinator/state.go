@@ -49,6 +49,7 @@ type owner struct {
 	standing bool             // by, for another coordinator
 	survey   survey
 
+	loads    map[loadKey]*pb.LoadInfo // of stages that are not ready
 	pipes    map[plan.Key]*pipeline
 	context  int                 // positions of a session, by the last pipeline that served; 0 before the first
 	attempts uint32              // the last one given out
@@ -63,6 +64,8 @@ type owner struct {
 	opened uint64   // of relays, so far
 	dirty  []*relay // with messages to be sent after this event
 
+	pictures int // bytes of those of all sessions
+
 	journal journal
 }
 
@@ -72,6 +75,7 @@ func newOwner(c *Coordinator) *owner {
 		nodes:    map[string]*node{},
 		children: map[string]child{},
 		survey:   newSurvey(),
+		loads:    map[loadKey]*pb.LoadInfo{},
 		pipes:    map[plan.Key]*pipeline{},
 		running:  map[uint32]*session{},
 		relays:   map[*relay]bool{},
@@ -276,6 +280,7 @@ func (e controlled) apply(o *owner) {
 	if p == nil || int(s.GetStage()) >= len(p.Stages) || p.Stages[s.GetStage()].Node != n.link.node {
 		return // of an old plan, of a reserve, or of another's stage
 	}
+	o.noteLoad(n.link.node, s)
 	switch s.GetState() {
 	case pb.LoadState_LOAD_STATE_READY:
 		o.survey.of(n.link.node).used[p.Stages[s.GetStage()].Device] = s.GetUsedBytes()
@@ -340,7 +345,7 @@ func (o *owner) install(p *plan.Plan) {
 }
 
 func (o *owner) planProto(p *plan.Plan) *pb.Plan {
-	out := &pb.Plan{Epoch: p.Epoch, Coordinator: o.c.deps.Identity.NodeID(), Model: o.c.deps.Model.proto()}
+	out := &pb.Plan{Epoch: p.Epoch, Coordinator: o.c.deps.Identity.NodeID(), Model: o.c.deps.Model.proto(), Holders: o.holders()}
 	for _, pl := range p.Pipelines {
 		out.Pipelines = append(out.Pipelines, pipelineProto(pl))
 	}
@@ -461,7 +466,7 @@ func (o *owner) reason() (code, text string) {
 	case o.machine.Phase() == plan.Waiting:
 		return codeNoCapacity, o.machine.Reason()
 	}
-	return codeLoading, "the model is loading"
+	return codeLoading, "the model is loading" + o.loadingText()
 }
 
 // placed returns the sessions that have a slot, in order of their attempts.

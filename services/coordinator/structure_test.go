@@ -8,6 +8,7 @@ import (
 	"github.com/shoal-llm/shoal/internal/library"
 	"github.com/shoal-llm/shoal/pkg/grammar"
 	"github.com/shoal-llm/shoal/pkg/template"
+	"github.com/shoal-llm/shoal/pkg/token"
 	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
 )
 
@@ -127,7 +128,7 @@ func TestToolsReachThePrompt(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		words := newText(vocab, compiled)
+		words := newText(vocab, compiled, token.None)
 		if words.tells != (name == "plain") {
 			t.Errorf("%s: tells is %v", name, words.tells)
 		}

@@ -125,7 +125,7 @@ func (c *Coordinator) measure(ctx context.Context, conn *shardConn, cached bool,
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	r, err := pb.NewShardServiceClient(conn.conn).Measure(ctx, &pb.MeasureRequest{
-		Model: c.deps.Model.proto(), Parts: c.parts, Cached: cached, TurnSeconds: turn,
+		Model: c.deps.Model.proto(), Parts: c.parts, Cached: cached, TurnSeconds: turn, Holder: c.holder(),
 	})
 	if err != nil {
 		c.deps.Log.Debug("cannot measure", "shard", conn.link.node, "err", err)

@@ -2,8 +2,6 @@ package gateway
 
 import (
 	"crypto/sha256"
-	"crypto/subtle"
-	"encoding/hex"
 	"errors"
 	"net"
 	"net/http"
@@ -11,16 +9,17 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // access decides who may ask: which Host names reach this server (a page that
 // rebinds its DNS name to us still sends that name), which pages of other
-// origins may use it, and which keys are known. It is not changed after it was
-// made.
+// origins may use it, and which keys are known. All but the keys of a file stay as
+// they were made.
 type access struct {
-	hosts   []string   // lower case
-	origins []string   // lower case scheme://host[:port]
-	keys    [][32]byte // SHA-256 of each API key
+	hosts   []string // lower case
+	origins []string // lower case scheme://host[:port]
+	keys    *keyring
 }
 
 func newAccess(c Config) (*access, error) {
@@ -38,13 +37,9 @@ func newAccess(c Config) (*access, error) {
 		}
 		a.origins = append(a.origins, strings.ToLower(origin))
 	}
-	for _, key := range c.APIKeys {
-		if key == "" {
-			return nil, errors.New("an API key must not be empty")
-		}
-		a.keys = append(a.keys, sha256.Sum256([]byte(key)))
-	}
-	return a, nil
+	var err error
+	a.keys, err = newKeyring(c)
+	return a, err
 }
 
 // checkHost refuses a request whose Host is not one of this server's names.
@@ -128,19 +123,15 @@ func keyOf(r *http.Request) string {
 // localTenant is who asks when no key is required.
 const localTenant = "local"
 
-// tenantOf returns the tenant of a key. Without configured keys any key will
-// do. Every configured key is compared, each in constant time.
-func (a *access) tenantOf(key string) (string, *problem) {
-	if len(a.keys) == 0 {
-		return localTenant, nil
+// holderOf returns who holds a key. Without configured keys any key will do, and
+// the caller has none.
+func (a *access) holderOf(key string) (caller, *problem) {
+	if !a.keys.needed() {
+		return caller{tenant: localTenant}, nil
 	}
-	sum := sha256.Sum256([]byte(key))
-	found := 0
-	for _, k := range a.keys {
-		found |= subtle.ConstantTimeCompare(k[:], sum[:])
+	h := a.keys.find(sha256.Sum256([]byte(key)))
+	if h == nil {
+		return caller{}, &problem{code: codeBadKey, message: "An API key is needed: send it as the header \"Authorization: Bearer KEY\"."}
 	}
-	if found != 1 {
-		return "", &problem{code: codeBadKey, message: "An API key is needed: send it as the header \"Authorization: Bearer KEY\"."}
-	}
-	return "key-" + hex.EncodeToString(sum[:8]), nil
+	return caller{tenant: h.tenant, key: h}, h.expired(time.Now())
 }

@@ -13,6 +13,9 @@ func TestBadChatRequests(t *testing.T) {
 	t.Parallel()
 	f := serve(t)
 	messages := func(m string) string { return `{"messages":` + m + `}` }
+	image := func(url string) string {
+		return messages(`[{"role":"user","content":[{"type":"image_url","image_url":{"url":"` + url + `"}}]}]`)
+	}
 	for _, c := range []struct {
 		name, body string
 		status     int
@@ -49,7 +52,17 @@ func TestBadChatRequests(t *testing.T) {
 		{"null content", messages(`[{"role":"user","content":null}]`), 400, "messages[0].content"},
 		{"number content", messages(`[{"role":"user","content":5}]`), 400, "messages[0].content"},
 		{"no content", messages(`[{"role":"user"}]`), 400, "messages[0].content"},
-		{"image", messages(`[{"role":"user","content":[{"type":"image_url","image_url":{"url":"x"}}]}]`), 400, "messages[0].content[0].type"},
+		{"image elsewhere", image("https://example.com/a.png"), 400, "messages[0].content[0].image_url.url"},
+		{"image of a path", image("file:///etc/passwd"), 400, "messages[0].content[0].image_url.url"},
+		{"image without data", image("data:image/png;base64"), 400, "messages[0].content[0].image_url.url"},
+		{"empty image", image("data:image/png;base64,"), 400, "messages[0].content[0].image_url.url"},
+		{"image in percent signs", image("data:image/png,%89PNG"), 400, "messages[0].content[0].image_url.url"},
+		{"image that is no base64", image("data:image/png;base64,?!"), 400, "messages[0].content[0].image_url.url"},
+		{"text as an image", image("data:text/html;base64,PGI+"), 400, "messages[0].content[0].image_url.url"},
+		{"image of 15 MB", image("data:image/png;base64," + strings.Repeat("A", 15<<20)), 400, "messages[0].content[0].image_url.url"},
+		{"image in detail", messages(`[{"role":"user","content":[{"type":"image_url","image_url":{"url":"data:,","detail":"high"}}]}]`), 400, "messages[0].content[0].image_url.detail"},
+		{"image without an address", messages(`[{"role":"user","content":[{"type":"image_url"}]}]`), 400, "messages[0].content[0].image_url"},
+		{"sound", messages(`[{"role":"user","content":[{"type":"input_audio","input_audio":{}}]}]`), 400, "messages[0].content[0].type"},
 		{"unknown member", messages(`[{"role":"user","content":"x","mood":"good"}]`), 400, "messages[0].mood"},
 		{"many messages", messages(`[` + strings.Repeat(`{"role":"user","content":"x"},`, 9999) + `{"role":"user","content":"x"}]`), 400, "messages"},
 		// A07: max_tokens
@@ -93,7 +106,7 @@ func TestBadChatRequests(t *testing.T) {
 		{"long stop", chatBody(`"stop":"` + strings.Repeat("x", 1<<20) + `"`), 400, "stop"},
 		{"stop is a number", chatBody(`"stop":5`), 400, "stop"},
 		// A11: a body that no context can hold
-		{"huge prompt", messages(`[{"role":"user","content":"` + strings.Repeat("a", 10_000_000) + `"}]`), 413, ""},
+		{"huge prompt", messages(`[{"role":"user","content":"` + strings.Repeat("a", 17_000_000) + `"}]`), 413, ""},
 		// A13: what is not offered
 		{"format", chatBody(`"response_format":{"type":"xml"}`), 400, "response_format.type"},
 		{"schema without a name", chatBody(`"response_format":{"type":"json_schema","json_schema":{}}`), 400, "response_format.json_schema.name"},

@@ -40,6 +40,7 @@ type clusterReport struct {
 	Pipelines   []pipelineReport      `json:"pipelines,omitempty"`
 	Spares      []stageReport         `json:"spares,omitempty"` // whose weights are held in reserve
 	Explanation string                `json:"explanation"`      // why the plan is what it is, in sentences
+	Loads       []loadReport          `json:"loads,omitempty"`  // of stages that are not ready
 
 	Links map[string]map[string]linkReport `json:"links,omitempty"` // measured, by from and to
 
@@ -89,6 +90,31 @@ type stageReport struct {
 	Embed         bool   `json:"embed"`
 	Head          bool   `json:"head"`
 	NumericsClass string `json:"numericsClass"`
+}
+
+// loadReport is how far the loading of a stage is.
+type loadReport struct {
+	Node       string  `json:"node"`
+	Epoch      uint64  `json:"epoch"` // of the pipeline
+	Pipeline   uint32  `json:"pipeline"`
+	Stage      uint32  `json:"stage"`
+	Phase      string  `json:"phase"`     // fetch, load, failed
+	DoneBytes  uint64  `json:"doneBytes"` // of the phase
+	TotalBytes uint64  `json:"totalBytes"`
+	Rate       float64 `json:"rate"`                 // bytes a second of late
+	EtaSeconds float64 `json:"etaSeconds,omitempty"` // at that rate; absent while it is unknown
+	Note       string  `json:"note,omitempty"`       // what it waits for, or why it failed
+}
+
+func loadReportOf(l *pb.LoadInfo) loadReport {
+	r := loadReport{
+		Node: l.GetNode(), Epoch: l.GetEpoch(), Pipeline: l.GetPipeline(), Stage: l.GetStage(), Phase: l.GetPhase(),
+		DoneBytes: l.GetDoneBytes(), TotalBytes: l.GetTotalBytes(), Rate: l.GetRate(), Note: l.GetNote(),
+	}
+	if r.Rate > 0 && r.TotalBytes > r.DoneBytes {
+		r.EtaSeconds = float64(r.TotalBytes-r.DoneBytes) / r.Rate
+	}
+	return r
 }
 
 type sessionReport struct {
@@ -159,6 +185,9 @@ func (g *Gateway) reportOf(s *pb.ClusterResponse, rates rateReport) *clusterRepo
 	}
 	for _, spare := range s.GetSpares() {
 		r.Spares = append(r.Spares, stageReportOf(spare))
+	}
+	for _, l := range s.GetLoads() {
+		r.Loads = append(r.Loads, loadReportOf(l))
 	}
 	for _, n := range s.GetNodes() {
 		r.Nodes[n.GetNode()] = nodeReportOf(n)

@@ -76,7 +76,7 @@ func TestClusterReport(t *testing.T) {
 		},
 		"models": map[string]any{"tiny": map[string]any{
 			"state": "ready", "precision": "int8", "context": 2048., "layers": 8., "stages": []any{"ada/0 [0..8) embed head"},
-			"fingerprint": "", "architecture": "", "tensor_types": map[string]any{}, "parameters": 7., "aliases": []any{},
+			"fingerprint": "", "architecture": "", "tensor_types": map[string]any{}, "parameters": 7., "aliases": []any{}, "picture_rows": 0.,
 		}},
 		"plan": map[string]any{"context": 2048., "pages": 64., "slots": 4., "rows": 256., "stages": []any{
 			map[string]any{"node": "ada", "device": 0., "first": 0., "end": 8., "embed": true, "head": true, "numericsClass": "f32"},

@@ -26,6 +26,10 @@ type Config struct {
 	// APIKeys may ask. With none, everybody who reaches a loopback listener may.
 	APIKeys []string
 
+	// Keys is a file of keys with limits (package apikey). It is read again when it
+	// changes. With one, a key is needed on loopback too.
+	Keys string
+
 	// TLSOff is the one way to serve other machines without TLS: behind a
 	// proxy that ends it, or inside a container whose port is published on
 	// loopback. A loopback listener never uses TLS.
@@ -41,8 +45,8 @@ type Config struct {
 // Limits bound what clients can make the gateway hold. A zero field takes its
 // default.
 type Limits struct {
-	Body          int64         // bytes of an HTTP request; 4 MiB
-	SocketFrame   int64         // bytes of a WebSocket message; 1 MiB
+	Body          int64         // bytes of an HTTP request; 16 MiB
+	SocketFrame   int64         // bytes of a WebSocket message; 16 MiB
 	Generations   int           // at once; 1024
 	Sockets       int           // open WebSockets; 4096
 	SocketsPerKey int           // of them with one API key; 1024
@@ -57,8 +61,8 @@ func (c Config) withDefaults() Config {
 	c.Listen = orDefault(c.Listen, DefaultListen)
 	c.GRPCListen = orDefault(c.GRPCListen, DefaultGRPCListen)
 	l := &c.Limits
-	l.Body = orDefault(l.Body, 4<<20)
-	l.SocketFrame = orDefault(l.SocketFrame, 1<<20)
+	l.Body = orDefault(l.Body, 16<<20)
+	l.SocketFrame = orDefault(l.SocketFrame, 16<<20)
 	l.Generations = orDefault(l.Generations, 1024)
 	l.Sockets = orDefault(l.Sockets, 4096)
 	l.SocketsPerKey = orDefault(l.SocketsPerKey, 1024)
@@ -103,8 +107,8 @@ func (l listener) check(c Config, haveTLS bool) (public bool, err error) {
 	if err != nil || !public {
 		return public, err
 	}
-	if len(c.APIKeys) == 0 {
-		return true, fmt.Errorf("%s %s can be reached from other machines, so it needs an API key: give one with --api-key, or listen on 127.0.0.1", l.flag, l.address)
+	if len(c.APIKeys) == 0 && c.Keys == "" {
+		return true, fmt.Errorf("%s %s can be reached from other machines, so it needs an API key: give one with --api-key or --keys, or listen on 127.0.0.1", l.flag, l.address)
 	}
 	if !haveTLS && !c.TLSOff {
 		return true, fmt.Errorf("%s %s can be reached from other machines, so it needs TLS: give a certificate, or say --tls=off when a proxy in front ends TLS", l.flag, l.address)

@@ -92,7 +92,7 @@ func readMessage(r *strictjson.Reader) *pb.Message {
 		r.Fail("role", "must be system, developer, user, assistant or tool")
 	}
 	if len(m.ToolCalls) == 0 || r.Has("content") {
-		m.Content = readContent(r)
+		readContent(r, m)
 	} else {
 		r.Empty("content")
 	}
@@ -105,30 +105,25 @@ func readMessage(r *strictjson.Reader) *pb.Message {
 	return m
 }
 
-// readContent reads a string or an array of text parts, which it joins.
-func readContent(r *strictjson.Reader) string {
+// readContent reads a string or an array of parts into a message.
+func readContent(r *strictjson.Reader, m *pb.Message) {
 	switch r.Kind("content") {
 	case strictjson.String:
-		text, _ := r.String("content", maxText)
-		return text
+		m.Content, _ = r.String("content", maxText)
+		return
 	case strictjson.Array:
-		var text strings.Builder
-		for _, part := range r.Objects("content", maxParts) {
-			if kind, _ := part.String("type", maxShortText); kind != "text" {
-				part.Refuse("type", "must be text: this model reads nothing else")
-				break
+		var parts []*pb.Part
+		for _, o := range r.Objects("content", maxParts) {
+			part := readPart(o)
+			if part == nil {
+				return
 			}
-			piece, ok := part.String("text", maxText)
-			if !ok {
-				part.Fail("text", "must be a string")
-			}
-			text.WriteString(piece)
-			part.Close()
+			parts = append(parts, part)
 		}
-		return text.String()
+		setParts(m, parts)
+		return
 	}
 	r.Fail("content", "must be a string or an array of parts")
-	return ""
 }
 
 // The size of text is bounded by the door that reads the request.

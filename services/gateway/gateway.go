@@ -50,6 +50,7 @@ type Gateway struct {
 	crowd     *crowd
 	shelf     *shelf
 	tickets   *tickets
+	bulk      chan struct{} // holds a token for each large request that is being read
 	flights   *flights
 	repeats   *repeats
 	board     *board
@@ -87,6 +88,7 @@ func New(config Config, deps Deps) (*Gateway, error) {
 		crowd:     newCrowd(config),
 		shelf:     newShelf(2 * config.Limits.Generations),
 		tickets:   newTickets(),
+		bulk:      make(chan struct{}, bulkAtOnce),
 		flights:   newFlights(),
 		repeats:   newRepeats(),
 		board:     newBoard(),
@@ -203,6 +205,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	}
 	group.Go(func() error { return ignore(g.grpc.Serve(g.grpcAddr), grpc.ErrServerStopped) })
 	group.Go(func() error { return g.watchHealth(ctx) })
+	group.Go(func() error { return g.access.keys.watch(ctx, g.log) })
 	group.Go(func() error { return g.board.Run(ctx, g.report) })
 	group.Go(func() error {
 		<-ctx.Done()
@@ -305,7 +308,7 @@ type crowd struct {
 
 func newCrowd(c Config) *crowd {
 	limit := c.Limits.SocketsPerKey
-	if len(c.APIKeys) == 0 {
+	if len(c.APIKeys) == 0 && c.Keys == "" {
 		limit = c.Limits.Sockets
 	}
 	return &crowd{limit: limit, inside: map[string]int{}}

@@ -94,6 +94,9 @@ func checkChat(c *pb.Chat, messages int, bad func(param, why string) *problem) *
 		if !slices.Contains([]string{"system", "user", "assistant", "tool"}, m.GetRole()) {
 			return bad(fmt.Sprintf("chat.messages[%d].role", i), "must be system, user, assistant or tool")
 		}
+		if p := checkParts(m, fmt.Sprintf("chat.messages[%d]", i), bad); p != nil {
+			return p
+		}
 		if p := checkCalls(m, fmt.Sprintf("chat.messages[%d]", i), bad); p != nil {
 			return p
 		}

@@ -63,12 +63,16 @@ func (g *Gateway) authenticate(ctx context.Context, method string) (context.Cont
 	if values := md.Get("traceparent"); len(values) == 1 {
 		ctx = telemetry.Extract(ctx, values[0])
 	}
-	tenant, refused := g.access.tenantOf(grpcKey(md))
+	who, refused := g.access.holderOf(grpcKey(md))
 	if refused != nil && !strings.HasPrefix(method, openMethods) {
 		g.log.InfoContext(ctx, "refused", "door", "grpc", "method", method, "code", refused.code)
-		return nil, status.Error(codes.Unauthenticated, "an API key is needed: send it as the metadata \"authorization: Bearer KEY\"")
+		text := "an API key is needed: send it as the metadata \"authorization: Bearer KEY\""
+		if who.key != nil {
+			text = refused.message
+		}
+		return nil, status.Error(codes.Unauthenticated, text)
 	}
-	return withCaller(ctx, caller{tenant: tenant}), nil
+	return withCaller(ctx, who), nil
 }
 
 // grpcKey finds the key in "authorization: Bearer KEY".
@@ -131,6 +135,9 @@ func (g *Gateway) refuseGRPC(ctx context.Context, gen *pb.Generation) *problem {
 	if p == nil && g.isDraining() {
 		p = errDraining
 	}
+	if p == nil {
+		p = g.charge(ctx, gen.GetModel())
+	}
 	if p != nil {
 		_, req := g.begin(ctx, "grpc", nil)
 		defer req.end()
@@ -159,5 +166,5 @@ func (s *generateServer) Models(ctx context.Context, _ *pb.ModelsRequest) (*pb.M
 	if err != nil {
 		return nil, errNoCoordinator.grpc()
 	}
-	return &pb.ModelsResponse{Models: state.GetModels()}, nil
+	return &pb.ModelsResponse{Models: visible(callerOf(ctx), state.GetModels())}, nil
 }

@@ -105,7 +105,7 @@ func TestGuideOptionsAreRefusedByName(t *testing.T) {
 		"reportIntervalMs", "debug", "logLevel", "debugInference", "debugTokens",
 	}
 	refused := map[string]string{ // member and value by name
-		"text": `"text":"x"`, "images": `"images":["x"]`, "imageData": `"imageData":"data:,x"`, "modelType": `"modelType":"text"`,
+		"text": `"text":"x"`, "imageData": `"imageData":"data:,x"`, "modelType": `"modelType":"text"`,
 		"autoDetect": `"autoDetect":true`, "callback": `"callback":true`, "profilingCallback": `"profilingCallback":true`,
 		"config.kvCacheConfig.attentionCompression": `"config":{"kvCacheConfig":{"attentionCompression":{"enabled":true}}}`,
 	}

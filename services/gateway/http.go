@@ -6,7 +6,6 @@ import (
 	"crypto/tls"
 	"encoding/hex"
 	"errors"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -96,13 +95,14 @@ func only(methods []string, next http.HandlerFunc) http.HandlerFunc {
 // they are.
 func (g *Gateway) keyed(next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		tenant, refused := g.access.tenantOf(keyOf(r))
+		who, refused := g.access.holderOf(keyOf(r))
 		if refused != nil {
 			refused.write(w)
 			return
 		}
+		who.id = requestIDOf(r)
 		ctx := telemetry.Extract(r.Context(), r.Header.Get("traceparent"))
-		next(w, r.WithContext(withCaller(ctx, caller{tenant: tenant, id: requestIDOf(r)})))
+		next(w, r.WithContext(withCaller(ctx, who)))
 	}
 }
 
@@ -204,7 +204,7 @@ func (g *Gateway) readBody(w http.ResponseWriter, r *http.Request) ([]byte, *pro
 	control := http.NewResponseController(w)
 	_ = control.SetReadDeadline(time.Now().Add(bodyTimeout))
 	defer control.SetReadDeadline(time.Time{})
-	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, g.config.Limits.Body))
+	data, err := g.readBulk(r.Context(), http.MaxBytesReader(w, r.Body, g.config.Limits.Body), func() {}) // which has a deadline
 	var tooBig *http.MaxBytesError
 	switch {
 	case err == nil:

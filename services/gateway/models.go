@@ -34,6 +34,7 @@ type modelFacts struct {
 	TensorTypes  map[string]uint32 `json:"tensor_types"`
 	Parameters   uint64            `json:"parameters"`
 	Aliases      []string          `json:"aliases"`
+	PictureRows  uint32            `json:"picture_rows"` // positions that a picture takes; 0: the model reads text alone
 }
 
 func cardOf(m *pb.ModelInfo) modelCard {
@@ -48,6 +49,7 @@ func cardOf(m *pb.ModelInfo) modelCard {
 			Context: m.GetContext(), Layers: m.GetLayers(), Stages: append([]string{}, m.GetStages()...),
 			Fingerprint: m.GetFingerprint(), Architecture: m.GetArchitecture(),
 			TensorTypes: types, Parameters: m.GetParameters(), Aliases: append([]string{}, m.GetAliases()...),
+			PictureRows: m.GetPictureRows(),
 		},
 	}
 }
@@ -60,7 +62,7 @@ func (g *Gateway) models(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	list := modelList{Object: "list", Data: []modelCard{}}
-	for _, m := range state.GetModels() {
+	for _, m := range visible(callerOf(r.Context()), state.GetModels()) {
 		list.Data = append(list.Data, cardOf(m))
 	}
 	writeJSON(w, http.StatusOK, list)
@@ -74,7 +76,7 @@ func (g *Gateway) model(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	id := r.PathValue("id")
-	for _, m := range state.GetModels() {
+	for _, m := range visible(callerOf(r.Context()), state.GetModels()) {
 		if m.GetName() == id || slices.Contains(m.GetAliases(), id) {
 			writeJSON(w, http.StatusOK, cardOf(m))
 			return

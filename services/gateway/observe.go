@@ -14,6 +14,7 @@ import (
 // caller is who sent a request.
 type caller struct {
 	tenant   string
+	key      *heldKey  // that it showed; nil where none is needed
 	id       string    // the request id it gave, or empty
 	deadline time.Time // that it gave; zero is none
 }
@@ -37,6 +38,7 @@ type request struct {
 	id     string // the caller's own or the trace's; clients see it
 	door   string // websocket, openai, grpc
 	tenant string
+	budget *budget // of its key; nil: nothing is counted
 	began  time.Time
 	span   telemetry.Span
 	log    *slog.Logger
@@ -47,9 +49,13 @@ type request struct {
 func (g *Gateway) begin(ctx context.Context, door string, gen *pb.Generation) (context.Context, *request) {
 	who := callerOf(ctx)
 	ctx, span := g.telemetry.StartRequest(ctx, describe(gen))
-	return ctx, &request{
+	r := &request{
 		id: orDefault(who.id, telemetry.TraceID(ctx)), door: door, tenant: who.tenant, began: time.Now(), span: span, log: g.log,
 	}
+	if who.key != nil {
+		r.budget = who.key.budget
+	}
+	return ctx, r
 }
 
 // operation names what a generation asks for.
@@ -84,17 +90,23 @@ func describe(gen *pb.Generation) telemetry.Request {
 func (r *request) end() { r.span.End() }
 
 // enter begins a request that HTTP brought: its answer carries the id, and its
-// context ends with the gateway's drain. One that was refused (p) is answered.
-// leave ends it.
-func (g *Gateway) enter(w http.ResponseWriter, r *http.Request, door string, gen *pb.Generation, p *problem) (ctx context.Context, req *request, leave func()) {
+// context ends with the gateway's drain. One that was refused, for p or by what its
+// key allows, is answered, and ok is false. leave ends it.
+func (g *Gateway) enter(w http.ResponseWriter, r *http.Request, door string, gen *pb.Generation, p *problem) (ctx context.Context, req *request, leave func(), ok bool) {
 	ctx, req = g.begin(r.Context(), door, gen)
 	w.Header().Set(requestIDHeader, req.id)
+	if p == nil {
+		p = g.charge(ctx, gen.GetModel())
+	}
+	if req.budget != nil {
+		req.budget.headers(w.Header(), time.Now())
+	}
 	if p != nil {
 		req.refuse(p).write(w)
-		return ctx, req, req.end
+		return ctx, req, req.end, false
 	}
 	ctx, cancel := g.untilDrained(ctx)
-	return ctx, req, func() { cancel(); req.end() }
+	return ctx, req, func() { cancel(); req.end() }, true
 }
 
 // refuse notes that the request never became a generation, and nothing of what its
@@ -151,9 +163,13 @@ type observation struct {
 func (o *observation) see(e *pb.Event) {
 	switch e := e.GetEvent().(type) {
 	case *pb.Event_Accepted:
+		if o.session == "" { // else it goes on elsewhere, with the same prompt
+			o.request.budget.use(len(e.Accepted.GetPromptIds()), time.Now())
+		}
 		o.model, o.session = e.Accepted.GetModel(), e.Accepted.GetId()
 		o.prompt = len(e.Accepted.GetPromptIds())
 	case *pb.Event_Token:
+		o.request.budget.use(1, time.Now())
 		o.last = time.Since(o.request.began)
 		if o.tokens++; o.tokens == 1 {
 			o.first = o.last

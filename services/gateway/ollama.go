@@ -188,10 +188,14 @@ func (g *Gateway) ollamaShow(w http.ResponseWriter, r *http.Request) {
 		noSuchModel(name, "model").write(w)
 		return
 	}
+	capabilities := []string{"completion", "embedding"}
+	if m.GetPictureRows() > 0 {
+		capabilities = append(capabilities, "vision")
+	}
 	writeJSON(w, http.StatusOK, map[string]any{
 		"modelfile": "", "parameters": "", "template": "",
 		"details":      ollamaDetailsOf(m),
-		"capabilities": []string{"completion", "embedding"},
+		"capabilities": capabilities,
 		"modified_at":  time.Unix(m.GetCreated(), 0).UTC().Format(time.RFC3339),
 		"model_info": map[string]any{
 			"general.architecture":                  m.GetArchitecture(),

@@ -130,9 +130,9 @@ func (g *Gateway) ollamaAnswer(w http.ResponseWriter, r *http.Request, chat bool
 			q, p = &ollamaRequest{}, problemOf(err)
 		}
 	}
-	ctx, req, leave := g.enter(w, r, "ollama", q.generation, p)
+	ctx, req, leave, ok := g.enter(w, r, "ollama", q.generation, p)
 	defer leave()
-	if p != nil {
+	if !ok {
 		return
 	}
 	a := &ollamaAnswer{request: q, chat: chat, began: req.began, lines: newLineWriter(w, g.config.Limits.WriteTimeout)}
@@ -210,9 +210,9 @@ func (g *Gateway) ollamaEmbed(w http.ResponseWriter, r *http.Request) {
 			q, p = &ollamaRequest{}, problemOf(err)
 		}
 	}
-	ctx, req, leave := g.enter(w, r, "ollama", q.generation, p)
+	ctx, req, leave, ok := g.enter(w, r, "ollama", q.generation, p)
 	defer leave()
-	if p != nil {
+	if !ok {
 		return
 	}
 	if len(inputs) == 0 {

@@ -124,11 +124,14 @@ func readOllamaPrompt(r *strictjson.Reader, q *ollamaRequest) {
 	text, _ := r.String("prompt", maxText)
 	system, _ := r.String("system", maxText)
 	raw, _ := r.Bool("raw")
-	r.Empty("suffix", "template", "context", "images")
+	pictures := readImages(r, text, fromBase64)
+	r.Empty("suffix", "template", "context")
 	q.generation.ResponseFormat = readOllamaFormat(r)
 	switch {
 	case text == "":
 		q.load = true
+	case raw && len(pictures) > 0:
+		r.Fail("images", "have no place in a raw prompt")
 	case raw && system != "":
 		r.Fail("system", "has no place in a raw prompt")
 	case raw:
@@ -138,7 +141,11 @@ func readOllamaPrompt(r *strictjson.Reader, q *ollamaRequest) {
 		if system != "" {
 			chat.Messages = append(chat.Messages, &pb.Message{Role: "system", Content: system})
 		}
-		chat.Messages = append(chat.Messages, &pb.Message{Role: "user", Content: text})
+		turn := &pb.Message{Role: "user", Content: text}
+		if len(pictures) > 0 {
+			turn.Content, turn.Parts = "", pictures
+		}
+		chat.Messages = append(chat.Messages, turn)
 		q.generation.Input = &pb.Generation_Chat{Chat: chat}
 	}
 }

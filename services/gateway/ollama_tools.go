@@ -48,7 +48,14 @@ func (t *ollamaTurns) read(m *strictjson.Reader) {
 	default:
 		m.Fail("role", "must be system, user, assistant or tool")
 	}
-	m.Empty("images", "thinking")
+	if out.Role == "user" {
+		if parts := readImages(m, out.Content, fromBase64); len(parts) > 0 {
+			out.Content, out.Parts = "", parts
+		}
+	} else {
+		m.Empty("images")
+	}
+	m.Empty("thinking")
 	m.Close()
 	t.chat.Messages = append(t.chat.Messages, out)
 }

@@ -170,9 +170,9 @@ func (h *chatHead) accept(a *pb.Accepted) {
 // chat serves POST /v1/chat/completions.
 func (g *Gateway) chat(w http.ResponseWriter, r *http.Request) {
 	c, p := g.readChat(w, r)
-	ctx, req, leave := g.enter(w, r, "openai", c.generation, p)
+	ctx, req, leave, ok := g.enter(w, r, "openai", c.generation, p)
 	defer leave()
-	if p != nil {
+	if !ok {
 		return
 	}
 	head := chatHead{id: "chatcmpl-" + req.id, created: time.Now().Unix()}

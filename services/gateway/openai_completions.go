@@ -82,9 +82,9 @@ func (c *completionText) say(text string) {
 // completions serves POST /v1/completions.
 func (g *Gateway) completions(w http.ResponseWriter, r *http.Request) {
 	c, p := g.readCompletion(w, r)
-	ctx, req, leave := g.enter(w, r, "openai", c.generation, p)
+	ctx, req, leave, ok := g.enter(w, r, "openai", c.generation, p)
 	defer leave()
-	if p != nil {
+	if !ok {
 		return
 	}
 	a := &completionAnswer{request: c, counted: make([]bool, len(c.prompts)), head: chatHead{id: "cmpl-" + req.id, created: time.Now().Unix()}}

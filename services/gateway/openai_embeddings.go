@@ -85,9 +85,9 @@ type embeddingUsage struct {
 // embeddings serves POST /v1/embeddings.
 func (g *Gateway) embeddings(w http.ResponseWriter, r *http.Request) {
 	q, p := g.readEmbedding(w, r)
-	ctx, req, leave := g.enter(w, r, "openai", q.generation, p)
+	ctx, req, leave, ok := g.enter(w, r, "openai", q.generation, p)
 	defer leave()
-	if p != nil {
+	if !ok {
 		return
 	}
 	done, p := g.embed(ctx, req, q.generation, q.inputs)

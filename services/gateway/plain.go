@@ -75,10 +75,12 @@ type plainError struct {
 	Param     string `json:"param,omitempty"`
 	Retryable bool   `json:"retryable"`
 	RequestID string `json:"requestId"`
+
+	RetryAfterMs int64 `json:"retryAfterMs,omitempty"`
 }
 
 func (p *problem) plain(requestID string) plainError {
-	return plainError{"error", p.code, p.message, guideParam(p.param), p.retryable, requestID}
+	return plainError{"error", p.code, p.message, guideParam(p.param), p.retryable, requestID, p.retryAfter.Milliseconds()}
 }
 
 // guideParams are the names of the guide for what the coordinator calls
@@ -118,13 +120,16 @@ func parsePlain(data []byte, messages int) (*pb.Generation, error) {
 	return g, nil
 }
 
-// plainInput reads what to answer: a prompt, which is one user turn unless raw
-// asks to continue it as it is, or a conversation.
+// plainInput reads what to answer: a prompt, which is one user turn, with pictures
+// before it, unless raw asks to continue it as it is, or a conversation.
 func plainInput(r *strictjson.Reader, g *pb.Generation, messages int) {
 	prompt, hasPrompt := r.String("prompt", maxText)
 	system, hasSystem := r.String("system", maxText)
 	raw, _ := r.Bool("raw")
+	pictures := readImages(r, prompt, dataURL)
 	switch {
+	case len(pictures) > 0 && (!hasPrompt || raw):
+		r.Fail("images", "needs a prompt that is not raw; the parts of a message can hold pictures, too")
 	case hasPrompt && r.Has("messages"):
 		r.Fail("messages", "cannot be given together with prompt")
 	case !hasPrompt && !r.Has("messages"):
@@ -135,10 +140,13 @@ func plainInput(r *strictjson.Reader, g *pb.Generation, messages int) {
 		r.Fail("system", "has no place in a raw prompt")
 	case raw:
 		g.Input = &pb.Generation_Raw{Raw: prompt}
-	case hasPrompt && !hasSystem:
+	case hasPrompt && !hasSystem && len(pictures) == 0:
 		g.Input = &pb.Generation_Prompt{Prompt: prompt}
 	default:
 		chat := &pb.Chat{Messages: []*pb.Message{{Role: "user", Content: prompt}}}
+		if len(pictures) > 0 {
+			chat.Messages[0].Content, chat.Messages[0].Parts = "", pictures
+		}
 		if !hasPrompt {
 			chat = readMessages(r, "messages", messages)
 		}

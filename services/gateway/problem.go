@@ -3,10 +3,15 @@ package gateway
 import (
 	"encoding/json"
 	"errors"
+	"math"
 	"net/http"
+	"strconv"
+	"time"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
 	"github.com/shoal-llm/shoal/services/gateway/strictjson"
@@ -18,6 +23,7 @@ const (
 	codeUnsupported     = "unsupported_option"
 	codeTooLong         = "context_length_exceeded"
 	codeBadKey          = "invalid_api_key"
+	codeModelDenied     = "model_not_allowed"
 	codeModelNotFound   = "model_not_found"
 	codeNotFound        = "not_found"
 	codeMethod          = "method_not_allowed"
@@ -38,6 +44,8 @@ const (
 	codeNumeric         = "numeric_error"
 	codeQueueFull       = "queue_full"
 	codeStopped         = "stopped"
+	codePicture         = "invalid_image"
+	codeNoPictures      = "images_not_supported"
 
 	codeUnknownGeneration = "unknown_generation"
 	codeRepeated          = "idempotency_key_in_use"
@@ -48,7 +56,6 @@ const (
 	typeAuthentication    = "authentication_error"
 	typeRateLimit         = "rate_limit_error"
 	typeServer            = "server_error"
-	retryAfterSeconds     = "1"
 )
 
 // outcome is how one error code shows on the doors that have a status.
@@ -60,8 +67,11 @@ type outcome struct {
 var outcomes = map[string]outcome{
 	codeInvalid:         {http.StatusBadRequest, codes.InvalidArgument},
 	codeUnsupported:     {http.StatusBadRequest, codes.InvalidArgument},
+	codePicture:         {http.StatusBadRequest, codes.InvalidArgument},
+	codeNoPictures:      {http.StatusBadRequest, codes.InvalidArgument},
 	codeTooLong:         {http.StatusBadRequest, codes.InvalidArgument},
 	codeBadKey:          {http.StatusUnauthorized, codes.Unauthenticated},
+	codeModelDenied:     {http.StatusForbidden, codes.PermissionDenied},
 	codeModelNotFound:   {http.StatusNotFound, codes.NotFound},
 	codeNotFound:        {http.StatusNotFound, codes.NotFound},
 	codeMethod:          {http.StatusMethodNotAllowed, codes.Unimplemented},
@@ -97,6 +107,8 @@ type problem struct {
 	param     string // the member of the request that is wrong
 	retryable bool
 	status    int // HTTP status, when it is not the code's own
+
+	retryAfter time.Duration // when asking again may help; 0: soon
 }
 
 // Error is the sentence.
@@ -129,7 +141,7 @@ func sentence(text string) string {
 
 // problemFrom makes a client's error of the coordinator's terminal event.
 func problemFrom(e *pb.Error) *problem {
-	return &problem{code: e.GetCode(), message: e.GetMessage(), param: e.GetParam(), retryable: e.GetRetryable()}
+	return &problem{code: e.GetCode(), message: e.GetMessage(), param: e.GetParam(), retryable: e.GetRetryable(), retryAfter: time.Duration(e.GetRetryAfterMs()) * time.Millisecond}
 }
 
 // event is the problem as the terminal of a generation.
@@ -138,7 +150,7 @@ func (p *problem) event() *pb.Event {
 }
 
 func (p *problem) proto() *pb.Error {
-	return &pb.Error{Code: p.code, Message: p.message, Param: p.param, Retryable: p.retryable}
+	return &pb.Error{Code: p.code, Message: p.message, Param: p.param, Retryable: p.retryable, RetryAfterMs: uint32(min(p.retryAfter.Milliseconds(), math.MaxUint32))}
 }
 
 // outcome finds the status of a code; one that is not in the table is judged by
@@ -166,7 +178,18 @@ func (p *problem) grpc() error {
 	if p.param != "" {
 		text += " (" + p.code + ": " + p.param + ")"
 	}
-	return status.Error(p.outcome().grpc, text)
+	s := status.New(p.outcome().grpc, text)
+	if p.retryAfter > 0 {
+		if with, err := s.WithDetails(&errdetails.RetryInfo{RetryDelay: durationpb.New(p.retryAfter)}); err == nil {
+			s = with
+		}
+	}
+	return s.Err()
+}
+
+// retrySeconds is when to ask again, in whole seconds and at least one.
+func (p *problem) retrySeconds() int {
+	return max(1, int(math.Ceil(p.retryAfter.Seconds())))
 }
 
 // errorBody is the shape OpenAI's clients read.
@@ -207,7 +230,7 @@ func (p *problem) write(w http.ResponseWriter) {
 	o := p.outcome()
 	h := w.Header()
 	if o.http == http.StatusServiceUnavailable || o.http == http.StatusTooManyRequests {
-		h.Set("Retry-After", retryAfterSeconds)
+		h.Set("Retry-After", strconv.Itoa(p.retrySeconds()))
 	}
 	if o.http == http.StatusUnauthorized {
 		h.Set("WWW-Authenticate", "Bearer")

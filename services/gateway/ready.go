@@ -36,13 +36,13 @@ func (g *Gateway) ready(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Query().Has("verbose") {
 		doc.Nodes = g.nodes(r.Context())
 	}
-	if _, refused := g.access.tenantOf(keyOf(r)); refused != nil {
+	if _, refused := g.access.holderOf(keyOf(r)); refused != nil {
 		doc = readiness{Ready: doc.Ready}
 	}
 	status := http.StatusOK
 	if !doc.Ready {
 		status = http.StatusServiceUnavailable
-		w.Header().Set("Retry-After", retryAfterSeconds)
+		w.Header().Set("Retry-After", "1")
 	}
 	writeJSON(w, status, doc)
 }

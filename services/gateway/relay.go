@@ -7,9 +7,11 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/proto"
 
 	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
 )
@@ -19,8 +21,9 @@ import (
 const (
 	window       = 64
 	spareEvents  = 16
-	outgoing     = 1024 // messages waiting to be sent
-	batch        = 128  // messages in one RelayRequest
+	outgoing     = 1024     // messages waiting to be sent
+	batch        = 128      // messages in one RelayRequest
+	batchBytes   = 16 << 20 // after which it takes no more of them: the rest of a message fits beside the largest
 	minBackoff   = 50 * time.Millisecond
 	maxBackoff   = 2 * time.Second
 	connectGrace = 2 * time.Second // how long a request waits for a connection
@@ -35,6 +38,7 @@ type relay struct {
 	limit       int           // generations at once
 	patience    time.Duration // of an interrupted answer with coordinators
 	draining    *occasion     // from then on nothing is submitted again
+	pictures    atomic.Int64  // bytes of those of answers that run
 
 	mu      sync.Mutex // guards following
 	number  uint64     // of the last generation
@@ -219,10 +223,12 @@ func (l *link) send(ctx context.Context, stream pb.CoordinatorService_RelayClien
 			return ctx.Err()
 		case first := <-l.out:
 			req := &pb.RelayRequest{Messages: append(make([]*pb.Upward, 0, 8), first)}
-			for more := true; more && len(req.Messages) < batch; {
+			size := proto.Size(first.GetStart())
+			for more := true; more && len(req.Messages) < batch && size < batchBytes; {
 				select {
 				case m := <-l.out:
 					req.Messages = append(req.Messages, m)
+					size += proto.Size(m.GetStart())
 				default:
 					more = false
 				}

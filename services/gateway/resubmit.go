@@ -39,6 +39,12 @@ func (r *relay) adopt(ctx context.Context, c *pb.Claim) iter.Seq[*pb.Event] {
 // persist gets an answer by as many tries as it takes.
 func (r *relay) persist(ctx context.Context, a *attempts) iter.Seq[*pb.Event] {
 	return func(yield func(*pb.Event) bool) {
+		release, ok := r.hold(a.request)
+		defer release()
+		if !ok {
+			yield(errPictures.event())
+			return
+		}
 		for {
 			end := a.once(ctx, yield)
 			if end == nil {
@@ -121,7 +127,8 @@ func (a *attempts) rest() *pb.Generation {
 	}
 	g := proto.Clone(a.request).(*pb.Generation)
 	g.Input = &pb.Generation_Resumption{Resumption: &pb.Resumption{
-		Id: a.accepted.GetId(), PromptIds: a.accepted.GetPromptIds(), CommittedIds: a.committed, Fingerprint: a.accepted.GetFingerprint(),
+		Pictures: resumedPictures(a.request, a.accepted.GetPictures()),
+		Id:       a.accepted.GetId(), PromptIds: a.accepted.GetPromptIds(), CommittedIds: a.committed, Fingerprint: a.accepted.GetFingerprint(),
 	}}
 	if g.Sampling == nil {
 		g.Sampling = &pb.Sampling{}

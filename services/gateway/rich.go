@@ -154,6 +154,8 @@ type richError struct {
 	Retryable bool   `json:"retryable"`
 	Refused   string `json:"refused,omitempty"`
 	RequestID string `json:"requestId,omitempty"`
+
+	RetryAfterMs int64 `json:"retryAfterMs,omitempty"`
 }
 
 // richPong answers a ping with its own words.
@@ -168,7 +170,7 @@ func head(kind, id string) richHead { return richHead{richVersion, kind, id} }
 func (p *problem) refusal(refused, id string) richError {
 	return richError{
 		richHead: head(typeError, id), Code: p.code, Message: p.message, Param: p.param,
-		Retryable: p.retryable, Refused: orDefault(refused, "frame"),
+		Retryable: p.retryable, Refused: orDefault(refused, "frame"), RetryAfterMs: p.retryAfter.Milliseconds(),
 	}
 }
 

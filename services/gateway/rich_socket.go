@@ -112,7 +112,7 @@ func violation(err error) bool {
 func (s *richSocket) read(ctx context.Context) error {
 	frames := newBucket(framesPerSecond, frameBurst)
 	for {
-		data, err := readText(ctx, s.conn)
+		data, err := s.gateway.readText(ctx, s.conn)
 		if err != nil {
 			return err
 		}
@@ -153,9 +153,12 @@ func (s *richSocket) generate(ctx context.Context, q *richRequest) *problem {
 	r := newRecording(q.id, req.id, s.tenant, q.show, s, socketKeep)
 	ctx, r.stop = context.WithCancelCause(ctx)
 	p := s.claim(r)
-	if p == nil && q.resumable {
-		q.keep()
-		if p = s.gateway.shelf.add(r); p != nil {
+	if p == nil {
+		if p = s.gateway.charge(ctx, q.generation.GetModel()); p == nil && q.resumable {
+			q.keep()
+			p = s.gateway.shelf.add(r)
+		}
+		if p != nil {
 			s.drop(r)
 		}
 	}

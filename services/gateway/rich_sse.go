@@ -105,14 +105,16 @@ func (g *Gateway) openStream(ctx context.Context, q *richRequest, stream *richSt
 	ctx, req := g.begin(context.WithoutCancel(ctx), "sse", q.generation)
 	r := newRecording(q.id, req.id, tenant, q.show, stream, sseKeep)
 	ctx, r.stop = context.WithCancelCause(ctx)
-	if q.resumable {
+	p := g.charge(ctx, q.generation.GetModel())
+	if p == nil && q.resumable {
 		q.keep()
-		if p := g.shelf.add(r); p != nil {
-			r.stop(p)
-			req.refuse(p)
-			req.end()
-			return nil, p
-		}
+		p = g.shelf.add(r)
+	}
+	if p != nil {
+		r.stop(p)
+		req.refuse(p)
+		req.end()
+		return nil, p
 	}
 	g.fill(ctx, req, q.generation, r)
 	return r, nil

@@ -85,7 +85,7 @@ func (l *pipeListener) dial(context.Context, string, string) (net.Conn, error) {
 func bareGateway() *Gateway {
 	config := Config{}.withDefaults()
 	return &Gateway{
-		config: config, access: &access{}, log: slog.New(slog.DiscardHandler), telemetry: telemetry.Nop(),
+		config: config, access: &access{keys: &keyring{}}, log: slog.New(slog.DiscardHandler), telemetry: telemetry.Nop(),
 		sockets: turnstile{limit: 1}, crowd: newCrowd(config), shelf: newShelf(4),
 		tickets: newTickets(), flights: newFlights(), repeats: newRepeats(), board: newBoard(),
 		draining: newOccasion(), drained: newOccasion(), cut: newOccasion(),

@@ -29,7 +29,7 @@ type tickets struct {
 }
 
 type ticket struct {
-	tenant  string
+	holder  caller
 	expires time.Time
 }
 
@@ -40,7 +40,8 @@ func newTickets() *tickets {
 var errTickets = &problem{code: codeRateLimit, retryable: true, message: "Too many tickets are open; use them, or wait until they expire."}
 
 // issue makes a ticket for a tenant.
-func (t *tickets) issue(tenant string, now time.Time) (string, *problem) {
+func (t *tickets) issue(holder caller, now time.Time) (string, *problem) {
+	tenant := holder.tenant
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if len(t.open) >= ticketsOpen || t.of[tenant] >= tenantsShare {
@@ -50,7 +51,7 @@ func (t *tickets) issue(tenant string, now time.Time) (string, *problem) {
 		return "", errTickets
 	}
 	text := rand.Text()
-	t.open[sha256.Sum256([]byte(text))] = ticket{tenant, now.Add(ticketLife)}
+	t.open[sha256.Sum256([]byte(text))] = ticket{caller{tenant: tenant, key: holder.key}, now.Add(ticketLife)}
 	t.of[tenant]++
 	return text, nil
 }
@@ -66,22 +67,22 @@ func (t *tickets) sweep(now time.Time) {
 
 func (t *tickets) drop(sum [32]byte, k ticket) {
 	delete(t.open, sum)
-	if t.of[k.tenant]--; t.of[k.tenant] == 0 {
-		delete(t.of, k.tenant)
+	if t.of[k.holder.tenant]--; t.of[k.holder.tenant] == 0 {
+		delete(t.of, k.holder.tenant)
 	}
 }
 
 // redeem takes a ticket back and tells whose it is. It works once.
-func (t *tickets) redeem(text string, now time.Time) (tenant string, ok bool) {
+func (t *tickets) redeem(text string, now time.Time) (holder caller, ok bool) {
 	sum := sha256.Sum256([]byte(text))
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	k, ok := t.open[sum]
 	if !ok {
-		return "", false
+		return caller{}, false
 	}
 	t.drop(sum, k)
-	return k.tenant, now.Before(k.expires)
+	return k.holder, now.Before(k.expires)
 }
 
 // ticketAnswer is the answer of POST /v1/ws-ticket.
@@ -92,7 +93,7 @@ type ticketAnswer struct {
 
 // ticket serves POST /v1/ws-ticket.
 func (g *Gateway) ticket(w http.ResponseWriter, r *http.Request) {
-	text, p := g.tickets.issue(callerOf(r.Context()).tenant, time.Now())
+	text, p := g.tickets.issue(callerOf(r.Context()), time.Now())
 	if p != nil {
 		p.write(w)
 		return
@@ -112,10 +113,10 @@ func (g *Gateway) ticketed(next http.HandlerFunc) http.HandlerFunc {
 			byKey(w, r)
 			return
 		}
-		tenant, ok := g.tickets.redeem(query.Get(ticketParam), time.Now())
+		who, ok := g.tickets.redeem(query.Get(ticketParam), time.Now())
 		if key := keyOf(r); ok && key != "" {
-			other, refused := g.access.tenantOf(key)
-			ok = refused == nil && other == tenant
+			other, refused := g.access.holderOf(key)
+			ok = refused == nil && other.tenant == who.tenant
 		}
 		if !ok || len(query[ticketParam]) != 1 {
 			errBadTicket.write(w)
@@ -123,7 +124,8 @@ func (g *Gateway) ticketed(next http.HandlerFunc) http.HandlerFunc {
 		}
 		query.Del(ticketParam)
 		r.URL.RawQuery = query.Encode()
+		who.id = requestIDOf(r)
 		ctx := telemetry.Extract(r.Context(), r.Header.Get("traceparent"))
-		next(w, r.WithContext(withCaller(ctx, caller{tenant: tenant, id: requestIDOf(r)})))
+		next(w, r.WithContext(withCaller(ctx, who)))
 	}
 }

@@ -18,10 +18,10 @@ func TestTicketsExpire(t *testing.T) {
 			wait time.Duration
 			ok   bool
 		}{"in time": {ticketLife - 1, true}, "too late": {ticketLife, false}} {
-			text, _ := k.issue("alice", time.Now())
+			text, _ := k.issue(caller{tenant: "alice"}, time.Now())
 			time.Sleep(c.wait)
-			if tenant, ok := k.redeem(text, time.Now()); ok != c.ok || ok && tenant != "alice" {
-				t.Errorf("%s: %q, %v", name, tenant, ok)
+			if tenant, ok := k.redeem(text, time.Now()); ok != c.ok || ok && tenant.tenant != "alice" {
+				t.Errorf("%s: %q, %v", name, tenant.tenant, ok)
 			}
 			if _, ok := k.redeem(text, time.Now()); ok {
 				t.Errorf("%s: worked twice", name)
@@ -34,18 +34,18 @@ func TestTicketsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newTickets()
 		for range tenantsShare {
-			if _, p := k.issue("alice", time.Now()); p != nil {
+			if _, p := k.issue(caller{tenant: "alice"}, time.Now()); p != nil {
 				t.Fatal(p)
 			}
 		}
-		if _, p := k.issue("alice", time.Now()); p != errTickets {
+		if _, p := k.issue(caller{tenant: "alice"}, time.Now()); p != errTickets {
 			t.Errorf("one more: %v", p)
 		}
-		if _, p := k.issue("bob", time.Now()); p != nil {
+		if _, p := k.issue(caller{tenant: "bob"}, time.Now()); p != nil {
 			t.Errorf("another tenant: %v", p)
 		}
 		time.Sleep(ticketLife)
-		if _, p := k.issue("alice", time.Now()); p != nil || len(k.open) != 1 {
+		if _, p := k.issue(caller{tenant: "alice"}, time.Now()); p != nil || len(k.open) != 1 {
 			t.Errorf("after they expired: %v, %d open", p, len(k.open))
 		}
 	})

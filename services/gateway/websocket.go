@@ -132,8 +132,12 @@ func (g *Gateway) accept(w *hijacker, r *http.Request, protocol string) (*websoc
 var errSocketEnded = errors.New("the socket was closed by the server")
 
 // readText reads a text message. Anything else closes the socket.
-func readText(ctx context.Context, conn *websocket.Conn) ([]byte, error) {
-	kind, data, err := conn.Read(ctx)
+func (g *Gateway) readText(ctx context.Context, conn *websocket.Conn) ([]byte, error) {
+	kind, message, err := conn.Reader(ctx)
+	var data []byte
+	if err == nil {
+		data, err = g.readBulk(ctx, message, func() { conn.CloseNow() })
+	}
 	switch {
 	case err != nil:
 		return nil, err
@@ -175,7 +179,7 @@ func (s *socket) serve(ctx context.Context) {
 	defer s.closeOnDrain(&work)()
 	defer cancel()
 	for {
-		data, err := readText(ctx, s.conn)
+		data, err := s.gateway.readText(ctx, s.conn)
 		if violation(err) {
 			s.conn.Close(websocket.StatusProtocolError, "the frame breaks the protocol")
 		}
@@ -193,6 +197,13 @@ func (s *socket) handle(ctx context.Context, work *sync.WaitGroup, data []byte) 
 	ctx, req := s.gateway.begin(ctx, "websocket", gen)
 	if err == nil {
 		err = s.begin()
+	}
+	if err == nil {
+		if p := s.gateway.charge(ctx, gen.GetModel()); p != nil {
+			s.finish(req.refuse(p).plain(req.id))
+			req.end()
+			return
+		}
 	}
 	if err != nil {
 		s.write(req.refuse(problemOf(err)).plain(req.id))

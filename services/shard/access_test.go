@@ -25,8 +25,11 @@ func TestP01RolesByMethods(t *testing.T) {
 		"/shoal.v1.ShardService/Measure":      {pki.Coordinator},
 		"/shoal.v1.ShardService/MeasureLinks": {pki.Coordinator},
 		"/shoal.v1.ShardService/Probe":        {pki.Shard},
+		"/shoal.v1.WeightService/Have":        {pki.Shard},
+		"/shoal.v1.WeightService/Segments":    {pki.Shard},
+		"/shoal.v1.ShardService/See":          {pki.Coordinator},
 		"/grpc.health.v1.Health/Check":        everyone,
 		"/grpc.health.v1.Health/List":         everyone,
 		"/grpc.health.v1.Health/Watch":        everyone,
-	}, &pb.ShardService_ServiceDesc, &healthpb.Health_ServiceDesc)
+	}, &pb.ShardService_ServiceDesc, &pb.WeightService_ServiceDesc, &healthpb.Health_ServiceDesc)
 }

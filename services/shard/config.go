@@ -22,6 +22,7 @@ import (
 
 	"github.com/shoal-llm/shoal/internal/pki"
 	"github.com/shoal-llm/shoal/internal/telemetry"
+	gather "github.com/shoal-llm/shoal/internal/weights"
 	"github.com/shoal-llm/shoal/pkg/compute"
 	"github.com/shoal-llm/shoal/pkg/engine"
 	"github.com/shoal-llm/shoal/pkg/frame"
@@ -48,12 +49,13 @@ func (c Config) Validate() error {
 // Deps are what a shard works with.
 type Deps struct {
 	Identity  *pki.Identity
-	Listener  net.Listener // for other nodes; Run closes it
-	Devices   []Device     // the shard is their one user
-	Children  bool         // others serve devices for it (Announce): it may have none
-	Open      func(name string) (*Model, error)
-	Load      Loader               // nil is engine.Open
-	Telemetry *telemetry.Telemetry // nil forgets everything
+	Listener  net.Listener                      // for other nodes; Run closes it
+	Devices   []Device                          // the shard is their one user
+	Children  bool                              // others serve devices for it (Announce): it may have none
+	Open      func(name string) (*Model, error) // a model of this node's own
+	Weights   *gather.Keeper                    // brings what it lacks; nil: it has what plans name
+	Load      Loader                            // nil is engine.Open
+	Telemetry *telemetry.Telemetry              // nil forgets everything
 	Log       *slog.Logger
 }
 
@@ -81,7 +83,21 @@ type Model struct {
 	Bytes  func(p model.Part) uint64 // of the tensors of a part
 	Close  func() error              // called once all stages are loaded
 
+	Vision Encoder // nil: the model reads text alone
+
 	Spelling func() (*grammar.Vocabulary, error) // for stages with the head; nil: no constrained answers
+
+	StandIns model.Source // as fast to compute with as Source, which may have to be fetched; nil: Source is here
+	Err      func() error // why Source could not be read; nil: it can
+	stored   *storedModel // what of it is in the store; nil: it is this node's own
+}
+
+// failure adds to an error why weights could not be read.
+func (m *Model) failure(err error) error {
+	if err == nil || m.Err == nil {
+		return err
+	}
+	return errors.Join(m.Err(), err)
 }
 
 // Engine is a part of a model on a device. Its methods are called by the

@@ -23,8 +23,12 @@ const (
 	maxReplies  = 4096 // waiting for the coordinator
 )
 
-// reasonRefused is why a session ended that the driver did not take.
-const reasonRefused driver.Reason = "refused"
+// Why a session ended that the driver did not take: for what it is, or because the
+// rows of a picture of it are gone.
+const (
+	reasonRefused driver.Reason = "refused"
+	reasonUnseen  driver.Reason = "unseen"
+)
 
 // drive hosts the driver of a pipeline for its one Drive stream. The machine
 // belongs to the goroutine of run.
@@ -38,6 +42,7 @@ type drive struct {
 
 	spans map[uint64]telemetry.StepSpan // of steps in flight
 	trace map[frame.Slot]string         // traceparents of sessions
+	taken map[frame.Slot]taken          // pictures of sessions
 	told  driver.Stats                  // to telemetry
 }
 
@@ -53,7 +58,7 @@ func (s *server) Drive(stream pb.ShardService_DriveServer) error {
 		shard: s.Shard, pipe: p, machine: machine,
 		requests: make(chan *pb.DriveRequest, maxRequests),
 		replies:  make(chan *pb.DriveResponse, maxReplies),
-		spans:    map[uint64]telemetry.StepSpan{}, trace: map[frame.Slot]string{},
+		spans:    map[uint64]telemetry.StepSpan{}, trace: map[frame.Slot]string{}, taken: map[frame.Slot]taken{},
 	}
 	var running sync.WaitGroup
 	if st := p.stages[0]; st.out != nil {
@@ -139,6 +144,11 @@ func (d *drive) reply(stream pb.ShardService_DriveServer) error {
 // run hosts the machine until the pipeline or ctx ends.
 func (d *drive) run(ctx context.Context) {
 	defer d.endSpans()
+	defer func() {
+		for slot, t := range d.taken {
+			d.looked(slot, t.attempt)
+		}
+	}()
 	if err := d.subscribe(ctx); err != nil {
 		d.pipe.fuse.blow(d.pipe.last(), err)
 		return
@@ -192,15 +202,23 @@ func (d *drive) submit(ctx context.Context, m *pb.Submit) error {
 		err = checkVocab(m.Tokens, d.pipe.vocab)
 	}
 	if err == nil {
+		err = d.look(open)
+	}
+	if err == nil {
 		d.trace[open.Slot] = open.Traceparent
 		err = d.step(ctx, driver.Submit{Open: open, Tokens: m.Tokens, Ahead: int(m.Ahead), Schedule: scheduleOf(m.GetScheduling())})
 	}
 	if err == nil || errors.Is(err, driver.ErrFault) {
 		return err
 	}
+	why := reasonRefused
+	if errors.Is(err, errUnseen) {
+		why = reasonUnseen
+	}
+	d.looked(frame.Slot(m.GetOpen().GetSlot()), m.GetOpen().GetAttempt())
 	return d.tell(&pb.DriveResponse{Message: &pb.DriveResponse_Closed{Closed: &pb.Closed{
 		Slot: m.GetOpen().GetSlot(), Attempt: m.GetOpen().GetAttempt(),
-		Reason: string(reasonRefused), Detail: err.Error(),
+		Reason: string(why), Detail: err.Error(),
 	}}})
 }
 
@@ -237,17 +255,22 @@ func (d *drive) step(ctx context.Context, ev driver.Event) error {
 	}
 	for _, f := range out.Send {
 		d.startSpan(ctx, f)
+		d.show(f)
 		if !d.pipe.stages[0].feed(&wire.Push{Frame: f}) {
 			return nil // the pipeline has ended
 		}
 	}
 	for _, p := range out.Prefilled {
+		if p.Done == p.Total {
+			d.looked(p.Slot, p.Attempt)
+		}
 		m := &pb.Prefilled{Slot: uint32(p.Slot), Attempt: p.Attempt, Done: int32(p.Done), Total: int32(p.Total), Cached: int32(p.Cached)}
 		if err := d.tell(&pb.DriveResponse{Message: &pb.DriveResponse_Prefilled{Prefilled: m}}); err != nil {
 			return err
 		}
 	}
 	for _, c := range out.Closed {
+		d.looked(c.Slot, c.Attempt)
 		m := &pb.Closed{Slot: uint32(c.Slot), Attempt: c.Attempt, Reason: string(c.Reason), Detail: c.Detail}
 		if err := d.tell(&pb.DriveResponse{Message: &pb.DriveResponse_Closed{Closed: m}}); err != nil {
 			return err

@@ -42,11 +42,16 @@ func (s *Shard) load(ctx context.Context) error {
 		}
 	}
 	plan, pipelines := s.control.wanted()
+	if !slices.ContainsFunc(pipelines, func(p *pipeline) bool { return p.stages[0] != nil }) {
+		if err := s.sight.close(); err != nil {
+			s.deps.Log.Warn("close the vision encoder", "err", err)
+		}
+	}
 	stages := unloaded(pipelines)
 	reserves := s.reserves(ctx, plan)
 	var lost error
 	if len(stages)+len(reserves) > 0 {
-		lost = s.loadFrom(ctx, plan.Model, stages, reserves)
+		lost = s.loadFrom(ctx, plan, stages, reserves)
 	}
 	for _, d := range s.devices {
 		if d.do(ctx, d.sweep) != nil {
@@ -70,12 +75,16 @@ func unloaded(pipelines []*pipeline) []*stage {
 	return out
 }
 
-// loadFrom loads stages and reserves of a model.
-func (s *Shard) loadFrom(ctx context.Context, model *pb.Model, stages []*stage, reserves []*reserve) error {
+// loadFrom loads stages and reserves of the model of a plan.
+func (s *Shard) loadFrom(ctx context.Context, plan *pb.Plan, stages []*stage, reserves []*reserve) error {
+	model := plan.Model
 	for _, st := range stages {
 		s.control.report(st.state(pb.LoadState_LOAD_STATE_LOADING))
 	}
-	m, err := s.openModel(model)
+	m, err := s.openModel(ctx, model, plan.Holders)
+	if err == nil {
+		err = m.closeOn(s.fetchStages(ctx, m, plan, stages))
+	}
 	if err != nil {
 		for _, st := range stages {
 			s.fail(st, err)
@@ -98,6 +107,10 @@ func (s *Shard) loadFrom(ctx context.Context, model *pb.Model, stages []*stage, 
 		if s.newerPlan() != nil {
 			break
 		}
+		if err := s.fetchReserve(ctx, m, plan, r); err != nil {
+			s.deps.Log.Warn("cannot hold a reserve", "device", r.dev.index, "first", r.part.First, "end", r.part.End, "err", err)
+			break
+		}
 		s.loadReserve(ctx, r, m)
 	}
 	if err := m.Close(); err != nil {
@@ -106,9 +119,18 @@ func (s *Shard) loadFrom(ctx context.Context, model *pb.Model, stages []*stage, 
 	return lost
 }
 
-// openModel opens a model and holds it against what the plan says of it.
-func (s *Shard) openModel(want *pb.Model) (*Model, error) {
+// openModel opens a model and holds it against what the plan says of it. Where this
+// node has no such file, what is needed of it is brought from the holders or from its
+// origin.
+func (s *Shard) openModel(ctx context.Context, want *pb.Model, holders []*pb.Holder) (*Model, error) {
 	m, err := s.deps.Open(want.Name)
+	if len(want.Manifest) > 0 && s.deps.Weights != nil && (err != nil || !slices.Equal(m.Digest[:], want.Digest)) {
+		if err == nil {
+			err = m.Close()
+			s.deps.Log.Info("this node has another file of that name, which is left alone", "model", want.Name, "err", err)
+		}
+		m, err = s.openStored(ctx, want, holders)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open model %s: %w", want.Name, err)
 	}
@@ -157,7 +179,7 @@ func (s *Shard) loadStage(ctx context.Context, st *stage, m *Model) error {
 	e, err := s.deps.Load(be, m.Arch, src, m.Spec, cfg)
 	if err != nil {
 		golden.forget()
-		return err
+		return m.failure(err)
 	}
 	if err := golden.check(ctx, s.deps.Load); err != nil {
 		return errors.Join(err, st.dev.discard(ctx, be, e))
@@ -171,14 +193,39 @@ func (s *Shard) loadStage(ctx context.Context, st *stage, m *Model) error {
 	if err != nil {
 		return err
 	}
+	seeing := uint64(0)
+	if part.Embed && m.Vision != nil { // last: the layers may be shared by now
+		if seeing, err = s.openSight(st.pipe.model, m); err != nil {
+			return err
+		}
+	}
 	st.ready.Store(true)
 	state := st.state(pb.LoadState_LOAD_STATE_READY)
-	state.DoneBytes, state.TotalBytes, state.UsedBytes = total, total, used.Total()
+	state.DoneBytes, state.TotalBytes, state.UsedBytes = total, total, used.Total()+seeing
 	s.control.report(state)
 	s.deps.Telemetry.ObserveLoad(st.pipe.model, int64(total), time.Since(began))
 	s.deps.Telemetry.SetLayers(st.pipe.model, part.End-part.First)
 	s.deps.Log.Info("stage loaded", "epoch", st.pipe.epoch, "stage", st.index, "first", part.First, "end", part.End, "bytes", total)
 	return nil
+}
+
+// openSight opens a model once more, for its vision encoder, and returns the bytes that
+// it takes.
+func (s *Shard) openSight(name string, m *Model) (uint64, error) {
+	err := s.sight.open(m.Digest, func() (*Model, error) {
+		again, err := s.deps.Open(name)
+		if err != nil {
+			return nil, err
+		}
+		if again.Digest != m.Digest || again.Vision == nil {
+			return nil, errors.Join(fmt.Errorf("model %s has changed while it was loaded", name), again.Close())
+		}
+		return again, nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("open the vision encoder: %w", err)
+	}
+	return m.Vision.Memory(), nil
 }
 
 // fail reports that a stage cannot be loaded.
@@ -200,6 +247,9 @@ type counted struct {
 	last   time.Time
 	report func(done uint64)
 }
+
+// Outline is that of the source: what is only described is not counted.
+func (c *counted) Outline() model.Source { return model.Outline(c.Source) }
 
 // Tensor is that of the source.
 func (c *counted) Tensor(name string) (compute.Matrix, bool) {

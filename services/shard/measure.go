@@ -20,7 +20,7 @@ import (
 )
 
 // Sizes and times of measuring. A device is measured on real weights of the
-// model: enough of them that they come from memory as they do in service, or all
+// model, or on made-up ones of the same shapes where they would have to be fetched: enough of them that they come from memory as they do in service, or all
 // that there are.
 const (
 	measureBytes   = 128 << 20
@@ -79,7 +79,7 @@ func (s *Shard) measureDevice(ctx context.Context, d *device, req *pb.MeasureReq
 	if req.GetCached() || len(missing) == 0 && (d.bandwidth == nil || s.speeds.bandwidth(d) > 0) {
 		return nil
 	}
-	m, err := s.openModel(req.GetModel())
+	m, err := s.openModel(ctx, req.GetModel(), []*pb.Holder{req.GetHolder()})
 	if err != nil {
 		return err
 	}
@@ -165,7 +165,7 @@ func (s *Shard) newGauge(ctx context.Context, d *device, m *Model, part model.Pa
 		Pages: g.most/compute.PageTokens + 1, KV: m.KV,
 	}
 	var loadErr error
-	err := d.do(ctx, func() { g.e, loadErr = s.deps.Load(d.be, m.Arch, m.Source, m.Spec, cfg) })
+	err := d.do(ctx, func() { g.e, loadErr = s.deps.Load(d.be, m.Arch, m.measured(), m.Spec, cfg) })
 	if err = errors.Join(err, loadErr); err != nil {
 		return nil, err
 	}

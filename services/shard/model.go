@@ -4,8 +4,12 @@ import "github.com/shoal-llm/shoal/internal/library"
 
 // NewModel describes an open model file.
 func NewModel(m *library.Model) *Model {
-	return &Model{
+	out := &Model{
 		Arch: m.Arch, Spec: m.Spec, Source: m.Source, Digest: m.Digest, Bytes: m.Bytes, Close: m.Close,
-		Spelling: m.Spelling,
+		Spelling: m.Spelling, Err: m.Err,
 	}
+	if m.Vision != nil {
+		out.Vision = m.Vision
+	}
+	return out
 }

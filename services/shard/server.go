@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/shoal-llm/shoal/internal/pki"
+	gather "github.com/shoal-llm/shoal/internal/weights"
 	"github.com/shoal-llm/shoal/internal/wire"
 	"github.com/shoal-llm/shoal/pkg/engine"
 	"github.com/shoal-llm/shoal/pkg/kv"
@@ -30,6 +31,9 @@ func rules() pki.Rules {
 		pb.ShardService_Measure_FullMethodName:      {pki.Coordinator},
 		pb.ShardService_MeasureLinks_FullMethodName: {pki.Coordinator},
 		pb.ShardService_Probe_FullMethodName:        {pki.Shard},
+		pb.WeightService_Have_FullMethodName:        {pki.Shard},
+		pb.WeightService_Segments_FullMethodName:    {pki.Shard},
+		pb.ShardService_See_FullMethodName:          {pki.Coordinator},
 		healthpb.Health_Check_FullMethodName:        pki.AnyRole(),
 		healthpb.Health_Watch_FullMethodName:        pki.AnyRole(),
 		healthpb.Health_List_FullMethodName:         pki.AnyRole(),
@@ -50,6 +54,7 @@ func (s *Shard) newServer() (*grpc.Server, error) {
 		grpc.WaitForHandlers(true))
 	g := grpc.NewServer(options...)
 	pb.RegisterShardServiceServer(g, &server{Shard: s})
+	pb.RegisterWeightServiceServer(g, gather.NewService(s.deps.Weights))
 	healthpb.RegisterHealthServer(g, health.NewServer()) // serving, as long as it answers
 	if err := rules().Check(g.GetServiceInfo()); err != nil {
 		return nil, err

@@ -19,6 +19,7 @@ type Shard struct {
 	deps    Deps
 	devices []*device
 	control *control
+	sight   *sight
 	plans   chan struct{} // capacity 1: for the loader, the plan has changed
 	held    []*reserve    // of the loader
 
@@ -34,7 +35,7 @@ func New(cfg Config, deps Deps) (*Shard, error) {
 	if err := deps.check(); err != nil {
 		return nil, err
 	}
-	s := &Shard{cfg: cfg, deps: deps, control: newControl(), plans: make(chan struct{}, 1)}
+	s := &Shard{cfg: cfg, deps: deps, control: newControl(), sight: newSight(), plans: make(chan struct{}, 1)}
 	s.measuring = make(chan struct{}, 1)
 	var err error
 	if s.speeds, err = openSpeeds(cfg.State, cfg.KernelSet); err != nil {
@@ -70,7 +71,8 @@ func (s *Shard) Run(ctx context.Context) error {
 		stopServer(server)
 		return nil
 	})
-	return group.Wait()
+	err = group.Wait()
+	return errors.Join(err, s.sight.close())
 }
 
 // stopServer lets streams end by themselves, for a moment.

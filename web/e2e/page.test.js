@@ -33,6 +33,32 @@ test('it says which model answers', async () => {
   await page.getByText(/answers from \d+ stages? on \d+ node/).waitFor(patience);
 });
 
+/** drop lets a picture fall on the composer. */
+const drop = () => page.evaluate(async () => {
+  const canvas = Object.assign(document.createElement('canvas'), { width: 40, height: 30 });
+  canvas.getContext('2d').fillRect(5, 5, 20, 10);
+  const blob = await new Promise((done) => canvas.toBlob(done, 'image/png'));
+  const dataTransfer = new DataTransfer();
+  dataTransfer.items.add(new File([blob], 'a.png', { type: 'image/png' }));
+  document.querySelector('.composer').dispatchEvent(new DragEvent('drop', { dataTransfer, bubbles: true, cancelable: true }));
+});
+
+test('a picture is shown to a model that reads some, and to no other', async () => {
+  const { data } = await (await fetch(`${url}/v1/models`)).json();
+  await drop();
+  if (!data[0].shoal.picture_rows) {
+    await page.getByRole('alert').getByText('reads text alone').waitFor(patience);
+    return;
+  }
+  await page.getByRole('img', { name: 'Picture 1' }).waitFor(patience);
+  await chat.button('Remove picture 1').click();
+  await page.getByRole('img', { name: 'Picture 1' }).waitFor({ ...patience, state: 'detached' });
+  await drop();
+  await page.getByRole('img', { name: 'Picture 1' }).waitFor(patience);
+  await chat.answered('What is this?');
+  await chat.questions.last().getByRole('img', { name: 'Picture 1' }).waitFor(patience);
+});
+
 test('an answer grows token by token and Stop ends it', async () => {
   await chat.options({ 'Most tokens': '100000', Temperature: '0' });
   // A fast cluster could be done before anybody sees its answer grow: so the network
@@ -111,7 +137,7 @@ test('a conversation is there after a reload, can be found, and deleted', async 
   page.once('dialog', (d) => void d.accept());
   await list.getByRole('button', { name: /^Delete Tell me/ }).click();
   await list.getByText('Nothing found').waitFor(patience);
-  await page.locator('input[type=file]').setInputFiles({ name: 'chats.json', mimeType: 'application/json', buffer: Buffer.from(kept) });
+  await page.locator('.sidebar input[type=file]').setInputFiles({ name: 'chats.json', mimeType: 'application/json', buffer: Buffer.from(kept) });
   await list.getByRole('button', { name: /^Tell me a long story/ }).click();
   assert.equal(await chat.text(), said);
   await list.getByRole('searchbox').fill('');

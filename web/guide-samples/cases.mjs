@@ -21,8 +21,8 @@ export const landing = {
   'config.memoryOptimizedMode': 'quantised KV caches are not served yet',
   'config.contextCompressionEnabled': 'compressed contexts are not served yet',
   'config.collectLayerTiming': 'timings per layer are not measured yet',
-  'config.visionModelPath': 'models that see are not served yet',
-  'messages[0].content[0].type': 'models that see are not served yet',
+  'config.visionModelPath': 'an encoder is the model\'s own, and cannot be chosen',
+  'messages[0].content[0]': 'the demo model reads text alone',
 };
 
 const output = '<div id="output"></div>';

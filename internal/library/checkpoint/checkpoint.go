@@ -34,6 +34,11 @@ var (
 // ConfigName is the file that makes a folder a checkpoint.
 const ConfigName = "config.json"
 
+// SmallFiles returns the names of the files that are read whole, where they are there.
+func SmallFiles() []string {
+	return []string{ConfigName, "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", preprocessorName, safetensors.IndexName}
+}
+
 // Bounds of the small files.
 const (
 	maxConfigBytes    = 1 << 20
@@ -44,17 +49,16 @@ const (
 // concurrent use.
 type Checkpoint struct {
 	set     *safetensors.Set
+	read    func(file int, offset, n uint64) ([]byte, error) // what is not mapped; nil: all is
 	meta    Metadata
 	tensors []Tensor
 	index   map[string]int
 	digest  [32]byte
 }
 
-// reader reads the files of a folder below a root that nothing leads out of.
-type reader struct {
-	root   *os.Root
-	folder string
-}
+// reader reads the small files of a model: one of at most most bytes, or an error
+// that wraps fs.ErrNotExist.
+type reader func(name string, most int64) ([]byte, error)
 
 // Is reports whether there is a checkpoint in the folder dir.
 func Is(dir string) bool {
@@ -71,12 +75,32 @@ func Open(dir string, formats []quant.Format) (*Checkpoint, error) {
 		return nil, fmt.Errorf("open model folder: %w", err)
 	}
 	defer root.Close() // mappings outlive it
-	r := reader{root, folder}
-	c, err := r.open(formats)
+	c, err := within(root, folder).open(formats, func(c *Checkpoint) (err error) {
+		c.set, err = safetensors.Open(root, folder)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("read model folder %s: %w", dir, err)
 	}
 	return c, nil
+}
+
+// Weights are the files with the weights of a model that is elsewhere.
+type Weights struct {
+	Heads []*safetensors.File // in the order of their names
+	// Read returns n bytes of a file, by its index.
+	Read func(file int, offset, n uint64) ([]byte, error)
+}
+
+// OpenHeads opens a checkpoint whose small files are read by small and whose weights
+// are read when they are asked for. Small returns a file of at most most bytes, or an
+// error that wraps fs.ErrNotExist.
+func OpenHeads(small func(name string, most int64) ([]byte, error), w Weights, formats []quant.Format) (*Checkpoint, error) {
+	return reader(small).open(formats, func(c *Checkpoint) (err error) {
+		c.read = w.Read
+		c.set, err = safetensors.Join(w.Heads)
+		return err
+	})
 }
 
 // bounds returns the folder that links may not lead out of, and the path of dir in
@@ -92,7 +116,8 @@ func bounds(dir string) (root, folder string) {
 	return dir, "."
 }
 
-func (r reader) open(formats []quant.Format) (*Checkpoint, error) {
+// open reads the small files; weigh opens the others.
+func (r reader) open(formats []quant.Format, weigh func(c *Checkpoint) error) (*Checkpoint, error) {
 	cfg, text, err := r.config()
 	if err != nil {
 		return nil, err
@@ -101,10 +126,13 @@ func (r reader) open(formats []quant.Format) (*Checkpoint, error) {
 	if err := cfg.describe(c.meta); err != nil {
 		return nil, err
 	}
+	if cfg.Vision != nil {
+		cfg.Vision.describe(c.meta)
+	}
 	if err := r.texts(cfg, c.meta); err != nil {
 		return nil, err
 	}
-	if c.set, err = safetensors.Open(r.root, r.folder); err != nil {
+	if err := weigh(c); err != nil {
 		return nil, err
 	}
 	if err := c.arrange(cfg, formats); err != nil {
@@ -121,7 +149,7 @@ func (r reader) open(formats []quant.Format) (*Checkpoint, error) {
 
 // config reads config.json.
 func (r reader) config() (*config, []byte, error) {
-	text, err := r.file(ConfigName, maxConfigBytes)
+	text, err := r(ConfigName, maxConfigBytes)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -129,26 +157,41 @@ func (r reader) config() (*config, []byte, error) {
 	if err := json.Unmarshal(text, cfg); err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", ErrConfig, err)
 	}
+	if cfg.Type == llavaType {
+		if err := cfg.unwrap(text); err != nil {
+			return nil, nil, err
+		}
+		more, err := r(preprocessorName, maxConfigBytes)
+		if err == nil {
+			err = cfg.Vision.read(more)
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		text = append(text, more...) // for the digest
+	}
 	return cfg, text, cfg.settle()
 }
 
-// file reads a small file of the folder.
-func (r reader) file(name string, most int64) ([]byte, error) {
-	f, err := r.root.Open(path.Join(r.folder, name))
-	if err != nil {
-		return nil, err
+// within reads the files of a folder below a root that nothing leads out of.
+func within(root *os.Root, folder string) reader {
+	return func(name string, most int64) ([]byte, error) {
+		f, err := root.Open(path.Join(folder, name))
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		text, err := io.ReadAll(io.LimitReader(f, most+1))
+		if err == nil && int64(len(text)) > most {
+			err = fmt.Errorf("%w: %s has more than %d bytes", ErrTooBig, name, most)
+		}
+		return text, err
 	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, most+1))
-	if err == nil && int64(len(text)) > most {
-		err = fmt.Errorf("%w: %s has more than %d bytes", ErrTooBig, name, most)
-	}
-	return text, err
 }
 
 // optional reads a small JSON file into v, and reports whether there is one.
 func (r reader) optional(name string, most int64, v any) (bool, error) {
-	text, err := r.file(name, most)
+	text, err := r(name, most)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
@@ -176,6 +219,13 @@ func (c *Checkpoint) Tensor(name string) (Tensor, bool) {
 	}
 	return c.tensors[i], true
 }
+
+// Files returns the heads of the weight files, in the order of their names.
+func (c *Checkpoint) Files() []*safetensors.File { return c.set.Files() }
+
+// WeightNames returns the names of the weight files of a checkpoint in a folder; none
+// of one from elsewhere.
+func (c *Checkpoint) WeightNames() []string { return c.set.Names() }
 
 // Size returns the bytes of the weight files.
 func (c *Checkpoint) Size() int64 { return c.set.Size() }

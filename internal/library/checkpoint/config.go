@@ -48,6 +48,8 @@ type config struct {
 	SparseStep   *uint64  `json:"decoder_sparse_step"`
 	DenseLayers  []uint64 `json:"mlp_only_layers"`
 
+	Vision *llava `json:"-"` // what stands before the language model; nil is nothing
+
 	BOS ids `json:"bos_token_id"`
 	EOS ids `json:"eos_token_id"`
 	PAD ids `json:"pad_token_id"`
@@ -158,6 +160,7 @@ func (c *config) family() (family, error) {
 		for name := range families {
 			known = append(known, name)
 		}
+		known = append(known, llavaType)
 		slices.Sort(known)
 		return f, refuse("model_type %.64q; this build runs %s", c.Type, strings.Join(known, ", "))
 	}

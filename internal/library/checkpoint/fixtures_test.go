@@ -93,7 +93,7 @@ func TestFixtureShardedIsSingle(t *testing.T) {
 	}
 	for _, x := range a.Tensors() {
 		y, ok := b.Tensor(x.Name)
-		if !ok || x.Rows != y.Rows || x.Cols != y.Cols || !bytes.Equal(x.Data(), y.Data()) {
+		if !ok || x.Rows != y.Rows || x.Cols != y.Cols || !bytes.Equal(data(t, x), data(t, y)) {
 			t.Errorf("%s differs", x.Name)
 		}
 	}
@@ -144,4 +144,13 @@ func join(t *testing.T, dir string) []byte {
 		t.Fatal(err)
 	}
 	return slices.Concat(binary.LittleEndian.AppendUint64(nil, uint64(len(text))), text, data)
+}
+
+func data(t *testing.T, x checkpoint.Tensor) []byte {
+	t.Helper()
+	b, err := x.Data()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }

@@ -63,7 +63,31 @@ type Tensor struct {
 	Format     quant.Format
 	Rows, Cols int
 
-	parts [][]byte // the rows, in order
+	parts []piece // the rows, in order
+}
+
+// piece is rows of a tensor: where they lie in a file of weights, or what gives them.
+type piece struct {
+	file         int
+	offset, size uint64
+	bytes        func() ([]byte, error)
+}
+
+// Place is where bytes of a tensor lie.
+type Place struct {
+	File         int // index of the weight file
+	Offset, Size uint64
+}
+
+// Places returns where the bytes of the tensor lie; none of one that config.json
+// describes.
+func (t Tensor) Places() (out []Place) {
+	for _, p := range t.parts {
+		if p.size > 0 {
+			out = append(out, Place{p.file, p.offset, p.size})
+		}
+	}
+	return out
 }
 
 // Size returns the bytes of the tensor.
@@ -72,12 +96,20 @@ func (t Tensor) Size() uint64 {
 }
 
 // Data returns the rows, which must not be written. They alias the file, or are
-// made anew where the file has them in pieces.
-func (t Tensor) Data() []byte {
-	if len(t.parts) == 1 {
-		return t.parts[0]
+// made anew where the file has them in pieces. An error can come of weights that are
+// not mapped.
+func (t Tensor) Data() ([]byte, error) {
+	all := make([][]byte, len(t.parts))
+	for i, p := range t.parts {
+		var err error
+		if all[i], err = p.bytes(); err != nil {
+			return nil, err
+		}
 	}
-	return slices.Concat(t.parts...)
+	if len(all) == 1 {
+		return all[0], nil
+	}
+	return slices.Concat(all...), nil
 }
 
 // arrangement finds the tensors of a checkpoint.
@@ -85,6 +117,7 @@ type arrangement struct {
 	c       *Checkpoint
 	formats map[safetensors.DType]quant.Format
 	family  family
+	nested  bool // names of the language model have a folder more
 	used    map[string]bool
 	err     error
 }
@@ -96,7 +129,7 @@ func (c *Checkpoint) arrange(cfg *config, formats []quant.Format) error {
 	if err != nil {
 		return err
 	}
-	a := &arrangement{c: c, family: f, used: map[string]bool{}, formats: map[safetensors.DType]quant.Format{}}
+	a := &arrangement{c: c, family: f, nested: cfg.Vision != nil, used: map[string]bool{}, formats: map[safetensors.DType]quant.Format{}}
 	for _, format := range formats {
 		a.formats[safetensors.DType(format.Name)] = format
 	}
@@ -110,6 +143,9 @@ func (c *Checkpoint) arrange(cfg *config, formats []quant.Format) error {
 	}
 	for i := range min(cfg.Layers, maxLayers) {
 		a.layer(int(i), int(min(cfg.Experts+cfg.LocalExperts, maxExperts)))
+	}
+	if cfg.Vision != nil {
+		a.encoder(cfg.Vision)
 	}
 	if err := a.factors(cfg); err != nil {
 		return err
@@ -189,36 +225,57 @@ func (a *arrangement) fail(format string, args ...any) {
 
 // find returns a stored tensor as a matrix; a vector is one row.
 func (a *arrangement) find(stored string) (Tensor, bool) {
-	t, ok := a.c.set.Tensor(stored)
+	var t safetensors.Tensor
+	ok := false
+	for _, place := range a.places(stored) {
+		if t, ok = a.c.set.Tensor(place); ok {
+			a.used[place] = true
+			break
+		}
+	}
 	if !ok {
 		return Tensor{}, false
 	}
-	a.used[stored] = true
 	format, ok := a.formats[t.DType]
 	switch {
 	case !ok:
 		a.fail("%s is stored as %s; weights of F32, F16 and BF16 are read", stored, t.DType)
 		return Tensor{}, false
-	case len(t.Shape) < 1 || len(t.Shape) > 2 || slices.Contains(t.Shape, 0) || slices.Max(t.Shape) > most:
+	case len(t.Shape) < 1 || len(t.Shape) > 2 && stored != towerFolder+towerNames["v.patch_embd.weight"] || len(t.Shape) > 4 || slices.Contains(t.Shape, 0) || slices.Max(t.Shape) > most:
 		a.fail("%s has the shape %v", stored, t.Shape)
 		return Tensor{}, false
 	}
-	rows := uint64(1)
-	if len(t.Shape) == 2 {
-		rows = t.Shape[0]
+	rows, cols := uint64(1), t.Shape[len(t.Shape)-1]
+	for _, n := range t.Shape[:len(t.Shape)-1] {
+		rows *= n // the file holds as many values
 	}
-	return Tensor{Format: format, Rows: int(rows), Cols: int(t.Shape[len(t.Shape)-1]), parts: [][]byte{t.Data}}, true
+	p := piece{file: a.c.set.FileOf(stored), offset: t.Offset, size: t.Size()}
+	p.bytes = func() ([]byte, error) {
+		if t.Data == nil && a.c.read != nil {
+			return a.c.read(p.file, p.offset, p.size)
+		}
+		return t.Data, nil
+	}
+	return Tensor{Format: format, Rows: int(rows), Cols: int(cols), parts: []piece{p}}, true
 }
 
 // shifted adds the one that Gemma's norms are stored without.
 func (a *arrangement) shifted(t Tensor) Tensor {
-	values := make([]float32, t.Rows*t.Cols)
-	t.Format.Decode(values, t.parts[0])
-	wide := make([]float64, len(values))
-	for i, v := range values {
-		wide[i] = float64(v) + 1
+	stored := t
+	t.Format, t.parts = a.formats[safetensors.F32], slices.Clone(t.parts)
+	t.parts[0].bytes = func() ([]byte, error) {
+		data, err := stored.Data()
+		if err != nil {
+			return nil, err
+		}
+		values := make([]float32, stored.Rows*stored.Cols)
+		stored.Format.Decode(values, data)
+		wide := make([]float64, len(values))
+		for i, v := range values {
+			wide[i] = float64(v) + 1
+		}
+		return float32s(wide), nil
 	}
-	t.Format, t.parts = a.formats[safetensors.F32], [][]byte{float32s(wide)}
 	return t
 }
 
@@ -240,9 +297,14 @@ func (a *arrangement) factors(cfg *config) error {
 				return refuse("rope_scaling: a factor is %g", v)
 			}
 		}
-		a.add(name, Tensor{Format: a.formats[safetensors.F32], Rows: 1, Cols: len(factors[name]), parts: [][]byte{float32s(factors[name])}})
+		a.add(name, Tensor{Format: a.formats[safetensors.F32], Rows: 1, Cols: len(factors[name]), parts: []piece{made(float32s(factors[name]))}})
 	}
 	return nil
+}
+
+// made is a piece that is in no file.
+func made(data []byte) piece {
+	return piece{bytes: func() ([]byte, error) { return data, nil }}
 }
 
 // leftOver refuses tensors that nothing reads. The copy of a tied head and tables
@@ -250,7 +312,7 @@ func (a *arrangement) factors(cfg *config) error {
 func (a *arrangement) leftOver(tied bool) error {
 	for _, f := range a.c.set.Files() {
 		for _, t := range f.Tensors() {
-			if !a.used[t.Name] && !(tied && t.Name == outside[headName]) && !strings.HasSuffix(t.Name, ".rotary_emb.inv_freq") {
+			if !a.used[t.Name] && !(tied && slices.Contains(a.places(outside[headName]), t.Name)) && !strings.HasSuffix(t.Name, ".rotary_emb.inv_freq") {
 				return refuse("the architecture has no place for %s", t.Name)
 			}
 		}

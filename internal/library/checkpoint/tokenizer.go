@@ -132,7 +132,7 @@ func (g generation) describe(m Metadata) {
 // several.
 func (r reader) template(s settings, m Metadata) error {
 	const key = "tokenizer.chat_template"
-	text, err := r.file("chat_template.jinja", maxConfigBytes)
+	text, err := r("chat_template.jinja", maxConfigBytes)
 	if err == nil {
 		m[key] = string(text)
 		return nil

@@ -29,6 +29,7 @@ func Run(t *testing.T, open func(testing.TB) compute.Backend) {
 	}{
 		{"info", testInfo},
 		{"write and read", testWriteRead},
+		{"overwrite", testOverwrite},
 		{"refused", testRefused},
 		{"used", testUsed},
 		{"free", testFree},

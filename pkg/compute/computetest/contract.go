@@ -32,6 +32,21 @@ func testWriteRead(t *testing.T, r *rig) {
 	}
 }
 
+// testOverwrite puts rows in the place of some of a batch's.
+func testOverwrite(t *testing.T, r *rig) {
+	for _, cols := range []int{1, 16, 100} {
+		b := r.buffer(7, cols)
+		want, other := r.normal(5*cols, 1), r.normal(2*cols, 2)
+		p := r.be.Begin(oneSpan(0, 5, 0))
+		p.Write(b, littleEndian(want))
+		p.Overwrite(b, []int32{3, 1}, littleEndian(other))
+		p.Overwrite(b, nil, nil)
+		copy(want[3*cols:], other[:cols])
+		copy(want[cols:], other[cols:])
+		sameBits(t, "rows with others among them", r.values(p, b, 5), want[:5*cols])
+	}
+}
+
 // testRefused gives the device what it cannot hold.
 func testRefused(t *testing.T, r *rig) {
 	f, ok := formats.ByName("F32")

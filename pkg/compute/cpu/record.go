@@ -45,6 +45,26 @@ func (p *pass) Write(dst compute.Buffer, rows []byte) {
 	p.add(step{kind: writeRow, dst: b, bytes: list{from, len(p.bytes)}, tasks: p.batch.Rows})
 }
 
+// Overwrite copies the rows into the pass at once.
+func (p *pass) Overwrite(dst compute.Buffer, at []int32, rows []byte) {
+	b := dst.(*buffer)
+	holds("overwrite", b, p.batch.Rows, b.cols)
+	if len(rows) != 4*len(at)*b.cols {
+		fail("overwrite: %d bytes for %d rows of %d", len(rows), len(at), b.cols)
+	}
+	for _, row := range at {
+		if row < 0 || int(row) >= p.batch.Rows {
+			fail("overwrite: row %d of %d", row, p.batch.Rows)
+		}
+	}
+	if len(at) == 0 {
+		return
+	}
+	from, first := len(p.bytes), len(p.ints)
+	p.bytes, p.ints = append(p.bytes, rows...), append(p.ints, at...)
+	p.add(step{kind: overwriteRow, dst: b, bytes: list{from, len(p.bytes)}, rows: list{first, len(p.ints)}, tasks: len(at)})
+}
+
 // Embed looks rows up in the bytes that a tied head multiplies.
 func (p *pass) Embed(dst compute.Buffer, table compute.Weight, ids []int32) {
 	b, w := dst.(*buffer), table.(*weight)

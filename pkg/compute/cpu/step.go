@@ -14,6 +14,7 @@ type kind uint8
 const (
 	clearPages    kind = iota // a page of a layer
 	writeRow                  // a row off the wire
+	overwriteRow              // a row off the wire, to a row that the step names
 	embedRow                  // a row of the table
 	normRows                  // rows to tiles, normalised
 	tileRows                  // rows to tiles as they are
@@ -91,8 +92,11 @@ func (w *worker) do(p *pass, s *step, task int) {
 	case clearPages:
 		pages := p.ints[s.pages.from:s.pages.to]
 		s.cache.clear(task/len(pages), pages[task%len(pages)])
-	case writeRow:
+	case writeRow, overwriteRow:
 		row := s.dst.row(task)
+		if s.kind == overwriteRow {
+			row = s.dst.row(int(p.ints[s.rows.from+task]))
+		}
 		readFloats(row[:s.dst.cols], p.bytes[s.bytes.from+4*s.dst.cols*task:])
 		clear(row[s.dst.cols:])
 	case embedRow:

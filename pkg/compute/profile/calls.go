@@ -29,6 +29,11 @@ func (p *pass) Write(dst compute.Buffer, rows []byte) {
 	p.add("Write", fmt.Sprint(dst.Cols()), call{run: func(to compute.Pass) { to.Write(dst, rows) }})
 }
 
+// Overwrite records.
+func (p *pass) Overwrite(dst compute.Buffer, at []int32, rows []byte) {
+	p.add("Overwrite", fmt.Sprint(dst.Cols()), call{run: func(to compute.Pass) { to.Overwrite(dst, at, rows) }})
+}
+
 // Embed records.
 func (p *pass) Embed(dst compute.Buffer, table compute.Weight, ids []int32) {
 	n, k := table.Shape()

@@ -46,6 +46,7 @@ type op struct {
 var (
 	embedOp      = &op{"embed", "embed", "urrw", true}
 	writeOp      = &op{"write", "write", "uw", false}
+	overwriteOp  = &op{"overwrite", "overwrite", "uw", false}
 	squaresOp    = &op{"squares", "squares", "urw", false}
 	matvecOp     = &op{"matvec", "finish_store store matvec", "urrrrwww", true}
 	matvecAddOp  = &op{"matvec add", "finish_store add matvec", "urrrrwww", true}

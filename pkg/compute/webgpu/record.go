@@ -77,6 +77,31 @@ func (p *pass) Write(dst compute.Buffer, rows []byte) {
 	p.dispatch(kernel{op: writeOp}, words(number, 0, 0, 0).shapes(b), tiles(b.cols, 64), p.batch.Rows, 1, b.buffer)
 }
 
+// Overwrite copies rows into the batch at once, behind where they go.
+func (p *pass) Overwrite(dst compute.Buffer, at []int32, rows []byte) {
+	p.settle()
+	b := dst.(*buffer)
+	holds("overwrite", b, p.batch.Rows, b.cols)
+	if len(rows) != 4*len(at)*b.cols {
+		fail("overwrite: %d bytes for %d rows of %d", len(rows), len(at), b.cols)
+	}
+	if len(at) == 0 {
+		return
+	}
+	number, to := p.list(len(at) + len(at)*b.cols)
+	for i, row := range at {
+		if row < 0 || int(row) >= p.batch.Rows {
+			fail("overwrite: row %d of %d", row, p.batch.Rows)
+		}
+		to[i] = uint32(row)
+	}
+	for i := range to[len(at):] {
+		to[len(at)+i] = binary.LittleEndian.Uint32(rows[4*i:])
+	}
+	b.linear = false
+	p.dispatch(kernel{op: overwriteOp}, words(number, len(at), 0, 0).shapes(b), tiles(b.cols, 64), len(at), 1, b.buffer)
+}
+
 // Embed looks rows up in the same bytes that a tied head multiplies.
 func (p *pass) Embed(dst compute.Buffer, table compute.Weight, ids []int32) {
 	p.settle()

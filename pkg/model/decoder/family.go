@@ -60,7 +60,7 @@ func (f Family) load(arena compute.Arena, src model.Source, spec model.Spec, par
 	if err := part.Check(spec.Layers); err != nil {
 		return nil, err
 	}
-	p, err := f.parse(src)
+	p, err := f.parse(model.Outline(src))
 	if err != nil {
 		return nil, err
 	}

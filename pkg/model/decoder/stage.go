@@ -26,15 +26,18 @@ type ends struct {
 }
 
 // Forward records one batch: embed on the first part, the blocks, logits on the
-// last.
-func (s *stage) Forward(p compute.Pass, ids []int32, in []byte, logits []int32) compute.Buffer {
+// last. Rows in place of embeddings are taken as they are.
+func (s *stage) Forward(p compute.Pass, in model.Input, logits []int32) compute.Buffer {
 	if s.part.Embed {
-		p.Embed(s.x, s.ends.embed, ids)
+		p.Embed(s.x, s.ends.embed, in.IDs)
 		if s.params.EmbedScale != 0 {
 			p.Scale(s.x, s.params.EmbedScale)
 		}
+		if len(in.At) > 0 {
+			p.Overwrite(s.x, in.At, in.Rows)
+		}
 	} else {
-		p.Write(s.x, in)
+		p.Write(s.x, in.Rows)
 	}
 	for _, b := range s.blocks {
 		b.Forward(p, s.x)

@@ -590,6 +590,7 @@ type ClusterResponse struct {
 	Spares        []*Stage               `protobuf:"bytes,14,rep,name=spares,proto3" json:"spares,omitempty"`           // whose weights are held in reserve
 	Links         []*LinkSpeed           `protobuf:"bytes,15,rep,name=links,proto3" json:"links,omitempty"`             // as measured
 	Explanation   string                 `protobuf:"bytes,16,opt,name=explanation,proto3" json:"explanation,omitempty"` // why the plan in force is what it is, in sentences
+	Loads         []*LoadInfo            `protobuf:"bytes,17,rep,name=loads,proto3" json:"loads,omitempty"`             // of stages that are not ready
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -736,6 +737,122 @@ func (x *ClusterResponse) GetExplanation() string {
 	return ""
 }
 
+func (x *ClusterResponse) GetLoads() []*LoadInfo {
+	if x != nil {
+		return x.Loads
+	}
+	return nil
+}
+
+// LoadInfo is how far the loading of a stage is.
+type LoadInfo struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Epoch         uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"` // of the pipeline
+	Pipeline      uint32                 `protobuf:"varint,3,opt,name=pipeline,proto3" json:"pipeline,omitempty"`
+	Stage         uint32                 `protobuf:"varint,4,opt,name=stage,proto3" json:"stage,omitempty"`
+	Phase         string                 `protobuf:"bytes,5,opt,name=phase,proto3" json:"phase,omitempty"`                           // fetch, load, failed
+	DoneBytes     uint64                 `protobuf:"varint,6,opt,name=done_bytes,json=doneBytes,proto3" json:"done_bytes,omitempty"` // of the phase
+	TotalBytes    uint64                 `protobuf:"varint,7,opt,name=total_bytes,json=totalBytes,proto3" json:"total_bytes,omitempty"`
+	Rate          float64                `protobuf:"fixed64,8,opt,name=rate,proto3" json:"rate,omitempty"` // bytes a second
+	Note          string                 `protobuf:"bytes,9,opt,name=note,proto3" json:"note,omitempty"`   // what it waits for, or why it failed
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LoadInfo) Reset() {
+	*x = LoadInfo{}
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LoadInfo) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LoadInfo) ProtoMessage() {}
+
+func (x *LoadInfo) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LoadInfo.ProtoReflect.Descriptor instead.
+func (*LoadInfo) Descriptor() ([]byte, []int) {
+	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *LoadInfo) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *LoadInfo) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *LoadInfo) GetPipeline() uint32 {
+	if x != nil {
+		return x.Pipeline
+	}
+	return 0
+}
+
+func (x *LoadInfo) GetStage() uint32 {
+	if x != nil {
+		return x.Stage
+	}
+	return 0
+}
+
+func (x *LoadInfo) GetPhase() string {
+	if x != nil {
+		return x.Phase
+	}
+	return ""
+}
+
+func (x *LoadInfo) GetDoneBytes() uint64 {
+	if x != nil {
+		return x.DoneBytes
+	}
+	return 0
+}
+
+func (x *LoadInfo) GetTotalBytes() uint64 {
+	if x != nil {
+		return x.TotalBytes
+	}
+	return 0
+}
+
+func (x *LoadInfo) GetRate() float64 {
+	if x != nil {
+		return x.Rate
+	}
+	return 0
+}
+
+func (x *LoadInfo) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
 // PipelineInfo is how a pipeline is doing.
 type PipelineInfo struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -751,7 +868,7 @@ type PipelineInfo struct {
 
 func (x *PipelineInfo) Reset() {
 	*x = PipelineInfo{}
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[11]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -763,7 +880,7 @@ func (x *PipelineInfo) String() string {
 func (*PipelineInfo) ProtoMessage() {}
 
 func (x *PipelineInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[11]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -776,7 +893,7 @@ func (x *PipelineInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PipelineInfo.ProtoReflect.Descriptor instead.
 func (*PipelineInfo) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{11}
+	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *PipelineInfo) GetPipeline() *Pipeline {
@@ -839,7 +956,7 @@ type PipelineSpeed struct {
 
 func (x *PipelineSpeed) Reset() {
 	*x = PipelineSpeed{}
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[12]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -851,7 +968,7 @@ func (x *PipelineSpeed) String() string {
 func (*PipelineSpeed) ProtoMessage() {}
 
 func (x *PipelineSpeed) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[12]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -864,7 +981,7 @@ func (x *PipelineSpeed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PipelineSpeed.ProtoReflect.Descriptor instead.
 func (*PipelineSpeed) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{12}
+	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PipelineSpeed) GetToken() float64 {
@@ -940,7 +1057,7 @@ type StageSpeed struct {
 
 func (x *StageSpeed) Reset() {
 	*x = StageSpeed{}
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[13]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -952,7 +1069,7 @@ func (x *StageSpeed) String() string {
 func (*StageSpeed) ProtoMessage() {}
 
 func (x *StageSpeed) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[13]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -965,7 +1082,7 @@ func (x *StageSpeed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StageSpeed.ProtoReflect.Descriptor instead.
 func (*StageSpeed) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{13}
+	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *StageSpeed) GetDecode() float64 {
@@ -1044,7 +1161,7 @@ type Totals struct {
 
 func (x *Totals) Reset() {
 	*x = Totals{}
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[14]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1056,7 +1173,7 @@ func (x *Totals) String() string {
 func (*Totals) ProtoMessage() {}
 
 func (x *Totals) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[14]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1069,7 +1186,7 @@ func (x *Totals) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Totals.ProtoReflect.Descriptor instead.
 func (*Totals) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{14}
+	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Totals) GetRequests() uint64 {
@@ -1114,7 +1231,7 @@ type ClusterEvent struct {
 
 func (x *ClusterEvent) Reset() {
 	*x = ClusterEvent{}
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[15]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1126,7 +1243,7 @@ func (x *ClusterEvent) String() string {
 func (*ClusterEvent) ProtoMessage() {}
 
 func (x *ClusterEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[15]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1139,7 +1256,7 @@ func (x *ClusterEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterEvent.ProtoReflect.Descriptor instead.
 func (*ClusterEvent) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{15}
+	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ClusterEvent) GetNumber() uint64 {
@@ -1194,7 +1311,7 @@ type NodeInfo struct {
 
 func (x *NodeInfo) Reset() {
 	*x = NodeInfo{}
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[16]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1206,7 +1323,7 @@ func (x *NodeInfo) String() string {
 func (*NodeInfo) ProtoMessage() {}
 
 func (x *NodeInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[16]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1219,7 +1336,7 @@ func (x *NodeInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeInfo.ProtoReflect.Descriptor instead.
 func (*NodeInfo) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{16}
+	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *NodeInfo) GetNode() string {
@@ -1310,7 +1427,7 @@ const file_shoal_v1_coordinator_proto_rawDesc = "" +
 	"\bDownward\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12%\n" +
 	"\x05event\x18\x02 \x01(\v2\x0f.shoal.v1.EventR\x05event\"\x10\n" +
-	"\x0eClusterRequest\"\xd2\x04\n" +
+	"\x0eClusterRequest\"\xfc\x04\n" +
 	"\x0fClusterResponse\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12 \n" +
 	"\vcoordinator\x18\x02 \x01(\tR\vcoordinator\x12\x14\n" +
@@ -1328,7 +1445,20 @@ const file_shoal_v1_coordinator_proto_rawDesc = "" +
 	"\tpipelines\x18\r \x03(\v2\x16.shoal.v1.PipelineInfoR\tpipelines\x12'\n" +
 	"\x06spares\x18\x0e \x03(\v2\x0f.shoal.v1.StageR\x06spares\x12)\n" +
 	"\x05links\x18\x0f \x03(\v2\x13.shoal.v1.LinkSpeedR\x05links\x12 \n" +
-	"\vexplanation\x18\x10 \x01(\tR\vexplanation\"\xde\x01\n" +
+	"\vexplanation\x18\x10 \x01(\tR\vexplanation\x12(\n" +
+	"\x05loads\x18\x11 \x03(\v2\x12.shoal.v1.LoadInfoR\x05loads\"\xe4\x01\n" +
+	"\bLoadInfo\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x1a\n" +
+	"\bpipeline\x18\x03 \x01(\rR\bpipeline\x12\x14\n" +
+	"\x05stage\x18\x04 \x01(\rR\x05stage\x12\x14\n" +
+	"\x05phase\x18\x05 \x01(\tR\x05phase\x12\x1d\n" +
+	"\n" +
+	"done_bytes\x18\x06 \x01(\x04R\tdoneBytes\x12\x1f\n" +
+	"\vtotal_bytes\x18\a \x01(\x04R\n" +
+	"totalBytes\x12\x12\n" +
+	"\x04rate\x18\b \x01(\x01R\x04rate\x12\x12\n" +
+	"\x04note\x18\t \x01(\tR\x04note\"\xde\x01\n" +
 	"\fPipelineInfo\x12.\n" +
 	"\bpipeline\x18\x01 \x01(\v2\x12.shoal.v1.PipelineR\bpipeline\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x18\n" +
@@ -1396,7 +1526,7 @@ func file_shoal_v1_coordinator_proto_rawDescGZIP() []byte {
 	return file_shoal_v1_coordinator_proto_rawDescData
 }
 
-var file_shoal_v1_coordinator_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_shoal_v1_coordinator_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_shoal_v1_coordinator_proto_goTypes = []any{
 	(*DrainRequest)(nil),    // 0: shoal.v1.DrainRequest
 	(*DrainResponse)(nil),   // 1: shoal.v1.DrainResponse
@@ -1409,53 +1539,55 @@ var file_shoal_v1_coordinator_proto_goTypes = []any{
 	(*Downward)(nil),        // 8: shoal.v1.Downward
 	(*ClusterRequest)(nil),  // 9: shoal.v1.ClusterRequest
 	(*ClusterResponse)(nil), // 10: shoal.v1.ClusterResponse
-	(*PipelineInfo)(nil),    // 11: shoal.v1.PipelineInfo
-	(*PipelineSpeed)(nil),   // 12: shoal.v1.PipelineSpeed
-	(*StageSpeed)(nil),      // 13: shoal.v1.StageSpeed
-	(*Totals)(nil),          // 14: shoal.v1.Totals
-	(*ClusterEvent)(nil),    // 15: shoal.v1.ClusterEvent
-	(*NodeInfo)(nil),        // 16: shoal.v1.NodeInfo
-	(*Generation)(nil),      // 17: shoal.v1.Generation
-	(*Event)(nil),           // 18: shoal.v1.Event
-	(*ModelInfo)(nil),       // 19: shoal.v1.ModelInfo
-	(*Pipeline)(nil),        // 20: shoal.v1.Pipeline
-	(*Stage)(nil),           // 21: shoal.v1.Stage
-	(*LinkSpeed)(nil),       // 22: shoal.v1.LinkSpeed
-	(*Device)(nil),          // 23: shoal.v1.Device
-	(*DeviceSpeed)(nil),     // 24: shoal.v1.DeviceSpeed
+	(*LoadInfo)(nil),        // 11: shoal.v1.LoadInfo
+	(*PipelineInfo)(nil),    // 12: shoal.v1.PipelineInfo
+	(*PipelineSpeed)(nil),   // 13: shoal.v1.PipelineSpeed
+	(*StageSpeed)(nil),      // 14: shoal.v1.StageSpeed
+	(*Totals)(nil),          // 15: shoal.v1.Totals
+	(*ClusterEvent)(nil),    // 16: shoal.v1.ClusterEvent
+	(*NodeInfo)(nil),        // 17: shoal.v1.NodeInfo
+	(*Generation)(nil),      // 18: shoal.v1.Generation
+	(*Event)(nil),           // 19: shoal.v1.Event
+	(*ModelInfo)(nil),       // 20: shoal.v1.ModelInfo
+	(*Pipeline)(nil),        // 21: shoal.v1.Pipeline
+	(*Stage)(nil),           // 22: shoal.v1.Stage
+	(*LinkSpeed)(nil),       // 23: shoal.v1.LinkSpeed
+	(*Device)(nil),          // 24: shoal.v1.Device
+	(*DeviceSpeed)(nil),     // 25: shoal.v1.DeviceSpeed
 }
 var file_shoal_v1_coordinator_proto_depIdxs = []int32{
 	3,  // 0: shoal.v1.RelayRequest.messages:type_name -> shoal.v1.Upward
-	17, // 1: shoal.v1.Upward.start:type_name -> shoal.v1.Generation
+	18, // 1: shoal.v1.Upward.start:type_name -> shoal.v1.Generation
 	5,  // 2: shoal.v1.Upward.stop:type_name -> shoal.v1.Stop
 	6,  // 3: shoal.v1.Upward.credit:type_name -> shoal.v1.Credit
 	4,  // 4: shoal.v1.Upward.claim:type_name -> shoal.v1.Claim
 	8,  // 5: shoal.v1.RelayResponse.messages:type_name -> shoal.v1.Downward
-	18, // 6: shoal.v1.Downward.event:type_name -> shoal.v1.Event
-	19, // 7: shoal.v1.ClusterResponse.models:type_name -> shoal.v1.ModelInfo
-	16, // 8: shoal.v1.ClusterResponse.nodes:type_name -> shoal.v1.NodeInfo
-	20, // 9: shoal.v1.ClusterResponse.pipeline:type_name -> shoal.v1.Pipeline
-	14, // 10: shoal.v1.ClusterResponse.totals:type_name -> shoal.v1.Totals
-	15, // 11: shoal.v1.ClusterResponse.events:type_name -> shoal.v1.ClusterEvent
-	11, // 12: shoal.v1.ClusterResponse.pipelines:type_name -> shoal.v1.PipelineInfo
-	21, // 13: shoal.v1.ClusterResponse.spares:type_name -> shoal.v1.Stage
-	22, // 14: shoal.v1.ClusterResponse.links:type_name -> shoal.v1.LinkSpeed
-	20, // 15: shoal.v1.PipelineInfo.pipeline:type_name -> shoal.v1.Pipeline
-	12, // 16: shoal.v1.PipelineInfo.speed:type_name -> shoal.v1.PipelineSpeed
-	13, // 17: shoal.v1.PipelineSpeed.stages:type_name -> shoal.v1.StageSpeed
-	23, // 18: shoal.v1.NodeInfo.devices:type_name -> shoal.v1.Device
-	24, // 19: shoal.v1.NodeInfo.speeds:type_name -> shoal.v1.DeviceSpeed
-	2,  // 20: shoal.v1.CoordinatorService.Relay:input_type -> shoal.v1.RelayRequest
-	9,  // 21: shoal.v1.CoordinatorService.Cluster:input_type -> shoal.v1.ClusterRequest
-	0,  // 22: shoal.v1.CoordinatorService.Drain:input_type -> shoal.v1.DrainRequest
-	7,  // 23: shoal.v1.CoordinatorService.Relay:output_type -> shoal.v1.RelayResponse
-	10, // 24: shoal.v1.CoordinatorService.Cluster:output_type -> shoal.v1.ClusterResponse
-	1,  // 25: shoal.v1.CoordinatorService.Drain:output_type -> shoal.v1.DrainResponse
-	23, // [23:26] is the sub-list for method output_type
-	20, // [20:23] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	19, // 6: shoal.v1.Downward.event:type_name -> shoal.v1.Event
+	20, // 7: shoal.v1.ClusterResponse.models:type_name -> shoal.v1.ModelInfo
+	17, // 8: shoal.v1.ClusterResponse.nodes:type_name -> shoal.v1.NodeInfo
+	21, // 9: shoal.v1.ClusterResponse.pipeline:type_name -> shoal.v1.Pipeline
+	15, // 10: shoal.v1.ClusterResponse.totals:type_name -> shoal.v1.Totals
+	16, // 11: shoal.v1.ClusterResponse.events:type_name -> shoal.v1.ClusterEvent
+	12, // 12: shoal.v1.ClusterResponse.pipelines:type_name -> shoal.v1.PipelineInfo
+	22, // 13: shoal.v1.ClusterResponse.spares:type_name -> shoal.v1.Stage
+	23, // 14: shoal.v1.ClusterResponse.links:type_name -> shoal.v1.LinkSpeed
+	11, // 15: shoal.v1.ClusterResponse.loads:type_name -> shoal.v1.LoadInfo
+	21, // 16: shoal.v1.PipelineInfo.pipeline:type_name -> shoal.v1.Pipeline
+	13, // 17: shoal.v1.PipelineInfo.speed:type_name -> shoal.v1.PipelineSpeed
+	14, // 18: shoal.v1.PipelineSpeed.stages:type_name -> shoal.v1.StageSpeed
+	24, // 19: shoal.v1.NodeInfo.devices:type_name -> shoal.v1.Device
+	25, // 20: shoal.v1.NodeInfo.speeds:type_name -> shoal.v1.DeviceSpeed
+	2,  // 21: shoal.v1.CoordinatorService.Relay:input_type -> shoal.v1.RelayRequest
+	9,  // 22: shoal.v1.CoordinatorService.Cluster:input_type -> shoal.v1.ClusterRequest
+	0,  // 23: shoal.v1.CoordinatorService.Drain:input_type -> shoal.v1.DrainRequest
+	7,  // 24: shoal.v1.CoordinatorService.Relay:output_type -> shoal.v1.RelayResponse
+	10, // 25: shoal.v1.CoordinatorService.Cluster:output_type -> shoal.v1.ClusterResponse
+	1,  // 26: shoal.v1.CoordinatorService.Drain:output_type -> shoal.v1.DrainResponse
+	24, // [24:27] is the sub-list for method output_type
+	21, // [21:24] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_shoal_v1_coordinator_proto_init() }
@@ -1477,7 +1609,7 @@ func file_shoal_v1_coordinator_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shoal_v1_coordinator_proto_rawDesc), len(file_shoal_v1_coordinator_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

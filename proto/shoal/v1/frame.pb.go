@@ -515,6 +515,7 @@ type OpenSession struct {
 	Weight        float32                `protobuf:"fixed32,12,opt,name=weight,proto3" json:"weight,omitempty"`
 	AnswerStart   int32                  `protobuf:"varint,13,opt,name=answer_start,json=answerStart,proto3" json:"answer_start,omitempty"` // position of the answer's first id
 	Pooling       Pooling                `protobuf:"varint,14,opt,name=pooling,proto3,enum=shoal.v1.Pooling" json:"pooling,omitempty"`      // an embedding is wanted, no answer
+	Pictures      []*PictureRows         `protobuf:"bytes,15,rep,name=pictures,proto3" json:"pictures,omitempty"`                           // in order of positions
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -647,6 +648,75 @@ func (x *OpenSession) GetPooling() Pooling {
 	return Pooling_POOLING_UNSPECIFIED
 }
 
+func (x *OpenSession) GetPictures() []*PictureRows {
+	if x != nil {
+		return x.Pictures
+	}
+	return nil
+}
+
+// PictureRows says that positions of a session are rows of a picture. The first stage
+// has the rows, which its frames carry; ids of the positions are a placeholder.
+type PictureRows struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Start         int32                  `protobuf:"varint,1,opt,name=start,proto3" json:"start,omitempty"`
+	Count         int32                  `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	Hash          []byte                 `protobuf:"bytes,3,opt,name=hash,proto3" json:"hash,omitempty"` // 32 bytes: SHA-256 of the file
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PictureRows) Reset() {
+	*x = PictureRows{}
+	mi := &file_shoal_v1_frame_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PictureRows) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PictureRows) ProtoMessage() {}
+
+func (x *PictureRows) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_v1_frame_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PictureRows.ProtoReflect.Descriptor instead.
+func (*PictureRows) Descriptor() ([]byte, []int) {
+	return file_shoal_v1_frame_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *PictureRows) GetStart() int32 {
+	if x != nil {
+		return x.Start
+	}
+	return 0
+}
+
+func (x *PictureRows) GetCount() int32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *PictureRows) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
 // KvClass says how keys and values are stored.
 type KvClass struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -659,7 +729,7 @@ type KvClass struct {
 
 func (x *KvClass) Reset() {
 	*x = KvClass{}
-	mi := &file_shoal_v1_frame_proto_msgTypes[4]
+	mi := &file_shoal_v1_frame_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -671,7 +741,7 @@ func (x *KvClass) String() string {
 func (*KvClass) ProtoMessage() {}
 
 func (x *KvClass) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_frame_proto_msgTypes[4]
+	mi := &file_shoal_v1_frame_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -684,7 +754,7 @@ func (x *KvClass) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KvClass.ProtoReflect.Descriptor instead.
 func (*KvClass) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_frame_proto_rawDescGZIP(), []int{4}
+	return file_shoal_v1_frame_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *KvClass) GetBits() uint32 {
@@ -720,7 +790,7 @@ type AdoptPrefix struct {
 
 func (x *AdoptPrefix) Reset() {
 	*x = AdoptPrefix{}
-	mi := &file_shoal_v1_frame_proto_msgTypes[5]
+	mi := &file_shoal_v1_frame_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -732,7 +802,7 @@ func (x *AdoptPrefix) String() string {
 func (*AdoptPrefix) ProtoMessage() {}
 
 func (x *AdoptPrefix) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_frame_proto_msgTypes[5]
+	mi := &file_shoal_v1_frame_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -745,7 +815,7 @@ func (x *AdoptPrefix) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdoptPrefix.ProtoReflect.Descriptor instead.
 func (*AdoptPrefix) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_frame_proto_rawDescGZIP(), []int{5}
+	return file_shoal_v1_frame_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *AdoptPrefix) GetSlot() uint32 {
@@ -780,7 +850,7 @@ type PublishPrefix struct {
 
 func (x *PublishPrefix) Reset() {
 	*x = PublishPrefix{}
-	mi := &file_shoal_v1_frame_proto_msgTypes[6]
+	mi := &file_shoal_v1_frame_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -792,7 +862,7 @@ func (x *PublishPrefix) String() string {
 func (*PublishPrefix) ProtoMessage() {}
 
 func (x *PublishPrefix) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_frame_proto_msgTypes[6]
+	mi := &file_shoal_v1_frame_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -805,7 +875,7 @@ func (x *PublishPrefix) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishPrefix.ProtoReflect.Descriptor instead.
 func (*PublishPrefix) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_frame_proto_rawDescGZIP(), []int{6}
+	return file_shoal_v1_frame_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *PublishPrefix) GetSlot() uint32 {
@@ -833,7 +903,7 @@ type Truncate struct {
 
 func (x *Truncate) Reset() {
 	*x = Truncate{}
-	mi := &file_shoal_v1_frame_proto_msgTypes[7]
+	mi := &file_shoal_v1_frame_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -845,7 +915,7 @@ func (x *Truncate) String() string {
 func (*Truncate) ProtoMessage() {}
 
 func (x *Truncate) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_frame_proto_msgTypes[7]
+	mi := &file_shoal_v1_frame_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -858,7 +928,7 @@ func (x *Truncate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Truncate.ProtoReflect.Descriptor instead.
 func (*Truncate) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_frame_proto_rawDescGZIP(), []int{7}
+	return file_shoal_v1_frame_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Truncate) GetSlot() uint32 {
@@ -885,7 +955,7 @@ type CloseSession struct {
 
 func (x *CloseSession) Reset() {
 	*x = CloseSession{}
-	mi := &file_shoal_v1_frame_proto_msgTypes[8]
+	mi := &file_shoal_v1_frame_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -897,7 +967,7 @@ func (x *CloseSession) String() string {
 func (*CloseSession) ProtoMessage() {}
 
 func (x *CloseSession) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_frame_proto_msgTypes[8]
+	mi := &file_shoal_v1_frame_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -910,7 +980,7 @@ func (x *CloseSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseSession.ProtoReflect.Descriptor instead.
 func (*CloseSession) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_frame_proto_rawDescGZIP(), []int{8}
+	return file_shoal_v1_frame_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *CloseSession) GetSlot() uint32 {
@@ -930,7 +1000,7 @@ type EvictPrefix struct {
 
 func (x *EvictPrefix) Reset() {
 	*x = EvictPrefix{}
-	mi := &file_shoal_v1_frame_proto_msgTypes[9]
+	mi := &file_shoal_v1_frame_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -942,7 +1012,7 @@ func (x *EvictPrefix) String() string {
 func (*EvictPrefix) ProtoMessage() {}
 
 func (x *EvictPrefix) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_frame_proto_msgTypes[9]
+	mi := &file_shoal_v1_frame_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -955,7 +1025,7 @@ func (x *EvictPrefix) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EvictPrefix.ProtoReflect.Descriptor instead.
 func (*EvictPrefix) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_frame_proto_rawDescGZIP(), []int{9}
+	return file_shoal_v1_frame_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *EvictPrefix) GetPrefix() []byte {
@@ -978,7 +1048,7 @@ type StageTiming struct {
 
 func (x *StageTiming) Reset() {
 	*x = StageTiming{}
-	mi := &file_shoal_v1_frame_proto_msgTypes[10]
+	mi := &file_shoal_v1_frame_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -990,7 +1060,7 @@ func (x *StageTiming) String() string {
 func (*StageTiming) ProtoMessage() {}
 
 func (x *StageTiming) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_frame_proto_msgTypes[10]
+	mi := &file_shoal_v1_frame_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1003,7 +1073,7 @@ func (x *StageTiming) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StageTiming.ProtoReflect.Descriptor instead.
 func (*StageTiming) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_frame_proto_rawDescGZIP(), []int{10}
+	return file_shoal_v1_frame_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *StageTiming) GetStage() uint32 {
@@ -1048,7 +1118,7 @@ type StepResult struct {
 
 func (x *StepResult) Reset() {
 	*x = StepResult{}
-	mi := &file_shoal_v1_frame_proto_msgTypes[11]
+	mi := &file_shoal_v1_frame_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1060,7 +1130,7 @@ func (x *StepResult) String() string {
 func (*StepResult) ProtoMessage() {}
 
 func (x *StepResult) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_frame_proto_msgTypes[11]
+	mi := &file_shoal_v1_frame_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1073,7 +1143,7 @@ func (x *StepResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepResult.ProtoReflect.Descriptor instead.
 func (*StepResult) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_frame_proto_rawDescGZIP(), []int{11}
+	return file_shoal_v1_frame_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *StepResult) GetPlanEpoch() uint64 {
@@ -1129,7 +1199,7 @@ type Sampled struct {
 
 func (x *Sampled) Reset() {
 	*x = Sampled{}
-	mi := &file_shoal_v1_frame_proto_msgTypes[12]
+	mi := &file_shoal_v1_frame_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1141,7 +1211,7 @@ func (x *Sampled) String() string {
 func (*Sampled) ProtoMessage() {}
 
 func (x *Sampled) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_frame_proto_msgTypes[12]
+	mi := &file_shoal_v1_frame_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1154,7 +1224,7 @@ func (x *Sampled) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sampled.ProtoReflect.Descriptor instead.
 func (*Sampled) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_frame_proto_rawDescGZIP(), []int{12}
+	return file_shoal_v1_frame_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Sampled) GetSlot() uint32 {
@@ -1248,7 +1318,7 @@ const file_shoal_v1_frame_proto_rawDesc = "" +
 	"\btruncate\x18\x04 \x01(\v2\x12.shoal.v1.TruncateH\x00R\btruncate\x12.\n" +
 	"\x05close\x18\x05 \x01(\v2\x16.shoal.v1.CloseSessionH\x00R\x05close\x12-\n" +
 	"\x05evict\x18\x06 \x01(\v2\x15.shoal.v1.EvictPrefixH\x00R\x05evictB\x04\n" +
-	"\x02op\"\xc2\x03\n" +
+	"\x02op\"\xf5\x03\n" +
 	"\vOpenSession\x12\x12\n" +
 	"\x04slot\x18\x01 \x01(\rR\x04slot\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\rR\aattempt\x12\x18\n" +
@@ -1266,7 +1336,12 @@ const file_shoal_v1_frame_proto_rawDesc = "" +
 	"\vtraceparent\x18\v \x01(\tR\vtraceparent\x12\x16\n" +
 	"\x06weight\x18\f \x01(\x02R\x06weight\x12!\n" +
 	"\fanswer_start\x18\r \x01(\x05R\vanswerStart\x12+\n" +
-	"\apooling\x18\x0e \x01(\x0e2\x11.shoal.v1.PoolingR\apooling\"^\n" +
+	"\apooling\x18\x0e \x01(\x0e2\x11.shoal.v1.PoolingR\apooling\x121\n" +
+	"\bpictures\x18\x0f \x03(\v2\x15.shoal.v1.PictureRowsR\bpictures\"M\n" +
+	"\vPictureRows\x12\x14\n" +
+	"\x05start\x18\x01 \x01(\x05R\x05start\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\x05R\x05count\x12\x12\n" +
+	"\x04hash\x18\x03 \x01(\fR\x04hash\"^\n" +
 	"\aKvClass\x12\x12\n" +
 	"\x04bits\x18\x01 \x01(\rR\x04bits\x12\x1d\n" +
 	"\n" +
@@ -1336,7 +1411,7 @@ func file_shoal_v1_frame_proto_rawDescGZIP() []byte {
 }
 
 var file_shoal_v1_frame_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_shoal_v1_frame_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_shoal_v1_frame_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_shoal_v1_frame_proto_goTypes = []any{
 	(ElementType)(0),      // 0: shoal.v1.ElementType
 	(Output)(0),           // 1: shoal.v1.Output
@@ -1345,43 +1420,45 @@ var file_shoal_v1_frame_proto_goTypes = []any{
 	(*Span)(nil),          // 4: shoal.v1.Span
 	(*SessionOp)(nil),     // 5: shoal.v1.SessionOp
 	(*OpenSession)(nil),   // 6: shoal.v1.OpenSession
-	(*KvClass)(nil),       // 7: shoal.v1.KvClass
-	(*AdoptPrefix)(nil),   // 8: shoal.v1.AdoptPrefix
-	(*PublishPrefix)(nil), // 9: shoal.v1.PublishPrefix
-	(*Truncate)(nil),      // 10: shoal.v1.Truncate
-	(*CloseSession)(nil),  // 11: shoal.v1.CloseSession
-	(*EvictPrefix)(nil),   // 12: shoal.v1.EvictPrefix
-	(*StageTiming)(nil),   // 13: shoal.v1.StageTiming
-	(*StepResult)(nil),    // 14: shoal.v1.StepResult
-	(*Sampled)(nil),       // 15: shoal.v1.Sampled
-	(*Sampling)(nil),      // 16: shoal.v1.Sampling
-	(Pooling)(0),          // 17: shoal.v1.Pooling
-	(*LogProb)(nil),       // 18: shoal.v1.LogProb
+	(*PictureRows)(nil),   // 7: shoal.v1.PictureRows
+	(*KvClass)(nil),       // 8: shoal.v1.KvClass
+	(*AdoptPrefix)(nil),   // 9: shoal.v1.AdoptPrefix
+	(*PublishPrefix)(nil), // 10: shoal.v1.PublishPrefix
+	(*Truncate)(nil),      // 11: shoal.v1.Truncate
+	(*CloseSession)(nil),  // 12: shoal.v1.CloseSession
+	(*EvictPrefix)(nil),   // 13: shoal.v1.EvictPrefix
+	(*StageTiming)(nil),   // 14: shoal.v1.StageTiming
+	(*StepResult)(nil),    // 15: shoal.v1.StepResult
+	(*Sampled)(nil),       // 16: shoal.v1.Sampled
+	(*Sampling)(nil),      // 17: shoal.v1.Sampling
+	(Pooling)(0),          // 18: shoal.v1.Pooling
+	(*LogProb)(nil),       // 19: shoal.v1.LogProb
 }
 var file_shoal_v1_frame_proto_depIdxs = []int32{
 	5,  // 0: shoal.v1.StepFrame.ops:type_name -> shoal.v1.SessionOp
 	4,  // 1: shoal.v1.StepFrame.spans:type_name -> shoal.v1.Span
 	0,  // 2: shoal.v1.StepFrame.dtype:type_name -> shoal.v1.ElementType
-	13, // 3: shoal.v1.StepFrame.timings:type_name -> shoal.v1.StageTiming
+	14, // 3: shoal.v1.StepFrame.timings:type_name -> shoal.v1.StageTiming
 	1,  // 4: shoal.v1.Span.output:type_name -> shoal.v1.Output
 	6,  // 5: shoal.v1.SessionOp.open:type_name -> shoal.v1.OpenSession
-	8,  // 6: shoal.v1.SessionOp.adopt:type_name -> shoal.v1.AdoptPrefix
-	9,  // 7: shoal.v1.SessionOp.publish:type_name -> shoal.v1.PublishPrefix
-	10, // 8: shoal.v1.SessionOp.truncate:type_name -> shoal.v1.Truncate
-	11, // 9: shoal.v1.SessionOp.close:type_name -> shoal.v1.CloseSession
-	12, // 10: shoal.v1.SessionOp.evict:type_name -> shoal.v1.EvictPrefix
-	7,  // 11: shoal.v1.OpenSession.kv:type_name -> shoal.v1.KvClass
-	16, // 12: shoal.v1.OpenSession.sampling:type_name -> shoal.v1.Sampling
-	17, // 13: shoal.v1.OpenSession.pooling:type_name -> shoal.v1.Pooling
-	15, // 14: shoal.v1.StepResult.sampled:type_name -> shoal.v1.Sampled
-	13, // 15: shoal.v1.StepResult.timings:type_name -> shoal.v1.StageTiming
-	18, // 16: shoal.v1.Sampled.logprobs:type_name -> shoal.v1.LogProb
-	2,  // 17: shoal.v1.Sampled.finish:type_name -> shoal.v1.Finish
-	18, // [18:18] is the sub-list for method output_type
-	18, // [18:18] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	9,  // 6: shoal.v1.SessionOp.adopt:type_name -> shoal.v1.AdoptPrefix
+	10, // 7: shoal.v1.SessionOp.publish:type_name -> shoal.v1.PublishPrefix
+	11, // 8: shoal.v1.SessionOp.truncate:type_name -> shoal.v1.Truncate
+	12, // 9: shoal.v1.SessionOp.close:type_name -> shoal.v1.CloseSession
+	13, // 10: shoal.v1.SessionOp.evict:type_name -> shoal.v1.EvictPrefix
+	8,  // 11: shoal.v1.OpenSession.kv:type_name -> shoal.v1.KvClass
+	17, // 12: shoal.v1.OpenSession.sampling:type_name -> shoal.v1.Sampling
+	18, // 13: shoal.v1.OpenSession.pooling:type_name -> shoal.v1.Pooling
+	7,  // 14: shoal.v1.OpenSession.pictures:type_name -> shoal.v1.PictureRows
+	16, // 15: shoal.v1.StepResult.sampled:type_name -> shoal.v1.Sampled
+	14, // 16: shoal.v1.StepResult.timings:type_name -> shoal.v1.StageTiming
+	19, // 17: shoal.v1.Sampled.logprobs:type_name -> shoal.v1.LogProb
+	2,  // 18: shoal.v1.Sampled.finish:type_name -> shoal.v1.Finish
+	19, // [19:19] is the sub-list for method output_type
+	19, // [19:19] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_shoal_v1_frame_proto_init() }
@@ -1404,7 +1481,7 @@ func file_shoal_v1_frame_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shoal_v1_frame_proto_rawDesc), len(file_shoal_v1_frame_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   13,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

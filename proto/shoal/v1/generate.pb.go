@@ -715,9 +715,10 @@ type ModelInfo struct {
 	Architecture  string                 `protobuf:"bytes,10,opt,name=architecture,proto3" json:"architecture,omitempty"`
 	TensorTypes   map[string]uint32      `protobuf:"bytes,11,rep,name=tensor_types,json=tensorTypes,proto3" json:"tensor_types,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // the file's real types
 	Aliases       []string               `protobuf:"bytes,12,rep,name=aliases,proto3" json:"aliases,omitempty"`
-	Size          uint64                 `protobuf:"varint,13,opt,name=size,proto3" json:"size,omitempty"`             // bytes of the file
-	Digest        string                 `protobuf:"bytes,14,opt,name=digest,proto3" json:"digest,omitempty"`          // SHA-256 of the file's header, in hex
-	Parameters    uint64                 `protobuf:"varint,15,opt,name=parameters,proto3" json:"parameters,omitempty"` // values that its tensors hold
+	Size          uint64                 `protobuf:"varint,13,opt,name=size,proto3" json:"size,omitempty"`                                  // bytes of the file
+	Digest        string                 `protobuf:"bytes,14,opt,name=digest,proto3" json:"digest,omitempty"`                               // SHA-256 of the file's header, in hex
+	Parameters    uint64                 `protobuf:"varint,15,opt,name=parameters,proto3" json:"parameters,omitempty"`                      // values that its tensors hold
+	PictureRows   uint32                 `protobuf:"varint,16,opt,name=picture_rows,json=pictureRows,proto3" json:"picture_rows,omitempty"` // positions that a picture takes; 0: the model reads text alone
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -853,6 +854,13 @@ func (x *ModelInfo) GetDigest() string {
 func (x *ModelInfo) GetParameters() uint64 {
 	if x != nil {
 		return x.Parameters
+	}
+	return 0
+}
+
+func (x *ModelInfo) GetPictureRows() uint32 {
+	if x != nil {
+		return x.PictureRows
 	}
 	return 0
 }
@@ -1459,6 +1467,7 @@ type Message struct {
 	Name          string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
 	ToolCalls     []*ToolCall            `protobuf:"bytes,4,rep,name=tool_calls,json=toolCalls,proto3" json:"tool_calls,omitempty"`      // that an assistant made
 	ToolCallId    string                 `protobuf:"bytes,5,opt,name=tool_call_id,json=toolCallId,proto3" json:"tool_call_id,omitempty"` // of the call whose result a tool's turn is
+	Parts         []*Part                `protobuf:"bytes,6,rep,name=parts,proto3" json:"parts,omitempty"`                               // instead of content: what a user's turn consists of, in order
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1528,6 +1537,165 @@ func (x *Message) GetToolCallId() string {
 	return ""
 }
 
+func (x *Message) GetParts() []*Part {
+	if x != nil {
+		return x.Parts
+	}
+	return nil
+}
+
+// Part is text or a picture.
+type Part struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Part:
+	//
+	//	*Part_Text
+	//	*Part_Picture
+	Part          isPart_Part `protobuf_oneof:"part"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Part) Reset() {
+	*x = Part{}
+	mi := &file_shoal_v1_generate_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Part) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Part) ProtoMessage() {}
+
+func (x *Part) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_v1_generate_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Part.ProtoReflect.Descriptor instead.
+func (*Part) Descriptor() ([]byte, []int) {
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *Part) GetPart() isPart_Part {
+	if x != nil {
+		return x.Part
+	}
+	return nil
+}
+
+func (x *Part) GetText() string {
+	if x != nil {
+		if x, ok := x.Part.(*Part_Text); ok {
+			return x.Text
+		}
+	}
+	return ""
+}
+
+func (x *Part) GetPicture() []byte {
+	if x != nil {
+		if x, ok := x.Part.(*Part_Picture); ok {
+			return x.Picture
+		}
+	}
+	return nil
+}
+
+type isPart_Part interface {
+	isPart_Part()
+}
+
+type Part_Text struct {
+	Text string `protobuf:"bytes,1,opt,name=text,proto3,oneof"`
+}
+
+type Part_Picture struct {
+	Picture []byte `protobuf:"bytes,2,opt,name=picture,proto3,oneof"` // a file: PNG, JPEG, WebP or GIF
+}
+
+func (*Part_Text) isPart_Part() {}
+
+func (*Part_Picture) isPart_Part() {}
+
+// PromptPicture is a picture among the ids of a prompt.
+type PromptPicture struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Start         int32                  `protobuf:"varint,1,opt,name=start,proto3" json:"start,omitempty"` // position of its first row
+	Count         int32                  `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"` // rows
+	Hash          []byte                 `protobuf:"bytes,3,opt,name=hash,proto3" json:"hash,omitempty"`    // SHA-256 of the file
+	File          []byte                 `protobuf:"bytes,4,opt,name=file,proto3" json:"file,omitempty"`    // in a resumption
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PromptPicture) Reset() {
+	*x = PromptPicture{}
+	mi := &file_shoal_v1_generate_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PromptPicture) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PromptPicture) ProtoMessage() {}
+
+func (x *PromptPicture) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_v1_generate_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PromptPicture.ProtoReflect.Descriptor instead.
+func (*PromptPicture) Descriptor() ([]byte, []int) {
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *PromptPicture) GetStart() int32 {
+	if x != nil {
+		return x.Start
+	}
+	return 0
+}
+
+func (x *PromptPicture) GetCount() int32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *PromptPicture) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+func (x *PromptPicture) GetFile() []byte {
+	if x != nil {
+		return x.File
+	}
+	return nil
+}
+
 // Resumption continues an answer exactly: ids, never text again.
 type Resumption struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1535,13 +1703,14 @@ type Resumption struct {
 	PromptIds     []int32                `protobuf:"varint,2,rep,packed,name=prompt_ids,json=promptIds,proto3" json:"prompt_ids,omitempty"`
 	CommittedIds  []int32                `protobuf:"varint,3,rep,packed,name=committed_ids,json=committedIds,proto3" json:"committed_ids,omitempty"`
 	Fingerprint   string                 `protobuf:"bytes,4,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
+	Pictures      []*PromptPicture       `protobuf:"bytes,5,rep,name=pictures,proto3" json:"pictures,omitempty"` // of prompt_ids
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Resumption) Reset() {
 	*x = Resumption{}
-	mi := &file_shoal_v1_generate_proto_msgTypes[21]
+	mi := &file_shoal_v1_generate_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1553,7 +1722,7 @@ func (x *Resumption) String() string {
 func (*Resumption) ProtoMessage() {}
 
 func (x *Resumption) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_generate_proto_msgTypes[21]
+	mi := &file_shoal_v1_generate_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1566,7 +1735,7 @@ func (x *Resumption) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resumption.ProtoReflect.Descriptor instead.
 func (*Resumption) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{21}
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Resumption) GetId() string {
@@ -1597,6 +1766,13 @@ func (x *Resumption) GetFingerprint() string {
 	return ""
 }
 
+func (x *Resumption) GetPictures() []*PromptPicture {
+	if x != nil {
+		return x.Pictures
+	}
+	return nil
+}
+
 // Event is one thing that happened to a generation.
 type Event struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1616,7 +1792,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_shoal_v1_generate_proto_msgTypes[22]
+	mi := &file_shoal_v1_generate_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1628,7 +1804,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_generate_proto_msgTypes[22]
+	mi := &file_shoal_v1_generate_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1641,7 +1817,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{22}
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Event) GetEvent() isEvent_Event {
@@ -1772,13 +1948,14 @@ type Accepted struct {
 	Route         []string               `protobuf:"bytes,7,rep,name=route,proto3" json:"route,omitempty"`
 	MaxTokens     uint32                 `protobuf:"varint,8,opt,name=max_tokens,json=maxTokens,proto3" json:"max_tokens,omitempty"` // after clamping
 	Notes         []string               `protobuf:"bytes,9,rep,name=notes,proto3" json:"notes,omitempty"`                           // what was clamped
+	Pictures      []*PromptPicture       `protobuf:"bytes,10,rep,name=pictures,proto3" json:"pictures,omitempty"`                    // of prompt_ids, without the files
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Accepted) Reset() {
 	*x = Accepted{}
-	mi := &file_shoal_v1_generate_proto_msgTypes[23]
+	mi := &file_shoal_v1_generate_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1790,7 +1967,7 @@ func (x *Accepted) String() string {
 func (*Accepted) ProtoMessage() {}
 
 func (x *Accepted) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_generate_proto_msgTypes[23]
+	mi := &file_shoal_v1_generate_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1803,7 +1980,7 @@ func (x *Accepted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Accepted.ProtoReflect.Descriptor instead.
 func (*Accepted) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{23}
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Accepted) GetId() string {
@@ -1869,6 +2046,13 @@ func (x *Accepted) GetNotes() []string {
 	return nil
 }
 
+func (x *Accepted) GetPictures() []*PromptPicture {
+	if x != nil {
+		return x.Pictures
+	}
+	return nil
+}
+
 // Progress is sent while nothing else is.
 type Progress struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1883,7 +2067,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_shoal_v1_generate_proto_msgTypes[24]
+	mi := &file_shoal_v1_generate_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1895,7 +2079,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_generate_proto_msgTypes[24]
+	mi := &file_shoal_v1_generate_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1908,7 +2092,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{24}
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Progress) GetPhase() string {
@@ -1960,7 +2144,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_shoal_v1_generate_proto_msgTypes[25]
+	mi := &file_shoal_v1_generate_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1972,7 +2156,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_generate_proto_msgTypes[25]
+	mi := &file_shoal_v1_generate_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1985,7 +2169,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{25}
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Token) GetSeq() uint64 {
@@ -2039,7 +2223,7 @@ type Delta struct {
 
 func (x *Delta) Reset() {
 	*x = Delta{}
-	mi := &file_shoal_v1_generate_proto_msgTypes[26]
+	mi := &file_shoal_v1_generate_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2051,7 +2235,7 @@ func (x *Delta) String() string {
 func (*Delta) ProtoMessage() {}
 
 func (x *Delta) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_generate_proto_msgTypes[26]
+	mi := &file_shoal_v1_generate_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2064,7 +2248,7 @@ func (x *Delta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delta.ProtoReflect.Descriptor instead.
 func (*Delta) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{26}
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Delta) GetDelta() isDelta_Delta {
@@ -2136,7 +2320,7 @@ type ToolCall struct {
 
 func (x *ToolCall) Reset() {
 	*x = ToolCall{}
-	mi := &file_shoal_v1_generate_proto_msgTypes[27]
+	mi := &file_shoal_v1_generate_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2148,7 +2332,7 @@ func (x *ToolCall) String() string {
 func (*ToolCall) ProtoMessage() {}
 
 func (x *ToolCall) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_generate_proto_msgTypes[27]
+	mi := &file_shoal_v1_generate_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2161,7 +2345,7 @@ func (x *ToolCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolCall.ProtoReflect.Descriptor instead.
 func (*ToolCall) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{27}
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ToolCall) GetIndex() uint32 {
@@ -2208,7 +2392,7 @@ type Complete struct {
 
 func (x *Complete) Reset() {
 	*x = Complete{}
-	mi := &file_shoal_v1_generate_proto_msgTypes[28]
+	mi := &file_shoal_v1_generate_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2220,7 +2404,7 @@ func (x *Complete) String() string {
 func (*Complete) ProtoMessage() {}
 
 func (x *Complete) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_generate_proto_msgTypes[28]
+	mi := &file_shoal_v1_generate_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2233,7 +2417,7 @@ func (x *Complete) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Complete.ProtoReflect.Descriptor instead.
 func (*Complete) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{28}
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Complete) GetFinishReason() string {
@@ -2297,7 +2481,7 @@ type Stopped struct {
 
 func (x *Stopped) Reset() {
 	*x = Stopped{}
-	mi := &file_shoal_v1_generate_proto_msgTypes[29]
+	mi := &file_shoal_v1_generate_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2309,7 +2493,7 @@ func (x *Stopped) String() string {
 func (*Stopped) ProtoMessage() {}
 
 func (x *Stopped) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_generate_proto_msgTypes[29]
+	mi := &file_shoal_v1_generate_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2322,7 +2506,7 @@ func (x *Stopped) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stopped.ProtoReflect.Descriptor instead.
 func (*Stopped) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{29}
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Stopped) GetReason() string {
@@ -2353,13 +2537,14 @@ type Error struct {
 	Message       string                 `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
 	Param         string                 `protobuf:"bytes,3,opt,name=param,proto3" json:"param,omitempty"`
 	Retryable     bool                   `protobuf:"varint,4,opt,name=retryable,proto3" json:"retryable,omitempty"`
+	RetryAfterMs  uint32                 `protobuf:"varint,5,opt,name=retry_after_ms,json=retryAfterMs,proto3" json:"retry_after_ms,omitempty"` // when asking again may help; 0: soon
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Error) Reset() {
 	*x = Error{}
-	mi := &file_shoal_v1_generate_proto_msgTypes[30]
+	mi := &file_shoal_v1_generate_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2371,7 +2556,7 @@ func (x *Error) String() string {
 func (*Error) ProtoMessage() {}
 
 func (x *Error) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_generate_proto_msgTypes[30]
+	mi := &file_shoal_v1_generate_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2384,7 +2569,7 @@ func (x *Error) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Error.ProtoReflect.Descriptor instead.
 func (*Error) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{30}
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Error) GetCode() string {
@@ -2415,6 +2600,13 @@ func (x *Error) GetRetryable() bool {
 	return false
 }
 
+func (x *Error) GetRetryAfterMs() uint32 {
+	if x != nil {
+		return x.RetryAfterMs
+	}
+	return 0
+}
+
 // Usage counts tokens.
 type Usage struct {
 	state            protoimpl.MessageState `protogen:"open.v1"`
@@ -2427,7 +2619,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_shoal_v1_generate_proto_msgTypes[31]
+	mi := &file_shoal_v1_generate_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2439,7 +2631,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_generate_proto_msgTypes[31]
+	mi := &file_shoal_v1_generate_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2452,7 +2644,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{31}
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Usage) GetPromptTokens() uint32 {
@@ -2488,7 +2680,7 @@ type Timings struct {
 
 func (x *Timings) Reset() {
 	*x = Timings{}
-	mi := &file_shoal_v1_generate_proto_msgTypes[32]
+	mi := &file_shoal_v1_generate_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2500,7 +2692,7 @@ func (x *Timings) String() string {
 func (*Timings) ProtoMessage() {}
 
 func (x *Timings) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_generate_proto_msgTypes[32]
+	mi := &file_shoal_v1_generate_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2513,7 +2705,7 @@ func (x *Timings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timings.ProtoReflect.Descriptor instead.
 func (*Timings) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{32}
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Timings) GetQueueMs() float64 {
@@ -2582,7 +2774,7 @@ const file_shoal_v1_generate_proto_rawDesc = "" +
 	"\x05input\":\n" +
 	"\x10TokenizeResponse\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x10\n" +
-	"\x03ids\x18\x02 \x03(\x05R\x03ids\"\x84\x04\n" +
+	"\x03ids\x18\x02 \x03(\x05R\x03ids\"\xa7\x04\n" +
 	"\tModelInfo\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
@@ -2601,7 +2793,8 @@ const file_shoal_v1_generate_proto_rawDesc = "" +
 	"\x06digest\x18\x0e \x01(\tR\x06digest\x12\x1e\n" +
 	"\n" +
 	"parameters\x18\x0f \x01(\x04R\n" +
-	"parameters\x1a>\n" +
+	"parameters\x12!\n" +
+	"\fpicture_rows\x18\x10 \x01(\rR\vpictureRows\x1a>\n" +
 	"\x10TensorTypesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"\xd7\x06\n" +
@@ -2658,7 +2851,7 @@ const file_shoal_v1_generate_proto_rawDesc = "" +
 	"\vmax_seq_len\x18\x03 \x01(\rR\tmaxSeqLen\x12 \n" +
 	"\vprogressive\x18\x04 \x01(\bR\vprogressive\"5\n" +
 	"\x04Chat\x12-\n" +
-	"\bmessages\x18\x01 \x03(\v2\x11.shoal.v1.MessageR\bmessages\"\xa0\x01\n" +
+	"\bmessages\x18\x01 \x03(\v2\x11.shoal.v1.MessageR\bmessages\"\xc6\x01\n" +
 	"\aMessage\x12\x12\n" +
 	"\x04role\x18\x01 \x01(\tR\x04role\x12\x18\n" +
 	"\acontent\x18\x02 \x01(\tR\acontent\x12\x12\n" +
@@ -2666,14 +2859,25 @@ const file_shoal_v1_generate_proto_rawDesc = "" +
 	"\n" +
 	"tool_calls\x18\x04 \x03(\v2\x12.shoal.v1.ToolCallR\ttoolCalls\x12 \n" +
 	"\ftool_call_id\x18\x05 \x01(\tR\n" +
-	"toolCallId\"\x82\x01\n" +
+	"toolCallId\x12$\n" +
+	"\x05parts\x18\x06 \x03(\v2\x0e.shoal.v1.PartR\x05parts\"@\n" +
+	"\x04Part\x12\x14\n" +
+	"\x04text\x18\x01 \x01(\tH\x00R\x04text\x12\x1a\n" +
+	"\apicture\x18\x02 \x01(\fH\x00R\apictureB\x06\n" +
+	"\x04part\"c\n" +
+	"\rPromptPicture\x12\x14\n" +
+	"\x05start\x18\x01 \x01(\x05R\x05start\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\x05R\x05count\x12\x12\n" +
+	"\x04hash\x18\x03 \x01(\fR\x04hash\x12\x12\n" +
+	"\x04file\x18\x04 \x01(\fR\x04file\"\xb7\x01\n" +
 	"\n" +
 	"Resumption\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
 	"\n" +
 	"prompt_ids\x18\x02 \x03(\x05R\tpromptIds\x12#\n" +
 	"\rcommitted_ids\x18\x03 \x03(\x05R\fcommittedIds\x12 \n" +
-	"\vfingerprint\x18\x04 \x01(\tR\vfingerprint\"\xd6\x02\n" +
+	"\vfingerprint\x18\x04 \x01(\tR\vfingerprint\x123\n" +
+	"\bpictures\x18\x05 \x03(\v2\x17.shoal.v1.PromptPictureR\bpictures\"\xd6\x02\n" +
 	"\x05Event\x120\n" +
 	"\baccepted\x18\x01 \x01(\v2\x12.shoal.v1.AcceptedH\x00R\baccepted\x120\n" +
 	"\bprogress\x18\x02 \x01(\v2\x12.shoal.v1.ProgressH\x00R\bprogress\x12'\n" +
@@ -2682,7 +2886,7 @@ const file_shoal_v1_generate_proto_rawDesc = "" +
 	"\astopped\x18\x05 \x01(\v2\x11.shoal.v1.StoppedH\x00R\astopped\x12'\n" +
 	"\x05error\x18\x06 \x01(\v2\x0f.shoal.v1.ErrorH\x00R\x05error\x12-\n" +
 	"\aclaimed\x18\a \x01(\v2\x11.shoal.v1.ClaimedH\x00R\aclaimedB\a\n" +
-	"\x05event\"\xee\x01\n" +
+	"\x05event\"\xa3\x02\n" +
 	"\bAccepted\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05model\x18\x02 \x01(\tR\x05model\x12\x1d\n" +
@@ -2694,7 +2898,9 @@ const file_shoal_v1_generate_proto_rawDesc = "" +
 	"\x05route\x18\a \x03(\tR\x05route\x12\x1d\n" +
 	"\n" +
 	"max_tokens\x18\b \x01(\rR\tmaxTokens\x12\x14\n" +
-	"\x05notes\x18\t \x03(\tR\x05notes\"\x82\x01\n" +
+	"\x05notes\x18\t \x03(\tR\x05notes\x123\n" +
+	"\bpictures\x18\n" +
+	" \x03(\v2\x17.shoal.v1.PromptPictureR\bpictures\"\x82\x01\n" +
 	"\bProgress\x12\x14\n" +
 	"\x05phase\x18\x01 \x01(\tR\x05phase\x12\x12\n" +
 	"\x04done\x18\x02 \x01(\x03R\x04done\x12\x14\n" +
@@ -2730,12 +2936,13 @@ const file_shoal_v1_generate_proto_rawDesc = "" +
 	"\aStopped\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12%\n" +
 	"\x05usage\x18\x02 \x01(\v2\x0f.shoal.v1.UsageR\x05usage\x12+\n" +
-	"\atimings\x18\x03 \x01(\v2\x11.shoal.v1.TimingsR\atimings\"i\n" +
+	"\atimings\x18\x03 \x01(\v2\x11.shoal.v1.TimingsR\atimings\"\x8f\x01\n" +
 	"\x05Error\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x14\n" +
 	"\x05param\x18\x03 \x01(\tR\x05param\x12\x1c\n" +
-	"\tretryable\x18\x04 \x01(\bR\tretryable\"~\n" +
+	"\tretryable\x18\x04 \x01(\bR\tretryable\x12$\n" +
+	"\x0eretry_after_ms\x18\x05 \x01(\rR\fretryAfterMs\"~\n" +
 	"\x05Usage\x12#\n" +
 	"\rprompt_tokens\x18\x01 \x01(\rR\fpromptTokens\x12+\n" +
 	"\x11completion_tokens\x18\x02 \x01(\rR\x10completionTokens\x12#\n" +
@@ -2763,7 +2970,7 @@ func file_shoal_v1_generate_proto_rawDescGZIP() []byte {
 	return file_shoal_v1_generate_proto_rawDescData
 }
 
-var file_shoal_v1_generate_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_shoal_v1_generate_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
 var file_shoal_v1_generate_proto_goTypes = []any{
 	(*GenerateRequest)(nil),                // 0: shoal.v1.GenerateRequest
 	(*GenerateResponse)(nil),               // 1: shoal.v1.GenerateResponse
@@ -2786,77 +2993,82 @@ var file_shoal_v1_generate_proto_goTypes = []any{
 	(*KvOptions)(nil),                      // 18: shoal.v1.KvOptions
 	(*Chat)(nil),                           // 19: shoal.v1.Chat
 	(*Message)(nil),                        // 20: shoal.v1.Message
-	(*Resumption)(nil),                     // 21: shoal.v1.Resumption
-	(*Event)(nil),                          // 22: shoal.v1.Event
-	(*Accepted)(nil),                       // 23: shoal.v1.Accepted
-	(*Progress)(nil),                       // 24: shoal.v1.Progress
-	(*Token)(nil),                          // 25: shoal.v1.Token
-	(*Delta)(nil),                          // 26: shoal.v1.Delta
-	(*ToolCall)(nil),                       // 27: shoal.v1.ToolCall
-	(*Complete)(nil),                       // 28: shoal.v1.Complete
-	(*Stopped)(nil),                        // 29: shoal.v1.Stopped
-	(*Error)(nil),                          // 30: shoal.v1.Error
-	(*Usage)(nil),                          // 31: shoal.v1.Usage
-	(*Timings)(nil),                        // 32: shoal.v1.Timings
-	nil,                                    // 33: shoal.v1.ModelInfo.TensorTypesEntry
-	(*Sampling)(nil),                       // 34: shoal.v1.Sampling
-	(Pooling)(0),                           // 35: shoal.v1.Pooling
-	(*Scheduling)(nil),                     // 36: shoal.v1.Scheduling
-	(*LogProb)(nil),                        // 37: shoal.v1.LogProb
+	(*Part)(nil),                           // 21: shoal.v1.Part
+	(*PromptPicture)(nil),                  // 22: shoal.v1.PromptPicture
+	(*Resumption)(nil),                     // 23: shoal.v1.Resumption
+	(*Event)(nil),                          // 24: shoal.v1.Event
+	(*Accepted)(nil),                       // 25: shoal.v1.Accepted
+	(*Progress)(nil),                       // 26: shoal.v1.Progress
+	(*Token)(nil),                          // 27: shoal.v1.Token
+	(*Delta)(nil),                          // 28: shoal.v1.Delta
+	(*ToolCall)(nil),                       // 29: shoal.v1.ToolCall
+	(*Complete)(nil),                       // 30: shoal.v1.Complete
+	(*Stopped)(nil),                        // 31: shoal.v1.Stopped
+	(*Error)(nil),                          // 32: shoal.v1.Error
+	(*Usage)(nil),                          // 33: shoal.v1.Usage
+	(*Timings)(nil),                        // 34: shoal.v1.Timings
+	nil,                                    // 35: shoal.v1.ModelInfo.TensorTypesEntry
+	(*Sampling)(nil),                       // 36: shoal.v1.Sampling
+	(Pooling)(0),                           // 37: shoal.v1.Pooling
+	(*Scheduling)(nil),                     // 38: shoal.v1.Scheduling
+	(*LogProb)(nil),                        // 39: shoal.v1.LogProb
 }
 var file_shoal_v1_generate_proto_depIdxs = []int32{
 	13, // 0: shoal.v1.GenerateRequest.generation:type_name -> shoal.v1.Generation
-	22, // 1: shoal.v1.GenerateResponse.event:type_name -> shoal.v1.Event
+	24, // 1: shoal.v1.GenerateResponse.event:type_name -> shoal.v1.Event
 	12, // 2: shoal.v1.ModelsResponse.models:type_name -> shoal.v1.ModelInfo
 	13, // 3: shoal.v1.ChatRequest.generation:type_name -> shoal.v1.Generation
 	5,  // 4: shoal.v1.ChatRequest.stop:type_name -> shoal.v1.StopAnswer
-	22, // 5: shoal.v1.ChatResponse.event:type_name -> shoal.v1.Event
+	24, // 5: shoal.v1.ChatResponse.event:type_name -> shoal.v1.Event
 	12, // 6: shoal.v1.GenerateServiceClusterResponse.models:type_name -> shoal.v1.ModelInfo
 	9,  // 7: shoal.v1.GenerateServiceClusterResponse.nodes:type_name -> shoal.v1.NodeState
 	19, // 8: shoal.v1.TokenizeRequest.chat:type_name -> shoal.v1.Chat
-	33, // 9: shoal.v1.ModelInfo.tensor_types:type_name -> shoal.v1.ModelInfo.TensorTypesEntry
+	35, // 9: shoal.v1.ModelInfo.tensor_types:type_name -> shoal.v1.ModelInfo.TensorTypesEntry
 	19, // 10: shoal.v1.Generation.chat:type_name -> shoal.v1.Chat
-	21, // 11: shoal.v1.Generation.resumption:type_name -> shoal.v1.Resumption
-	34, // 12: shoal.v1.Generation.sampling:type_name -> shoal.v1.Sampling
+	23, // 11: shoal.v1.Generation.resumption:type_name -> shoal.v1.Resumption
+	36, // 12: shoal.v1.Generation.sampling:type_name -> shoal.v1.Sampling
 	18, // 13: shoal.v1.Generation.kv:type_name -> shoal.v1.KvOptions
-	35, // 14: shoal.v1.Generation.pooling:type_name -> shoal.v1.Pooling
+	37, // 14: shoal.v1.Generation.pooling:type_name -> shoal.v1.Pooling
 	16, // 15: shoal.v1.Generation.response_format:type_name -> shoal.v1.ResponseFormat
 	17, // 16: shoal.v1.Generation.tool_choice:type_name -> shoal.v1.ToolChoice
-	36, // 17: shoal.v1.Generation.scheduling:type_name -> shoal.v1.Scheduling
+	38, // 17: shoal.v1.Generation.scheduling:type_name -> shoal.v1.Scheduling
 	14, // 18: shoal.v1.Generation.keep:type_name -> shoal.v1.Keep
 	13, // 19: shoal.v1.Claimed.request:type_name -> shoal.v1.Generation
 	20, // 20: shoal.v1.Chat.messages:type_name -> shoal.v1.Message
-	27, // 21: shoal.v1.Message.tool_calls:type_name -> shoal.v1.ToolCall
-	23, // 22: shoal.v1.Event.accepted:type_name -> shoal.v1.Accepted
-	24, // 23: shoal.v1.Event.progress:type_name -> shoal.v1.Progress
-	25, // 24: shoal.v1.Event.token:type_name -> shoal.v1.Token
-	28, // 25: shoal.v1.Event.complete:type_name -> shoal.v1.Complete
-	29, // 26: shoal.v1.Event.stopped:type_name -> shoal.v1.Stopped
-	30, // 27: shoal.v1.Event.error:type_name -> shoal.v1.Error
-	15, // 28: shoal.v1.Event.claimed:type_name -> shoal.v1.Claimed
-	26, // 29: shoal.v1.Token.delta:type_name -> shoal.v1.Delta
-	37, // 30: shoal.v1.Token.logprob:type_name -> shoal.v1.LogProb
-	27, // 31: shoal.v1.Delta.tool_call:type_name -> shoal.v1.ToolCall
-	31, // 32: shoal.v1.Complete.usage:type_name -> shoal.v1.Usage
-	32, // 33: shoal.v1.Complete.timings:type_name -> shoal.v1.Timings
-	27, // 34: shoal.v1.Complete.tool_calls:type_name -> shoal.v1.ToolCall
-	31, // 35: shoal.v1.Stopped.usage:type_name -> shoal.v1.Usage
-	32, // 36: shoal.v1.Stopped.timings:type_name -> shoal.v1.Timings
-	0,  // 37: shoal.v1.GenerateService.Generate:input_type -> shoal.v1.GenerateRequest
-	2,  // 38: shoal.v1.GenerateService.Models:input_type -> shoal.v1.ModelsRequest
-	4,  // 39: shoal.v1.GenerateService.Chat:input_type -> shoal.v1.ChatRequest
-	7,  // 40: shoal.v1.GenerateService.Cluster:input_type -> shoal.v1.GenerateServiceClusterRequest
-	10, // 41: shoal.v1.GenerateService.Tokenize:input_type -> shoal.v1.TokenizeRequest
-	1,  // 42: shoal.v1.GenerateService.Generate:output_type -> shoal.v1.GenerateResponse
-	3,  // 43: shoal.v1.GenerateService.Models:output_type -> shoal.v1.ModelsResponse
-	6,  // 44: shoal.v1.GenerateService.Chat:output_type -> shoal.v1.ChatResponse
-	8,  // 45: shoal.v1.GenerateService.Cluster:output_type -> shoal.v1.GenerateServiceClusterResponse
-	11, // 46: shoal.v1.GenerateService.Tokenize:output_type -> shoal.v1.TokenizeResponse
-	42, // [42:47] is the sub-list for method output_type
-	37, // [37:42] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	29, // 21: shoal.v1.Message.tool_calls:type_name -> shoal.v1.ToolCall
+	21, // 22: shoal.v1.Message.parts:type_name -> shoal.v1.Part
+	22, // 23: shoal.v1.Resumption.pictures:type_name -> shoal.v1.PromptPicture
+	25, // 24: shoal.v1.Event.accepted:type_name -> shoal.v1.Accepted
+	26, // 25: shoal.v1.Event.progress:type_name -> shoal.v1.Progress
+	27, // 26: shoal.v1.Event.token:type_name -> shoal.v1.Token
+	30, // 27: shoal.v1.Event.complete:type_name -> shoal.v1.Complete
+	31, // 28: shoal.v1.Event.stopped:type_name -> shoal.v1.Stopped
+	32, // 29: shoal.v1.Event.error:type_name -> shoal.v1.Error
+	15, // 30: shoal.v1.Event.claimed:type_name -> shoal.v1.Claimed
+	22, // 31: shoal.v1.Accepted.pictures:type_name -> shoal.v1.PromptPicture
+	28, // 32: shoal.v1.Token.delta:type_name -> shoal.v1.Delta
+	39, // 33: shoal.v1.Token.logprob:type_name -> shoal.v1.LogProb
+	29, // 34: shoal.v1.Delta.tool_call:type_name -> shoal.v1.ToolCall
+	33, // 35: shoal.v1.Complete.usage:type_name -> shoal.v1.Usage
+	34, // 36: shoal.v1.Complete.timings:type_name -> shoal.v1.Timings
+	29, // 37: shoal.v1.Complete.tool_calls:type_name -> shoal.v1.ToolCall
+	33, // 38: shoal.v1.Stopped.usage:type_name -> shoal.v1.Usage
+	34, // 39: shoal.v1.Stopped.timings:type_name -> shoal.v1.Timings
+	0,  // 40: shoal.v1.GenerateService.Generate:input_type -> shoal.v1.GenerateRequest
+	2,  // 41: shoal.v1.GenerateService.Models:input_type -> shoal.v1.ModelsRequest
+	4,  // 42: shoal.v1.GenerateService.Chat:input_type -> shoal.v1.ChatRequest
+	7,  // 43: shoal.v1.GenerateService.Cluster:input_type -> shoal.v1.GenerateServiceClusterRequest
+	10, // 44: shoal.v1.GenerateService.Tokenize:input_type -> shoal.v1.TokenizeRequest
+	1,  // 45: shoal.v1.GenerateService.Generate:output_type -> shoal.v1.GenerateResponse
+	3,  // 46: shoal.v1.GenerateService.Models:output_type -> shoal.v1.ModelsResponse
+	6,  // 47: shoal.v1.GenerateService.Chat:output_type -> shoal.v1.ChatResponse
+	8,  // 48: shoal.v1.GenerateService.Cluster:output_type -> shoal.v1.GenerateServiceClusterResponse
+	11, // 49: shoal.v1.GenerateService.Tokenize:output_type -> shoal.v1.TokenizeResponse
+	45, // [45:50] is the sub-list for method output_type
+	40, // [40:45] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_shoal_v1_generate_proto_init() }
@@ -2880,7 +3092,11 @@ func file_shoal_v1_generate_proto_init() {
 		(*Generation_Raw)(nil),
 		(*Generation_Resumption)(nil),
 	}
-	file_shoal_v1_generate_proto_msgTypes[22].OneofWrappers = []any{
+	file_shoal_v1_generate_proto_msgTypes[21].OneofWrappers = []any{
+		(*Part_Text)(nil),
+		(*Part_Picture)(nil),
+	}
+	file_shoal_v1_generate_proto_msgTypes[24].OneofWrappers = []any{
 		(*Event_Accepted)(nil),
 		(*Event_Progress)(nil),
 		(*Event_Token)(nil),
@@ -2889,7 +3105,7 @@ func file_shoal_v1_generate_proto_init() {
 		(*Event_Error)(nil),
 		(*Event_Claimed)(nil),
 	}
-	file_shoal_v1_generate_proto_msgTypes[26].OneofWrappers = []any{
+	file_shoal_v1_generate_proto_msgTypes[28].OneofWrappers = []any{
 		(*Delta_Content)(nil),
 		(*Delta_Reasoning)(nil),
 		(*Delta_ToolCall)(nil),
@@ -2900,7 +3116,7 @@ func file_shoal_v1_generate_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shoal_v1_generate_proto_rawDesc), len(file_shoal_v1_generate_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   34,
+			NumMessages:   36,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

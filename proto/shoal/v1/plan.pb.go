@@ -29,7 +29,8 @@ type Plan struct {
 	Coordinator   string                 `protobuf:"bytes,2,opt,name=coordinator,proto3" json:"coordinator,omitempty"`
 	Model         *Model                 `protobuf:"bytes,3,opt,name=model,proto3" json:"model,omitempty"`
 	Pipelines     []*Pipeline            `protobuf:"bytes,4,rep,name=pipelines,proto3" json:"pipelines,omitempty"`
-	Spares        []*Stage               `protobuf:"bytes,5,rep,name=spares,proto3" json:"spares,omitempty"` // whose weights a device holds in reserve
+	Spares        []*Stage               `protobuf:"bytes,5,rep,name=spares,proto3" json:"spares,omitempty"`   // whose weights a device holds in reserve
+	Holders       []*Holder              `protobuf:"bytes,6,rep,name=holders,proto3" json:"holders,omitempty"` // nodes that may have weights, the coordinator first
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -99,6 +100,66 @@ func (x *Plan) GetSpares() []*Stage {
 	return nil
 }
 
+func (x *Plan) GetHolders() []*Holder {
+	if x != nil {
+		return x.Holders
+	}
+	return nil
+}
+
+// Holder is a node that others may fetch weights from.
+type Holder struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"` // host:port, node to node
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Holder) Reset() {
+	*x = Holder{}
+	mi := &file_shoal_v1_plan_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Holder) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Holder) ProtoMessage() {}
+
+func (x *Holder) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_v1_plan_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Holder.ProtoReflect.Descriptor instead.
+func (*Holder) Descriptor() ([]byte, []int) {
+	return file_shoal_v1_plan_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Holder) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Holder) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
 // Model names a model file and what every node must agree on.
 type Model struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -112,13 +173,14 @@ type Model struct {
 	Context       uint32                 `protobuf:"varint,8,opt,name=context,proto3" json:"context,omitempty"`
 	KvBits        uint32                 `protobuf:"varint,9,opt,name=kv_bits,json=kvBits,proto3" json:"kv_bits,omitempty"`     // of keys and values on every stage: 16, 8, 4, 3 or 2; 0 is float32
 	KvGroup       uint32                 `protobuf:"varint,10,opt,name=kv_group,json=kvGroup,proto3" json:"kv_group,omitempty"` // values that share a scale, of 2 to 8 bits
+	Manifest      []byte                 `protobuf:"bytes,11,opt,name=manifest,proto3" json:"manifest,omitempty"`               // an encoded Manifest, for nodes that lack the file; empty: each has its own
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Model) Reset() {
 	*x = Model{}
-	mi := &file_shoal_v1_plan_proto_msgTypes[1]
+	mi := &file_shoal_v1_plan_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -130,7 +192,7 @@ func (x *Model) String() string {
 func (*Model) ProtoMessage() {}
 
 func (x *Model) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_plan_proto_msgTypes[1]
+	mi := &file_shoal_v1_plan_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -143,7 +205,7 @@ func (x *Model) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Model.ProtoReflect.Descriptor instead.
 func (*Model) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_plan_proto_rawDescGZIP(), []int{1}
+	return file_shoal_v1_plan_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Model) GetName() string {
@@ -216,6 +278,13 @@ func (x *Model) GetKvGroup() uint32 {
 	return 0
 }
 
+func (x *Model) GetManifest() []byte {
+	if x != nil {
+		return x.Manifest
+	}
+	return nil
+}
+
 // Pipeline is a row of stages that together cover the model once.
 type Pipeline struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -233,7 +302,7 @@ type Pipeline struct {
 
 func (x *Pipeline) Reset() {
 	*x = Pipeline{}
-	mi := &file_shoal_v1_plan_proto_msgTypes[2]
+	mi := &file_shoal_v1_plan_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -245,7 +314,7 @@ func (x *Pipeline) String() string {
 func (*Pipeline) ProtoMessage() {}
 
 func (x *Pipeline) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_plan_proto_msgTypes[2]
+	mi := &file_shoal_v1_plan_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -258,7 +327,7 @@ func (x *Pipeline) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pipeline.ProtoReflect.Descriptor instead.
 func (*Pipeline) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_plan_proto_rawDescGZIP(), []int{2}
+	return file_shoal_v1_plan_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Pipeline) GetId() uint32 {
@@ -335,7 +404,7 @@ type Stage struct {
 
 func (x *Stage) Reset() {
 	*x = Stage{}
-	mi := &file_shoal_v1_plan_proto_msgTypes[3]
+	mi := &file_shoal_v1_plan_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -347,7 +416,7 @@ func (x *Stage) String() string {
 func (*Stage) ProtoMessage() {}
 
 func (x *Stage) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_plan_proto_msgTypes[3]
+	mi := &file_shoal_v1_plan_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -360,7 +429,7 @@ func (x *Stage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stage.ProtoReflect.Descriptor instead.
 func (*Stage) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_plan_proto_rawDescGZIP(), []int{3}
+	return file_shoal_v1_plan_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Stage) GetNode() string {
@@ -444,7 +513,7 @@ type Device struct {
 
 func (x *Device) Reset() {
 	*x = Device{}
-	mi := &file_shoal_v1_plan_proto_msgTypes[4]
+	mi := &file_shoal_v1_plan_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -456,7 +525,7 @@ func (x *Device) String() string {
 func (*Device) ProtoMessage() {}
 
 func (x *Device) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_plan_proto_msgTypes[4]
+	mi := &file_shoal_v1_plan_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -469,7 +538,7 @@ func (x *Device) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Device.ProtoReflect.Descriptor instead.
 func (*Device) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_plan_proto_rawDescGZIP(), []int{4}
+	return file_shoal_v1_plan_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Device) GetIndex() uint32 {
@@ -549,7 +618,7 @@ type DeviceSpeed struct {
 
 func (x *DeviceSpeed) Reset() {
 	*x = DeviceSpeed{}
-	mi := &file_shoal_v1_plan_proto_msgTypes[5]
+	mi := &file_shoal_v1_plan_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -561,7 +630,7 @@ func (x *DeviceSpeed) String() string {
 func (*DeviceSpeed) ProtoMessage() {}
 
 func (x *DeviceSpeed) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_plan_proto_msgTypes[5]
+	mi := &file_shoal_v1_plan_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -574,7 +643,7 @@ func (x *DeviceSpeed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeviceSpeed.ProtoReflect.Descriptor instead.
 func (*DeviceSpeed) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_plan_proto_rawDescGZIP(), []int{5}
+	return file_shoal_v1_plan_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *DeviceSpeed) GetDevice() uint32 {
@@ -626,7 +695,7 @@ type ShapeSpeed struct {
 
 func (x *ShapeSpeed) Reset() {
 	*x = ShapeSpeed{}
-	mi := &file_shoal_v1_plan_proto_msgTypes[6]
+	mi := &file_shoal_v1_plan_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -638,7 +707,7 @@ func (x *ShapeSpeed) String() string {
 func (*ShapeSpeed) ProtoMessage() {}
 
 func (x *ShapeSpeed) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_plan_proto_msgTypes[6]
+	mi := &file_shoal_v1_plan_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -651,7 +720,7 @@ func (x *ShapeSpeed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShapeSpeed.ProtoReflect.Descriptor instead.
 func (*ShapeSpeed) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_plan_proto_rawDescGZIP(), []int{6}
+	return file_shoal_v1_plan_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ShapeSpeed) GetShape() string {
@@ -695,7 +764,7 @@ type LinkSpeed struct {
 
 func (x *LinkSpeed) Reset() {
 	*x = LinkSpeed{}
-	mi := &file_shoal_v1_plan_proto_msgTypes[7]
+	mi := &file_shoal_v1_plan_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -707,7 +776,7 @@ func (x *LinkSpeed) String() string {
 func (*LinkSpeed) ProtoMessage() {}
 
 func (x *LinkSpeed) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_plan_proto_msgTypes[7]
+	mi := &file_shoal_v1_plan_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -720,7 +789,7 @@ func (x *LinkSpeed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LinkSpeed.ProtoReflect.Descriptor instead.
 func (*LinkSpeed) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_plan_proto_rawDescGZIP(), []int{7}
+	return file_shoal_v1_plan_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *LinkSpeed) GetFrom() string {
@@ -755,13 +824,17 @@ var File_shoal_v1_plan_proto protoreflect.FileDescriptor
 
 const file_shoal_v1_plan_proto_rawDesc = "" +
 	"\n" +
-	"\x13shoal/v1/plan.proto\x12\bshoal.v1\"\xc0\x01\n" +
+	"\x13shoal/v1/plan.proto\x12\bshoal.v1\"\xec\x01\n" +
 	"\x04Plan\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12 \n" +
 	"\vcoordinator\x18\x02 \x01(\tR\vcoordinator\x12%\n" +
 	"\x05model\x18\x03 \x01(\v2\x0f.shoal.v1.ModelR\x05model\x120\n" +
 	"\tpipelines\x18\x04 \x03(\v2\x12.shoal.v1.PipelineR\tpipelines\x12'\n" +
-	"\x06spares\x18\x05 \x03(\v2\x0f.shoal.v1.StageR\x06spares\"\xef\x01\n" +
+	"\x06spares\x18\x05 \x03(\v2\x0f.shoal.v1.StageR\x06spares\x12*\n" +
+	"\aholders\x18\x06 \x03(\v2\x10.shoal.v1.HolderR\aholders\"6\n" +
+	"\x06Holder\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\"\x8b\x02\n" +
 	"\x05Model\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x12\n" +
@@ -773,7 +846,8 @@ const file_shoal_v1_plan_proto_rawDesc = "" +
 	"\acontext\x18\b \x01(\rR\acontext\x12\x17\n" +
 	"\akv_bits\x18\t \x01(\rR\x06kvBits\x12\x19\n" +
 	"\bkv_group\x18\n" +
-	" \x01(\rR\akvGroup\"\xc9\x01\n" +
+	" \x01(\rR\akvGroup\x12\x1a\n" +
+	"\bmanifest\x18\v \x01(\fR\bmanifest\"\xc9\x01\n" +
 	"\bPipeline\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12'\n" +
 	"\x06stages\x18\x02 \x03(\v2\x0f.shoal.v1.StageR\x06stages\x12\x14\n" +
@@ -834,28 +908,30 @@ func file_shoal_v1_plan_proto_rawDescGZIP() []byte {
 	return file_shoal_v1_plan_proto_rawDescData
 }
 
-var file_shoal_v1_plan_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_shoal_v1_plan_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_shoal_v1_plan_proto_goTypes = []any{
 	(*Plan)(nil),        // 0: shoal.v1.Plan
-	(*Model)(nil),       // 1: shoal.v1.Model
-	(*Pipeline)(nil),    // 2: shoal.v1.Pipeline
-	(*Stage)(nil),       // 3: shoal.v1.Stage
-	(*Device)(nil),      // 4: shoal.v1.Device
-	(*DeviceSpeed)(nil), // 5: shoal.v1.DeviceSpeed
-	(*ShapeSpeed)(nil),  // 6: shoal.v1.ShapeSpeed
-	(*LinkSpeed)(nil),   // 7: shoal.v1.LinkSpeed
+	(*Holder)(nil),      // 1: shoal.v1.Holder
+	(*Model)(nil),       // 2: shoal.v1.Model
+	(*Pipeline)(nil),    // 3: shoal.v1.Pipeline
+	(*Stage)(nil),       // 4: shoal.v1.Stage
+	(*Device)(nil),      // 5: shoal.v1.Device
+	(*DeviceSpeed)(nil), // 6: shoal.v1.DeviceSpeed
+	(*ShapeSpeed)(nil),  // 7: shoal.v1.ShapeSpeed
+	(*LinkSpeed)(nil),   // 8: shoal.v1.LinkSpeed
 }
 var file_shoal_v1_plan_proto_depIdxs = []int32{
-	1, // 0: shoal.v1.Plan.model:type_name -> shoal.v1.Model
-	2, // 1: shoal.v1.Plan.pipelines:type_name -> shoal.v1.Pipeline
-	3, // 2: shoal.v1.Plan.spares:type_name -> shoal.v1.Stage
-	3, // 3: shoal.v1.Pipeline.stages:type_name -> shoal.v1.Stage
-	6, // 4: shoal.v1.DeviceSpeed.shapes:type_name -> shoal.v1.ShapeSpeed
-	5, // [5:5] is the sub-list for method output_type
-	5, // [5:5] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	2, // 0: shoal.v1.Plan.model:type_name -> shoal.v1.Model
+	3, // 1: shoal.v1.Plan.pipelines:type_name -> shoal.v1.Pipeline
+	4, // 2: shoal.v1.Plan.spares:type_name -> shoal.v1.Stage
+	1, // 3: shoal.v1.Plan.holders:type_name -> shoal.v1.Holder
+	4, // 4: shoal.v1.Pipeline.stages:type_name -> shoal.v1.Stage
+	7, // 5: shoal.v1.DeviceSpeed.shapes:type_name -> shoal.v1.ShapeSpeed
+	6, // [6:6] is the sub-list for method output_type
+	6, // [6:6] is the sub-list for method input_type
+	6, // [6:6] is the sub-list for extension type_name
+	6, // [6:6] is the sub-list for extension extendee
+	0, // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_shoal_v1_plan_proto_init() }
@@ -869,7 +945,7 @@ func file_shoal_v1_plan_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shoal_v1_plan_proto_rawDesc), len(file_shoal_v1_plan_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

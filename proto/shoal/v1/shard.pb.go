@@ -557,6 +557,9 @@ type StageState struct {
 	TotalBytes    uint64                 `protobuf:"varint,6,opt,name=total_bytes,json=totalBytes,proto3" json:"total_bytes,omitempty"`
 	Error         string                 `protobuf:"bytes,7,opt,name=error,proto3" json:"error,omitempty"`
 	UsedBytes     uint64                 `protobuf:"varint,8,opt,name=used_bytes,json=usedBytes,proto3" json:"used_bytes,omitempty"` // device memory by the backend's account
+	Phase         string                 `protobuf:"bytes,9,opt,name=phase,proto3" json:"phase,omitempty"`                           // of LOADING: fetch (done and total are bytes of it), load; empty is load
+	Rate          float64                `protobuf:"fixed64,10,opt,name=rate,proto3" json:"rate,omitempty"`                          // bytes a second of late, of the phase
+	Note          string                 `protobuf:"bytes,11,opt,name=note,proto3" json:"note,omitempty"`                            // what the phase waits for, in words; empty while it goes on
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -645,6 +648,27 @@ func (x *StageState) GetUsedBytes() uint64 {
 		return x.UsedBytes
 	}
 	return 0
+}
+
+func (x *StageState) GetPhase() string {
+	if x != nil {
+		return x.Phase
+	}
+	return ""
+}
+
+func (x *StageState) GetRate() float64 {
+	if x != nil {
+		return x.Rate
+	}
+	return 0
+}
+
+func (x *StageState) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
 }
 
 // Refused says that the shard obeys somebody else or something newer.
@@ -1309,7 +1333,7 @@ type Closed struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Slot          uint32                 `protobuf:"varint,1,opt,name=slot,proto3" json:"slot,omitempty"`
 	Attempt       uint32                 `protobuf:"varint,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
-	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"` // halted, finished, context, deadline, failed, refused
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"` // halted, finished, context, deadline, failed, refused, unseen: rows of a picture are not there any more
 	Detail        string                 `protobuf:"bytes,4,opt,name=detail,proto3" json:"detail,omitempty"` // in words, of failed and refused
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1722,6 +1746,7 @@ type MeasureRequest struct {
 	Parts         []*MeasurePart         `protobuf:"bytes,2,rep,name=parts,proto3" json:"parts,omitempty"`                                  // the most important first
 	Cached        bool                   `protobuf:"varint,3,opt,name=cached,proto3" json:"cached,omitempty"`                               // only what is known already
 	TurnSeconds   float64                `protobuf:"fixed64,4,opt,name=turn_seconds,json=turnSeconds,proto3" json:"turn_seconds,omitempty"` // as real steps have shown, to be kept; 0 is nothing new
+	Holder        *Holder                `protobuf:"bytes,5,opt,name=holder,proto3" json:"holder,omitempty"`                                // a node that has what lies before the model's weights
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1782,6 +1807,13 @@ func (x *MeasureRequest) GetTurnSeconds() float64 {
 		return x.TurnSeconds
 	}
 	return 0
+}
+
+func (x *MeasureRequest) GetHolder() *Holder {
+	if x != nil {
+		return x.Holder
+	}
+	return nil
 }
 
 // MeasurePart is layers [first, end), which are all of one shape, or with head
@@ -2038,6 +2070,126 @@ func (x *MeasureLinksResponse) GetLinks() []*LinkSpeed {
 	return nil
 }
 
+type SeeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Epoch         uint64                 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Pipeline      uint32                 `protobuf:"varint,2,opt,name=pipeline,proto3" json:"pipeline,omitempty"`
+	Hash          []byte                 `protobuf:"bytes,3,opt,name=hash,proto3" json:"hash,omitempty"` // 32 bytes: SHA-256 of the file
+	File          []byte                 `protobuf:"bytes,4,opt,name=file,proto3" json:"file,omitempty"` // empty asks whether its rows are there
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SeeRequest) Reset() {
+	*x = SeeRequest{}
+	mi := &file_shoal_v1_shard_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SeeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SeeRequest) ProtoMessage() {}
+
+func (x *SeeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_v1_shard_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SeeRequest.ProtoReflect.Descriptor instead.
+func (*SeeRequest) Descriptor() ([]byte, []int) {
+	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *SeeRequest) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *SeeRequest) GetPipeline() uint32 {
+	if x != nil {
+		return x.Pipeline
+	}
+	return 0
+}
+
+func (x *SeeRequest) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+func (x *SeeRequest) GetFile() []byte {
+	if x != nil {
+		return x.File
+	}
+	return nil
+}
+
+type SeeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Rows          uint32                 `protobuf:"varint,1,opt,name=rows,proto3" json:"rows,omitempty"`      // that are there now; 0: the file is needed
+	Refused       string                 `protobuf:"bytes,2,opt,name=refused,proto3" json:"refused,omitempty"` // what is wrong with the picture, in words
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SeeResponse) Reset() {
+	*x = SeeResponse{}
+	mi := &file_shoal_v1_shard_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SeeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SeeResponse) ProtoMessage() {}
+
+func (x *SeeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_v1_shard_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SeeResponse.ProtoReflect.Descriptor instead.
+func (*SeeResponse) Descriptor() ([]byte, []int) {
+	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *SeeResponse) GetRows() uint32 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
+func (x *SeeResponse) GetRefused() string {
+	if x != nil {
+		return x.Refused
+	}
+	return ""
+}
+
 type ProbeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Sequence      uint64                 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
@@ -2049,7 +2201,7 @@ type ProbeRequest struct {
 
 func (x *ProbeRequest) Reset() {
 	*x = ProbeRequest{}
-	mi := &file_shoal_v1_shard_proto_msgTypes[29]
+	mi := &file_shoal_v1_shard_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2061,7 +2213,7 @@ func (x *ProbeRequest) String() string {
 func (*ProbeRequest) ProtoMessage() {}
 
 func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_shard_proto_msgTypes[29]
+	mi := &file_shoal_v1_shard_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2074,7 +2226,7 @@ func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeRequest.ProtoReflect.Descriptor instead.
 func (*ProbeRequest) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{29}
+	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ProbeRequest) GetSequence() uint64 {
@@ -2107,7 +2259,7 @@ type ProbeResponse struct {
 
 func (x *ProbeResponse) Reset() {
 	*x = ProbeResponse{}
-	mi := &file_shoal_v1_shard_proto_msgTypes[30]
+	mi := &file_shoal_v1_shard_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2119,7 +2271,7 @@ func (x *ProbeResponse) String() string {
 func (*ProbeResponse) ProtoMessage() {}
 
 func (x *ProbeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_shard_proto_msgTypes[30]
+	mi := &file_shoal_v1_shard_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2132,7 +2284,7 @@ func (x *ProbeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeResponse.ProtoReflect.Descriptor instead.
 func (*ProbeResponse) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{30}
+	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ProbeResponse) GetSequence() uint64 {
@@ -2176,7 +2328,7 @@ const file_shoal_v1_shard_proto_rawDesc = "" +
 	"\x05stage\x18\x01 \x01(\v2\x14.shoal.v1.StageStateH\x00R\x05stage\x12-\n" +
 	"\arefused\x18\x02 \x01(\v2\x11.shoal.v1.RefusedH\x00R\arefused\x12'\n" +
 	"\x05child\x18\x03 \x01(\v2\x0f.shoal.v1.ChildH\x00R\x05childB\t\n" +
-	"\amessage\"\xf4\x01\n" +
+	"\amessage\"\xb2\x02\n" +
 	"\n" +
 	"StageState\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x1a\n" +
@@ -2189,7 +2341,11 @@ const file_shoal_v1_shard_proto_rawDesc = "" +
 	"totalBytes\x12\x14\n" +
 	"\x05error\x18\a \x01(\tR\x05error\x12\x1d\n" +
 	"\n" +
-	"used_bytes\x18\b \x01(\x04R\tusedBytes\"7\n" +
+	"used_bytes\x18\b \x01(\x04R\tusedBytes\x12\x14\n" +
+	"\x05phase\x18\t \x01(\tR\x05phase\x12\x12\n" +
+	"\x04rate\x18\n" +
+	" \x01(\x01R\x04rate\x12\x12\n" +
+	"\x04note\x18\v \x01(\tR\x04note\"7\n" +
 	"\aRefused\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\"\xa3\x01\n" +
@@ -2257,12 +2413,13 @@ const file_shoal_v1_shard_proto_rawDesc = "" +
 	"\vBeatRequest\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\"*\n" +
 	"\fBeatResponse\x12\x1a\n" +
-	"\bsequence\x18\x01 \x01(\x04R\bsequence\"\x9f\x01\n" +
+	"\bsequence\x18\x01 \x01(\x04R\bsequence\"\xc9\x01\n" +
 	"\x0eMeasureRequest\x12%\n" +
 	"\x05model\x18\x01 \x01(\v2\x0f.shoal.v1.ModelR\x05model\x12+\n" +
 	"\x05parts\x18\x02 \x03(\v2\x15.shoal.v1.MeasurePartR\x05parts\x12\x16\n" +
 	"\x06cached\x18\x03 \x01(\bR\x06cached\x12!\n" +
-	"\fturn_seconds\x18\x04 \x01(\x01R\vturnSeconds\"_\n" +
+	"\fturn_seconds\x18\x04 \x01(\x01R\vturnSeconds\x12(\n" +
+	"\x06holder\x18\x05 \x01(\v2\x10.shoal.v1.HolderR\x06holder\"_\n" +
 	"\vMeasurePart\x12\x14\n" +
 	"\x05shape\x18\x01 \x01(\tR\x05shape\x12\x14\n" +
 	"\x05first\x18\x02 \x01(\rR\x05first\x12\x10\n" +
@@ -2276,7 +2433,16 @@ const file_shoal_v1_shard_proto_rawDesc = "" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\"A\n" +
 	"\x14MeasureLinksResponse\x12)\n" +
-	"\x05links\x18\x01 \x03(\v2\x13.shoal.v1.LinkSpeedR\x05links\"\\\n" +
+	"\x05links\x18\x01 \x03(\v2\x13.shoal.v1.LinkSpeedR\x05links\"f\n" +
+	"\n" +
+	"SeeRequest\x12\x14\n" +
+	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x1a\n" +
+	"\bpipeline\x18\x02 \x01(\rR\bpipeline\x12\x12\n" +
+	"\x04hash\x18\x03 \x01(\fR\x04hash\x12\x12\n" +
+	"\x04file\x18\x04 \x01(\fR\x04file\";\n" +
+	"\vSeeResponse\x12\x12\n" +
+	"\x04rows\x18\x01 \x01(\rR\x04rows\x12\x18\n" +
+	"\arefused\x18\x02 \x01(\tR\arefused\"\\\n" +
 	"\fProbeRequest\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x18\n" +
 	"\apayload\x18\x02 \x01(\fR\apayload\x12\x16\n" +
@@ -2294,7 +2460,7 @@ const file_shoal_v1_shard_proto_rawDesc = "" +
 	"\x14CHILD_STATE_STARTING\x10\x01\x12\x15\n" +
 	"\x11CHILD_STATE_READY\x10\x02\x12\x17\n" +
 	"\x13CHILD_STATE_REFUSED\x10\x03\x12\x14\n" +
-	"\x10CHILD_STATE_LOST\x10\x042\xcf\x04\n" +
+	"\x10CHILD_STATE_LOST\x10\x042\x83\x05\n" +
 	"\fShardService\x128\n" +
 	"\x05Hello\x12\x16.shoal.v1.HelloRequest\x1a\x17.shoal.v1.HelloResponse\x12B\n" +
 	"\aControl\x12\x18.shoal.v1.ControlRequest\x1a\x19.shoal.v1.ControlResponse(\x010\x01\x12<\n" +
@@ -2303,7 +2469,8 @@ const file_shoal_v1_shard_proto_rawDesc = "" +
 	"\aResults\x12\x18.shoal.v1.ResultsRequest\x1a\x19.shoal.v1.ResultsResponse0\x01\x129\n" +
 	"\x04Beat\x12\x15.shoal.v1.BeatRequest\x1a\x16.shoal.v1.BeatResponse(\x010\x01\x12>\n" +
 	"\aMeasure\x12\x18.shoal.v1.MeasureRequest\x1a\x19.shoal.v1.MeasureResponse\x12M\n" +
-	"\fMeasureLinks\x12\x1d.shoal.v1.MeasureLinksRequest\x1a\x1e.shoal.v1.MeasureLinksResponse\x12<\n" +
+	"\fMeasureLinks\x12\x1d.shoal.v1.MeasureLinksRequest\x1a\x1e.shoal.v1.MeasureLinksResponse\x122\n" +
+	"\x03See\x12\x14.shoal.v1.SeeRequest\x1a\x15.shoal.v1.SeeResponse\x12<\n" +
 	"\x05Probe\x12\x16.shoal.v1.ProbeRequest\x1a\x17.shoal.v1.ProbeResponse(\x010\x01B3Z1github.com/shoal-llm/shoal/proto/shoal/v1;shoalv1b\x06proto3"
 
 var (
@@ -2319,7 +2486,7 @@ func file_shoal_v1_shard_proto_rawDescGZIP() []byte {
 }
 
 var file_shoal_v1_shard_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_shoal_v1_shard_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_shoal_v1_shard_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_shoal_v1_shard_proto_goTypes = []any{
 	(LoadState)(0),               // 0: shoal.v1.LoadState
 	(ChildState)(0),              // 1: shoal.v1.ChildState
@@ -2352,67 +2519,73 @@ var file_shoal_v1_shard_proto_goTypes = []any{
 	(*MeasureLinksRequest)(nil),  // 28: shoal.v1.MeasureLinksRequest
 	(*Peer)(nil),                 // 29: shoal.v1.Peer
 	(*MeasureLinksResponse)(nil), // 30: shoal.v1.MeasureLinksResponse
-	(*ProbeRequest)(nil),         // 31: shoal.v1.ProbeRequest
-	(*ProbeResponse)(nil),        // 32: shoal.v1.ProbeResponse
-	(*Device)(nil),               // 33: shoal.v1.Device
-	(*Plan)(nil),                 // 34: shoal.v1.Plan
-	(*OpenSession)(nil),          // 35: shoal.v1.OpenSession
-	(*Scheduling)(nil),           // 36: shoal.v1.Scheduling
-	(*StepFrame)(nil),            // 37: shoal.v1.StepFrame
-	(*StepResult)(nil),           // 38: shoal.v1.StepResult
-	(*Model)(nil),                // 39: shoal.v1.Model
-	(*DeviceSpeed)(nil),          // 40: shoal.v1.DeviceSpeed
-	(*LinkSpeed)(nil),            // 41: shoal.v1.LinkSpeed
+	(*SeeRequest)(nil),           // 31: shoal.v1.SeeRequest
+	(*SeeResponse)(nil),          // 32: shoal.v1.SeeResponse
+	(*ProbeRequest)(nil),         // 33: shoal.v1.ProbeRequest
+	(*ProbeResponse)(nil),        // 34: shoal.v1.ProbeResponse
+	(*Device)(nil),               // 35: shoal.v1.Device
+	(*Plan)(nil),                 // 36: shoal.v1.Plan
+	(*OpenSession)(nil),          // 37: shoal.v1.OpenSession
+	(*Scheduling)(nil),           // 38: shoal.v1.Scheduling
+	(*StepFrame)(nil),            // 39: shoal.v1.StepFrame
+	(*StepResult)(nil),           // 40: shoal.v1.StepResult
+	(*Model)(nil),                // 41: shoal.v1.Model
+	(*Holder)(nil),               // 42: shoal.v1.Holder
+	(*DeviceSpeed)(nil),          // 43: shoal.v1.DeviceSpeed
+	(*LinkSpeed)(nil),            // 44: shoal.v1.LinkSpeed
 }
 var file_shoal_v1_shard_proto_depIdxs = []int32{
-	33, // 0: shoal.v1.HelloResponse.devices:type_name -> shoal.v1.Device
+	35, // 0: shoal.v1.HelloResponse.devices:type_name -> shoal.v1.Device
 	5,  // 1: shoal.v1.ControlRequest.lease:type_name -> shoal.v1.Lease
-	34, // 2: shoal.v1.ControlRequest.plan:type_name -> shoal.v1.Plan
+	36, // 2: shoal.v1.ControlRequest.plan:type_name -> shoal.v1.Plan
 	7,  // 3: shoal.v1.ControlResponse.stage:type_name -> shoal.v1.StageState
 	8,  // 4: shoal.v1.ControlResponse.refused:type_name -> shoal.v1.Refused
 	9,  // 5: shoal.v1.ControlResponse.child:type_name -> shoal.v1.Child
 	0,  // 6: shoal.v1.StageState.state:type_name -> shoal.v1.LoadState
 	1,  // 7: shoal.v1.Child.state:type_name -> shoal.v1.ChildState
-	33, // 8: shoal.v1.Child.device:type_name -> shoal.v1.Device
+	35, // 8: shoal.v1.Child.device:type_name -> shoal.v1.Device
 	11, // 9: shoal.v1.DriveRequest.attach:type_name -> shoal.v1.DriveOpen
 	12, // 10: shoal.v1.DriveRequest.submit:type_name -> shoal.v1.Submit
 	13, // 11: shoal.v1.DriveRequest.commit:type_name -> shoal.v1.Commit
 	14, // 12: shoal.v1.DriveRequest.halt:type_name -> shoal.v1.Halt
-	35, // 13: shoal.v1.Submit.open:type_name -> shoal.v1.OpenSession
-	36, // 14: shoal.v1.Submit.scheduling:type_name -> shoal.v1.Scheduling
+	37, // 13: shoal.v1.Submit.open:type_name -> shoal.v1.OpenSession
+	38, // 14: shoal.v1.Submit.scheduling:type_name -> shoal.v1.Scheduling
 	16, // 15: shoal.v1.DriveResponse.prefilled:type_name -> shoal.v1.Prefilled
 	17, // 16: shoal.v1.DriveResponse.closed:type_name -> shoal.v1.Closed
 	18, // 17: shoal.v1.DriveResponse.faulted:type_name -> shoal.v1.Faulted
-	37, // 18: shoal.v1.PushRequest.frame:type_name -> shoal.v1.StepFrame
-	38, // 19: shoal.v1.ResultsResponse.result:type_name -> shoal.v1.StepResult
-	39, // 20: shoal.v1.MeasureRequest.model:type_name -> shoal.v1.Model
+	39, // 18: shoal.v1.PushRequest.frame:type_name -> shoal.v1.StepFrame
+	40, // 19: shoal.v1.ResultsResponse.result:type_name -> shoal.v1.StepResult
+	41, // 20: shoal.v1.MeasureRequest.model:type_name -> shoal.v1.Model
 	26, // 21: shoal.v1.MeasureRequest.parts:type_name -> shoal.v1.MeasurePart
-	40, // 22: shoal.v1.MeasureResponse.devices:type_name -> shoal.v1.DeviceSpeed
-	29, // 23: shoal.v1.MeasureLinksRequest.peers:type_name -> shoal.v1.Peer
-	41, // 24: shoal.v1.MeasureLinksResponse.links:type_name -> shoal.v1.LinkSpeed
-	2,  // 25: shoal.v1.ShardService.Hello:input_type -> shoal.v1.HelloRequest
-	4,  // 26: shoal.v1.ShardService.Control:input_type -> shoal.v1.ControlRequest
-	10, // 27: shoal.v1.ShardService.Drive:input_type -> shoal.v1.DriveRequest
-	19, // 28: shoal.v1.ShardService.Push:input_type -> shoal.v1.PushRequest
-	21, // 29: shoal.v1.ShardService.Results:input_type -> shoal.v1.ResultsRequest
-	23, // 30: shoal.v1.ShardService.Beat:input_type -> shoal.v1.BeatRequest
-	25, // 31: shoal.v1.ShardService.Measure:input_type -> shoal.v1.MeasureRequest
-	28, // 32: shoal.v1.ShardService.MeasureLinks:input_type -> shoal.v1.MeasureLinksRequest
-	31, // 33: shoal.v1.ShardService.Probe:input_type -> shoal.v1.ProbeRequest
-	3,  // 34: shoal.v1.ShardService.Hello:output_type -> shoal.v1.HelloResponse
-	6,  // 35: shoal.v1.ShardService.Control:output_type -> shoal.v1.ControlResponse
-	15, // 36: shoal.v1.ShardService.Drive:output_type -> shoal.v1.DriveResponse
-	20, // 37: shoal.v1.ShardService.Push:output_type -> shoal.v1.PushResponse
-	22, // 38: shoal.v1.ShardService.Results:output_type -> shoal.v1.ResultsResponse
-	24, // 39: shoal.v1.ShardService.Beat:output_type -> shoal.v1.BeatResponse
-	27, // 40: shoal.v1.ShardService.Measure:output_type -> shoal.v1.MeasureResponse
-	30, // 41: shoal.v1.ShardService.MeasureLinks:output_type -> shoal.v1.MeasureLinksResponse
-	32, // 42: shoal.v1.ShardService.Probe:output_type -> shoal.v1.ProbeResponse
-	34, // [34:43] is the sub-list for method output_type
-	25, // [25:34] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	42, // 22: shoal.v1.MeasureRequest.holder:type_name -> shoal.v1.Holder
+	43, // 23: shoal.v1.MeasureResponse.devices:type_name -> shoal.v1.DeviceSpeed
+	29, // 24: shoal.v1.MeasureLinksRequest.peers:type_name -> shoal.v1.Peer
+	44, // 25: shoal.v1.MeasureLinksResponse.links:type_name -> shoal.v1.LinkSpeed
+	2,  // 26: shoal.v1.ShardService.Hello:input_type -> shoal.v1.HelloRequest
+	4,  // 27: shoal.v1.ShardService.Control:input_type -> shoal.v1.ControlRequest
+	10, // 28: shoal.v1.ShardService.Drive:input_type -> shoal.v1.DriveRequest
+	19, // 29: shoal.v1.ShardService.Push:input_type -> shoal.v1.PushRequest
+	21, // 30: shoal.v1.ShardService.Results:input_type -> shoal.v1.ResultsRequest
+	23, // 31: shoal.v1.ShardService.Beat:input_type -> shoal.v1.BeatRequest
+	25, // 32: shoal.v1.ShardService.Measure:input_type -> shoal.v1.MeasureRequest
+	28, // 33: shoal.v1.ShardService.MeasureLinks:input_type -> shoal.v1.MeasureLinksRequest
+	31, // 34: shoal.v1.ShardService.See:input_type -> shoal.v1.SeeRequest
+	33, // 35: shoal.v1.ShardService.Probe:input_type -> shoal.v1.ProbeRequest
+	3,  // 36: shoal.v1.ShardService.Hello:output_type -> shoal.v1.HelloResponse
+	6,  // 37: shoal.v1.ShardService.Control:output_type -> shoal.v1.ControlResponse
+	15, // 38: shoal.v1.ShardService.Drive:output_type -> shoal.v1.DriveResponse
+	20, // 39: shoal.v1.ShardService.Push:output_type -> shoal.v1.PushResponse
+	22, // 40: shoal.v1.ShardService.Results:output_type -> shoal.v1.ResultsResponse
+	24, // 41: shoal.v1.ShardService.Beat:output_type -> shoal.v1.BeatResponse
+	27, // 42: shoal.v1.ShardService.Measure:output_type -> shoal.v1.MeasureResponse
+	30, // 43: shoal.v1.ShardService.MeasureLinks:output_type -> shoal.v1.MeasureLinksResponse
+	32, // 44: shoal.v1.ShardService.See:output_type -> shoal.v1.SeeResponse
+	34, // 45: shoal.v1.ShardService.Probe:output_type -> shoal.v1.ProbeResponse
+	36, // [36:46] is the sub-list for method output_type
+	26, // [26:36] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_shoal_v1_shard_proto_init() }
@@ -2449,7 +2622,7 @@ func file_shoal_v1_shard_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shoal_v1_shard_proto_rawDesc), len(file_shoal_v1_shard_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   31,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -27,6 +27,7 @@ const (
 	ShardService_Beat_FullMethodName         = "/shoal.v1.ShardService/Beat"
 	ShardService_Measure_FullMethodName      = "/shoal.v1.ShardService/Measure"
 	ShardService_MeasureLinks_FullMethodName = "/shoal.v1.ShardService/MeasureLinks"
+	ShardService_See_FullMethodName          = "/shoal.v1.ShardService/See"
 	ShardService_Probe_FullMethodName        = "/shoal.v1.ShardService/Probe"
 )
 
@@ -54,6 +55,9 @@ type ShardServiceClient interface {
 	Measure(ctx context.Context, in *MeasureRequest, opts ...grpc.CallOption) (*MeasureResponse, error)
 	// MeasureLinks says what it takes to reach other shards from this one.
 	MeasureLinks(ctx context.Context, in *MeasureLinksRequest, opts ...grpc.CallOption) (*MeasureLinksResponse, error)
+	// See makes rows of a picture for the sessions of a pipeline that begins on this
+	// node, unless it has them.
+	See(ctx context.Context, in *SeeRequest, opts ...grpc.CallOption) (*SeeResponse, error)
 	// Probe answers each message at once: what that takes is the link's.
 	Probe(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ProbeRequest, ProbeResponse], error)
 }
@@ -167,6 +171,16 @@ func (c *shardServiceClient) MeasureLinks(ctx context.Context, in *MeasureLinksR
 	return out, nil
 }
 
+func (c *shardServiceClient) See(ctx context.Context, in *SeeRequest, opts ...grpc.CallOption) (*SeeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SeeResponse)
+	err := c.cc.Invoke(ctx, ShardService_See_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *shardServiceClient) Probe(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ProbeRequest, ProbeResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &ShardService_ServiceDesc.Streams[5], ShardService_Probe_FullMethodName, cOpts...)
@@ -204,6 +218,9 @@ type ShardServiceServer interface {
 	Measure(context.Context, *MeasureRequest) (*MeasureResponse, error)
 	// MeasureLinks says what it takes to reach other shards from this one.
 	MeasureLinks(context.Context, *MeasureLinksRequest) (*MeasureLinksResponse, error)
+	// See makes rows of a picture for the sessions of a pipeline that begins on this
+	// node, unless it has them.
+	See(context.Context, *SeeRequest) (*SeeResponse, error)
 	// Probe answers each message at once: what that takes is the link's.
 	Probe(grpc.BidiStreamingServer[ProbeRequest, ProbeResponse]) error
 	mustEmbedUnimplementedShardServiceServer()
@@ -239,6 +256,9 @@ func (UnimplementedShardServiceServer) Measure(context.Context, *MeasureRequest)
 }
 func (UnimplementedShardServiceServer) MeasureLinks(context.Context, *MeasureLinksRequest) (*MeasureLinksResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method MeasureLinks not implemented")
+}
+func (UnimplementedShardServiceServer) See(context.Context, *SeeRequest) (*SeeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method See not implemented")
 }
 func (UnimplementedShardServiceServer) Probe(grpc.BidiStreamingServer[ProbeRequest, ProbeResponse]) error {
 	return status.Error(codes.Unimplemented, "method Probe not implemented")
@@ -357,6 +377,24 @@ func _ShardService_MeasureLinks_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ShardService_See_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SeeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ShardServiceServer).See(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ShardService_See_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ShardServiceServer).See(ctx, req.(*SeeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _ShardService_Probe_Handler(srv interface{}, stream grpc.ServerStream) error {
 	return srv.(ShardServiceServer).Probe(&grpc.GenericServerStream[ProbeRequest, ProbeResponse]{ServerStream: stream})
 }
@@ -382,6 +420,10 @@ var ShardService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "MeasureLinks",
 			Handler:    _ShardService_MeasureLinks_Handler,
+		},
+		{
+			MethodName: "See",
+			Handler:    _ShardService_See_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -3,9 +3,11 @@ package toolcall_test
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/shoal-llm/shoal/internal/golden"
 	"github.com/shoal-llm/shoal/services/coordinator/toolcall"
 )
 
@@ -94,4 +96,81 @@ func joined(items []toolcall.Item) string {
 		}
 	}
 	return b.String()
+}
+
+// TestFixtureTemplatesAndCalls: what templates write for an assistant's calls is read as
+// those calls, with the control tokens before it shown or hidden.
+func TestFixtureTemplatesAndCalls(t *testing.T) {
+	if _, err := os.Stat(filepath.Join(golden.Dir(t), "chat_templates")); err != nil {
+		t.Skip("this set of reference data has no chat_templates")
+	}
+	var g struct {
+		Cases []struct {
+			Template, Conversation, Expected string
+		}
+	}
+	golden.JSON(t, filepath.Join("chat_templates", "cases.json"), &g)
+	found := 0
+	for _, c := range g.Cases {
+		for family, marks := range map[string][2]string{
+			"meta-llama-Llama-3": {"assistant<|end_header_id|>\n\n", "<|eot_id|>"},
+			"Qwen-Qwen":          {"<|im_start|>assistant\n", "<|im_end|>"},
+			"NousResearch":       {"<|im_start|>assistant\n", "<|im_end|>"},
+			"mistralai-Mistral":  {"[/INST]", "</s>"},
+		} {
+			if c.Conversation != "tool_result" || !strings.HasPrefix(c.Template, "templates/"+family) {
+				continue
+			}
+			_, said, ok := strings.Cut(c.Expected, marks[0])
+			said, _, _ = strings.Cut(said, marks[1])
+			if !ok {
+				t.Errorf("%s: no assistant speaks", c.Template)
+			}
+			found++
+			for _, text := range []string{said, strings.TrimPrefix(said, "[TOOL_CALLS]")} {
+				p := toolcall.New([]string{"get_weather"}, false)
+				got := strings.Join(render(append(p.Push(text), p.Flush()...)), "\n")
+				if got != `get_weather {"city": "Oslo"}` {
+					t.Errorf("%s: %q is read as %s", c.Template, text, got)
+				}
+			}
+		}
+	}
+	if found < 6 {
+		t.Errorf("%d cases", found)
+	}
+}
+
+// TestCutsDoNotMatter: a text comes out alike however it is cut.
+func TestCutsDoNotMatter(t *testing.T) {
+	for _, text := range []string{
+		`[TOOL_CALLS] [{"name": "add", "arguments": {"a": "]"}}]`, `add[ARGS]{"a": 1}now{}`, `addition is simple`,
+		`<|python_tag|>{"name":"add","parameters":{}}; {"name":"now","parameters":{}} done`, `<function=add>{"a": 1}</function> and`,
+		`[1, 2] are numbers`, `[{"a": 1}] is a list`, "say <tool_call>{\"name\":\"now\"}</tool_call>\n<tool_call>no</tool_call>", `<|python_tag|>x`, `[TOOL_CALLS]?`,
+	} {
+		whole := func(pieces []string) string {
+			p := toolcall.New([]string{"add", "now"}, false)
+			var items []toolcall.Item
+			for _, piece := range pieces {
+				items = append(items, p.Push(piece)...)
+			}
+			var out strings.Builder
+			for _, i := range append(items, p.Flush()...) {
+				out.WriteString(i.Text)
+				if i.Call != nil {
+					fmt.Fprintf(&out, "«%s %s»", i.Call.Name, i.Call.Arguments)
+				}
+			}
+			return out.String()
+		}
+		want := whole([]string{text})
+		for cut := 1; cut < len(text); cut++ {
+			if got := whole([]string{text[:cut], text[cut:]}); got != want {
+				t.Errorf("%q cut at %d: %q, want %q", text, cut, got, want)
+			}
+		}
+		if got := whole(strings.Split(text, "")); got != want {
+			t.Errorf("%q in letters: %q, want %q", text, got, want)
+		}
+	}
 }

@@ -37,7 +37,7 @@ func (s *session) nameTo(n int) {
 		parent = s.names[len(s.names)-1]
 	}
 	for i := len(s.names); i < n; i++ {
-		parent = kv.Extend(parent, s.ids[i*kv.PageTokens:])
+		parent = kv.Name(parent, s.ids[i*kv.PageTokens:], i*kv.PageTokens, s.open.Pictures)
 		s.names = append(s.names, parent)
 	}
 }

@@ -101,6 +101,8 @@ func (e Submit) apply(m *Machine, _ *Output) error {
 		return refused("weight %v, want 0 to %d", o.Weight, maxWeight)
 	case e.Chunk < 0 || e.Class > ClassThroughput:
 		return refused("chunks of %d rows in class %d", e.Chunk, e.Class)
+	case frame.CheckPictures(o.Pictures, len(e.Tokens)) != nil:
+		return refused("%v", frame.CheckPictures(o.Pictures, len(e.Tokens)))
 	case o.Adapter != "":
 		return refused("adapter %q: adapters are not loaded", o.Adapter)
 	case o.KV != (frame.KVClass{}):

@@ -38,6 +38,8 @@ export interface ModelReport {
   architecture: string;
   parameters: number;
   aliases: string[];
+  /** positions that a picture takes; 0: the model reads text alone */
+  picture_rows: number;
 }
 
 export interface StageReport {

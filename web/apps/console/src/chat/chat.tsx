@@ -2,6 +2,7 @@ import { useEffect, useLayoutEffect, useMemo, useRef, useState } from 'preact/ho
 import type { ClusterReport } from '@shoal/sdk';
 import { ago, Dialog, download } from '../parts.js';
 import { useSource } from '../state.js';
+import { hold, Pictures, type Added } from './pictures.js';
 import type { Talk } from './talk.js';
 import { TurnView } from './turns.js';
 import { asMarkdown, path, shown, type Chat, type Params } from './tree.js';
@@ -93,7 +94,12 @@ function Context({ talk, report }: { talk: Talk; report?: ClusterReport }) {
 /** Composer is where people write. */
 function Composer({ talk, report, box }: { talk: Talk; report?: ClusterReport; box: { current: HTMLTextAreaElement | null } }) {
   const [text, setText] = useState('');
+  const [added, setAdded] = useState<Added>({ pictures: [] });
   const [settings, setSettings] = useState(false);
+  const chosen = useRef<HTMLInputElement>(null);
+  const model = useSource(talk.state, (s) => s.chat.model);
+  const models = report?.models ?? {};
+  const sees = ((models[model] ?? Object.values(models)[0])?.picture_rows ?? 0) > 0;
   const running = useSource(talk.state, (s) => s.running !== undefined);
   const touch = matchMedia('(pointer: coarse)').matches;
   useLayoutEffect(() => {
@@ -101,13 +107,27 @@ function Composer({ talk, report, box }: { talk: Talk; report?: ClusterReport; b
     b.style.height = 'auto';
     b.style.height = `${Math.min(b.scrollHeight, 240)}px`;
   }, [text]);
+  const { pictures, trouble } = added;
+  const empty = !text.trim() && pictures.length === 0;
   const send = () => {
-    if (running || !text.trim()) return;
+    if (running || empty) return;
     setText('');
-    void talk.send(text);
+    setAdded({ pictures: [] });
+    void talk.send(text, pictures);
+  };
+  const show = (files?: FileList | null) => {
+    if (!files?.length) return false;
+    if (!sees) setAdded({ pictures, trouble: 'This model reads text alone: it cannot be shown a picture.' });
+    else void hold(pictures, [...files]).then(setAdded);
+    return true;
   };
   return (
-    <form class="composer" onSubmit={(e) => { e.preventDefault(); send(); }}>
+    <form class="composer" onSubmit={(e) => { e.preventDefault(); send(); }}
+      onDragOver={(e) => { if (e.dataTransfer?.types.includes('Files')) e.preventDefault(); }}
+      onDrop={(e) => { if (show(e.dataTransfer?.files)) e.preventDefault(); }}
+      onPaste={(e) => { if (show(e.clipboardData?.files)) e.preventDefault(); }}>
+      <Pictures of={pictures} onRemove={(i) => setAdded({ pictures: pictures.filter((_, n) => n !== i) })} />
+      {trouble && <p class="error" role="alert">{trouble}</p>}
       <textarea ref={box} aria-label="Your message" placeholder="Write a message" rows={1} dir="auto" value={text}
         onInput={(e) => setText(e.currentTarget.value)}
         onKeyDown={(e) => {
@@ -122,10 +142,13 @@ function Composer({ talk, report, box }: { talk: Talk; report?: ClusterReport; b
         }} />
       <div class="bar">
         <button type="button" class="quiet" aria-label="Options of this conversation" onClick={() => setSettings(true)}>Options</button>
+        {sees && <button type="button" class="quiet" onClick={() => chosen.current!.click()}>Picture</button>}
+        <input ref={chosen} type="file" accept="image/png,image/jpeg,image/webp,image/gif" multiple hidden aria-hidden="true" tabIndex={-1}
+          onChange={(e) => { show(e.currentTarget.files); e.currentTarget.value = ''; }} />
         <Context talk={talk} report={report} />
         {running
           ? <button type="button" class="stop" onClick={() => void talk.stop()}>Stop</button>
-          : <button type="submit" class="send" disabled={!text.trim()}>Send</button>}
+          : <button type="submit" class="send" disabled={empty}>Send</button>}
       </div>
       {settings && <Drawer talk={talk} report={report} onClose={() => setSettings(false)} />}
     </form>

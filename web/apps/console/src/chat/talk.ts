@@ -1,4 +1,4 @@
-import { LLMError, WebGPUStreamingInference, type Progress } from '@shoal/sdk';
+import { LLMError, WebGPUStreamingInference, type ChatMessage, type ContentPart, type Progress } from '@shoal/sdk';
 import { Source } from '../state.js';
 import type { Keep } from './keep.js';
 import { exported, newChat, newID, parseChats, path, root, titleOf, without, withTurn, type Chat, type Ended, type Params, type Turn } from './tree.js';
@@ -28,6 +28,7 @@ const explanations: Record<string, string> = {
   shard_lost: 'A machine that held part of the model went away, and nothing could take its place in time.',
   coordinator_unavailable: 'No coordinator is connected to this server at the moment.',
   context_length_exceeded: 'The conversation has become longer than the model can read. Start a new chat, or edit an earlier turn.',
+  images_not_supported: 'This model reads text alone: it cannot be shown a picture.',
   invalid_api_key: 'The server wants an API key: enter it in Settings.',
 };
 
@@ -122,20 +123,20 @@ export class Talk {
   }
 
   /** send says something after what is shown, and has it answered. */
-  async send(text: string): Promise<void> {
+  async send(text: string, pictures: string[] = []): Promise<void> {
     const { chat, running } = this.state.value;
-    if (running || !text.trim()) return;
-    await this.say(chat, path(chat).at(-1)?.id ?? root, text);
+    if (running || (!text.trim() && pictures.length === 0)) return;
+    await this.say(chat, path(chat).at(-1)?.id ?? root, text, pictures);
   }
 
   /** rephrase says something else in the place of a turn: a branch. */
   async rephrase(turn: Turn, text: string): Promise<void> {
     const { chat, running } = this.state.value;
-    if (!running && text.trim()) await this.say(chat, turn.parent, text);
+    if (!running && text.trim()) await this.say(chat, turn.parent, text, turn.pictures ?? []);
   }
 
-  private async say(chat: Chat, parent: string, text: string): Promise<void> {
-    const turn: Turn = { id: newID(), parent, role: 'user', text, reasoning: '', at: Date.now(), route: [] };
+  private async say(chat: Chat, parent: string, text: string, pictures: string[]): Promise<void> {
+    const turn: Turn = { id: newID(), parent, role: 'user', text, ...(pictures.length > 0 && { pictures }), reasoning: '', at: Date.now(), route: [] };
     const first = Object.keys(chat.turns).length === 0;
     this.edit(chat.id, (c) => ({ ...withTurn(c, turn), title: first ? titleOf(text) : c.title }));
     await this.answer(turn.id);
@@ -164,7 +165,7 @@ export class Talk {
     const id = chat.id;
     this.edit(id, (c) => withTurn(c, turn));
     const before = ancestors(this.state.value.chat, parent);
-    const messages = before.map((t) => ({ role: t.role, content: t.text }));
+    const messages: ChatMessage[] = before.map((t) => ({ role: t.role, content: contentOf(t) }));
     if (cut) messages.push({ role: 'assistant', content: cut.text }, { role: 'user', content: 'Go on exactly where you stopped.' });
     const abort = (this.abort = new AbortController());
     const running: Running = { turn: turn.id, began: performance.now(), firstAt: 0, tokens: 0 };
@@ -184,7 +185,7 @@ export class Talk {
   }
 
   private async run(
-    chat: Chat, messages: { role: 'user' | 'assistant'; content: string }[], signal: AbortSignal, running: Running, turn: Turn,
+    chat: Chat, messages: ChatMessage[], signal: AbortSignal, running: Running, turn: Turn,
     show: (t: Partial<Turn>) => void, progress: (r: Partial<Running>) => void,
   ): Promise<Ended> {
     const { params, model } = chat;
@@ -222,6 +223,12 @@ export class Talk {
       await llm.close();
     }
   }
+}
+
+/** contentOf is what a turn says to the model: its pictures, and then its text. */
+function contentOf(t: Turn): string | ContentPart[] {
+  if (!t.pictures?.length) return t.text;
+  return [...t.pictures.map((url) => ({ type: 'image_url' as const, image_url: { url } })), { type: 'text', text: t.text }];
 }
 
 /** speed is tokens a second after the first. */

@@ -17,6 +17,8 @@ export interface Turn {
   parent: string;
   role: 'user' | 'assistant';
   text: string;
+  /** data: URLs of what was shown with it */
+  pictures?: string[];
   reasoning: string;
   at: number;
   /** "node/device [first..end)" of each stage that answered */
@@ -136,10 +138,15 @@ export function parseChats(json: string): Chat[] {
     if (typeof chat?.id !== 'string' || typeof chat.title !== 'string' || typeof chat.turns !== 'object' || chat.turns === null)
       throw new Error(`Chat ${i + 1} of the file is damaged.`);
     for (const t of Object.values(chat.turns))
-      if (typeof t?.id !== 'string' || typeof t.parent !== 'string' || typeof t.text !== 'string' || !['user', 'assistant'].includes(t.role))
+      if (typeof t?.id !== 'string' || typeof t.parent !== 'string' || typeof t.text !== 'string' || !['user', 'assistant'].includes(t.role) || !isPictures(t.pictures))
         throw new Error(`Chat ${i + 1} of the file is damaged.`);
     return { ...newChat(), ...chat, params: { ...defaults, ...chat.params }, chosen: chat.chosen ?? {} } as Chat;
   });
+}
+
+/** isPictures takes data: URLs alone: an import fetches nothing. */
+function isPictures(v: unknown): boolean {
+  return v === undefined || (Array.isArray(v) && v.every((p) => typeof p === 'string' && p.startsWith('data:image/')));
 }
 
 export function exported(chats: Chat[]): string {

@@ -4,6 +4,7 @@ import { Copy, millis, number } from '../parts.js';
 import { useSource } from '../state.js';
 import { Document } from './document.js';
 import { memo } from './memo.js';
+import { Pictures } from './pictures.js';
 import { speed, type Running, type Talk } from './talk.js';
 import type { Turn } from './tree.js';
 
@@ -98,7 +99,8 @@ function Question({ siblings, turn, talk }: TurnProps) {
   );
   return (
     <article class="turn user" aria-label="You">
-      <div class="text" dir="auto">{turn.text}</div>
+      <Pictures of={turn.pictures ?? []} />
+      {turn.text && <div class="text" dir="auto">{turn.text}</div>}
       <p class="actions">
         <Branch siblings={siblings} turn={turn} talk={talk} idle={idle} />
         <button type="button" class="quiet edit" disabled={!idle} onClick={() => setDraft(turn.text)}>Edit</button>
