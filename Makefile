@@ -52,6 +52,10 @@ chaos-gateways: ## 200 kills of gateways under clients that resume, into docs/me
 chaos-rolling: ## every process ended and started again in turn, five times, under clients that resume, into docs/measurements/chaos.json (2 minutes)
 	SHOAL_CHAOS_ROLLS=$(or $(ROLLS),5) SHOAL_CHAOS_SAVE=$(CURDIR)/docs/measurements/chaos.json $(GO) test -count=1 -timeout 60m -run '^TestRollingRestart$$' -v ./internal/systemtest
 
+.PHONY: chaos-overload
+chaos-overload: ## five minutes of three times as many requests as can be answered, into docs/measurements/chaos.json
+	SHOAL_CHAOS_OVERLOAD=$(or $(SECONDS_OF),300) SHOAL_CHAOS_SAVE=$(CURDIR)/docs/measurements/chaos.json $(GO) test -count=1 -timeout 60m -run '^TestOverload$$' -v ./internal/systemtest
+
 .PHONY: chaos-short
 chaos-short: ## each fault of make chaos twice, some gateways killed and every process restarted, without figures
 	SHOAL_CHAOS_FAULTS=12 SHOAL_CHAOS_GATEWAYS=4 SHOAL_CHAOS_ROLLS=1 $(GO) test -count=1 -timeout 5m -run '^(TestChaos|TestGatewayKills|TestRollingRestart)$$' -v ./internal/systemtest

@@ -66,6 +66,8 @@ func (o *coordinatorOptions) flags(f *pflag.FlagSet) {
 	f.IntVar(&w.MinShards, "min-shards", w.MinShards, "shards to wait for before the first plan")
 	f.DurationVar(&w.Steady, "steady", w.Steady, "how long a shard must have been there before running answers move for it")
 	f.IntVar(&w.Losses, "max-losses", w.Losses, "losses of a shard within five minutes after which it is left out for a while; 0 is no limit")
+	f.IntVar(&o.config.MaxWaiting, "max-waiting", o.config.MaxWaiting, "requests that may wait for a place")
+	f.DurationVar(&o.config.MaxWait, "max-wait", o.config.MaxWait, "how long a request may wait for a place; one that is likely to wait for longer is refused when it comes")
 	f.DurationVar(&o.config.MaxRecovery, "max-recovery", o.config.MaxRecovery, "how long an interrupted answer waits for shards to go on")
 	f.IntVar(&w.Sessions, "sessions", w.Sessions, "answers of full context length that the KV cache must hold at once")
 	f.IntVar(&w.Context, "context", w.Context, "positions of a session; 0 is the model's own")

@@ -113,12 +113,13 @@ func (t *Telemetry) AddKVEvictions(stage string, pages int) {
 	t.instruments.kvEvictions.Add(background, int64(pages), t.labels.of(label{stage: stage}))
 }
 
-// SetSessions tells how many sessions a pipeline computes and holds back.
-func (t *Telemetry) SetSessions(running, waiting int) {
+// AddSessions tells how many sessions more, or less, a pipeline computes and holds back.
+// A pipeline that ends takes away what it has added.
+func (t *Telemetry) AddSessions(running, waiting int) {
 	g := &t.gathered
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.running, g.waiting, g.counted = int64(running), int64(waiting), true
+	g.running, g.waiting, g.counted = g.running+int64(running), g.waiting+int64(waiting), true
 }
 
 // Driving is what the drivers of a node have done since it started, and how many

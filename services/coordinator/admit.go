@@ -97,6 +97,11 @@ func (o *owner) refusal(g *pb.Generation) *problem {
 	if n := o.waiting.len(); n >= o.c.cfg.MaxWaiting {
 		return later(codeRateLimit, "%d requests are waiting already.", n)
 	}
+	if wait := o.turns.wait(len(o.waiting.queue)); wait > o.c.cfg.MaxWait*3/4 { // what may come in between
+		p := later(codeRateLimit, "%d requests are waiting already: a place is likely to be free in %v.", len(o.waiting.queue), wait.Round(time.Second))
+		p.RetryAfter = wait - o.c.cfg.MaxWait + time.Second
+		return p
+	}
 	if o.pictures > maxPictureBytes {
 		return later(codeRateLimit, "Requests with pictures of more than %d MiB are here already.", maxPictureBytes>>20)
 	}
@@ -190,7 +195,11 @@ func (o *owner) admit() {
 			break
 		}
 		o.waiting.remove(s)
+		o.turns.placed(o.now(), len(o.waiting.queue) > 0)
 		o.place(s, p)
+	}
+	if len(o.waiting.queue) > 0 {
+		o.turns.waits(o.now())
 	}
 	for i, s := range o.waiting.queue {
 		if s.announced != i+1 && !s.recovery.waiting() {

@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"fmt"
+	"math"
 
 	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
 	"github.com/shoal-llm/shoal/services/coordinator/generation"
@@ -35,6 +36,7 @@ func (p *problem) Error() string { return p.Message }
 func (p *problem) event() *pb.Event {
 	return &pb.Event{Event: &pb.Event_Error{Error: &pb.Error{
 		Code: p.Code, Message: p.Message, Param: p.Param, Retryable: p.Retryable,
+		RetryAfterMs: uint32(min(p.RetryAfter.Milliseconds(), math.MaxUint32)),
 	}}}
 }
 

@@ -29,6 +29,7 @@ type rig struct {
 	class    string // of the devices of shards that are started next
 	end      context.CancelFunc
 	ended    chan error
+	head     *Coordinator
 }
 
 // newRig starts a coordinator that waits for as many shards as are named.
@@ -63,6 +64,7 @@ func newRigOf(t *testing.T, model Model, secret pki.Secret, book *registry.Regis
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	r.addr, r.end = l.Addr().String(), cancel
+	r.head = c
 	go func() { r.ended <- c.Run(ctx) }()
 	t.Cleanup(func() {
 		cancel()

@@ -55,6 +55,7 @@ type owner struct {
 	attempts uint32              // the last one given out
 	running  map[uint32]*session // by attempt
 	waiting  waiting
+	turns    turnover // of places, while some wait
 
 	kept      map[keptKey]*kept
 	keptBytes int

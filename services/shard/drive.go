@@ -44,6 +44,8 @@ type drive struct {
 	trace map[frame.Slot]string         // traceparents of sessions
 	taken map[frame.Slot]taken          // pictures of sessions
 	told  driver.Stats                  // to telemetry
+
+	running, waiting int // sessions that telemetry counts
 }
 
 // Drive carries sessions to the driver. The stream's end, on either side, is the
@@ -144,6 +146,7 @@ func (d *drive) reply(stream pb.ShardService_DriveServer) error {
 // run hosts the machine until the pipeline or ctx ends.
 func (d *drive) run(ctx context.Context) {
 	defer d.endSpans()
+	defer func() { d.shard.deps.Telemetry.AddSessions(-d.running, -d.waiting) }()
 	defer func() {
 		for slot, t := range d.taken {
 			d.looked(slot, t.attempt)
@@ -283,7 +286,9 @@ func (d *drive) step(ctx context.Context, ev driver.Event) error {
 // observe tells what the driver has done since it was last asked.
 func (d *drive) observe() {
 	t := d.shard.deps.Telemetry
-	t.SetSessions(d.machine.Sessions())
+	running, waiting := d.machine.Sessions()
+	t.AddSessions(running-d.running, waiting-d.waiting)
+	d.running, d.waiting = running, waiting
 	now, was := d.machine.Stats(), d.told
 	if now == was {
 		return

@@ -55,6 +55,7 @@ type (
 	Fail struct {
 		Code, Message, Param string
 		Retryable            bool
+		RetryAfter           time.Duration // when asking again may help; 0: soon
 	}
 	// Tick says what time it is.
 	Tick struct{ Now time.Time }
