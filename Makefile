@@ -49,7 +49,7 @@ chaos-short: ## each fault of make chaos twice, without figures
 	SHOAL_CHAOS_FAULTS=12 $(GO) test -count=1 -timeout 5m -run '^TestChaos$$' -v ./internal/systemtest
 
 # Everything that keeps an answer alive, in virtual time under faults.
-SIM := $(GO) test -count=1 -timeout 120m -run '^TestSim' -v ./services/coordinator
+SIM := GOGC=400 $(GO) test -count=1 -timeout 120m -run '^TestSim' -v ./services/coordinator
 
 .PHONY: sim
 sim: ## 200,000 seeds of the simulator and the planted faults, into docs/measurements/chaos.json (half an hour; it goes on where it ended)
