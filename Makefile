@@ -60,6 +60,17 @@ chaos-overload: ## five minutes of three times as many requests as can be answer
 chaos-short: ## each fault of make chaos twice, some gateways killed and every process restarted, without figures
 	SHOAL_CHAOS_FAULTS=12 SHOAL_CHAOS_GATEWAYS=4 SHOAL_CHAOS_ROLLS=1 $(GO) test -count=1 -timeout 5m -run '^(TestChaos|TestGatewayKills|TestRollingRestart)$$' -v ./internal/systemtest
 
+# Everything that keeps an answer alive, in virtual time under faults.
+SIM := GOGC=400 $(GO) test -count=1 -timeout 120m -run '^TestSim' -v ./services/coordinator
+
+.PHONY: sim
+sim: ## 200,000 seeds of the simulator and the planted faults, into docs/measurements/chaos.json (half an hour; it goes on where it ended)
+	SHOAL_SIM_SAVE=$(CURDIR)/docs/measurements/chaos.json $(SIM) -seeds $(or $(SEEDS),200000)
+
+.PHONY: sim-short
+sim-short: ## 10,000 seeds of the simulator, without figures (a minute)
+	$(SIM) -seeds $(or $(SEEDS),10000)
+
 .PHONY: gpu-agreement
 gpu-agreement: model ## first choices of a GPU (SHOAL_GPU names it) against the CPU's reference mode, 2,000 positions of SmolLM2
 	SHOAL_GPU_AGREEMENT=$(or $(POSITIONS),2000) CGO_ENABLED=1 $(GO) test -count=1 -timeout 5h -run '^TestAgreement$$' -v ./pkg/compute/webgpu

@@ -70,6 +70,33 @@ func Save(path string, figures []Figure) error {
 	return os.WriteFile(path, append(b, '\n'), 0o644)
 }
 
+// Add is Save for figures that count: what the file has of the same name is added to
+// them, and their runs are one more.
+func Add(path string, figures []Figure) error {
+	old, err := Load(path)
+	if err != nil {
+		return err
+	}
+	sums := slices.Clone(figures)
+	for i := range sums {
+		f := &sums[i]
+		f.Runs = 1
+		if o := Find(old, f.Name); o != nil {
+			f.Value, f.Runs = f.Value+o.Value, o.Runs+1
+		}
+	}
+	return Save(path, sums)
+}
+
+// Find returns the figure of a name, or nil.
+func Find(figures []Figure, name string) *Figure {
+	i := slices.IndexFunc(figures, func(f Figure) bool { return f.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return &figures[i]
+}
+
 // Table renders figures as a Markdown table.
 func Table(figures []Figure) string {
 	var b strings.Builder

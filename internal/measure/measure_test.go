@@ -22,6 +22,22 @@ func TestSaveMergesByName(t *testing.T) {
 	}
 }
 
+func TestAddCounts(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.json")
+	for range 3 {
+		if err := Add(path, []Figure{{Name: "kills", Value: 2, Runs: 1}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := Load(path)
+	if f := Find(got, "kills"); err != nil || f == nil || f.Value != 6 || f.Runs != 3 {
+		t.Errorf("figures = %+v, %v", got, err)
+	}
+	if Find(got, "other") != nil {
+		t.Error("a figure was found that is not there")
+	}
+}
+
 func TestFill(t *testing.T) {
 	dir := t.TempDir()
 	if err := Save(filepath.Join(dir, "x.json"), []Figure{{Name: "speed", Value: 12.34, Unit: "tokens/s", Ratio: 2}}); err != nil {

@@ -3,6 +3,7 @@ package systemtest
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -314,34 +315,22 @@ func (r *chaosResult) report(t *testing.T) {
 	if file == "" {
 		return
 	}
-	old, err := measure.Load(file)
-	if err != nil {
-		t.Error(err)
-		return
-	}
 	figure := func(name, unit string, v float64, runs int) measure.Figure {
 		return measure.Figure{Name: name, Value: v, Unit: unit, Runs: runs, Machine: fmt.Sprintf("%d threads", runtime.NumCPU()), Command: "make chaos"}
 	}
-	sum := func(name, unit string, more int) measure.Figure {
-		f := figure(name, unit, float64(more), 1)
-		for _, o := range old {
-			if o.Name == name {
-				f.Value, f.Runs = f.Value+o.Value, o.Runs+1
-			}
-		}
-		return f
-	}
+	sum := func(name, unit string, more int) measure.Figure { return figure(name, unit, float64(more), 1) }
 	failedCoordinators := 0
 	if r.coordinators > 0 {
 		failedCoordinators = r.wrong
 	}
-	figures := []measure.Figure{
+	sums := []measure.Figure{
 		sum("kills", "shards killed, accumulated", r.kills), sum("wrong_tokens", "answers lost, wrong or repeated, accumulated", r.wrong),
 		sum("answers_given_up", "answers taken for the cause of two kills in a row, accumulated", r.givenUp),
 		sum("chaos_answers", "answers held against undisturbed ones, accumulated", r.all),
 		sum("coordinator_kills", "coordinators killed, accumulated", r.coordinators),
 		sum("coordinator_kills_failed", "answers that failed in runs with coordinator kills, accumulated", failedCoordinators),
 	}
+	var figures []measure.Figure
 	add := func(name string, of map[string][]float64, only func(kind string) bool) {
 		var v []float64
 		for kind, w := range of {
@@ -364,7 +353,7 @@ func (r *chaosResult) report(t *testing.T) {
 		add("gap_"+kind+"_%_ms", r.gaps, one)
 		add("detect_"+kind+"_%_ms", r.detect, one)
 	}
-	if err := measure.Save(file, figures); err != nil {
+	if err := errors.Join(measure.Add(file, sums), measure.Save(file, figures)); err != nil {
 		t.Error(err)
 	}
 }

@@ -76,7 +76,7 @@ func (o *owner) drop(d plan.Drop) {
 // on returns the sessions on a pipeline, in the order in which they began.
 func (o *owner) on(p *pipeline) []*session {
 	var out []*session
-	for _, s := range o.placed() {
+	for _, s := range o.running {
 		if s.pipe == p {
 			out = append(out, s)
 		}

@@ -1,13 +1,16 @@
 package coordinator
 
 import (
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/shoal-llm/shoal/internal/telemetry"
 	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
 	"github.com/shoal-llm/shoal/services/coordinator/generation"
+	"github.com/shoal-llm/shoal/services/coordinator/plan"
 )
 
 // endless asks for an answer that is as long as it may be, and reads until it
@@ -292,5 +295,43 @@ func TestPromptsGoWhereTheyWere(t *testing.T) {
 	}
 	if len(routes) != 1 {
 		t.Errorf("prompts with one beginning went to %v", routes)
+	}
+}
+
+// TestLateShardHearsThePlan: a shard that comes while a plan is in force is told
+// of it, so that it gives up what it held of an older one.
+func TestLateShardHearsThePlan(t *testing.T) {
+	r := newRig(t, func(c *Config, _ *wires) { c.Wishes.Steady = time.Hour }, "a")
+	r.report("ready", ready)
+	r.startShard("b")
+	r.wires.wait(t, "the late shard has the plan", func() bool {
+		p := r.wires.plans
+		return len(p) == 2 && p[1].Epoch == p[0].Epoch
+	})
+}
+
+// TestLostEndIsSampledAgain: an answer whose end was sampled and did not come goes
+// on from its committed ids; one that was given up for another reason fails.
+func TestLostEndIsSampledAgain(t *testing.T) {
+	for reason, again := range map[string]bool{reasonFinished: true, "failed": false} {
+		now := time.Now()
+		o := newOwner(&Coordinator{cfg: Default(), deps: Deps{Identity: simIdentity("head-1"), Model: toyModel(), Telemetry: telemetry.Nop(), Log: slog.New(slog.DiscardHandler)}})
+		o.now = func() time.Time { return now }
+		o.forget()
+		p := &pipeline{plan: &plan.Pipeline{Context: 256}, slots: make([]slot, 1), free: 4}
+		s := &session{relay: &relay{sessions: map[uint64]*session{}}, request: &pb.Generation{}, ready: &prepared{prompt: []int32{'x'}}}
+		s.machine = generation.New(generation.Config{Prompt: 1, MaxTokens: 9, Detokenizer: toyText{}.Detokenizer()})
+		o.take(s, p)
+		o.slotClosed(p, &pb.Closed{Slot: uint32(s.place), Attempt: s.attempt, Reason: reason})
+		now = now.Add(closedGrace)
+		o.expire(now)
+		if s.done || len(o.waiting.queue) > 0 {
+			t.Errorf("%s: it was not waited for: done %t", reason, s.done)
+		}
+		now = now.Add(1)
+		o.expire(now)
+		if s.done == again || (len(o.waiting.queue) == 1) != again {
+			t.Errorf("%s: done %t, %d wait", reason, s.done, len(o.waiting.queue))
+		}
 	}
 }

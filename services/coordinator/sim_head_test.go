@@ -23,18 +23,16 @@ import (
 // goroutines (links, streams of pipelines, relays, workers) is done here with events.
 type simHead struct {
 	*simProc
-	s      *simulation
-	id     *pki.Identity
-	number uint8
-	o      *owner
-	view   map[string]string // addresses of shards, by gossip
-	links  []*simLink
-	conns  []*simConn
-	carries
-	relays []*simRelay
+	s       *simulation
+	id      *pki.Identity
+	number  uint8
+	o       *owner
+	view    map[string]string // addresses of shards, by gossip
+	links   []*simLink
+	conns   []*simConn
+	carried []*simCarry
+	relays  []*simRelay
 }
-
-type carries struct{ carried []*simCarry }
 
 // simIdentities are made once: what is in them does not matter.
 var simIdentities = struct {

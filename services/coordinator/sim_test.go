@@ -3,14 +3,19 @@ package coordinator
 import (
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"runtime"
 	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/shoal-llm/shoal/internal/measure"
 	"github.com/shoal-llm/shoal/services/coordinator/plan"
 	"github.com/shoal-llm/shoal/services/shard/command"
 )
@@ -246,25 +251,126 @@ func simRunSeeds(from uint64, n int, bug simBug, first bool) simResult {
 	return r
 }
 
-// TestSim runs seeds, or replays one.
+// TestSim runs the seeds that found something once, and then others; or it replays
+// one.
 func TestSim(t *testing.T) {
 	if *simSeed >= 0 {
 		simReplay(t, uint64(*simSeed), simBug(*simWith))
 		return
 	}
-	r := simRunSeeds(*simFrom, *simSeeds, simNoBug, false)
-	for seed, wrong := range r.wrong {
-		t.Errorf("seed %d: %s", seed, wrong[0])
+	t.Run("cases", func(t *testing.T) {
+		for _, seed := range simCases(t) {
+			for _, wrong := range newSimulation(seed, simNoBug).run() {
+				t.Errorf("seed %d: %s", seed, wrong)
+			}
+		}
+	})
+	if file := os.Getenv("SHOAL_SIM_SAVE"); file != "" {
+		simAccumulate(t, file)
+		return
+	}
+	simReport(t, simRunSeeds(*simFrom, *simSeeds, simNoBug, false))
+}
+
+func simReport(t *testing.T, r simResult) {
+	t.Helper()
+	for _, seed := range slices.Sorted(maps.Keys(r.wrong)) {
+		t.Errorf("seed %d: %s\nreplay it: go test ./services/coordinator -run Sim -seed %d", seed, r.wrong[seed][0], seed)
 	}
 	t.Logf("%d seeds, %d of them wrong: %+v; %d answers were given up for faults that explain it", r.seeds, len(r.wrong), r.tally, r.givenUp)
 }
 
+// simCases reads the seeds of testdata.
+func simCases(t *testing.T) []uint64 {
+	t.Helper()
+	b, err := os.ReadFile("testdata/sim_seeds.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []uint64
+	for line := range strings.Lines(string(b)) {
+		if line = strings.TrimSpace(line); line == "" || line[0] == '#' {
+			continue
+		}
+		seed, err := strconv.ParseUint(line, 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, seed)
+	}
+	return out
+}
+
+// simBatch is how many seeds are run between two savings.
+const simBatch = 5000
+
+// simAccumulate goes on behind the seeds that a file of figures counts, up to the
+// next multiple of those asked for, and adds to the figures.
+func simAccumulate(t *testing.T, file string) {
+	old, err := measure.Load(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := 0
+	if f := measure.Find(old, "sim_seeds"); f != nil {
+		done = int(f.Value)
+	}
+	for end := (done / *simSeeds + 1) * *simSeeds; done < end && !t.Failed(); {
+		r := simRunSeeds(uint64(done), min(simBatch, end-done), simNoBug, false)
+		done += r.seeds
+		simReport(t, r)
+		if err := measure.Add(file, []measure.Figure{
+			simFigure("sim_seeds", "seeds of the simulator, accumulated", float64(r.seeds)),
+			simFigure("sim_violations", "seeds that were found wrong, accumulated", float64(len(r.wrong))),
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func simFigure(name, unit string, value float64) measure.Figure {
+	return measure.Figure{Name: name, Value: value, Unit: unit, Runs: 1, Machine: fmt.Sprintf("%d threads", runtime.NumCPU()), Command: "make sim"}
+}
+
+// simReplay runs a seed and prints its trace.
 func simReplay(t *testing.T, seed uint64, bug simBug) {
 	s := newSimulation(seed, bug)
 	fmt.Fprint(os.Stdout, s)
 	s.say = func(line string) { fmt.Fprintln(os.Stdout, line) }
 	for _, wrong := range s.run() {
 		t.Error(wrong)
+	}
+}
+
+// TestSimReplays: equal seeds give equal traces.
+func TestSimReplays(t *testing.T) {
+	for seed := range uint64(40) {
+		var traces [2][]string
+		for i := range traces {
+			s := newSimulation(seed, simNoBug)
+			s.say = func(line string) { traces[i] = append(traces[i], line) }
+			s.run()
+		}
+		for i, line := range traces[0] {
+			if i >= len(traces[1]) || traces[1][i] != line {
+				t.Fatalf("seed %d: line %d is %q, and then it is another", seed, i, line)
+			}
+		}
+	}
+}
+
+// TestSimTime: the clocks of simulated processes are what package time takes them
+// for: durations are true, the wall clock is skewed.
+func TestSimTime(t *testing.T) {
+	a, b := simTime(time.Second, time.Hour), simTime(3*time.Second, -time.Hour)
+	if d := b.Sub(a); d != 2*time.Second {
+		t.Errorf("%v passed, want 2s", d)
+	}
+	if got, want := a.UnixNano(), (simEpoch+3601)*int64(time.Second); got != want {
+		t.Errorf("the wall clock shows %d, want %d", got, want)
+	}
+	if !time.Unix(simEpoch, 0).Before(a) || b.After(time.Unix(simEpoch, 0)) {
+		t.Error("deadlines do not go by the wall clock")
 	}
 }
 
@@ -281,15 +387,20 @@ const simSoon = 10_000
 func TestSimFindsPlantedFaults(t *testing.T) {
 	found := 0
 	for _, b := range simBugs {
-		t.Run(b.name, func(t *testing.T) {
-			r := simRunSeeds(0, simSoon, b.bug, true)
-			if len(r.wrong) == 0 {
-				t.Fatalf("not found in %d seeds", r.seeds)
-			}
-			found++
-			for seed, wrong := range r.wrong {
-				t.Logf("seed %d, after %d seeds: %s", seed, r.seeds, wrong[0])
-			}
-		})
+		r := simRunSeeds(0, simSoon, b.bug, true)
+		if len(r.wrong) == 0 {
+			t.Errorf("%s: not found in %d seeds", b.name, r.seeds)
+			continue
+		}
+		found++
+		for seed, wrong := range r.wrong {
+			t.Logf("%s: seed %d, after %d seeds: %s", b.name, seed, r.seeds, wrong[0])
+		}
+	}
+	if file := os.Getenv("SHOAL_SIM_SAVE"); file != "" {
+		f := simFigure("planted_bugs_found", fmt.Sprintf("of %d planted faults, in at most %d seeds each", len(simBugs), simSoon), float64(found))
+		if err := measure.Save(file, []measure.Figure{f}); err != nil {
+			t.Error(err)
+		}
 	}
 }

@@ -2,6 +2,8 @@ package coordinator
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"testing"
 
@@ -79,5 +81,54 @@ func TestStandby(t *testing.T) {
 		if info.Ready && info.Epoch&0xff == 9 {
 			break
 		}
+	}
+}
+
+// TestYields: a coordinator stands by for one that holds more of the shards both
+// know, or as many and comes first by name.
+func TestYields(t *testing.T) {
+	for _, c := range []struct {
+		own     int
+		holders []string // of other shards; "" is nobody
+		to      string
+	}{
+		{0, nil, ""},
+		{0, []string{""}, ""},
+		{2, []string{"a"}, ""},
+		{1, []string{"a"}, "a"},
+		{1, []string{"z"}, ""},
+		{1, []string{"z", "", "z"}, "z"},
+		{2, []string{"a", "z", ""}, ""},
+		{0, []string{"z"}, "z"},
+	} {
+		o := &owner{c: &Coordinator{deps: Deps{Identity: simIdentity("head-1")}}, nodes: map[string]*node{}}
+		for i := range c.own {
+			o.nodes[fmt.Sprint("own", i)] = &node{conn: &shardConn{}}
+		}
+		for i, holder := range c.holders {
+			o.nodes[fmt.Sprint("other", i)] = &node{holder: holder}
+		}
+		if to := o.yields(); to != c.to {
+			t.Errorf("with %d shards, others held by %q, it stands by for %q, want %q", c.own, c.holders, to, c.to)
+		}
+	}
+}
+
+// TestStandingTakesNoShard: a shard whose lease is free is not for a coordinator
+// that stands by.
+func TestStandingTakesNoShard(t *testing.T) {
+	c := &Coordinator{deps: Deps{Identity: simIdentity("head-1")}}
+	l := newLink(c, "a", "a:1")
+	free := &pb.HelloResponse{Protocol: 1, Cluster: c.deps.Identity.ClusterID(), Node: "a"}
+	if err := l.check(free); err != nil {
+		t.Errorf("a free shard: %v", err)
+	}
+	c.standing.Store(true)
+	if err := l.check(free); !errors.Is(err, errRefused) {
+		t.Errorf("a free shard while it stands by: %v", err)
+	}
+	free.Holder = "z"
+	if held := (*heldError)(nil); !errors.As(l.check(free), &held) || held.holder != "z" {
+		t.Errorf("a shard of another coordinator: %v", l.check(free))
 	}
 }

@@ -189,6 +189,7 @@ func (o *owner) findNodes() {
 			delete(o.nodes, id)
 		}
 	}
+	o.standBy()
 }
 
 func (e linkUp) apply(o *owner) {
@@ -248,7 +249,6 @@ func (e linkDown) apply(o *owner) {
 		o.step(plan.Lost{Node: n.link.node, Reason: n.reason})
 	}
 	o.findNodes()
-	o.standBy()
 }
 
 // controlled is what a shard says of its stages.
