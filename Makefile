@@ -206,6 +206,12 @@ bench-pipeline: build llamacpp $(SMOLLM2) $(MODELS)/smollm2-q4_0.gguf ## the dri
 	.cache/bench -suite bench-pipeline -models $(MODELS) -llamacpp $(LLAMACPP) -shoal bin/shoal -runs 5 -save docs/measurements/pipeline.json
 	$(MAKE) docs
 
+.PHONY: bench-security
+bench-security: ## what mutual TLS costs a message of 8 KiB between two nodes, on a quiet machine, into docs/measurements/security.json (half a minute)
+	$(GO) build -trimpath -o .tmp/security ./bench/security
+	.tmp/security -save docs/measurements/security.json
+	$(MAKE) docs
+
 .PHONY: perplexity
 perplexity: build ## perplexity of the built-in model on held-out text, reference and fast, into docs/measurements/cpu.json
 	@for text in stories:1.5712 chat:1.6337; do for mode in reference fast; do \

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/shoal-llm/shoal/internal/cluster"
+	"github.com/shoal-llm/shoal/internal/enrol"
 	"github.com/shoal-llm/shoal/internal/lan"
 )
 
@@ -20,6 +21,7 @@ const (
 	lookFor   = time.Second      // one question
 	lookEvery = 2 * time.Second  // while alone
 	lookMost  = 60 * time.Second // of `shoal join` without an address
+	lookTries = 64               // of addresses that it finds
 )
 
 // discovers reports whether a node speaks multicast DNS: never on loopback, and
@@ -65,16 +67,18 @@ func (n *node) announce(ctx context.Context, members *cluster.Cluster, join stri
 	return nil
 }
 
-// findJoin looks on the local network for a coordinator that takes machines into a
-// cluster.
-func findJoin(ctx context.Context, clusterID string, log *slog.Logger) (string, error) {
+// tryAround looks on the local network for coordinators that take machines into a
+// cluster, and tries them until one is. Whoever answers may lie: what try finds to
+// be elsewhere is passed over.
+func tryAround(ctx context.Context, clusterID string, log *slog.Logger, try func(addr string) error) error {
 	ips := ownIPs()
 	if len(ips) == 0 {
-		return "", errors.New("this machine is on no network: give the coordinator's address, TOKEN@HOST")
+		return errors.New("this machine is on no network: give the coordinator's address, TOKEN@HOST")
 	}
 	ctx, cancel := context.WithTimeout(ctx, lookMost)
 	defer cancel()
-	var last error
+	last := fmt.Errorf("nobody on the local network speaks for cluster %s", clusterID)
+	tried := map[string]bool{}
 	for ctx.Err() == nil {
 		for _, ip := range ips {
 			places, err := lan.Find(ctx, ip, clusterID, lookFor, log)
@@ -82,8 +86,12 @@ func findJoin(ctx context.Context, clusterID string, log *slog.Logger) (string, 
 				last = err
 			}
 			for _, p := range places {
-				if p.Join != "" {
-					return p.Join, nil
+				if p.Join == "" || tried[p.Join] || len(tried) >= lookTries {
+					continue
+				}
+				tried[p.Join] = true
+				if last = try(p.Join); !errors.Is(last, enrol.ErrElsewhere) {
+					return last
 				}
 			}
 		}
@@ -92,10 +100,7 @@ func findJoin(ctx context.Context, clusterID string, log *slog.Logger) (string, 
 		case <-time.After(lookFor / 4):
 		}
 	}
-	if last == nil {
-		last = fmt.Errorf("nobody on the local network speaks for cluster %s", clusterID)
-	}
-	return "", fmt.Errorf("%w: give the coordinator's address, TOKEN@HOST", last)
+	return fmt.Errorf("%w: give the coordinator's address, TOKEN@HOST", last)
 }
 
 // ownIPs are the IPv4 addresses of this machine's networks.

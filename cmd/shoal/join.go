@@ -127,27 +127,40 @@ func (o *joinOptions) enter(c *cobra.Command, token pki.Token, addr string) erro
 		if o.node.discover == off {
 			return usageError{c.CommandPath(), errors.New("with --discover=off the coordinator's address is needed: TOKEN@HOST")}
 		}
-		if addr, err = findJoin(ctx, token.Pin.ClusterID(), log); err != nil {
-			return err
-		}
 	}
-	j := enrol.Joining{Token: token, Address: addr, Dir: o.node.identity.dir, Node: o.node.id, Version: version}
+	j := enrol.Joining{Token: token, Dir: o.node.identity.dir, Node: o.node.id, Version: version}
 	if j.Node == "" {
 		if j.Node, err = usualName(role); err != nil {
 			return err
 		}
 	}
 	if role != pki.Operator {
-		if err := o.listen(ctx, &j); err != nil {
+		if err := o.listen(&j); err != nil {
 			return err
 		}
 	}
-	if m, err = enrol.Join(ctx, j); err != nil {
+	try := func(addr string) (err error) {
+		j.Address = addr
+		if role != pki.Operator {
+			if err := o.addresses(ctx, &j); err != nil {
+				return err
+			}
+		}
+		m, err = enrol.Join(ctx, j)
+		return err
+	}
+	if addr != "" {
+		err = try(addr)
+	} else {
+		err = tryAround(ctx, token.Pin.ClusterID(), log, try)
+	}
+	if err != nil {
 		if j.Listener != nil {
 			err = errors.Join(err, j.Listener.Close())
 		}
 		return err
 	}
+	o.node.advertise = hostOf(j.Advertise)
 	o.node.member, o.node.id = m, m.NodeID()
 	if role == pki.Coordinator && j.Listener != nil { // it is started by another command
 		if err := j.Listener.Close(); err != nil {
@@ -163,9 +176,8 @@ func (o *joinOptions) enter(c *cobra.Command, token pki.Token, addr string) erro
 	return err
 }
 
-// listen opens the node's listener, at which the coordinator dials back, and finds
-// the address that others reach it by: that of the way to the coordinator.
-func (o *joinOptions) listen(ctx context.Context, j *enrol.Joining) error {
+// listen opens the node's listener, at which the coordinator dials back.
+func (o *joinOptions) listen(j *enrol.Joining) error {
 	l, err := net.Listen("tcp", o.node.grpcAddr)
 	if err != nil {
 		return portError("--grpc-addr", o.node.grpcAddr, err)
@@ -174,18 +186,32 @@ func (o *joinOptions) listen(ctx context.Context, j *enrol.Joining) error {
 	if !ok {
 		return errors.Join(fmt.Errorf("--grpc-addr %s: want a TCP address", o.node.grpcAddr), l.Close())
 	}
-	if j.Keep = o.node.advertise; j.Keep == "" {
-		o.node.advertise = wayTo(ctx, j.Address, l.Addr())
+	o.node.listener, j.Listener, j.Keep = l, tcp, o.node.advertise
+	return nil
+}
+
+// addresses finds the address that others reach this machine by, unless a person
+// gave it: that of the way to the coordinator.
+func (o *joinOptions) addresses(ctx context.Context, j *enrol.Joining) error {
+	ip := j.Keep
+	if ip == "" {
+		ip = wayTo(ctx, j.Address, j.Listener.Addr())
 	}
-	_, port, err := net.SplitHostPort(l.Addr().String())
+	_, port, err := net.SplitHostPort(j.Listener.Addr().String())
 	if err != nil {
-		return errors.Join(err, l.Close())
+		return err
 	}
-	o.node.listener, j.Listener, j.Advertise = l, tcp, net.JoinHostPort(o.node.advertise, port)
+	j.Advertise = net.JoinHostPort(ip, port)
 	if j.Token.Role() == pki.Gateway {
-		j.WebHosts = pki.WebHosts(o.gateway.webHosts(o.node.advertise)...)
+		j.WebHosts = pki.WebHosts(o.gateway.webHosts(ip)...)
 	}
 	return nil
+}
+
+// hostOf is the host of HOST:PORT, or empty.
+func hostOf(addr string) string {
+	host, _, _ := net.SplitHostPort(addr)
+	return host
 }
 
 // wayTo is the address of this machine on the way to addr. Nothing is sent.

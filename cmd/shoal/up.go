@@ -164,7 +164,7 @@ func (u *up) start(c *cobra.Command, o *upOptions, model coordinator.Model, foun
 	if err != nil {
 		return err
 	}
-	u.greet(model, d, g, adm.Addr())
+	u.greet(o.gateway.config, model, d, g, adm.Addr())
 	report := func(ctx context.Context) error { return u.reportReady(ctx, co) }
 	return together(ctx, frontFirst(g.Run, gossip(members), co.Run, gossip(smembers), s.Run, d.children.run(s)), adm.Run, report)
 }
@@ -179,7 +179,7 @@ func gossip(members *cluster.Cluster) part {
 }
 
 // greet prints where everything is, before the model is loaded.
-func (u *up) greet(model coordinator.Model, d *devices, g *gateway.Gateway, adminAddr string) {
+func (u *up) greet(o gateway.Config, model coordinator.Model, d *devices, g *gateway.Gateway, adminAddr string) {
 	url := g.URL()
 	fmt.Fprintf(u.out, "  ✓ model %-10s %d layers · %s · %s\n", model.Name, model.Facts.Layers(), model.Precision, bytesText(uint64(model.Size)))
 	if d.cpu != nil {
@@ -192,7 +192,11 @@ func (u *up) greet(model coordinator.Model, d *devices, g *gateway.Gateway, admi
 	for _, a := range d.children.set.gpus {
 		fmt.Fprintf(u.out, "  ✓ device gpu%-6d %s · %s\n", a.Index, a.Name, a.API)
 	}
-	fmt.Fprintf(u.out, "  ➜ Chat   %s\n  ➜ API    %s/v1   (no key needed on this machine)\n", url, url)
+	key := "no key needed on this machine"
+	if o.Keys != "" || len(o.APIKeys) > 0 {
+		key = "with an API key"
+	}
+	fmt.Fprintf(u.out, "  ➜ Chat   %s\n  ➜ API    %s/v1   (%s)\n", url, url, key)
 	fmt.Fprintf(u.out, "  ➜ gRPC   %s   ➜ Admin  http://%s/metrics\n", g.GRPCAddr(), adminAddr)
 	if at := g.OllamaAddr(); at != nil {
 		fmt.Fprintf(u.out, "  ➜ Ollama http://%s\n", at)

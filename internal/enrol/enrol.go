@@ -30,6 +30,10 @@ import (
 // ErrNone says that a folder holds no identity.
 var ErrNone = errors.New("no identity")
 
+// ErrElsewhere says that an address is not that of the cluster that a token names.
+// The token's secret was not sent there.
+var ErrElsewhere = errors.New("not the cluster that the token names")
+
 // joinTimeout bounds a join, in which the coordinator dials back.
 const joinTimeout = 15 * time.Second
 
@@ -288,12 +292,12 @@ func send(ctx context.Context, j Joining, req *pb.JoinRequest) (*pb.JoinResponse
 	// behind its retries.
 	raw, err := new(net.Dialer).DialContext(ctx, "tcp", j.Address)
 	if err != nil {
-		return nil, fmt.Errorf("this machine does not reach %s: %w; is that the --join-addr of a coordinator, and is the port open there?", j.Address, err)
+		return nil, elsewhereError{fmt.Errorf("this machine does not reach %s: %w; is that the --join-addr of a coordinator, and is the port open there?", j.Address, err)}
 	}
 	conn := tls.Client(raw, withHTTP2(j.Token.Pin.JoinTLS(j.Now)))
 	if err := conn.HandshakeContext(ctx); err != nil {
 		_ = raw.Close()
-		return nil, fmt.Errorf("%s is not the coordinator that the token names: %w", j.Address, err)
+		return nil, elsewhereError{fmt.Errorf("%s is not the coordinator that the token names: %w", j.Address, err)}
 	}
 	once := make(chan net.Conn, 1)
 	once <- conn
@@ -318,6 +322,15 @@ func send(ctx context.Context, j Joining, req *pb.JoinRequest) (*pb.JoinResponse
 	}
 	return resp, nil
 }
+
+// elsewhereError is an ErrElsewhere that says more.
+type elsewhereError struct{ error }
+
+// Is makes it an ErrElsewhere.
+func (elsewhereError) Is(target error) bool { return target == ErrElsewhere }
+
+// Unwrap returns the reason.
+func (e elsewhereError) Unwrap() error { return e.error }
 
 func withHTTP2(c *tls.Config) *tls.Config {
 	c.NextProtos = []string{"h2"}

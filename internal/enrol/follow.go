@@ -22,11 +22,6 @@ const (
 	followRetry = 500 * time.Millisecond // doubles up to followMost
 	followMost  = 5 * time.Second
 	askTimeout  = 5 * time.Second
-
-	// twicePatience is how long a second process with this identity may be seen
-	// before this one ends: longer than a coordinator takes to notice that the
-	// process before this one is gone.
-	twicePatience = 30 * time.Second
 )
 
 // Gossip is the node's own part in the gossip.
@@ -42,7 +37,14 @@ type Following struct {
 	// Coordinators are the gRPC addresses that are known now, besides those that
 	// are kept with the identity; nil: none.
 	Coordinators func() []string
+	// Patience is how long a second process with this identity may be seen before
+	// this one ends: longer than a coordinator takes to notice that the process
+	// before this one is gone. Zero means DefaultPatience.
+	Patience time.Duration
 }
+
+// DefaultPatience is the default of Following.Patience.
+const DefaultPatience = 30 * time.Second
 
 // ErrShutOut says that this node was shut out of its cluster.
 var ErrShutOut = errors.New("this node was shut out of the cluster")
@@ -57,6 +59,10 @@ func (m *Membership) Follow(ctx context.Context, f Following) error {
 	rand.Read(process) // never fails, by its contract
 	var twice time.Time
 	retry, told := followRetry, ""
+	patience := f.Patience
+	if patience == 0 {
+		patience = DefaultPatience
+	}
 	for ctx.Err() == nil {
 		began := time.Now()
 		err := m.followAny(ctx, f, process)
@@ -70,7 +76,7 @@ func (m *Membership) Follow(ctx context.Context, f Following) error {
 			twice = time.Time{}
 		case twice.IsZero():
 			twice = began
-		case time.Since(twice) > twicePatience:
+		case time.Since(twice) > patience:
 			return errors.New(status.Convert(err).Message())
 		}
 		if why := status.Convert(err).Message(); why != told {

@@ -26,7 +26,13 @@ type process struct {
 // what programs need at all is passed on. The process is killed with the test.
 func start(t *testing.T, env []string, args ...string) *process {
 	t.Helper()
-	p := &process{cmd: exec.Command(binary, args...), out: &transcript{}, err: &transcript{}, exited: make(chan struct{})}
+	return startCommand(t, env, binary, args...)
+}
+
+// startCommand is start for a command that runs the program.
+func startCommand(t *testing.T, env []string, command string, args ...string) *process {
+	t.Helper()
+	p := &process{cmd: exec.Command(command, args...), out: &transcript{}, err: &transcript{}, exited: make(chan struct{})}
 	p.cmd.Env = append(baseEnv(), env...)
 	p.cmd.Dir = t.TempDir()
 	p.cmd.Env = append(p.cmd.Env, "XDG_STATE_HOME="+p.cmd.Dir) // no identity of this machine

@@ -515,6 +515,11 @@ func TestACopiedStateDirectoryIsNamed(t *testing.T) {
 	if following(t, h) != 1 {
 		t.Error("the node that was there has lost its place")
 	}
+	// The copy gives up, with that reason.
+	err = copied.Follow(t.Context(), enrol.Following{Gossip: &fakeGossip{}, Log: slog.New(slog.DiscardHandler), Patience: time.Nanosecond})
+	if err == nil || !strings.Contains(err.Error(), "was its state directory copied?") {
+		t.Errorf("the copy goes on: %v", err)
+	}
 }
 
 // TestCertificatesAreRenewed at two thirds of their life, with the same key.
