@@ -113,7 +113,7 @@ type process struct {
 
 func (b *bench) start(args ...string) (*process, error) {
 	p := &process{cmd: exec.Command(b.shoal, args...), over: make(chan error, 1)}
-	p.cmd.Env = append(os.Environ(), "OTEL_SDK_DISABLED=true", "SHOAL_THREADS=1")
+	p.cmd.Env = append(os.Environ(), "OTEL_SDK_DISABLED=true")
 	r, w := io.Pipe()
 	p.cmd.Stdout, p.cmd.Stderr = w, w
 	if err := p.cmd.Start(); err != nil {
