@@ -39,6 +39,7 @@ func main() {
 	flag.StringVar(&b.save, "save", "", "file of figures")
 	flag.Float64Var(&b.rate, "rate", 60, "MiB a second that the origin sends")
 	flag.IntVar(&b.kills, "kills", 20, "pulls that are killed")
+	flag.StringVar(&b.part, "part", "", "cluster, resume, warm or bits; empty is all of them")
 	flag.IntVar(&b.flips, "flips", 1000, "bits that are changed")
 	flag.Parse()
 	if err := b.run(context.Background()); err != nil {
@@ -52,6 +53,7 @@ const patience = 2 * time.Minute
 
 type bench struct {
 	file, shoal, save string
+	part              string
 	rate              float64
 	kills, flips      int
 
@@ -78,8 +80,14 @@ func (b *bench) run(ctx context.Context) (err error) {
 	defer b.origin.Close()
 	b.origin.Limit(b.rate * (1 << 20))
 	b.url = b.origin.URL + "/" + filepath.Base(b.file)
-	for _, f := range []func(context.Context) error{b.cluster, b.resume, b.warm, b.bits} {
-		if err := f(ctx); err != nil {
+	for _, p := range []struct {
+		name string
+		run  func(context.Context) error
+	}{{"cluster", b.cluster}, {"resume", b.resume}, {"warm", b.warm}, {"bits", b.bits}} {
+		if b.part != "" && b.part != p.name {
+			continue
+		}
+		if err := p.run(ctx); err != nil {
 			return err
 		}
 	}
@@ -113,7 +121,7 @@ type process struct {
 
 func (b *bench) start(args ...string) (*process, error) {
 	p := &process{cmd: exec.Command(b.shoal, args...), over: make(chan error, 1)}
-	p.cmd.Env = append(os.Environ(), "OTEL_SDK_DISABLED=true", "SHOAL_THREADS=1")
+	p.cmd.Env = append(os.Environ(), "OTEL_SDK_DISABLED=true")
 	r, w := io.Pipe()
 	p.cmd.Stdout, p.cmd.Stderr = w, w
 	if err := p.cmd.Start(); err != nil {
@@ -365,11 +373,23 @@ func (b *bench) resume(context.Context) error {
 		return fmt.Errorf("pull: %w: %s", err, out)
 	}
 	b.note("resume_refetch_max_mib", float64(most)/(1<<20), "MiB", b.kills)
-	return os.Rename(filepath.Join(b.dir, store), filepath.Join(b.dir, "whole"))
+	return nil
+}
+
+// whole pulls the model into the store "whole".
+func (b *bench) whole() error {
+	out, err := exec.Command(b.shoal, append([]string{"pull", b.url}, b.flags("whole")...)...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("pull: %w: %s", err, out)
+	}
+	return nil
 }
 
 // warm measures from the start of a process until a model of the store can answer.
 func (b *bench) warm(context.Context) error {
+	if err := b.whole(); err != nil {
+		return err
+	}
 	const runs = 5
 	var times []float64
 	for range runs {
@@ -398,6 +418,9 @@ func (b *bench) warm(context.Context) error {
 
 // bits changes bits in the store and counts the tensors that are loaded in spite of it.
 func (b *bench) bits(ctx context.Context) error {
+	if err := b.whole(); err != nil {
+		return err
+	}
 	k, err := b.keeper("whole")
 	if err != nil {
 		return err

@@ -18,6 +18,7 @@ type planOptions struct {
 	operator operatorOptions
 	place    placeOptions
 	models   string
+	weights  weightOptions
 	cluster  string
 	save     string
 	target   float64
@@ -65,6 +66,7 @@ Several models share the cluster; --model-mem is the budget of each.`,
 	o.place.flags(f)
 	f.StringVar(&o.models, "models", "", "folder of GGUF files")
 	o.kv.flags(f)
+	o.weights.flags(f)
 	f.StringVar(&o.cluster, "cluster", "", "YAML file that describes a cluster, instead of a running one")
 	f.StringVar(&o.save, "save", "", "write the running cluster as measured to a file for --cluster")
 	f.Float64Var(&o.target, "target", 0, "tokens a second to reach: say what to add")
@@ -77,7 +79,7 @@ Several models share the cluster; --model-mem is the budget of each.`,
 	return c
 }
 
-func (o *planOptions) run(c *cobra.Command, names []string) error {
+func (o *planOptions) run(c *cobra.Command, names []string) (err error) {
 	fail := func(err error) error { return usageError{c.CommandPath(), err} }
 	w, err := o.place.complete()
 	if err != nil {
@@ -91,9 +93,14 @@ func (o *planOptions) run(c *cobra.Command, names []string) error {
 	case o.cluster != "" && o.save != "":
 		return fail(errors.New("--save writes a running cluster to a file; --cluster reads one"))
 	}
+	found, err := o.weights.open(library.Library{Dir: o.models}, newLogger(c))
+	if err != nil {
+		return fail(err)
+	}
+	defer func() { err = errors.Join(err, found.close()) }()
 	var requests []place.Request
 	for _, name := range names {
-		m, err := o.facts(name)
+		m, err := o.facts(c, found, name)
 		if err != nil {
 			return err
 		}
@@ -113,13 +120,14 @@ func (o *planOptions) run(c *cobra.Command, names []string) error {
 	return err
 }
 
-// facts weighs a model.
-func (o *planOptions) facts(name string) (*place.Model, error) {
-	m, err := library.Library{Dir: o.models}.Open(name)
+// facts weighs a model; of one that would have to be fetched, what lies before its
+// weights is enough.
+func (o *planOptions) facts(c *cobra.Command, found *models, name string) (*place.Model, error) {
+	m, err := found.open(c.Context(), name, false, newShown(c.ErrOrStderr()))
 	if err != nil {
 		return nil, err
 	}
-	facts, err := coordinator.PlaceModel(m, o.kv.KVClass)
+	facts, err := coordinator.PlaceModel(m.Model, o.kv.KVClass)
 	return facts, errors.Join(err, m.Close())
 }
 

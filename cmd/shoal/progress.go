@@ -20,7 +20,7 @@ type shown struct {
 	pending bool // a line is there that is to be written over
 }
 
-func newShown(out io.Writer) *shown { return &shown{out: out, live: terminal(out)} }
+func newShown(out io.Writer) *shown { return &shown{out: out, live: terminal(out), last: time.Now()} }
 
 // Between two lines.
 const (
@@ -34,12 +34,9 @@ func (s *shown) progress(name string) func(weights.Progress) {
 		return nil
 	}
 	return func(p weights.Progress) {
-		every := logEvery
-		if s.live {
-			every = liveEvery
-		}
 		now := time.Now()
-		if p.Phase == s.phase && now.Sub(s.last) < every && (p.Done < p.Total || p.Total == 0) {
+		news := p.Phase != s.phase || p.Done == p.Total && p.Total > 0
+		if wait := now.Sub(s.last); s.live && !news && wait < liveEvery || !s.live && wait < logEvery {
 			return
 		}
 		s.last, s.phase = now, p.Phase

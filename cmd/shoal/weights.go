@@ -185,6 +185,9 @@ func (m *models) open(ctx context.Context, name string, whole bool, show *shown)
 	l, err := m.keeper.Open(ctx, s, func(ctx context.Context, segments []int) error {
 		return m.keeper.Gather(ctx, s, weights.Order{Segments: segments}, weights.DefaultPatience())
 	})
+	if _, short := m.catalogue[name]; err == nil && short {
+		l.Name = name
+	}
 	return opened{Model: l, stored: s}, err
 }
 

@@ -47,9 +47,8 @@ func (s *Store) Add(encoded []byte) (*Model, error) {
 		return nil, err
 	}
 	id := HashOf(encoded)
-	name := path.Join(modelDir(id), "manifest")
-	if _, err := s.root.Stat(name); err != nil {
-		if err := s.write(name, encoded); err != nil {
+	if _, err := s.Model(id); err != nil { // unknown, or changed on the disk
+		if err := s.write(path.Join(modelDir(id), "manifest"), encoded); err != nil {
 			return nil, fmt.Errorf("store a manifest: %w", err)
 		}
 	}
@@ -222,13 +221,27 @@ func (m *Model) study() {
 	m.journal = int64(len(text))
 	lines := bufio.NewScanner(bytes.NewReader(text))
 	for lines.Scan() {
-		number, digits, _ := strings.Cut(lines.Text(), " ")
-		i, err := strconv.Atoi(number)
-		h, err2 := ParseHash(digits)
-		if err == nil && err2 == nil && i >= 0 && i < len(m.segments) {
+		i, h, ok := parseNote(lines.Text())
+		if ok && i < len(m.segments) {
 			m.learned[i] = h
 		}
 	}
+}
+
+// note is a line of learned hashes: a segment, its hash, and a hash of both, by which
+// a line that has changed on the disk is none.
+func note(i int, h Hash) string {
+	line := fmt.Sprintf("%d %s", i, h)
+	return line + " " + HashOf([]byte(line)).String()[:16]
+}
+
+// parseNote reads a line of learned hashes.
+func parseNote(line string) (i int, h Hash, ok bool) {
+	number, rest, _ := strings.Cut(line, " ")
+	digits, _, _ := strings.Cut(rest, " ")
+	i, err := strconv.Atoi(number)
+	h, err2 := ParseHash(digits)
+	return i, h, err == nil && err2 == nil && i >= 0 && line == note(i, h)
 }
 
 // learn notes the hash of a segment for good.
@@ -243,7 +256,7 @@ func (m *Model) learn(i int, h Hash) error {
 		return full(err, m.store.dir, 0)
 	}
 	// The empty line ends one that a killed process left unfinished.
-	if _, err := fmt.Fprintf(f, "\n%d %s\n", i, h); err != nil {
+	if _, err := fmt.Fprintf(f, "\n%s\n", note(i, h)); err != nil {
 		return errors.Join(full(err, m.store.dir, 0), f.Close())
 	}
 	if err := f.Close(); err != nil {

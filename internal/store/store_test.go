@@ -365,6 +365,53 @@ func TestUnfinishedNotes(t *testing.T) {
 	}
 }
 
+// TestChangedNotesAreNone: a bit that changes in what the store has noted down of a
+// model never makes other bytes of it: they are right, or missing.
+func TestChangedNotesAreNone(t *testing.T) {
+	dir := t.TempDir()
+	data := content(8000, 45) // segments of one size, which could stand for each other
+	r := rand.New(rand.NewPCG(5, 6))
+	for _, sealed := range []bool{false, true} {
+		m := add(t, open(t, dir, Options{}), describe("m", 1000, sealed, data))
+		fill(t, m, data)
+		for _, name := range []string{"learned", "manifest"} {
+			path := filepath.Join(dir, modelsDir, m.ID.String(), name)
+			text, err := os.ReadFile(path)
+			if errors.Is(err, os.ErrNotExist) {
+				continue
+			}
+			for range 250 {
+				changed := bytes.Clone(text)
+				changed[r.IntN(len(changed))] ^= 1 << r.IntN(8)
+				if err := os.WriteFile(path, changed, 0o644); err != nil {
+					t.Fatal(err)
+				}
+				again, err := open(t, dir, Options{}).Model(m.ID)
+				if err != nil {
+					continue // it is not known any more
+				}
+				for i, seg := range again.Segments() {
+					if got, err := again.Get(i); err == nil && !bytes.Equal(got, data[seg.Offset:][:seg.Size]) {
+						t.Fatalf("%s: segment %d is other bytes", name, i)
+					}
+				}
+			}
+			// Made known anew it is whole again.
+			encoded, err := Encode(describe("m", 1000, sealed, data))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if m, err = open(t, dir, Options{}).Add(encoded); err != nil {
+				t.Fatal(err)
+			}
+			fill(t, m, data)
+			if _, err := open(t, dir, Options{}).Model(m.ID); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
 // TestProcessesExclude: another process that fetches is waited for, and one that
 // uses a model keeps it from being removed.
 func TestProcessesExclude(t *testing.T) {

@@ -123,11 +123,12 @@ func (g *gossip) add(id, addr string) {
 // wires is what the fake shards of a test share: the way from the driver on the
 // first stage to the results of the last, and what tests look at.
 type wires struct {
-	epoch  uint64                                                               // the shards have seen it before the test
-	see    func(ctx context.Context, q *pb.SeeRequest) (*pb.SeeResponse, error) // of pictures; nil: as toyModel's rows
-	unseen func() bool                                                          // reports whether a driver has lost the rows of a session's pictures; nil is no
-	poison int32                                                                // the first stage's node dies of a prompt with this id; 0 is none
-	layer  map[string]float64                                                   // seconds that a layer takes, by node; nil: shards measure nothing
+	fetched chan struct{}                                                        // closed once weights are fetched; nil: they are there
+	epoch   uint64                                                               // the shards have seen it before the test
+	see     func(ctx context.Context, q *pb.SeeRequest) (*pb.SeeResponse, error) // of pictures; nil: as toyModel's rows
+	unseen  func() bool                                                          // reports whether a driver has lost the rows of a session's pictures; nil is no
+	poison  int32                                                                // the first stage's node dies of a prompt with this id; 0 is none
+	layer   map[string]float64                                                   // seconds that a layer takes, by node; nil: shards measure nothing
 
 	mu      sync.Mutex
 	results map[plan.Key]chan *pb.StepResult
@@ -264,6 +265,13 @@ func (f *fakeShard) load(stream pb.ShardService_ControlServer, pl *pb.Pipeline) 
 		}
 		for _, state := range []pb.LoadState{pb.LoadState_LOAD_STATE_LOADING, pb.LoadState_LOAD_STATE_READY} {
 			out := &pb.StageState{Epoch: pl.Epoch, Pipeline: pl.Id, Stage: uint32(i), State: state}
+			if f.wires.fetched != nil {
+				if state == pb.LoadState_LOAD_STATE_READY {
+					<-f.wires.fetched
+				} else {
+					out.Phase, out.DoneBytes, out.TotalBytes, out.Rate = phaseFetch, 30, 100, 7
+				}
+			}
 			if err := stream.Send(&pb.ControlResponse{Message: &pb.ControlResponse_Stage{Stage: out}}); err != nil {
 				return err
 			}

@@ -36,6 +36,10 @@ func clusterState() *pb.ClusterResponse {
 		Spares:      []*pb.Stage{{Node: "bob", First: 4, End: 8}},
 		Links:       []*pb.LinkSpeed{{From: "ada", To: "bob", DelaySeconds: .001, Rate: 1e8}, {From: "bob", To: "ada", DelaySeconds: .002, Rate: 2e8}},
 		Explanation: "One machine is fastest.",
+		Loads: []*pb.LoadInfo{
+			{Node: "ada", Epoch: 256, Pipeline: 2, Phase: "fetch", DoneBytes: 25, TotalBytes: 100, Rate: 25},
+			{Node: "bob", Epoch: 256, Pipeline: 2, Stage: 1, Phase: "failed", Note: "no room"},
+		},
 
 		Totals: &pb.Totals{Requests: 10, PromptTokens: 100, GeneratedTokens: 1000, Failed: 1},
 		Events: []*pb.ClusterEvent{{Number: 1, TimeMs: 5, Kind: "node_joined", Node: "ada"}},
@@ -106,10 +110,14 @@ func TestClusterReport(t *testing.T) {
 			"bob": map[string]any{"ada": map[string]any{"delaySeconds": .002, "bytesPerSecond": 2e8}},
 		},
 		"explanation": "One machine is fastest.",
-		"sessions":    map[string]any{"running": 2., "waiting": 1.},
-		"totals":      map[string]any{"requests": 10., "promptTokens": 100., "generatedTokens": 1000., "failed": 1.},
-		"gateway":     map[string]any{"sockets": 0., "resumable": 0.},
-		"events":      []any{map[string]any{"number": 1., "timeMs": 5., "kind": "node_joined", "node": "ada", "text": ""}},
+		"loads": []any{
+			map[string]any{"node": "ada", "epoch": 256., "pipeline": 2., "stage": 0., "phase": "fetch", "doneBytes": 25., "totalBytes": 100., "rate": 25., "etaSeconds": 3.},
+			map[string]any{"node": "bob", "epoch": 256., "pipeline": 2., "stage": 1., "phase": "failed", "doneBytes": 0., "totalBytes": 0., "rate": 0., "note": "no room"},
+		},
+		"sessions": map[string]any{"running": 2., "waiting": 1.},
+		"totals":   map[string]any{"requests": 10., "promptTokens": 100., "generatedTokens": 1000., "failed": 1.},
+		"gateway":  map[string]any{"sockets": 0., "resumable": 0.},
+		"events":   []any{map[string]any{"number": 1., "timeMs": 5., "kind": "node_joined", "node": "ada", "text": ""}},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
