@@ -10,6 +10,7 @@ import (
 	"github.com/shoal-llm/shoal/pkg/template"
 	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
 	"github.com/shoal-llm/shoal/services/coordinator/generation"
+	"github.com/shoal-llm/shoal/services/coordinator/thought"
 	"github.com/shoal-llm/shoal/services/coordinator/toolcall"
 )
 
@@ -24,7 +25,8 @@ const (
 type structure struct {
 	grammar []byte            // compiled; empty is none
 	tools   []json.RawMessage // definitions, for the template
-	calls   *toolcall.Parser  // nil: the answer is text alone
+	calls   *toolcall.Parser  // nil: the answer calls no tools
+	thinks  bool              // thoughts are told from the answer
 }
 
 // readStructure reads response_format and tools, and compiles what they ask for.
@@ -35,6 +37,7 @@ func (p *prepared) readStructure(g *pb.Generation) error {
 	if err := p.format(g.GetResponseFormat()); err != nil {
 		return err
 	}
+	p.thinks = g.GetSeparateReasoning() && len(p.grammar) == 0
 	if len(p.grammar) > 0 && p.spec.IgnoreEOS {
 		return invalid("ignore_eos", "ignore_eos cannot be combined with a form of the answer that must end.")
 	}
@@ -169,7 +172,7 @@ const toolNameBytes = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234
 
 // turnOf is a turn as templates read it.
 func turnOf(m *pb.Message) Message {
-	t := Message{Role: m.GetRole(), Content: m.GetContent(), Name: m.GetName(), ToolCallID: m.GetToolCallId()}
+	t := Message{Role: m.GetRole(), Content: m.GetContent(), Name: m.GetName(), ToolCallID: m.GetToolCallId(), Reasoning: m.GetReasoning()}
 	for _, c := range m.GetToolCalls() {
 		t.ToolCalls = append(t.ToolCalls, template.ToolCall{ID: c.GetId(), Name: c.GetName(), Arguments: json.RawMessage(c.GetArguments())})
 	}
@@ -237,26 +240,58 @@ const finishCalls = "tool_calls"
 // follow begins to look for calls, behind what a resumed answer has said.
 func (s *session) follow(m *Model) {
 	p := s.ready
-	if p.calls == nil {
+	if p.calls == nil && !p.thinks {
 		return
 	}
 	s.calls = &calls{parser: p.calls, id: s.id}
+	if p.thinks {
+		s.calls.thoughts = thought.New(opens(m, p.prompt))
+	}
 	text := m.Text.Detokenizer()
 	for _, id := range p.committed {
 		s.calls.skip(text.Push(id))
 	}
 }
 
-// calls follows the calls in one answer.
+// opens reports whether a prompt ends with the mark of a thought that begins.
+func opens(m *Model, prompt []int32) bool {
+	const most = 16 // ids that a mark and space behind it have
+	text, end := m.Text.Detokenizer(), ""
+	for _, id := range prompt[max(0, len(prompt)-most):] {
+		end += text.Push(id)
+	}
+	return thought.Opens(end + text.Flush())
+}
+
+// calls follows the calls in one answer, and what was thought before it.
 type calls struct {
-	parser *toolcall.Parser
-	id     string // of the generation
-	made   uint32
-	queue  []toolcall.Item
+	thoughts *thought.Splitter // nil: they are text of the answer
+	parser   *toolcall.Parser  // nil: it calls no tools
+	id       string            // of the generation
+	made     uint32
+	thinks   string // that a token may bring, before what is in the queue
+	queue    []toolcall.Item
 }
 
 // push adds text of the answer.
-func (c *calls) push(text string) { c.queue = append(c.queue, c.parser.Push(text)...) }
+func (c *calls) push(text string) {
+	if c.thoughts != nil {
+		thinks, says := c.thoughts.Push(text)
+		c.thinks += thinks
+		text = says
+	}
+	c.say(text)
+}
+
+// say adds text behind thoughts.
+func (c *calls) say(text string) {
+	switch {
+	case c.parser != nil:
+		c.queue = append(c.queue, c.parser.Push(text)...)
+	case text != "":
+		c.queue = append(c.queue, toolcall.Item{Text: text})
+	}
+}
 
 // skip leaves out the text of a resumed answer: it has left already.
 func (c *calls) skip(text string) {
@@ -266,11 +301,15 @@ func (c *calls) skip(text string) {
 			c.made++
 		}
 	}
-	c.queue = nil
+	c.queue, c.thinks = nil, ""
 }
 
 // next is what a token brings: the oldest text that is decided, or call.
 func (c *calls) next() *pb.Delta {
+	if thinks := c.thinks; thinks != "" {
+		c.thinks = ""
+		return &pb.Delta{Delta: &pb.Delta_Reasoning{Reasoning: thinks}}
+	}
 	var text string
 	for len(c.queue) > 0 && c.queue[0].Call == nil {
 		text += c.queue[0].Text
@@ -287,7 +326,12 @@ func (c *calls) next() *pb.Delta {
 // rest is what is left at the end.
 func (c *calls) rest(held string) (text string, made []*pb.ToolCall) {
 	c.push(held)
-	c.queue = append(c.queue, c.parser.Flush()...)
+	if c.thoughts != nil {
+		c.say(c.thoughts.Flush())
+	}
+	if c.parser != nil {
+		c.queue = append(c.queue, c.parser.Flush()...)
+	}
 	for _, i := range c.queue {
 		if i.Call != nil {
 			made = append(made, c.proto(i.Call))

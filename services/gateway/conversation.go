@@ -79,6 +79,7 @@ func readMessage(r *strictjson.Reader) *pb.Message {
 	case "assistant":
 		m.Role = role
 		m.ToolCalls = readCalls(r)
+		m.Reasoning, _ = r.String("reasoning_content", maxText)
 	case "tool":
 		m.Role = role
 		if m.ToolCallId, _ = r.String("tool_call_id", maxShortText); m.ToolCallId == "" {

@@ -76,6 +76,10 @@ func TestGuideOptionsAct(t *testing.T) {
 		}
 		for protocol, got := range map[string]*pb.Generation{"plain": plain, "rich": rich.generation} {
 			got.Tenant = "local" // which the caller's key gives
+			if thinks := protocol == "rich" && got.GetRaw() == ""; got.SeparateReasoning != thinks {
+				t.Errorf("%s, %s: thoughts apart: %t", protocol, option, !thinks)
+			}
+			got.SeparateReasoning = false
 			if !proto.Equal(got, want) {
 				t.Errorf("%s, %s: got %v, want %v", protocol, option, got, want)
 			}

@@ -36,6 +36,7 @@ type chatMessage struct {
 	Role      string     `json:"role"`
 	Content   *string    `json:"content"` // null in an answer that is calls alone
 	Refusal   *string    `json:"refusal"` // always null
+	Reasoning string     `json:"reasoning_content,omitempty"`
 	ToolCalls []toolCall `json:"tool_calls,omitempty"`
 }
 
@@ -63,6 +64,7 @@ type chunkChoice struct {
 type chatDelta struct {
 	Role      string     `json:"role,omitempty"`
 	Content   *string    `json:"content,omitempty"`
+	Reasoning string     `json:"reasoning_content,omitempty"`
 	ToolCalls []toolCall `json:"tool_calls,omitempty"`
 }
 
@@ -110,7 +112,7 @@ func logprobOf(t *pb.Token) *tokenLogprob {
 	if lp == nil {
 		return nil
 	}
-	text := t.GetDelta().GetContent()
+	text := t.GetDelta().GetContent() + t.GetDelta().GetReasoning()
 	out := &tokenLogprob{Token: text, Logprob: lp.GetLogprob(), Bytes: bytesOf(text), Top: []topLogprob{}}
 	for _, alt := range lp.GetTop() {
 		out.Top = append(out.Top, topLogprob{alt.GetText(), alt.GetLogprob(), bytesOf(alt.GetText())})
@@ -260,6 +262,7 @@ func wholeChat(events iter.Seq[choiceEvent], head chatHead, n int) (*chatComplet
 			head.accept(ev.Accepted)
 		case *pb.Event_Token:
 			text.WriteString(ev.Token.GetDelta().GetContent())
+			choice.Message.Reasoning += ev.Token.GetDelta().GetReasoning()
 			if call := ev.Token.GetDelta().GetToolCall(); call != nil {
 				choice.Message.ToolCalls = append(choice.Message.ToolCalls, toolCallOf(call, false))
 			}

@@ -54,7 +54,7 @@ func parseChat(data []byte, messages int) (*chatRequest, error) {
 		Input:          &pb.Generation_Chat{Chat: readMessages(r, "messages", messages)},
 		Sampling:       chatSampling(r),
 		Stop:           r.Strings("stop", chatStops, maxStopBytes),
-		MaxTokensClamp: true,
+		MaxTokensClamp: true, SeparateReasoning: true,
 	}
 	c.generation.Sampling.Seed, c.generation.SeedSet = r.Bits("seed")
 	c.stream, _ = r.Bool("stream")

@@ -78,6 +78,13 @@ func (s *chatStream) write(e choiceEvent) error {
 			choice.Delta.ToolCalls = []toolCall{toolCallOf(call, true)}
 			return s.sse.event(s.chunk(&choice))
 		}
+		if thought := ev.Token.GetDelta().GetReasoning(); thought != "" {
+			choice.Delta.Reasoning = thought
+			if lp != nil {
+				choice.Logprobs = &chatLogprobs{Content: []tokenLogprob{*lp}}
+			}
+			return s.sse.event(s.chunk(&choice))
+		}
 		if text == "" && lp == nil {
 			return nil
 		}

@@ -278,7 +278,7 @@ func TestChatOptionsReachTheCoordinator(t *testing.T) {
 	got := f.next(t).Generation
 	got.Traceparent = ""
 	wantSame(t, &pb.Generation{
-		Model: "tiny", Tenant: "local", Stop: []string{"END"}, SeedSet: true, MaxTokensClamp: true,
+		Model: "tiny", Tenant: "local", Stop: []string{"END"}, SeedSet: true, MaxTokensClamp: true, SeparateReasoning: true,
 		Input: &pb.Generation_Chat{Chat: &pb.Chat{Messages: []*pb.Message{
 			{Role: "system", Content: "be kind"}, {Role: "user", Content: "hi", Name: "ann"},
 		}}},

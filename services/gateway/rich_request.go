@@ -101,6 +101,7 @@ func checkID(r *strictjson.Reader, id string) {
 func readGenerate(r *strictjson.Reader, q *richRequest, messages int) {
 	g := &pb.Generation{Sampling: plainSampling(r), MaxTokensClamp: true}
 	plainInput(r, g, messages)
+	g.SeparateReasoning = g.GetRaw() == ""
 	g.Model = plainModel(r)
 	g.Stop = r.Strings("stop", maxStops, maxStopBytes)
 	g.Sampling.Seed, g.SeedSet = r.Bits("seed")

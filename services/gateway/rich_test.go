@@ -161,7 +161,7 @@ func TestRichOptionsReachTheCoordinator(t *testing.T) {
 	got := f.next(t).Generation
 	got.Traceparent = ""
 	wantSame(t, &pb.Generation{
-		Model: "models/llama-7b", Precision: "int8", Tenant: "local", Stop: []string{"x", "y"}, SeedSet: true, MaxTokensClamp: true,
+		Model: "models/llama-7b", Precision: "int8", Tenant: "local", Stop: []string{"x", "y"}, SeedSet: true, MaxTokensClamp: true, SeparateReasoning: true,
 		DeadlineMs: 99999999999999, Truncate: true, Kv: &pb.KvOptions{Bits: 16, MaxSeqLen: 512},
 		Input: &pb.Generation_Chat{Chat: &pb.Chat{Messages: []*pb.Message{
 			{Role: "system", Content: "be kind"}, {Role: "user", Content: "d"},

@@ -16,6 +16,7 @@ import (
 	"github.com/shoal-llm/shoal/internal/weights/weightstest"
 	"github.com/shoal-llm/shoal/models/tiny"
 	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
+	"github.com/shoal-llm/shoal/services/shard/command"
 )
 
 // fetching is a shard that has no model, with a store of its own, and the model of an
@@ -84,13 +85,13 @@ func TestStageFetchesItsOwn(t *testing.T) {
 	whole := &pb.Stage{Node: "s0", First: 1, End: 3}
 	plan := &pb.Plan{Model: want, Pipelines: []*pb.Pipeline{{Stages: []*pb.Stage{whole}}}}
 	var last gather.Progress
-	if err := s.fetch(t.Context(), m, plan, m.stored.needs(partOf(whole)), func(p gather.Progress) { last = p }); err != nil {
+	if err := s.fetch(t.Context(), m, plan, m.stored.needs(command.PartOf(whole)), func(p gather.Progress) { last = p }); err != nil {
 		t.Fatal(err)
 	}
-	if need := int64(m.Bytes(partOf(whole))); o.Sent() > need+8192 || last.Done != last.Total || heads > 2<<20 {
+	if need := int64(m.Bytes(command.PartOf(whole))); o.Sent() > need+8192 || last.Done != last.Total || heads > 2<<20 {
 		t.Errorf("%+v for a stage of %d bytes, heads of %d", last, need, heads)
 	}
-	for _, name := range m.Arch.Tensors(m.Spec, partOf(whole)) {
+	for _, name := range m.Arch.Tensors(m.Spec, command.PartOf(whole)) {
 		if tensor, ok := m.Source.Tensor(name); !ok || len(tensor.Data) == 0 {
 			t.Errorf("%s is not there: %v", name, m.Err())
 		}
@@ -148,14 +149,14 @@ func TestTurnsFollowThePlan(t *testing.T) {
 	}
 	turn := m.stored.turns(plan)
 	for stage, st := range plan.Pipelines[0].Stages {
-		for _, i := range m.stored.needs(partOf(st)) {
+		for _, i := range m.stored.needs(command.PartOf(st)) {
 			if who := turn(i); who != "a" && (who != "b" || stage == 0) {
 				t.Fatalf("segment %d of stage %d is the turn of %q", i, stage, who)
 			}
 		}
 	}
 	own := 0
-	for _, i := range m.stored.needs(partOf(plan.Pipelines[0].Stages[1])) {
+	for _, i := range m.stored.needs(command.PartOf(plan.Pipelines[0].Stages[1])) {
 		if turn(i) == "b" {
 			own++
 		}

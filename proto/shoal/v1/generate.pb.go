@@ -875,27 +875,28 @@ type Generation struct {
 	//	*Generation_Prompt
 	//	*Generation_Raw
 	//	*Generation_Resumption
-	Input          isGeneration_Input `protobuf_oneof:"input"`
-	Sampling       *Sampling          `protobuf:"bytes,6,opt,name=sampling,proto3" json:"sampling,omitempty"`
-	Stop           []string           `protobuf:"bytes,7,rep,name=stop,proto3" json:"stop,omitempty"`                                // at most 16 strings
-	DeadlineMs     int64              `protobuf:"varint,8,opt,name=deadline_ms,json=deadlineMs,proto3" json:"deadline_ms,omitempty"` // Unix milliseconds
-	Tenant         string             `protobuf:"bytes,9,opt,name=tenant,proto3" json:"tenant,omitempty"`                            // set by the gateway from the key; never taken from clients
-	Traceparent    string             `protobuf:"bytes,10,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
-	Precision      string             `protobuf:"bytes,11,opt,name=precision,proto3" json:"precision,omitempty"`                                    // refused when the model is not served so
-	MaxTokensClamp bool               `protobuf:"varint,12,opt,name=max_tokens_clamp,json=maxTokensClamp,proto3" json:"max_tokens_clamp,omitempty"` // unset max_tokens is the rest of the context
-	Truncate       bool               `protobuf:"varint,13,opt,name=truncate,proto3" json:"truncate,omitempty"`                                     // drop old turns instead of refusing a prompt that is too long
-	SeedSet        bool               `protobuf:"varint,14,opt,name=seed_set,json=seedSet,proto3" json:"seed_set,omitempty"`                        // else the coordinator draws one
-	Kv             *KvOptions         `protobuf:"bytes,15,opt,name=kv,proto3" json:"kv,omitempty"`
-	Pooling        Pooling            `protobuf:"varint,16,opt,name=pooling,proto3,enum=shoal.v1.Pooling" json:"pooling,omitempty"`                 // an embedding of the prompt is wanted, no answer
-	Tokenize       bool               `protobuf:"varint,17,opt,name=tokenize,proto3" json:"tokenize,omitempty"`                                     // only the ids of the prompt are wanted: Accepted, then Complete
-	ResponseFormat *ResponseFormat    `protobuf:"bytes,18,opt,name=response_format,json=responseFormat,proto3" json:"response_format,omitempty"`    // absent is text
-	Tools          []string           `protobuf:"bytes,19,rep,name=tools,proto3" json:"tools,omitempty"`                                            // definitions in OpenAI's shape, as JSON
-	ToolChoice     *ToolChoice        `protobuf:"bytes,20,opt,name=tool_choice,json=toolChoice,proto3" json:"tool_choice,omitempty"`                // absent is auto
-	SingleToolCall bool               `protobuf:"varint,21,opt,name=single_tool_call,json=singleToolCall,proto3" json:"single_tool_call,omitempty"` // calls after the first are dropped
-	Scheduling     *Scheduling        `protobuf:"bytes,22,opt,name=scheduling,proto3" json:"scheduling,omitempty"`
-	Keep           *Keep              `protobuf:"bytes,23,opt,name=keep,proto3" json:"keep,omitempty"` // absent: the answer ends with its gateway
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	Input             isGeneration_Input `protobuf_oneof:"input"`
+	Sampling          *Sampling          `protobuf:"bytes,6,opt,name=sampling,proto3" json:"sampling,omitempty"`
+	Stop              []string           `protobuf:"bytes,7,rep,name=stop,proto3" json:"stop,omitempty"`                                // at most 16 strings
+	DeadlineMs        int64              `protobuf:"varint,8,opt,name=deadline_ms,json=deadlineMs,proto3" json:"deadline_ms,omitempty"` // Unix milliseconds
+	Tenant            string             `protobuf:"bytes,9,opt,name=tenant,proto3" json:"tenant,omitempty"`                            // set by the gateway from the key; never taken from clients
+	Traceparent       string             `protobuf:"bytes,10,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
+	Precision         string             `protobuf:"bytes,11,opt,name=precision,proto3" json:"precision,omitempty"`                                    // refused when the model is not served so
+	MaxTokensClamp    bool               `protobuf:"varint,12,opt,name=max_tokens_clamp,json=maxTokensClamp,proto3" json:"max_tokens_clamp,omitempty"` // unset max_tokens is the rest of the context
+	Truncate          bool               `protobuf:"varint,13,opt,name=truncate,proto3" json:"truncate,omitempty"`                                     // drop old turns instead of refusing a prompt that is too long
+	SeedSet           bool               `protobuf:"varint,14,opt,name=seed_set,json=seedSet,proto3" json:"seed_set,omitempty"`                        // else the coordinator draws one
+	Kv                *KvOptions         `protobuf:"bytes,15,opt,name=kv,proto3" json:"kv,omitempty"`
+	Pooling           Pooling            `protobuf:"varint,16,opt,name=pooling,proto3,enum=shoal.v1.Pooling" json:"pooling,omitempty"`                 // an embedding of the prompt is wanted, no answer
+	Tokenize          bool               `protobuf:"varint,17,opt,name=tokenize,proto3" json:"tokenize,omitempty"`                                     // only the ids of the prompt are wanted: Accepted, then Complete
+	ResponseFormat    *ResponseFormat    `protobuf:"bytes,18,opt,name=response_format,json=responseFormat,proto3" json:"response_format,omitempty"`    // absent is text
+	Tools             []string           `protobuf:"bytes,19,rep,name=tools,proto3" json:"tools,omitempty"`                                            // definitions in OpenAI's shape, as JSON
+	ToolChoice        *ToolChoice        `protobuf:"bytes,20,opt,name=tool_choice,json=toolChoice,proto3" json:"tool_choice,omitempty"`                // absent is auto
+	SingleToolCall    bool               `protobuf:"varint,21,opt,name=single_tool_call,json=singleToolCall,proto3" json:"single_tool_call,omitempty"` // calls after the first are dropped
+	Scheduling        *Scheduling        `protobuf:"bytes,22,opt,name=scheduling,proto3" json:"scheduling,omitempty"`
+	Keep              *Keep              `protobuf:"bytes,23,opt,name=keep,proto3" json:"keep,omitempty"`                                                     // absent: the answer ends with its gateway
+	SeparateReasoning bool               `protobuf:"varint,24,opt,name=separate_reasoning,json=separateReasoning,proto3" json:"separate_reasoning,omitempty"` // what the model thinks before it answers comes as Delta.reasoning
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *Generation) Reset() {
@@ -1102,6 +1103,13 @@ func (x *Generation) GetKeep() *Keep {
 		return x.Keep
 	}
 	return nil
+}
+
+func (x *Generation) GetSeparateReasoning() bool {
+	if x != nil {
+		return x.SeparateReasoning
+	}
+	return false
 }
 
 type isGeneration_Input interface {
@@ -1467,6 +1475,7 @@ type Message struct {
 	Name          string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
 	ToolCalls     []*ToolCall            `protobuf:"bytes,4,rep,name=tool_calls,json=toolCalls,proto3" json:"tool_calls,omitempty"`      // that an assistant made
 	ToolCallId    string                 `protobuf:"bytes,5,opt,name=tool_call_id,json=toolCallId,proto3" json:"tool_call_id,omitempty"` // of the call whose result a tool's turn is
+	Reasoning     string                 `protobuf:"bytes,7,opt,name=reasoning,proto3" json:"reasoning,omitempty"`                       // that came before an assistant's content
 	Parts         []*Part                `protobuf:"bytes,6,rep,name=parts,proto3" json:"parts,omitempty"`                               // instead of content: what a user's turn consists of, in order
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1533,6 +1542,13 @@ func (x *Message) GetToolCalls() []*ToolCall {
 func (x *Message) GetToolCallId() string {
 	if x != nil {
 		return x.ToolCallId
+	}
+	return ""
+}
+
+func (x *Message) GetReasoning() string {
+	if x != nil {
+		return x.Reasoning
 	}
 	return ""
 }
@@ -2797,7 +2813,7 @@ const file_shoal_v1_generate_proto_rawDesc = "" +
 	"\fpicture_rows\x18\x10 \x01(\rR\vpictureRows\x1a>\n" +
 	"\x10TensorTypesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"\xd7\x06\n" +
+	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"\x86\a\n" +
 	"\n" +
 	"Generation\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12$\n" +
@@ -2829,7 +2845,8 @@ const file_shoal_v1_generate_proto_rawDesc = "" +
 	"\n" +
 	"scheduling\x18\x16 \x01(\v2\x14.shoal.v1.SchedulingR\n" +
 	"scheduling\x12\"\n" +
-	"\x04keep\x18\x17 \x01(\v2\x0e.shoal.v1.KeepR\x04keepB\a\n" +
+	"\x04keep\x18\x17 \x01(\v2\x0e.shoal.v1.KeepR\x04keep\x12-\n" +
+	"\x12separate_reasoning\x18\x18 \x01(\bR\x11separateReasoningB\a\n" +
 	"\x05input\"*\n" +
 	"\x04Keep\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
@@ -2851,7 +2868,7 @@ const file_shoal_v1_generate_proto_rawDesc = "" +
 	"\vmax_seq_len\x18\x03 \x01(\rR\tmaxSeqLen\x12 \n" +
 	"\vprogressive\x18\x04 \x01(\bR\vprogressive\"5\n" +
 	"\x04Chat\x12-\n" +
-	"\bmessages\x18\x01 \x03(\v2\x11.shoal.v1.MessageR\bmessages\"\xc6\x01\n" +
+	"\bmessages\x18\x01 \x03(\v2\x11.shoal.v1.MessageR\bmessages\"\xe4\x01\n" +
 	"\aMessage\x12\x12\n" +
 	"\x04role\x18\x01 \x01(\tR\x04role\x12\x18\n" +
 	"\acontent\x18\x02 \x01(\tR\acontent\x12\x12\n" +
@@ -2859,7 +2876,8 @@ const file_shoal_v1_generate_proto_rawDesc = "" +
 	"\n" +
 	"tool_calls\x18\x04 \x03(\v2\x12.shoal.v1.ToolCallR\ttoolCalls\x12 \n" +
 	"\ftool_call_id\x18\x05 \x01(\tR\n" +
-	"toolCallId\x12$\n" +
+	"toolCallId\x12\x1c\n" +
+	"\treasoning\x18\a \x01(\tR\treasoning\x12$\n" +
 	"\x05parts\x18\x06 \x03(\v2\x0e.shoal.v1.PartR\x05parts\"@\n" +
 	"\x04Part\x12\x14\n" +
 	"\x04text\x18\x01 \x01(\tH\x00R\x04text\x12\x1a\n" +

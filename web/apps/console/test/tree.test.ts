@@ -29,5 +29,9 @@ test('an export can be read again, and nothing else can', () => {
   expect(parseChats(exported([c]))).toEqual([c]);
   for (const bad of ['', '[]', '{"shoal":"chats"}', '{"shoal":"chats","chats":[{"id":1}]}', '{"shoal":"chats","chats":[{"id":"x","title":"t","turns":{"a":{"id":"a"}}}]}'])
     expect(() => parseChats(bad)).toThrow(/file/);
+  const shown = withTurn(c, { ...turn('e', 'd'), pictures: ['data:image/png;base64,AA=='] });
+  expect(parseChats(exported([shown]))).toEqual([shown]);
+  const elsewhere = withTurn(c, { ...turn('e', 'd'), pictures: ['https://example.com/a.png'] });
+  expect(() => parseChats(exported([elsewhere]))).toThrow(/damaged/);
   expect(asMarkdown(c)).toContain('### You\n\ntext of a');
 });

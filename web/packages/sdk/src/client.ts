@@ -154,8 +154,8 @@ export class Client {
     const whole = this.config.streamingInference === false;
     let text = '';
     const generation = this.start(req, (c) => {
-      text += c.text;
-      if (!whole) callback?.(c.text, c.last === true);
+      text += said(c);
+      if (!whole) callback?.(said(c), c.last === true);
       else if (c.finishReason) callback?.(text, c.last === true);
     });
     return generation.result; // a promise of its own: who does not await it hears of a failure all the same
@@ -166,7 +166,7 @@ export class Client {
     const queue = new ChunkQueue();
     const { callback } = req;
     const generation = this.start(req, (c) => {
-      callback?.(c.text, c.last === true);
+      callback?.(said(c), c.last === true);
       queue.push(c);
     }, queue);
     generation.result.then(() => queue.end(), (e: unknown) => queue.end(e));
@@ -185,7 +185,7 @@ export class Client {
       for (;;) {
         const next = await chunks.next();
         if (next.done) return next.value;
-        if (next.value.tokens > 0 || next.value.text) yield next.value.text;
+        if (next.value.tokens > 0 || next.value.text) yield said(next.value);
       }
     } finally {
       await chunks.return(undefined as never);
@@ -256,4 +256,9 @@ function unasked(cfg: EndpointConfig): ReadyReport {
     model: cfg.modelPath ?? '', precision: '', kv: { maxSeqLen: 0 }, contextLength: 0, route: [], alreadyLoaded: true, skipped: [],
     notes: ['the plain protocol does not say what serves'], load: { waitedMs: 0 },
   };
+}
+
+/** said is a chunk's part of the answer: what the model thought before it is none. */
+function said(c: TokenChunk): string {
+  return c.reasoning ? '' : c.text;
 }

@@ -39,7 +39,7 @@ export interface ModelReport {
   parameters: number;
   aliases: string[];
   /** positions that a picture takes; 0: the model reads text alone */
-  picture_rows: number;
+  picture_rows?: number;
 }
 
 export interface StageReport {

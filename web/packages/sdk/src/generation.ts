@@ -48,6 +48,7 @@ export class Generation {
   private link?: Link;
   private seq = 0;
   private text = '';
+  private reasoning = '';
   /** what arrives after a stop; it makes one last chunk */
   private rest = { text: '', tokens: 0 };
   /** the last token waits for the frame that confirms the end */
@@ -200,7 +201,7 @@ export class Generation {
       this.seq = first + i;
       const chunk = chunkOf(f, i, pieces[i]!);
       if (this.stopping) {
-        this.rest.text += chunk.text;
+        if (!chunk.reasoning) this.rest.text += chunk.text;
         this.rest.tokens++;
       } else if (f.last && i === pieces.length - 1) this.held = chunk;
       else this.emit(chunk);
@@ -213,7 +214,8 @@ export class Generation {
 
   /** emit gives a chunk to the listener; one that throws ends the generation. */
   private emit(chunk: TokenChunk): void {
-    this.text += chunk.text;
+    if (chunk.reasoning) this.reasoning += chunk.text;
+    else this.text += chunk.text;
     try {
       this.listener.onChunk(chunk);
     } catch (e) {
@@ -222,7 +224,11 @@ export class Generation {
   }
 
   private complete(f: CompleteFrame): void {
-    const held = this.held ?? { seq: this.seq, text: '', tokens: 0 };
+    let held: TokenChunk = this.held ?? { seq: this.seq, text: '', tokens: 0 };
+    if (held.reasoning && f.text) { // an answer that was held back is no thought
+      this.emit(held);
+      held = { seq: this.seq, text: '', tokens: 0 };
+    }
     const end = this.ending(f.finishReason, f.timings);
     this.emit({ ...held, text: held.text + (f.text ?? ''), last: true, ...end, route: this.accepted?.route });
     if (this.done) return;
@@ -252,6 +258,7 @@ export class Generation {
     const text = this.text;
     return {
       text,
+      ...(this.reasoning && { reasoning: this.reasoning }),
       ...end,
       model: this.accepted?.model ?? model ?? '',
       precision: this.accepted?.precision ?? precision ?? '',

@@ -108,6 +108,8 @@ export interface TokenChunk {
 /** GenerationResult is a whole answer; it prints as its text. */
 export interface GenerationResult {
   text: string;
+  /** what the model thought before it answered */
+  reasoning?: string;
   finishReason: FinishReason;
   usage: Usage;
   timings: Timings;

@@ -239,6 +239,16 @@ test('prompts, messages and text reach the server as they are', async () => {
   await expect(s.generate({})).rejects.toMatchObject({ param: 'prompt' });
 });
 
+test('what was thought is told from the answer', async () => {
+  const server = new Scripted((f, c) => c.send(
+    { ...accepted, id: f.id }, tokens(f.id!, 1, ['I must ', 'add.'], { reasoning: true }), tokens(f.id!, 3, ['Three']), tokens(f.id!, 4, ['.'], { last: true }), complete(f.id!)));
+  const chunks: [string, boolean][] = [];
+  const { calls, result } = follow(server, { onChunk: (c: TokenChunk) => chunks.push([c.text, c.reasoning === true]) });
+  expect(await result).toMatchObject({ text: 'Three.', reasoning: 'I must add.' });
+  expect(calls.map(([token]) => token)).toEqual(['', '', 'Three', '.']);
+  expect(chunks).toEqual([['I must ', true], ['add.', true], ['Three', false], ['.', false]]);
+});
+
 test('an image becomes part of the last turn', async () => {
   const server = words(['a']);
   const png = new Uint8Array([0x89, 0x50, 0x4e, 0x47]);
