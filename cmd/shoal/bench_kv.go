@@ -115,7 +115,10 @@ func (o *benchKVOptions) measure(c *cobra.Command, m *library.Model, class compu
 	if err != nil {
 		return r, "", err
 	}
-	r.predicted = float64(facts.KVPage) * float64(m.Spec.Layers) / compute.PageTokens
+	pages := windowPages(o.positions())
+	pools := class.Pools(1, perplexityRows, pages)
+	page := float64(pages)*float64(facts.KVPage) + float64(pools.Recent)*float64(facts.KVRecent) + float64(pools.Upper)*float64(facts.KVUpper)
+	r.predicted = page * float64(m.Spec.Layers) / float64(pages*compute.PageTokens)
 	be, exact, err := o.open(c, m, compute.KVClass{})
 	if err != nil {
 		return r, "", err

@@ -119,7 +119,7 @@ func (o *planOptions) facts(name string) (*place.Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	facts, err := coordinator.PlaceModel(m, o.kv.KVClass)
+	facts, err := coordinator.PlaceModel(m, o.kv.KVClass, coordinator.Default().Wishes.Slots, o.place.wishes.Rows)
 	return facts, errors.Join(err, m.Close())
 }
 

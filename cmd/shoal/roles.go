@@ -30,12 +30,12 @@ import (
 const kernelSet = "1"
 
 // loadModel opens what a coordinator needs of a model.
-func loadModel(lib library.Library, name string, kv compute.KVClass) (coordinator.Model, *library.Model, error) {
+func loadModel(lib library.Library, name string, kv compute.KVClass, w plan.Wishes) (coordinator.Model, *library.Model, error) {
 	m, err := lib.Open(name)
 	if err != nil {
 		return coordinator.Model{}, nil, err
 	}
-	described, err := coordinator.NewModel(m, kv)
+	described, err := coordinator.NewModel(m, kv, w)
 	if err != nil {
 		return coordinator.Model{}, nil, errors.Join(err, m.Close())
 	}
@@ -106,7 +106,7 @@ func runCoordinator(c *cobra.Command, o coordinatorOptions, opts nodeOptions) er
 	if err != nil {
 		return err
 	}
-	model, file, err := loadModel(library.Library{Dir: o.models}, o.model, o.kv.KVClass)
+	model, file, err := loadModel(library.Library{Dir: o.models}, o.model, o.kv.KVClass, o.config.Wishes)
 	if err != nil {
 		return err
 	}

@@ -126,7 +126,7 @@ func (o *runOptions) encode(m *library.Model, prompt string) ([]int32, error) {
 	if prompt == "" {
 		return nil, errors.New("the prompt is empty")
 	}
-	described, err := coordinator.NewModel(m, o.kv.KVClass)
+	described, err := coordinator.NewModel(m, o.kv.KVClass, coordinator.Default().Wishes)
 	if err != nil {
 		return nil, err
 	}

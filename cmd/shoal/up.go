@@ -76,7 +76,7 @@ func (o *upOptions) run(c *cobra.Command) (err error) {
 	if err := errors.Join(o.gateway.complete(), o.coordinator.complete()); err != nil {
 		return usageError{c.CommandPath(), err}
 	}
-	model, file, err := loadModel(library.Library{Dir: o.coordinator.models}, o.coordinator.model, o.coordinator.kv.KVClass)
+	model, file, err := loadModel(library.Library{Dir: o.coordinator.models}, o.coordinator.model, o.coordinator.kv.KVClass, o.coordinator.config.Wishes)
 	if err != nil {
 		return err
 	}

@@ -22,8 +22,8 @@ import (
 // give the same logits.
 func TestKVClassesAnswer(t *testing.T) {
 	seen := map[uint32]compute.KVClass{}
-	for _, class := range []compute.KVClass{{}, {Bits: 16}, {Bits: 8, Group: 32}, {Bits: 4, Group: 32}, {Bits: 3, Group: 32}, {Bits: 2, Group: 32}} {
-		ids := slices.Repeat(hello, 7) // more than a page
+	for _, class := range []compute.KVClass{{}, {Bits: 16}, {Bits: 8, Group: 32}, {Bits: 4, Group: 32, Recent: 64}, {Bits: 3, Group: 32, Recent: 64}, {Bits: 3, Group: 32, Recent: 64, Upper: 4, Far: 128}} {
+		ids := slices.Repeat(hello, 24) // more than four pages
 		answer, _ := newRig(t, engine.Config{KV: class}).generate(sample.Spec{MaxTokens: 12, IgnoreEOS: true}, ids)
 		ids = append(ids, answer...)
 		whole := logitsOf(t, class, ids, 64)
@@ -82,9 +82,9 @@ func TestKVClassesAreRefused(t *testing.T) {
 		be    compute.Backend
 		want  error
 	}{
-		"groups wider than heads": {"tiny", compute.KVClass{Bits: 4, Group: 128}, be, compute.ErrKVClass},
+		"groups wider than heads": {"tiny", compute.KVClass{Bits: 4, Group: 128, Recent: 64}, be, compute.ErrKVClass},
 		"no such bits":            {"tiny", compute.KVClass{Bits: 5, Group: 32}, be, compute.ErrKVClass},
-		"few bits for biases":     {biased, compute.KVClass{Bits: 4, Group: 32}, be, compute.ErrKVClass},
+		"few bits for biases":     {biased, compute.KVClass{Bits: 4, Group: 32, Recent: 64}, be, compute.ErrKVClass},
 		"no kernels":              {"tiny", compute.KVClass{Bits: 8, Group: 32}, packless{be}, compute.ErrUnsupported},
 		"float32 needs none":      {"tiny", compute.KVClass{}, packless{be}, nil},
 	} {

@@ -128,7 +128,10 @@ func (s *Shard) openModel(want *pb.Model) (*Model, error) {
 
 // kvOf is how the plan wants keys and values stored.
 func kvOf(m *pb.Model) compute.KVClass {
-	return compute.KVClass{Bits: int(m.GetKvBits()), Group: int(m.GetKvGroup())}
+	return compute.KVClass{
+		Bits: int(m.GetKvBits()), Group: int(m.GetKvGroup()),
+		Recent: int(m.GetKvRecent()), Upper: int(m.GetKvUpper()), Far: int(m.GetKvFar()),
+	}
 }
 
 // loadStage loads one stage, a matrix at a time between the steps of others.

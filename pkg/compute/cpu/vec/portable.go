@@ -21,6 +21,8 @@ func portable() Ops {
 		Score:    score,
 		Softmax:  softmax,
 		Values:   values,
+		Halves:   halves,
+		Codes:    codes,
 		Finish:   finish,
 	}
 }
