@@ -227,13 +227,12 @@ func (c *cache) store(layer int, f form, head, slot int, key, value, room []floa
 		copy(page[c.head+slot*dim:], value)
 	case 16:
 		page := f.pool.at(layer, f.page, head)
-		for d, v := range key {
-			binary.LittleEndian.PutUint16(page[2*(d*compute.PageTokens+slot):], tensor.F32ToF16(v))
+		row := page[2*(c.head+slot*dim):][:2*dim]
+		c.ops.ToHalves(row, key) // on the way to their columns
+		for d := range dim {
+			copy(page[2*(d*compute.PageTokens+slot):][:2], row[2*d:])
 		}
-		row := page[2*(c.head+slot*dim):]
-		for d, v := range value {
-			binary.LittleEndian.PutUint16(row[2*d:], tensor.F32ToF16(v))
-		}
+		c.ops.ToHalves(row, value)
 	default: // 8
 		rows := f.pool.at(layer, f.page, head)
 		for i, src := range [2][]float32{key, value} {

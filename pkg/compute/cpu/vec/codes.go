@@ -21,6 +21,14 @@ func halves(dst []float32, src []byte) {
 	}
 }
 
+// toHalves is Ops.ToHalves.
+func toHalves(dst []byte, src []float32) {
+	dst = dst[:2*len(src)]
+	for i, v := range src {
+		binary.LittleEndian.PutUint16(dst[2*i:], tensor.F32ToF16(v))
+	}
+}
+
 // codes is Ops.Codes.
 func codes(dst []float32, src, scales []byte, bits, group int) {
 	var table [16]float32
@@ -75,12 +83,12 @@ func PackCodes(dst, scales []byte, x []float32, bits, group int) {
 		if step > 0 {
 			inverse = 1 / step
 		}
-		most := float32(int32(1)<<bits - 1)
+		most, zero := int32(1)<<bits-1, int32(math.Float32bits(roundInt))
 		for i := 0; i < group; i += CodeBlock {
 			var c [CodeBlock]uint32
-			for j, v := range part[i : i+CodeBlock] {
-				code := min(max(float32((v-start)*inverse), 0), most) + roundInt
-				c[j] = math.Float32bits(code) & 15
+			for j, v := range part[i:][:CodeBlock:CodeBlock] {
+				code := int32(math.Float32bits(float32((v-start)*inverse)+roundInt)) - zero
+				c[j] = uint32(min(max(code, 0), most))
 			}
 			packBlock(dst[(from+i)/8*bits:][:4*bits], &c, bits)
 		}
@@ -89,13 +97,19 @@ func PackCodes(dst, scales []byte, x []float32, bits, group int) {
 
 // cells returns the width of a group's cells and the middle of the first.
 func cells(x []float32, bits int) (scale, least uint16) {
-	low, high := x[0], x[0]
-	for _, v := range x {
-		low, high = min(low, v), max(high, v)
+	low, high, finite := x[0], x[0], float32(0)
+	for _, v := range x { // min and max of floats are slower
+		if v < low {
+			low = v
+		}
+		if v > high {
+			high = v
+		}
+		finite += v - v
 	}
 	width := float32((high - low) * (1 / float32(int32(1)<<bits)))
-	const limit = 65504                    // the largest half
-	if !(low >= -limit && high <= limit) { // min and max of a NaN are NaN
+	const limit = 65504 // the largest half
+	if low < -limit || high > limit || finite != 0 {
 		return 0, 0x7E00
 	}
 	scale = tensor.F32ToF16(width)
@@ -111,9 +125,8 @@ func packBlock(dst []byte, c *[CodeBlock]uint32, bits int) {
 	}
 	var low uint64
 	var high uint32
-	for i, code := range c {
-		low |= uint64(code&3) << (2 * i)
-		high |= code >> 2 << i
+	for i := CodeBlock - 1; i >= 0; i-- {
+		low, high = low<<2|uint64(c[i]&3), high<<1|c[i]>>2
 	}
 	binary.LittleEndian.PutUint64(dst, low)
 	if bits == 3 {

@@ -22,6 +22,7 @@ func portable() Ops {
 		Softmax:  softmax,
 		Values:   values,
 		Halves:   halves,
+		ToHalves: toHalves,
 		Codes:    codes,
 		Finish:   finish,
 	}

@@ -84,6 +84,8 @@ type Ops struct {
 	Values func(o, e, values []float32, rows []Row, dim, n int)
 	// Halves writes dst from as many little-endian halves.
 	Halves func(dst []float32, src []byte)
+	// ToHalves writes src as little-endian halves, rounded to nearest even.
+	ToHalves func(dst []byte, src []float32)
 	// Codes writes dst from codes of bits bits (4, 3 or 2), packed as CodeBlock
 	// says: value = code·scale + least, the product exact. Each group values (a
 	// multiple of CodeBlock that divides len(dst)) have a scale and a least value,
