@@ -130,7 +130,7 @@ func Fill(doc, dir string) (string, error) {
 }
 
 // Documents are the files whose tables are made from figures.
-var Documents = []string{"README.md", "docs/numbers.md"}
+var Documents = []string{"README.md", "docs/numbers.md", "docs/kv.md"}
 
 // Median returns the middle of v, or the mean of the two in the middle. v is not
 // empty and is not changed.
