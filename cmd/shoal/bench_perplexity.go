@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -185,13 +186,15 @@ func windowLogits(l *engine.Local, ops []frame.Op, ids []int32, at, n int) ([]fl
 
 // negativeLogProb is −log softmax(logits)[id].
 func negativeLogProb(logits []float32, id int32) float64 {
-	most := math.Inf(-1)
-	for _, v := range logits {
-		most = math.Max(most, float64(v))
-	}
+	return logSumExp(logits) - float64(logits[id])
+}
+
+// logSumExp is the logarithm of the sum of exp(logits).
+func logSumExp(logits []float32) float64 {
+	most := slices.Max(logits)
 	var sum float64
 	for _, v := range logits {
-		sum += math.Exp(float64(v) - most)
+		sum += math.Exp(float64(v - most))
 	}
-	return math.Log(sum) + most - float64(logits[id])
+	return math.Log(sum) + float64(most)
 }

@@ -12,7 +12,7 @@ type kvFlag struct{ compute.KVClass }
 var _ pflag.Value = (*kvFlag)(nil)
 
 func (k *kvFlag) flags(f *pflag.FlagSet) {
-	f.Var(k, "kv", "bits of keys and values in the KV cache: float32, 16, 8, 4, 3 or 2; the last four also with the values that share a scale, like 4/64")
+	f.Var(k, "kv", "bits of keys and values in the KV cache: float32, 16, 8, 4, 3 or 2; also with the values that share a scale, like 4/64, and with what stays finer, like 4@256 (halves for 256 positions) or 4@128-3@1024")
 }
 
 // Set reads the flag.

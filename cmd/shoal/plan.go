@@ -127,7 +127,7 @@ func (o *planOptions) facts(c *cobra.Command, found *models, name string) (*plac
 	if err != nil {
 		return nil, err
 	}
-	facts, err := coordinator.PlaceModel(m.Model, o.kv.KVClass)
+	facts, err := coordinator.PlaceModel(m.Model, o.kv.KVClass, coordinator.Default().Wishes.Slots, o.place.wishes.Rows)
 	return facts, errors.Join(err, m.Close())
 }
 

@@ -33,12 +33,12 @@ const kernelSet = "1"
 
 // loadModel opens what a coordinator needs of a model: of one that has to be fetched,
 // what lies before its weights.
-func loadModel(ctx context.Context, found *models, name string, kv compute.KVClass, show *shown) (coordinator.Model, opened, error) {
+func loadModel(ctx context.Context, found *models, name string, kv compute.KVClass, w plan.Wishes, show *shown) (coordinator.Model, opened, error) {
 	m, err := found.open(ctx, name, false, show)
 	if err != nil {
 		return coordinator.Model{}, m, err
 	}
-	described, err := coordinator.NewModel(m.Model, kv)
+	described, err := coordinator.NewModel(m.Model, kv, w)
 	if err != nil {
 		return coordinator.Model{}, m, errors.Join(err, m.Close())
 	}
@@ -128,7 +128,7 @@ func runCoordinator(c *cobra.Command, o coordinatorOptions, opts nodeOptions) (e
 		return usageError{c.CommandPath(), err}
 	}
 	defer func() { err = errors.Join(err, found.close()) }()
-	model, file, err := loadModel(ctx, found, o.model, o.kv.KVClass, newShown(c.ErrOrStderr()))
+	model, file, err := loadModel(ctx, found, o.model, o.kv.KVClass, o.config.Wishes, newShown(c.ErrOrStderr()))
 	if err != nil {
 		return err
 	}

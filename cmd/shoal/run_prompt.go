@@ -31,7 +31,7 @@ func (o *runOptions) encode(m *library.Model, vocab *token.Vocab, prompt string)
 	if prompt == "" {
 		return nil, nil, errors.New("the prompt is empty")
 	}
-	described, err := coordinator.NewModel(m, o.kv.KVClass)
+	described, err := coordinator.NewModel(m, o.kv.KVClass, coordinator.Default().Wishes)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -19,7 +19,9 @@ type Footprint struct {
 	Head      uint64   // what the part with the head holds besides its layers
 	Tied      uint64   // counted in both, stored once where one part has both
 	HeadShape string
-	KVPage    uint64 // keys and values of one page of one layer
+	KVPage    uint64 // keys and values of one page of one layer, in their oldest form
+	KVRecent  uint64 // and in halves, where values step down as they age
+	KVUpper   uint64 // and in the step between
 	Row       uint64 // buffers of a part, for one row of a batch
 	Logits    uint64 // more of them where the head is
 }
@@ -45,10 +47,16 @@ func (m *Model) Footprint(class compute.KVClass) (Footprint, error) {
 	f.HeadShape = "head:" + m.shape(model.Part{First: last, End: last, Head: true})
 	w := &scale{vocab: m.Spec.Vocab}
 	rows := quant.TileTokens[0]
-	if _, err := m.Arch.Load(w, outline{m.file}, m.Spec, model.Whole(m.Spec), model.Limits{Rows: rows, Logits: rows, Pages: 1, Positions: 1, KV: class}); err != nil {
+	if _, err := m.Arch.Load(w, outline{m.file}, m.Spec, model.Whole(m.Spec), model.Limits{Rows: rows, Logits: rows, Pages: 1, Slots: 1, Positions: 1, KV: class}); err != nil {
 		return f, fmt.Errorf("weigh model %s: %w", m.Name, err)
 	}
-	f.KVPage = w.caches / uint64(m.Spec.Layers)
+	f.KVPage, f.KVRecent, f.KVUpper = w.cache.PageBytes(), w.cache.RecentBytes(), w.cache.UpperBytes()
+	if !class.Steps() {
+		f.KVRecent = 0
+	}
+	if class.Upper == 0 {
+		f.KVUpper = 0
+	}
 	f.Row, f.Logits = w.buffers/uint64(rows), w.logits/uint64(rows)
 	return f, nil
 }
@@ -104,6 +112,7 @@ func padTo(n, step int) int { return (n + step - 1) / step * step }
 type scale struct {
 	vocab                            int
 	weights, caches, buffers, logits uint64
+	cache                            compute.CacheSpec // the last
 }
 
 var _ compute.Arena = (*scale)(nil)
@@ -123,6 +132,7 @@ func (s *scale) LoadVector(v []float32) (compute.Vector, error) {
 // NewCache weighs a cache.
 func (s *scale) NewCache(spec compute.CacheSpec) (compute.Cache, error) {
 	s.caches += spec.Bytes()
+	s.cache = spec
 	return weighed{cache: spec}, nil
 }
 

@@ -37,7 +37,7 @@ func TestFootprintIsWhatTheBackendHolds(t *testing.T) {
 		for _, p := range []model.Part{model.Whole(m.Spec), {First: 0, End: n / 2, Embed: true}, {First: n / 2, End: n, Head: true}, {First: 1, End: n - 1}} {
 			checkFootprint(t, m, p, compute.KVClass{})
 		}
-		for _, class := range []compute.KVClass{{Bits: 16}, {Bits: 8, Group: 32}, {Bits: 3, Group: 32}} {
+		for _, class := range []compute.KVClass{{Bits: 16}, {Bits: 8, Group: 32}, {Bits: 3, Group: 32, Recent: 64}, {Bits: 2, Group: 32, Recent: 128, Upper: 4, Far: 512}} {
 			if m.Spec.CheckKV(class) == nil {
 				checkFootprint(t, m, model.Whole(m.Spec), class)
 			}
@@ -69,10 +69,10 @@ func checkFootprint(t *testing.T, m *Model, p model.Part, class compute.KVClass)
 		t.Fatal(err)
 	}
 	computeRows(t, be, st, m, p, rows)
-	want := compute.Memory{Buffers: rows * f.Row}
+	want, pools := compute.Memory{Buffers: rows * f.Row}, class.Pools(4, rows, pages)
 	for i := p.First; i < p.End; i++ {
 		want.Weights += f.Layers[i]
-		want.Caches += pages * f.KVPage
+		want.Caches += pages*f.KVPage + uint64(pools.Recent)*f.KVRecent + uint64(pools.Upper)*f.KVUpper
 	}
 	if p.Embed {
 		want.Weights += f.Embed

@@ -157,7 +157,7 @@ func Fill(doc, dir string) (string, error) {
 }
 
 // Documents are the files whose tables are made from figures.
-var Documents = []string{"README.md", "SECURITY.md", "docs/numbers.md", "docs/weights.md"}
+var Documents = []string{"README.md", "SECURITY.md", "docs/numbers.md", "docs/weights.md", "docs/kv.md"}
 
 // Median returns the middle of v, or the mean of the two in the middle. v is not
 // empty and is not changed.

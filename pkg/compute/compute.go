@@ -74,7 +74,8 @@ const MaxPasses = 4
 // otherwise. The shapes must agree; a mismatch is a bug and panics.
 type Pass interface {
 	Variations
-	// ClearPages makes pages read as zero, before anything else of the pass.
+	// ClearPages makes pages read as zero, before anything else of the pass. Where
+	// values step down they are places in the pool of halves.
 	ClearPages(c Cache, pages []int32)
 	// Write copies little-endian float32 rows, as they came off the wire, to dst.
 	Write(dst Buffer, rows []byte)
@@ -140,6 +141,9 @@ type Span struct {
 	Start int     // position of the first row
 	Count int     // rows
 	Pages []int32 // Pages[i] is the page that holds positions 64·i to 64·i+63
+	// Where values step down as they age (KVClass): places of the finer forms of
+	// page i in the cache's pools, or -1 when no row from Start on sees them.
+	Recent, Upper []int32
 }
 
 // Matrix is a weight of Rows rows of Cols values in a packed format.
@@ -166,6 +170,7 @@ type CacheSpec struct {
 	KVHeads int
 	HeadDim int
 	Class   KVClass
+	Pools   KVPools // of a class whose values step down
 }
 
 // Rope is a table of rotations: for position p and pair i the angle's cosine

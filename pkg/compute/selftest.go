@@ -67,9 +67,9 @@ const (
 func testBatches() []Batch {
 	a, b := []int32{2, 0}, []int32{3}
 	return []Batch{
-		{Rows: 75, Spans: []Span{{0, 0, 70, a}, {70, 0, 5, b}}},
-		{Rows: 2, Spans: []Span{{0, 70, 1, a}, {1, 5, 1, b}}},
-		{Rows: 1, Spans: []Span{{0, 71, 1, a}}},
+		{Rows: 75, Spans: []Span{{Row: 0, Start: 0, Count: 70, Pages: a}, {Row: 70, Start: 0, Count: 5, Pages: b}}},
+		{Rows: 2, Spans: []Span{{Row: 0, Start: 70, Count: 1, Pages: a}, {Row: 1, Start: 5, Count: 1, Pages: b}}},
+		{Rows: 1, Spans: []Span{{Row: 0, Start: 71, Count: 1, Pages: a}}},
 	}
 }
 

@@ -108,7 +108,7 @@ func Open(be compute.Backend, arch model.Arch, src model.Source, spec model.Spec
 	}
 	arena := be.NewArena()
 	net, err := arch.Load(arena, src, spec, cfg.Part, model.Limits{
-		Rows: cfg.Rows, Logits: cfg.Rows, Pages: cfg.Pages, Positions: cfg.Context, KV: cfg.KV,
+		Rows: cfg.Rows, Logits: cfg.Rows, Pages: cfg.Pages, Slots: cfg.Slots, Positions: cfg.Context, KV: cfg.KV,
 	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("load layers [%d, %d): %w", cfg.Part.First, cfg.Part.End, err), arena.Free())
@@ -121,7 +121,7 @@ func Open(be compute.Backend, arch model.Arch, src model.Source, spec model.Spec
 		be: be, arena: arena, cfg: cfg, spec: spec, net: net, picks: picks,
 		log: kv.NewLog(kv.Config{
 			Epoch: cfg.Epoch, Pipeline: cfg.Pipeline,
-			Pages: cfg.Pages, Slots: cfg.Slots, Rows: cfg.Rows, Context: cfg.Context,
+			Pages: cfg.Pages, Slots: cfg.Slots, Rows: cfg.Rows, Context: cfg.Context, KV: cfg.KV,
 		}),
 		sessions: map[frame.Slot]*session{}, pooling: map[frame.Slot]bool{}, plain: map[frame.Slot]bool{}, pictures: map[frame.Slot][]frame.Picture{},
 		automata: automata{vocab: cfg.Vocabulary},
@@ -188,9 +188,11 @@ func (w *work) fill(tag uint64, f *frame.Frame, step *kv.Step) {
 	w.batch.Spans = w.batch.Spans[:0]
 	w.batch.Rows = 0
 	for i := range f.Spans {
-		span, pages := &f.Spans[i], step.Spans[i].Pages
+		span, at := &f.Spans[i], &step.Spans[i]
 		n := len(span.Tokens)
-		w.batch.Spans = append(w.batch.Spans, compute.Span{Row: w.batch.Rows, Start: int(span.Start), Count: n, Pages: pages})
+		w.batch.Spans = append(w.batch.Spans, compute.Span{
+			Row: w.batch.Rows, Start: int(span.Start), Count: n, Pages: at.Pages, Recent: at.Recent, Upper: at.Upper,
+		})
 		w.ids = append(w.ids, span.Tokens...)
 		w.batch.Rows += n
 		if wantsLogits(span.Output) {

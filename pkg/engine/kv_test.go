@@ -22,8 +22,8 @@ import (
 // give the same logits.
 func TestKVClassesAnswer(t *testing.T) {
 	seen := map[uint32]compute.KVClass{}
-	for _, class := range []compute.KVClass{{}, {Bits: 16}, {Bits: 8, Group: 32}, {Bits: 4, Group: 32}, {Bits: 3, Group: 32}, {Bits: 2, Group: 32}} {
-		ids := slices.Repeat(hello, 7) // more than a page
+	for _, class := range []compute.KVClass{{}, {Bits: 16}, {Bits: 8, Group: 32}, {Bits: 4, Group: 32, Recent: 64}, {Bits: 3, Group: 32, Recent: 64}, {Bits: 3, Group: 32, Recent: 64, Upper: 4, Far: 128}} {
+		ids := slices.Repeat(hello, 24) // more than four pages
 		answer, _ := newRig(t, engine.Config{KV: class}).generate(sample.Spec{MaxTokens: 12, IgnoreEOS: true}, ids)
 		ids = append(ids, answer...)
 		whole := logitsOf(t, class, ids, 64)
@@ -68,6 +68,45 @@ func logitsOf(t *testing.T, class compute.KVClass, ids []int32, chunk int) (out 
 	return out
 }
 
+// TestGuessesLeaveNoTrace: rows that are taken back, at the borders of pages too,
+// leave the logits of an undisturbed run, where pages step down as well.
+func TestGuessesLeaveNoTrace(t *testing.T) {
+	class := compute.KVClass{Bits: 2, Group: 32, Recent: 64, Upper: 4, Far: 128}
+	ids := slices.Repeat(hello, 28)
+	want := logitsOf(t, class, ids, 64)
+	r := newRig(t, engine.Config{KV: class})
+	ops := []frame.Op{{Open: &frame.Open{Attempt: 1, Sampling: sample.Spec{MaxTokens: 1}}}}
+	for at := 0; at < len(ids); {
+		n, guesses := min(53, len(ids)-at), 9 // wrong ones behind those that stay
+		tokens := append(slices.Clone(ids[at:at+n-1]), slices.Repeat([]int32{5}, guesses)...)
+		tokens = slices.Insert(tokens, n-1, ids[at+n-1])
+		if at+len(tokens) > 512 {
+			tokens = tokens[:n]
+		}
+		back := len(tokens) - n
+		if n > 3 { // and a right one, which goes too
+			back++
+		}
+		res, err := r.local.Step(ops, []frame.Span{{
+			Attempt: 1, Start: int32(at), Tokens: tokens, Output: frame.OutputLogits, Drafted: uint8(len(tokens) - 1),
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if why := res.Sampled[0].Err; why != "" {
+			t.Fatal(why)
+		}
+		at += len(tokens) - back
+		width := len(res.Sampled[0].Logits) / len(tokens)
+		for i := range n {
+			if row := at - (len(tokens) - back) + i; !slices.Equal(res.Sampled[0].Logits[i*width:(i+1)*width], want[row]) {
+				t.Fatalf("position %d has other logits", row)
+			}
+		}
+		ops = []frame.Op{{Truncate: &frame.Truncate{Len: int32(at)}}}
+	}
+}
+
 // TestKVClassesAreRefused where a model or a device cannot have them.
 func TestKVClassesAreRefused(t *testing.T) {
 	be, err := cpu.Open(cpu.Config{Threads: 1})
@@ -82,9 +121,9 @@ func TestKVClassesAreRefused(t *testing.T) {
 		be    compute.Backend
 		want  error
 	}{
-		"groups wider than heads": {"tiny", compute.KVClass{Bits: 4, Group: 128}, be, compute.ErrKVClass},
+		"groups wider than heads": {"tiny", compute.KVClass{Bits: 4, Group: 128, Recent: 64}, be, compute.ErrKVClass},
 		"no such bits":            {"tiny", compute.KVClass{Bits: 5, Group: 32}, be, compute.ErrKVClass},
-		"few bits for biases":     {biased, compute.KVClass{Bits: 4, Group: 32}, be, compute.ErrKVClass},
+		"few bits for biases":     {biased, compute.KVClass{Bits: 4, Group: 32, Recent: 64}, be, compute.ErrKVClass},
 		"no kernels":              {"tiny", compute.KVClass{Bits: 8, Group: 32}, packless{be}, compute.ErrUnsupported},
 		"float32 needs none":      {"tiny", compute.KVClass{}, packless{be}, nil},
 	} {

@@ -46,6 +46,10 @@ type Config struct {
 	Slots    int // sessions at a time
 	Rows     int // rows of a step
 	Context  int // positions of a session
+	// KV is how keys and values are stored. Where they step down as they age a page
+	// has finer forms while near rows may see it, in pools as large as KV.Pools
+	// says; such pages are not shared.
+	KV compute.KVClass
 }
 
 // Log is the state of one stage's sessions. It is used by one goroutine.
@@ -54,6 +58,7 @@ type Log struct {
 	next   uint64
 	slots  []slot
 	pages  pages
+	finer  []finer // none where values do not step down
 	ids    []int32 // page p holds those of its positions at 64·p
 	prefix index
 	undo   []func() // of the frame being applied, newest last
@@ -70,6 +75,7 @@ type slot struct {
 	table   []int32     // pages of positions 0 on, none without a position
 	names   [][32]byte  // identities of the first pages, as far as they were needed
 	seen    uint64      // the last step with a span of this slot
+	finer   [2]held     // finer forms of its pages
 }
 
 // NewLog returns the empty log of a pipeline. Its first step is 1. It takes 4
@@ -80,6 +86,7 @@ func NewLog(cfg Config) *Log {
 		next:   1,
 		slots:  make([]slot, cfg.Slots),
 		pages:  newPages(cfg.Pages),
+		finer:  newFiner(cfg),
 		ids:    make([]int32, cfg.Pages*PageTokens),
 		prefix: index{},
 	}
@@ -161,6 +168,9 @@ func (l *Log) apply(f *frame.Frame, step *Step) error {
 	if pages > l.pages.free {
 		return fmt.Errorf("%w: %d wanted, %d of %d free", ErrNoPages, pages, l.pages.free, l.cfg.Pages)
 	}
+	if err := l.checkFiner(f); err != nil {
+		return err
+	}
 	l.applySpans(f, step) // cannot fail: nothing to undo
 	return nil
 }
@@ -212,11 +222,17 @@ func (l *Log) applySpans(f *frame.Frame, step *Step) {
 	for i := range f.Spans {
 		sp := &f.Spans[i]
 		s := &l.slots[sp.Slot]
+		l.coarsen(s, s.length)
 		l.extend(s, sp.Tokens, step)
-		step.addSpan(sp, row, s.table)
+		step.addSpan(sp, row, s)
 		row += len(sp.Tokens)
 	}
-	step.setPages()
+	step.setPages(len(l.finer))
+	for i := range f.Spans { // after all have taken pages: this step still reads what is given back
+		sp := &f.Spans[i]
+		s := &l.slots[sp.Slot]
+		l.coarsen(s, s.length-min(int(sp.Drafted), len(sp.Tokens)))
+	}
 }
 
 // extend appends positions to a slot, on pages of its own.
@@ -225,7 +241,7 @@ func (l *Log) extend(s *slot, ids []int32, step *Step) {
 		if s.length == len(s.table)*PageTokens {
 			page := l.pages.take()
 			s.table = append(s.table, page)
-			step.Clear = append(step.Clear, page)
+			step.Clear = append(step.Clear, l.takeFiner(s, page))
 		}
 		n := copy(l.idsOf(s.table[len(s.table)-1])[s.length%PageTokens:], ids)
 		s.length, ids = s.length+n, ids[n:]

@@ -1,6 +1,7 @@
 package kv
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/shoal-llm/shoal/pkg/frame"
@@ -42,6 +43,9 @@ func (l *Log) openSlot(o *frame.Open, step *Step) error {
 	s := &l.slots[o.Slot]
 	s.open = o
 	s.table = make([]int32, 0, pagesOf(l.cfg.Context)) // it does not grow while the session decodes
+	for i := range l.finer {
+		s.finer[i] = held{table: make([]int32, 0, pagesOf(l.cfg.Context))}
+	}
 	l.onUndo(func() { s.open = nil })
 	step.Opened = append(step.Opened, o)
 	return nil
@@ -53,6 +57,8 @@ func (l *Log) adopt(a *frame.Adopt, step *Step) error {
 		return err
 	}
 	switch {
+	case len(l.finer) > 0:
+		return invalid("slot %d adopts pages whose values step down", a.Slot)
 	case s.length > 0 || s.adopted:
 		return invalid("slot %d is not fresh", a.Slot)
 	case a.Tokens == 0 || int(a.Tokens) != len(s.open.History):
@@ -92,6 +98,9 @@ func (l *Log) publish(p *frame.Publish) error {
 	s, err := l.opened(p.Slot)
 	if err != nil {
 		return err
+	}
+	if len(l.finer) > 0 {
+		return invalid("slot %d publishes pages whose values step down", p.Slot)
 	}
 	if int(p.Tokens) > s.length || p.Tokens < PageTokens {
 		return invalid("slot %d publishes %d positions of %d", p.Slot, p.Tokens, s.length)
@@ -185,6 +194,10 @@ func (l *Log) truncate(t *frame.Truncate) error {
 	if n%PageTokens != 0 && n < s.length && l.pages.shared(s.table[keep-1]) {
 		return invalid("slot %d truncated to %d, inside a page that others hold", t.Slot, n)
 	}
+	if err := l.checkTruncate(s, n); err != nil {
+		return fmt.Errorf("slot %d: %w", t.Slot, err)
+	}
+	l.dropFiner(s, keep)
 	gone := slices.Clone(s.table[keep:])
 	held, names := s.length, s.names
 	for _, page := range gone {
@@ -208,6 +221,7 @@ func (l *Log) closeSlot(c *frame.Close, step *Step) error {
 	if err != nil {
 		return err
 	}
+	l.dropFiner(s, 0)
 	old := *s
 	for _, page := range old.table {
 		l.pages.release(page)

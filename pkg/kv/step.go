@@ -12,7 +12,7 @@ type Step struct {
 	Closed  []frame.Slot
 	Opened  []*frame.Open
 	Adopted []Adopted
-	Clear   []int32 // pages that must read as zero before the spans
+	Clear   []int32 // pages that must read as zero before the spans; places of halves where values step down
 	Spans   []Span  // one for each of the frame's, in their order
 
 	arena []int32 // the page tables of all spans, one after another
@@ -32,6 +32,9 @@ type Span struct {
 	Start   int     // position of the first row
 	Count   int     // rows
 	Pages   []int32 // Pages[i] holds positions 64·i to 64·i+63
+	// Where values step down: places of page i in halves and in the step between,
+	// -1 where no row from Start on sees them.
+	Recent, Upper []int32
 }
 
 func (st *Step) reset() {
@@ -40,22 +43,29 @@ func (st *Step) reset() {
 	st.Clear, st.Spans, st.arena = st.Clear[:0], st.Spans[:0], st.arena[:0]
 }
 
-// addSpan copies the table: the slot's own changes with later frames, while the
-// device may still read this one.
-func (st *Step) addSpan(sp *frame.Span, row int, table []int32) {
-	st.arena = append(st.arena, table...)
+// addSpan copies the tables: the slot's own change with later frames, while the
+// device may still read these.
+func (st *Step) addSpan(sp *frame.Span, row int, s *slot) {
+	st.arena = append(st.arena, s.table...)
+	for i := range s.finer {
+		st.arena = append(st.arena, s.finer[i].table...)
+	}
 	st.Spans = append(st.Spans, Span{
 		Slot: sp.Slot, Attempt: sp.Attempt, Row: row,
 		Start: int(sp.Start), Count: len(sp.Tokens),
 	})
 }
 
-// setPages points the spans into the arena once it has stopped growing.
-func (st *Step) setPages() {
+// setPages points the spans into the arena once it has stopped growing. Pages have
+// so many finer forms.
+func (st *Step) setPages(finer int) {
 	at := 0
 	for i := range st.Spans {
-		n := pagesOf(st.Spans[i].Start + st.Spans[i].Count)
-		st.Spans[i].Pages = st.arena[at : at+n : at+n]
-		at += n
+		s := &st.Spans[i]
+		for _, table := range []*[]int32{&s.Pages, &s.Recent, &s.Upper}[:1+finer] {
+			n := pagesOf(s.Start + s.Count)
+			*table = st.arena[at : at+n : at+n]
+			at += n
+		}
 	}
 }

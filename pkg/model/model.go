@@ -76,7 +76,7 @@ func (s Spec) CheckKV(class compute.KVClass) error {
 	if err := class.CheckHead(s.HeadDim); err != nil {
 		return err
 	}
-	if class.Packed() && class.Bits < 8 && s.Needs&compute.FeatureBias != 0 {
+	if class.Steps() && s.Needs&compute.FeatureBias != 0 {
 		return fmt.Errorf("%w %s: keys of %s have biases, which codes of fewer than 8 bits do not hold; take 8 or 16", compute.ErrKVClass, class, s.Arch)
 	}
 	return nil
@@ -119,6 +119,7 @@ type Limits struct {
 	Rows      int // rows of a batch
 	Logits    int // rows of a batch that may ask for logits
 	Pages     int // KV pages
+	Slots     int // sessions
 	Positions int // the largest context of a session
 	KV        compute.KVClass
 }

@@ -1,6 +1,8 @@
 package coordinator
 
 import (
+	"math"
+
 	"github.com/shoal-llm/shoal/internal/library"
 	"github.com/shoal-llm/shoal/pkg/compute"
 	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
@@ -12,8 +14,8 @@ import (
 const wireBytes = 4
 
 // PlaceModel weighs an open model file for placement, with keys and values of a
-// class.
-func PlaceModel(m *library.Model, kv compute.KVClass) (*place.Model, error) {
+// class, for slots sessions and steps of rows rows.
+func PlaceModel(m *library.Model, kv compute.KVClass, slots, rows int) (*place.Model, error) {
 	f, err := m.Footprint(kv)
 	if err != nil {
 		return nil, err
@@ -25,6 +27,9 @@ func PlaceModel(m *library.Model, kv compute.KVClass) (*place.Model, error) {
 	}
 	if m.Vision != nil { // the first stage's node turns pictures into rows
 		out.Embed += m.Vision.Memory()
+	}
+	if pools := kv.Pools(slots, rows, math.MaxInt); kv.Steps() {
+		out.KVPools = append(out.KVPools, place.KVPool{Pages: pools.Recent, Bytes: f.KVRecent}, place.KVPool{Pages: pools.Upper, Bytes: f.KVUpper})
 	}
 	for i, bytes := range f.Layers {
 		out.Layers = append(out.Layers, place.Layer{Bytes: bytes, Shape: f.Shapes[i]})

@@ -14,7 +14,7 @@ import (
 // TestKVOptions: what is loaded is accepted, all else refused by name, and the
 // refusal says what is loaded.
 func TestKVOptions(t *testing.T) {
-	f32, half, four := compute.KVClass{}, compute.KVClass{Bits: 16}, compute.KVClass{Bits: 4, Group: 64}
+	f32, half, four := compute.KVClass{}, compute.KVClass{Bits: 16}, compute.KVClass{Bits: 4, Group: 64, Recent: 128}
 	for name, c := range map[string]struct {
 		loaded compute.KVClass
 		ask    *pb.KvOptions
@@ -34,7 +34,8 @@ func TestKVOptions(t *testing.T) {
 		"a group of whole values":    {half, &pb.KvOptions{GroupSize: 32}, "kv.group_size", codeUnsupported},
 		"bits that there are not":    {four, &pb.KvOptions{Bits: 5}, "kv.bits", codeInvalid},
 		"a group that there is not":  {four, &pb.KvOptions{GroupSize: 7}, "kv.group_size", codeInvalid},
-		"a ladder that is not there": {four, &pb.KvOptions{Bits: 4, Progressive: true}, "kv.progressive", codeUnsupported},
+		"the steps that are loaded":  {four, &pb.KvOptions{Bits: 4, Progressive: true}, "", ""},
+		"a ladder that is not there": {half, &pb.KvOptions{Bits: 4, Progressive: true}, "kv.progressive", codeUnsupported},
 	} {
 		err := (&Model{KV: c.loaded}).checkKV(c.ask)
 		if c.param == "" {
@@ -63,16 +64,17 @@ func TestKVClassIsPlanned(t *testing.T) {
 	}
 	defer file.Close()
 	prints := map[string]bool{}
-	for _, class := range []compute.KVClass{{}, {Bits: 16}, {Bits: 8, Group: 32}, {Bits: 4, Group: 32}, {Bits: 2, Group: 32}} {
-		m, err := NewModel(file, class)
+	for _, class := range []compute.KVClass{{}, {Bits: 16}, {Bits: 8, Group: 32}, {Bits: 4, Group: 32, Recent: 128}, {Bits: 2, Group: 32, Recent: 128, Upper: 3, Far: 512}} {
+		m, err := NewModel(file, class, Default().Wishes)
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := uint64(2 * file.Spec.KVHeads * compute.PageTokens * class.RowBytes(file.Spec.HeadDim))
+		want := uint64(file.Spec.KVHeads * class.HeadBytes(file.Spec.HeadDim))
 		if m.Facts.KVPage != want {
 			t.Errorf("%s: a page of %d bytes, want %d", class, m.Facts.KVPage, want)
 		}
-		if told := m.proto(); int(told.GetKvBits()) != class.Bits || int(told.GetKvGroup()) != class.Group {
+		if told := m.proto(); int(told.GetKvBits()) != class.Bits || int(told.GetKvGroup()) != class.Group ||
+			int(told.GetKvRecent()) != class.Recent || int(told.GetKvUpper()) != class.Upper || int(told.GetKvFar()) != class.Far {
 			t.Errorf("%s: shards are told %v", class, told)
 		}
 		prints[fingerprint(&m, &plan.Pipeline{}, "v")] = true
@@ -80,7 +82,7 @@ func TestKVClassIsPlanned(t *testing.T) {
 	if len(prints) != 5 {
 		t.Errorf("5 classes have %d fingerprints", len(prints))
 	}
-	if _, err := NewModel(file, compute.KVClass{Bits: 4, Group: 128}); !errors.Is(err, compute.ErrKVClass) {
+	if _, err := NewModel(file, compute.KVClass{Bits: 4, Group: 128, Recent: 128}, Default().Wishes); !errors.Is(err, compute.ErrKVClass) {
 		t.Errorf("groups wider than a head: %v", err)
 	}
 }

@@ -60,8 +60,8 @@ type Model struct {
 }
 
 // NewModel describes an open model file that is served with keys and values of a
-// class.
-func NewModel(m *library.Model, kv compute.KVClass) (Model, error) {
+// class, to sessions and in steps as many as w says.
+func NewModel(m *library.Model, kv compute.KVClass, w plan.Wishes) (Model, error) {
 	vocab, err := m.Vocab()
 	if err != nil {
 		return Model{}, err
@@ -70,7 +70,7 @@ func NewModel(m *library.Model, kv compute.KVClass) (Model, error) {
 	if err != nil {
 		return Model{}, err
 	}
-	facts, err := factsOf(m, kv)
+	facts, err := factsOf(m, kv, w)
 	if err != nil {
 		return Model{}, err
 	}
@@ -89,14 +89,14 @@ func NewModel(m *library.Model, kv compute.KVClass) (Model, error) {
 }
 
 // factsOf weighs the parts of a model.
-func factsOf(m *library.Model, kv compute.KVClass) (plan.Model, error) {
-	p, err := PlaceModel(m, kv)
+func factsOf(m *library.Model, kv compute.KVClass, w plan.Wishes) (plan.Model, error) {
+	p, err := PlaceModel(m, kv, w.Slots, w.Rows)
 	if err != nil {
 		return plan.Model{}, err
 	}
 	facts := plan.Model{
 		Name: p.Name, EmbedBytes: p.Embed, HeadBytes: p.Head, TiedBytes: p.Tied, HeadShape: p.HeadShape,
-		KVPage: p.KVPage, Context: p.Context, RowScratch: p.Buffers, Logits: p.Logits, Wire: p.Wire,
+		KVPage: p.KVPage, KVPools: p.KVPools, Context: p.Context, RowScratch: p.Buffers, Logits: p.Logits, Wire: p.Wire,
 	}
 	for _, l := range p.Layers {
 		facts.LayerBytes = append(facts.LayerBytes, l.Bytes)
@@ -189,5 +189,6 @@ func (m *Model) proto() *pb.Model {
 		Name: m.Name, Path: m.Path, Size: uint64(m.Size), Digest: m.Digest[:],
 		Layers: uint32(m.Facts.Layers()), Hidden: uint32(m.Hidden), Vocab: uint32(m.Vocab), Context: uint32(m.Facts.Context),
 		KvBits: uint32(m.KV.Bits), KvGroup: uint32(m.KV.Group), Manifest: m.Manifest,
+		KvRecent: uint32(m.KV.Recent), KvUpper: uint32(m.KV.Upper), KvFar: uint32(m.KV.Far),
 	}
 }

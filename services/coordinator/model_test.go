@@ -18,7 +18,7 @@ func embedded(t *testing.T) (*library.Model, Model) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { file.Close() })
-	m, err := NewModel(file, compute.KVClass{})
+	m, err := NewModel(file, compute.KVClass{}, Default().Wishes)
 	if err != nil {
 		t.Fatal(err)
 	}

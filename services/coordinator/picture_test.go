@@ -36,7 +36,7 @@ func newSeeing(t *testing.T, dir, name string, change func(*Config), shards ...s
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { m.Close() })
-	model, err := NewModel(m, compute.KVClass{})
+	model, err := NewModel(m, compute.KVClass{}, Default().Wishes)
 	if err != nil {
 		t.Fatal(err)
 	}

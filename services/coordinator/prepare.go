@@ -125,8 +125,8 @@ func (m *Model) checkOptions(g *pb.Generation) error {
 func (m *Model) checkKV(kv *pb.KvOptions) error {
 	bits, group := int(kv.GetBits()), int(kv.GetGroupSize())
 	switch {
-	case kv.GetProgressive():
-		return unsupported("kv.progressive", "Progressive KV caches are not served; loaded is a cache of class %s.", m.KV)
+	case kv.GetProgressive() && !m.KV.Steps():
+		return unsupported("kv.progressive", "A progressive KV cache is not loaded; loaded is one of class %s (shoal up --kv chooses it).", m.KV)
 	case !slices.Contains([]int{0, 16, 8, 4, 3, 2}, bits):
 		return invalid("kv.bits", "A KV cache has 16, 8, 4, 3 or 2 bits, not %d.", bits)
 	case !slices.Contains([]int{0, 32, 64, 128}, group):

@@ -53,6 +53,7 @@ type pipeline struct {
 	plan   *pb.Pipeline
 	model  string
 	vocab  int
+	steps  bool // keys and values step down as they age: no prefix is shared
 	fuse   *fuse
 	stages map[int]*stage // by place in the pipeline
 	// results is there on the node of the last stage.
@@ -70,8 +71,8 @@ func (p *pipeline) last() int { return len(p.plan.Stages) - 1 }
 func (s *Shard) newPipeline(plan *pb.Plan, pl *pb.Pipeline) (*pipeline, error) {
 	p := &pipeline{
 		epoch: command.KeyOf(plan, pl).Epoch, plan: pl, model: plan.GetModel().GetName(),
-		vocab: int(plan.GetModel().GetVocab()),
-		fuse:  newFuse(), stages: map[int]*stage{},
+		vocab: int(plan.GetModel().GetVocab()), steps: command.KVOf(plan.GetModel()).Steps(),
+		fuse: newFuse(), stages: map[int]*stage{},
 	}
 	for i, st := range pl.Stages {
 		if st.Node != s.deps.Identity.NodeID() {
@@ -106,11 +107,15 @@ func (s *Shard) addMachine(p *pipeline) error {
 	if chunk == 0 || chunk > int(p.plan.Rows) {
 		chunk = int(p.plan.Rows)
 	}
+	cached := int(p.plan.Pages)
+	if p.steps {
+		cached = 0
+	}
 	m, err := driver.New(driver.Config{
 		Epoch: p.epoch, Pipeline: p.plan.Id, Slots: int(p.plan.Slots), Pages: int(p.plan.Pages),
 		Context: int(p.plan.Context), Rows: int(p.plan.Rows), Chunk: chunk,
 		Stages: len(p.plan.Stages), Lanes: int(p.plan.Lanes), InFlight: maxInFlight,
-		Drafts: maxDrafts, Cached: int(p.plan.Pages), Target: stepTarget,
+		Drafts: maxDrafts, Cached: cached, Target: stepTarget,
 	})
 	if err != nil {
 		return err

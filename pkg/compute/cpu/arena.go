@@ -141,6 +141,9 @@ func (a *arena) NewCache(spec compute.CacheSpec) (compute.Cache, error) {
 	if err := spec.Class.CheckHead(spec.HeadDim); err != nil {
 		return nil, fmt.Errorf("new cache: %w", err)
 	}
+	if p := spec.Pools; spec.Class.Steps() && (p.Recent <= 0 || spec.Class.Upper != 0 && p.Upper <= 0) {
+		return nil, fmt.Errorf("new cache of class %s: %d pages in halves, %d in %d bits: want positive numbers", spec.Class, p.Recent, p.Upper, spec.Class.Upper)
+	}
 	if a.be.reference && spec.Class != (compute.KVClass{}) {
 		return nil, fmt.Errorf("new cache of class %s: %w: the reference keeps float32", spec.Class, compute.ErrUnsupported)
 	}
@@ -150,5 +153,5 @@ func (a *arena) NewCache(spec compute.CacheSpec) (compute.Cache, error) {
 		return nil, fmt.Errorf("new cache: %w", err)
 	}
 	a.used.Caches += size
-	return newCache(spec, m), nil
+	return newCache(spec, m, a.be.ops), nil
 }

@@ -12,21 +12,28 @@ type queryTile struct {
 	first, count int
 }
 
-// queryTiles returns the tiles of the batch for a number of heads.
-func (p *pass) queryTiles(heads, kvHeads int) list {
-	if p.heads == heads && p.kvHeads == kvHeads {
+// queryTiles returns the tiles of the batch for a number of heads. If they are
+// paged, the rows of a tile lie in one page.
+func (p *pass) queryTiles(heads, kvHeads int, paged bool) list {
+	if p.heads == heads && p.kvHeads == kvHeads && p.paged == paged {
 		return p.attends
 	}
-	from := len(p.queries)
-	for span := range p.batch.Spans {
-		n := p.batch.Spans[span].Count * (heads / kvHeads)
-		for first := 0; first < n; first += vec.MaxRows {
-			for head := range kvHeads {
-				p.queries = append(p.queries, queryTile{span, head, first, min(vec.MaxRows, n-first)})
+	from, group := len(p.queries), heads/kvHeads
+	for i := range p.batch.Spans {
+		span := &p.batch.Spans[i]
+		for first, n := 0, span.Count*group; first < n; {
+			count := min(vec.MaxRows, n-first)
+			if paged {
+				left := compute.PageTokens - (span.Start+first/group)%compute.PageTokens
+				count = min(count, left*group-first%group)
 			}
+			for head := range kvHeads {
+				p.queries = append(p.queries, queryTile{i, head, first, count})
+			}
+			first += count
 		}
 	}
-	p.heads, p.kvHeads, p.attends = heads, kvHeads, list{from, len(p.queries)}
+	p.heads, p.kvHeads, p.paged, p.attends = heads, kvHeads, paged, list{from, len(p.queries)}
 	return p.attends
 }
 
@@ -67,7 +74,7 @@ func (w *worker) ropeStore(p *pass, s *step, task int) {
 		key := s.src.row(row)[head*dim:][:dim]
 		w.be.ops.Rotate(s.dst.row(row)[head*group*dim:][:group*dim], dim, cos, sin, s.rope.Neox)
 		w.be.ops.Rotate(key, dim, cos, sin, s.rope.Neox)
-		page, slot := span.Pages[position/compute.PageTokens], position%compute.PageTokens
+		page, slot := s.cache.home(span, position/compute.PageTokens), position%compute.PageTokens
 		s.cache.store(s.layer, page, head, slot, key, s.src2.row(row)[head*dim:][:dim], w.scratch.mixed)
 	}
 }
@@ -114,9 +121,10 @@ func (w *worker) attend(p *pass, s *step, task int) {
 		}
 		seen := min(last-page*vec.Keys+1, vec.Keys) // of the page, by the last row
 		scores := w.scratch.scores[:]
-		w.be.ops.Score(scores, queries, s.cache.keys(s.layer, span.Pages[page], tile.head, w.scratch.page), len(rows), dim, seen)
+		form := s.cache.form(span, last/vec.Keys, page)
+		w.be.ops.Score(scores, queries, s.cache.keys(s.layer, form, tile.head, w.scratch.page), len(rows), dim, seen)
 		w.be.ops.Softmax(scores, rows, s.scale, s.softCap)
-		w.be.ops.Values(mixed, scores, s.cache.values(s.layer, span.Pages[page], tile.head, w.scratch.page), rows, dim, seen)
+		w.be.ops.Values(mixed, scores, s.cache.values(s.layer, form, tile.head, w.scratch.page), rows, dim, seen)
 	}
 	for r := range rows {
 		out := tile.of(s.dst, span, r, group, dim)

@@ -5,102 +5,249 @@ import (
 	"math"
 
 	"github.com/shoal-llm/shoal/pkg/compute"
+	"github.com/shoal-llm/shoal/pkg/compute/cpu/vec"
 	"github.com/shoal-llm/shoal/pkg/tensor"
 )
 
-// cache is the pages of a stage: for each layer and page the keys of all heads,
-// then the values. In float32 a head's keys are [dimension][64 keys] and its
-// values [64 keys][dimension]; in any other class both are 64 rows.
+// cache is the pages of a stage, in one form or, where values step down as they
+// age, in up to three: see compute.KVClass.
 type cache struct {
 	spec   compute.CacheSpec
+	ops    *vec.Ops
 	head   int // values of one head's keys in a page
-	page   int // values of a page
-	row    int // bytes of a row, other classes
+	row    int // bytes of a row: 8 bits
 	factor float32
-	data   []float32 // float32
-	packed []byte    // any other class
+	oldest pool
+	recent pool // of classes that step down
+	upper  pool // of classes with a step between
 }
 
-func newCache(spec compute.CacheSpec, m mapping) *cache {
-	head := spec.HeadDim * compute.PageTokens
-	c := &cache{spec: spec, head: head, page: 2 * spec.KVHeads * head}
-	if spec.Class == (compute.KVClass{}) {
-		c.data = m.float32s()
-		return c
+// pool is pages in one form. A page holds for each head its keys and then its
+// values. In float32, halves and codes that stepped down a head's keys are
+// [dimension][64 keys] and its values [64 keys][dimension], of codes followed by
+// the scales and least values of their groups; in 8 bits both are 64 rows.
+type pool struct {
+	bits   int
+	pages  int
+	heads  int
+	bytes  int       // of one head's keys and values
+	floats []float32 // float32
+	data   []byte    // other forms
+}
+
+func newCache(spec compute.CacheSpec, m mapping, ops *vec.Ops) *cache {
+	c := &cache{
+		spec: spec, ops: ops, head: spec.HeadDim * compute.PageTokens,
+		factor: float32(1 / math.Sqrt(float64(spec.HeadDim))),
 	}
-	c.packed, c.row = m, spec.Class.RowBytes(spec.HeadDim)
-	c.factor = float32(1 / math.Sqrt(float64(spec.HeadDim)))
+	take := func(bits, pages int, pageBytes uint64) pool {
+		p := pool{bits: bits, pages: pages, heads: spec.KVHeads, bytes: int(pageBytes) / spec.KVHeads}
+		p.data = m[:spec.Layers*pages*int(pageBytes)]
+		m = m[len(p.data):]
+		return p
+	}
+	class := spec.Class
+	c.oldest = take(class.Bits, spec.Pages, spec.PageBytes())
+	if class.Bits == 0 {
+		c.oldest.floats, c.oldest.data = mapping(c.oldest.data).float32s(), nil
+	}
+	if class.Steps() {
+		c.recent = take(16, spec.Pools.Recent, spec.RecentBytes())
+	}
+	if class.Upper != 0 {
+		c.upper = take(class.Upper, spec.Pools.Upper, spec.UpperBytes())
+	}
+	if class.Bits == 8 {
+		c.row = c.oldest.bytes / (2 * compute.PageTokens)
+	}
 	return c
 }
 
 func (c *cache) Spec() compute.CacheSpec { return c.spec }
 
-// at returns a page of a layer, of float32.
-func (c *cache) at(layer int, page int32) []float32 {
-	return c.data[(layer*c.spec.Pages+int(page))*c.page:][:c.page:c.page]
+// float32s returns one head's keys and values, of float32.
+func (p *pool) float32s(layer int, page int32, head int) []float32 {
+	n := p.bytes / 4
+	return p.floats[((layer*p.pages+int(page))*p.heads+head)*n:][:n:n]
 }
 
-// rows returns the 64 rows of one head's keys, or values, in a packed page:
-// those of head h are at h, the values' at KVHeads + h.
-func (c *cache) rows(layer int, page int32, head int) []byte {
-	n := compute.PageTokens * c.row
-	return c.packed[((layer*c.spec.Pages+int(page))*2*c.spec.KVHeads+head)*n:][:n:n]
+// at returns one head's keys and values, of any other form.
+func (p *pool) at(layer int, page int32, head int) []byte {
+	return p.data[((layer*p.pages+int(page))*p.heads+head)*p.bytes:][:p.bytes:p.bytes]
 }
 
-// clear makes a page read as zero.
-func (c *cache) clear(layer int, page int32) {
-	if c.packed == nil {
-		clear(c.at(layer, page))
+// form is a page in one of the forms that a cache has of it.
+type form struct {
+	pool *pool
+	page int32
+}
+
+// written returns the pool that positions are written to.
+func (c *cache) written() *pool {
+	if c.spec.Class.Steps() {
+		return &c.recent
+	}
+	return &c.oldest
+}
+
+// home returns where page i of a session is written.
+func (c *cache) home(s *compute.Span, i int) form {
+	if c.spec.Class.Steps() {
+		return form{&c.recent, s.Recent[i]}
+	}
+	return form{&c.oldest, s.Pages[i]}
+}
+
+// form returns page i of a session as rows of its page query see it.
+func (c *cache) form(s *compute.Span, query, i int) form {
+	class, back := c.spec.Class, (query-i)*compute.PageTokens
+	switch {
+	case class.Steps() && (i == 0 || back <= class.Recent):
+		return form{&c.recent, s.Recent[i]}
+	case class.Upper != 0 && back <= class.Far:
+		return form{&c.upper, s.Upper[i]}
+	}
+	return form{&c.oldest, s.Pages[i]}
+}
+
+// checkFiner panics unless the finer forms that the rows of a span see, or write,
+// are in the pools.
+func (c *cache) checkFiner(s *compute.Span) {
+	class := c.spec.Class
+	if !class.Steps() {
 		return
 	}
-	for head := range 2 * c.spec.KVHeads {
-		clear(c.rows(layer, page, head))
+	first, pages := s.Start/compute.PageTokens, padTo(s.Start+s.Count, compute.PageTokens)/compute.PageTokens
+	check := func(what string, table []int32, from, held int) {
+		if len(table) < pages {
+			fail("%d pages in %s for %d", len(table), what, pages)
+		}
+		for i := max(from, 0); i < pages; i++ {
+			if table[i] < 0 || int(table[i]) >= held {
+				fail("page %d at %d of %d pages in %s", i, table[i], held, what)
+			}
+		}
+	}
+	check("halves", s.Recent, first-class.Recent/compute.PageTokens, c.recent.pages)
+	if s.Recent[0] < 0 || int(s.Recent[0]) >= c.recent.pages {
+		fail("page 0 at %d of %d pages in halves", s.Recent[0], c.recent.pages)
+	}
+	if class.Upper != 0 {
+		check("codes", s.Upper, max(first-class.Far/compute.PageTokens, 1), c.upper.pages)
 	}
 }
 
-// keys returns one head of the keys of a page, [dimension][64], in room if they
-// are packed.
-func (c *cache) keys(layer int, page int32, head int, room []float32) []float32 {
-	if c.packed == nil {
-		return c.at(layer, page)[head*c.head:][:c.head:c.head]
+// clear makes a page that will be written read as zero.
+func (c *cache) clear(layer int, page int32) {
+	p := c.written()
+	for head := range p.heads {
+		if p.floats != nil {
+			clear(p.float32s(layer, page, head))
+		} else {
+			clear(p.at(layer, page, head))
+		}
 	}
-	c.unpack(room[:c.head], c.rows(layer, page, head), compute.PageTokens, 1)
+}
+
+// keys returns one head of the keys of a page, [dimension][64], in room unless
+// they are float32.
+func (c *cache) keys(layer int, f form, head int, room []float32) []float32 {
+	if f.pool.floats != nil {
+		return f.pool.float32s(layer, f.page, head)[:c.head:c.head]
+	}
+	c.unpack(room[:c.head], f.pool.at(layer, f.page, head), f.pool.bits, false)
 	return room[:c.head]
 }
 
-// values returns one head of the values of a page, [64][dimension], in room if
-// they are packed.
-func (c *cache) values(layer int, page int32, head int, room []float32) []float32 {
-	if c.packed == nil {
-		return c.at(layer, page)[(c.spec.KVHeads+head)*c.head:][:c.head:c.head]
+// values returns one head of the values of a page, [64][dimension], in room unless
+// they are float32.
+func (c *cache) values(layer int, f form, head int, room []float32) []float32 {
+	if f.pool.floats != nil {
+		return f.pool.float32s(layer, f.page, head)[c.head:]
 	}
-	c.unpack(room[:c.head], c.rows(layer, page, c.spec.KVHeads+head), 1, c.spec.HeadDim)
+	c.unpack(room[:c.head], f.pool.at(layer, f.page, head), f.pool.bits, true)
 	return room[:c.head]
+}
+
+// unpack writes one head's keys, or values.
+func (c *cache) unpack(dst []float32, src []byte, bits int, values bool) {
+	switch {
+	case bits == 16 && values:
+		c.ops.Halves(dst, src[2*c.head:])
+	case bits == 16:
+		c.ops.Halves(dst, src)
+	case bits == 8 && values:
+		c.unpackRows(dst, src[len(src)/2:], 1, c.spec.HeadDim)
+	case bits == 8:
+		c.unpackRows(dst, src[:len(src)/2], compute.PageTokens, 1)
+	default:
+		codes, scales, group := c.codes(src, bits, values)
+		c.ops.Codes(dst, codes, scales, bits, group)
+	}
+}
+
+// codes returns the codes and scales of one head's keys, or values, and their
+// groups, in a form of few bits.
+func (c *cache) codes(src []byte, bits int, values bool) (codes, scales []byte, group int) {
+	n := c.head * bits / 8
+	keys := n + c.head/c.spec.Class.KeyGroup()*4
+	if values {
+		return src[keys:][:n], src[keys+n:], c.spec.Class.Group
+	}
+	return src[:n], src[n:keys], c.spec.Class.KeyGroup()
+}
+
+// lower makes the codes of one head of a page from its halves.
+func (c *cache) lower(layer int, recent, upper, oldest int32, head int, room []float32) {
+	halves := form{&c.recent, recent}
+	for _, values := range [2]bool{false, true} {
+		x := c.keys(layer, halves, head, room)
+		if values {
+			x = c.values(layer, halves, head, room)
+		}
+		codes, scales, group := c.codes(c.oldest.at(layer, oldest, head), c.oldest.bits, values)
+		vec.PackCodes(codes, scales, x, c.oldest.bits, group)
+		if c.spec.Class.Upper != 0 {
+			codes, scales, group = c.codes(c.upper.at(layer, upper, head), c.upper.bits, values)
+			vec.PackCodes(codes, scales, x, c.upper.bits, group)
+		}
+	}
 }
 
 // store writes the key and value of one head of a position. Room holds a head.
-func (c *cache) store(layer int, page int32, head, slot int, key, value, room []float32) {
+func (c *cache) store(layer int, f form, head, slot int, key, value, room []float32) {
 	dim := c.spec.HeadDim
-	if c.packed == nil {
-		column := c.at(layer, page)[head*c.head:][:c.head][slot:]
+	switch f.pool.bits {
+	case 0:
+		page := f.pool.float32s(layer, f.page, head)
+		column := page[slot:c.head]
 		for d, v := range key {
 			column[d*compute.PageTokens] = v
 		}
-		copy(c.at(layer, page)[(c.spec.KVHeads+head)*c.head:][:c.head][slot*dim:], value)
-		return
-	}
-	for i, src := range [2][]float32{key, value} {
-		turned := room[:dim]
-		copy(turned, src)
-		c.turn(turned)
-		c.pack(c.rows(layer, page, head+i*c.spec.KVHeads)[slot*c.row:][:c.row], turned)
+		copy(page[c.head+slot*dim:], value)
+	case 16:
+		page := f.pool.at(layer, f.page, head)
+		row := page[2*(c.head+slot*dim):][:2*dim]
+		c.ops.ToHalves(row, key) // on the way to their columns
+		for d := range dim {
+			copy(page[2*(d*compute.PageTokens+slot):][:2], row[2*d:])
+		}
+		c.ops.ToHalves(row, value)
+	default: // 8
+		rows := f.pool.at(layer, f.page, head)
+		for i, src := range [2][]float32{key, value} {
+			turned := room[:dim]
+			copy(turned, src)
+			c.turn(turned)
+			c.pack(rows[(i*compute.PageTokens+slot)*c.row:][:c.row], turned)
+		}
 	}
 }
 
 // turn multiplies a head by the normalised Hadamard matrix, its own inverse, if
 // the class stores heads so.
 func (c *cache) turn(x []float32) {
-	if !c.spec.Class.Packed() {
+	if c.spec.Class.Bits != 8 {
 		return
 	}
 	for half := 1; half < len(x); half *= 2 {
@@ -117,29 +264,22 @@ func (c *cache) turn(x []float32) {
 	}
 }
 
-// pack writes a row: halves, or the codes of all groups and then the scale and
+// pack writes a row of 8 bits: the codes of all groups and then the scale and
 // minimum of each.
 func (c *cache) pack(dst []byte, x []float32) {
 	k := c.spec.Class
-	if !k.Packed() {
-		for i, v := range x {
-			binary.LittleEndian.PutUint16(dst[2*i:], tensor.F32ToF16(v))
-		}
-		return
-	}
-	scales := dst[len(x)*k.Bits/8:]
+	scales := dst[len(x):]
 	for g := 0; g < len(x); g += k.Group {
-		scale, least := packGroup(dst[g*k.Bits/8:], x[g:g+k.Group], k.Bits)
+		scale, least := packGroup(dst[g:], x[g:g+k.Group])
 		binary.LittleEndian.PutUint16(scales[g/k.Group*4:], scale)
 		binary.LittleEndian.PutUint16(scales[g/k.Group*4+2:], least)
 	}
 }
 
-// packGroup writes codes from 0 to 2^bits−1, eight in bits bytes, and returns the
-// halves that make values of them: scale·code + least. A group that halves do not
-// hold reads as NaN.
-func packGroup(dst []byte, x []float32, bits int) (scale, least uint16) {
-	low, high, levels := x[0], x[0], float32(int(1)<<bits-1)
+// packGroup writes codes from 0 to 255 and returns the halves that make values of
+// them: scale·code + least. A group that halves do not hold reads as NaN.
+func packGroup(dst []byte, x []float32) (scale, least uint16) {
+	low, high, levels := x[0], x[0], float32(255)
 	for _, v := range x {
 		low, high = min(low, v), max(high, v)
 	}
@@ -151,72 +291,29 @@ func packGroup(dst []byte, x []float32, bits int) (scale, least uint16) {
 	if !(low >= -limit && high <= limit && step <= limit) { // min and max of a NaN are NaN
 		scale, least, step = 0, 0x7E00, 0
 	}
-	for i := 0; i < len(x); i += 8 {
-		var codes uint64
+	for i, v := range x {
+		dst[i] = 0
 		if step > 0 {
-			for j, v := range x[i : i+8] {
-				code := min(max((v-start)/step, 0), levels)
-				codes |= uint64(math.RoundToEven(float64(code))) << (j * bits)
-			}
-		}
-		for b := range bits {
-			dst[i/8*bits+b] = byte(codes >> (8 * b))
+			dst[i] = byte(math.RoundToEven(float64(min(max((v-start)/step, 0), levels))))
 		}
 	}
 	return scale, least
 }
 
-// unpack writes the rows of a head: value d of row t at t·row + d·column.
-func (c *cache) unpack(dst []float32, rows []byte, column, row int) {
-	k, dim := c.spec.Class, c.spec.HeadDim
+// unpackRows writes the rows of 8 bits of a head: value d of row t at
+// t·row + d·column.
+func (c *cache) unpackRows(dst []float32, rows []byte, column, row int) {
+	dim, group := c.spec.HeadDim, c.spec.Class.Group
 	for t := range compute.PageTokens {
 		src := rows[t*c.row:][:c.row]
-		if !k.Packed() {
-			for d := range dim {
-				dst[t*row+d*column] = tensor.F16ToF32(binary.LittleEndian.Uint16(src[2*d:]))
+		for g := 0; g < dim; g += group {
+			at := src[dim+g/group*4:]
+			scale, least := tensor.F16ToF32(binary.LittleEndian.Uint16(at)), tensor.F16ToF32(binary.LittleEndian.Uint16(at[2:]))
+			to := dst[t*row+g*column:]
+			for i, code := range src[g:][:group] {
+				to[i*column] = float32(scale*float32(int32(code))) + least
 			}
-			continue
 		}
-		scales := src[dim*k.Bits/8:]
-		for g := 0; g < dim; g += k.Group {
-			scale := tensor.F16ToF32(binary.LittleEndian.Uint16(scales[g/k.Group*4:]))
-			least := tensor.F16ToF32(binary.LittleEndian.Uint16(scales[g/k.Group*4+2:]))
-			unpackGroup(dst[t*row+g*column:], src[g*k.Bits/8:], k.Group, k.Bits, column, scale, least)
-		}
-	}
-}
-
-// unpackGroup writes n values, column apart.
-func unpackGroup(dst []float32, src []byte, n, bits, column int, scale, least float32) {
-	mask, shift := uint32(1)<<(bits&31)-1, bits&31
-	value := func(code uint32) float32 { return float32(scale*float32(int32(code&mask))) + least }
-	for i := 0; i < n; i += 8 {
-		low, high := eightCodes(src[i/8*bits:], bits)
-		to := dst[i*column:]
-		to = to[: 7*column+1 : 7*column+1]
-		at := 0
-		for range 4 {
-			to[at] = value(low)
-			to[at+4*column] = value(high)
-			low, high = low>>shift, high>>shift
-			at += column
-		}
-	}
-}
-
-// eightCodes returns the first four and the last four of eight codes.
-func eightCodes(src []byte, bits int) (low, high uint32) {
-	switch bits {
-	case 8:
-		return binary.LittleEndian.Uint32(src), binary.LittleEndian.Uint32(src[4:])
-	case 4:
-		v := binary.LittleEndian.Uint32(src)
-		return v, v >> 16
-	case 3:
-		v := uint32(src[0]) | uint32(src[1])<<8 | uint32(src[2])<<16
-		return v, v >> 12
-	default: // 2
-		return uint32(src[0]), uint32(src[1])
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/shoal-llm/shoal/pkg/compute"
 	"github.com/shoal-llm/shoal/pkg/quant"
+	"github.com/shoal-llm/shoal/pkg/tensor"
 )
 
 // attention is one layer's attention of a sequence, fed in parts.
@@ -23,11 +24,12 @@ type attention struct {
 	tag     uint64
 }
 
-const attentionRows = 160 // positions: more than two pages
+const attentionRows = 340 // positions: more than five pages
 
 func newAttention(t *testing.T, be *Backend, class compute.KVClass) *attention {
 	a := &attention{t: t, be: be, heads: 4, rope: compute.NewRope(32, 32, attentionRows, 10000, nil, true)}
-	a.spec = compute.CacheSpec{Layers: 1, Pages: 8, KVHeads: 2, HeadDim: 64, Class: class}
+	a.spec = compute.CacheSpec{Layers: 1, Pages: 16, KVHeads: 2, HeadDim: 64, Class: class}
+	a.spec.Pools = compute.KVPools{Recent: 14, Upper: 13}
 	arena := be.NewArena()
 	var err error
 	if a.cache, err = arena.NewCache(a.spec); err != nil {
@@ -68,6 +70,7 @@ func (a *attention) step(spans []compute.Span, from []inputs) []float32 {
 	b := compute.Batch{Spans: spans}
 	for i, s := range spans {
 		spans[i].Row = b.Rows
+		spans[i].Recent, spans[i].Upper = a.finer(s.Pages)
 		for dst, src := range map[compute.Buffer][]float32{a.q: from[i].q, a.k: from[i].k, a.v: from[i].v} {
 			for r := range s.Count {
 				copy(dst.(*buffer).row(b.Rows+r), src[(s.Start+r)*dst.Cols():][:dst.Cols()])
@@ -87,6 +90,14 @@ func (a *attention) step(spans []compute.Span, from []inputs) []float32 {
 	return out
 }
 
+// finer returns places of the finer forms of pages: some of their own.
+func (a *attention) finer(pages []int32) (recent, upper []int32) {
+	for _, page := range pages {
+		recent, upper = append(recent, 13-page), append(upper, page*5%13)
+	}
+	return recent, upper
+}
+
 // whole runs all of a sequence in parts of up to chunk rows.
 func (a *attention) whole(in inputs, pages []int32, chunk int) (out []float32) {
 	for at := 0; at < attentionRows; at += chunk {
@@ -97,14 +108,17 @@ func (a *attention) whole(in inputs, pages []int32, chunk int) (out []float32) {
 }
 
 func kvClasses() []compute.KVClass {
-	return []compute.KVClass{{}, {Bits: 16}, {Bits: 8, Group: 32}, {Bits: 4, Group: 32}, {Bits: 4, Group: 64}, {Bits: 3, Group: 32}, {Bits: 2, Group: 32}}
+	return []compute.KVClass{
+		{}, {Bits: 16}, {Bits: 8, Group: 32}, {Bits: 4, Group: 32, Recent: 64}, {Bits: 4, Group: 64, Recent: 128}, {Bits: 3, Group: 32, Recent: 64},
+		{Bits: 2, Group: 32, Recent: 64}, {Bits: 3, Group: 32, Recent: 64, Upper: 4, Far: 192}, {Bits: 2, Group: 64, Recent: 64, Upper: 3, Far: 128},
+	}
 }
 
 // TestKVClassKeepsLawOne: parts, pages, threads, company, replay and the level of
 // the instruction set do not change a bit of any class.
 func TestKVClassKeepsLawOne(t *testing.T) {
 	in, other := newInputs(1), newInputs(2)
-	pages, elsewhere := []int32{0, 1, 2}, []int32{7, 3, 5}
+	pages, elsewhere := []int32{0, 1, 2, 8, 9, 10}, []int32{7, 3, 5, 12, 11, 4}
 	for _, class := range kvClasses() {
 		t.Run(class.String(), func(t *testing.T) {
 			be := open(t, Config{Threads: 2})
@@ -140,15 +154,16 @@ func bitsOf(x []float32) []uint32 {
 // farther than its step allows.
 func TestKVClassIsClose(t *testing.T) {
 	be := open(t, Config{Threads: 1})
-	in, pages := newInputs(3), []int32{0, 1, 2}
+	in, pages := newInputs(3), []int32{0, 1, 2, 3, 4, 5}
 	exact := newAttention(t, be, compute.KVClass{}).whole(in, pages, attentionRows)
 	last := 0.0
 	for _, c := range []struct {
 		class compute.KVClass
 		most  float64
 	}{
-		{compute.KVClass{Bits: 16}, 0.001}, {compute.KVClass{Bits: 8, Group: 32}, 0.02}, {compute.KVClass{Bits: 4, Group: 32}, 0.25},
-		{compute.KVClass{Bits: 3, Group: 32}, 0.5}, {compute.KVClass{Bits: 2, Group: 32}, 1},
+		{compute.KVClass{Bits: 16}, 0.002}, {compute.KVClass{Bits: 8, Group: 32}, 0.02}, {compute.KVClass{Bits: 4, Group: 32, Recent: 64}, 0.15},
+		{compute.KVClass{Bits: 3, Group: 32, Recent: 64, Upper: 4, Far: 128}, 0.22}, {compute.KVClass{Bits: 3, Group: 32, Recent: 64}, 0.28},
+		{compute.KVClass{Bits: 2, Group: 32, Recent: 64, Upper: 3, Far: 128}, 0.45}, {compute.KVClass{Bits: 2, Group: 32, Recent: 64}, 0.55},
 	} {
 		got := newAttention(t, be, c.class).whole(in, pages, attentionRows)
 		var sum, size float64
@@ -169,23 +184,27 @@ func TestClearedPackedPageReadsAsZero(t *testing.T) {
 	be := open(t, Config{Threads: 1})
 	for _, class := range kvClasses() {
 		a := newAttention(t, be, class)
-		a.whole(newInputs(4), []int32{0, 1, 2}, attentionRows)
+		pages := []int32{0, 1, 2, 3, 4, 5}
+		a.whole(newInputs(4), pages, attentionRows)
+		c, room := a.cache.(*cache), make([]float32, 64*compute.PageTokens)
+		span := compute.Span{Pages: pages}
+		span.Recent, span.Upper = a.finer(pages)
+		gone := c.home(&span, 1)
 		b := compute.Batch{}
 		p := be.Begin(&b)
-		p.ClearPages(a.cache, []int32{1})
+		p.ClearPages(a.cache, []int32{gone.page})
 		p.Submit(99)
 		if c := <-be.Completions(); c.Err != nil {
 			t.Fatal(c.Err)
 		}
-		c, room := a.cache.(*cache), make([]float32, 64*compute.PageTokens)
 		for head := range 2 {
-			for _, page := range [][]float32{c.keys(0, 1, head, room), c.values(0, 1, head, room)} {
+			for _, page := range [][]float32{c.keys(0, gone, head, room), c.values(0, gone, head, room)} {
 				if i := slices.IndexFunc(page, func(v float32) bool { return v != 0 }); i >= 0 {
 					t.Errorf("%s: value %d of head %d is %g", class, i, head, page[i])
 				}
 			}
 		}
-		if page := c.keys(0, 0, 0, room); !slices.ContainsFunc(page, func(v float32) bool { return v != 0 }) {
+		if page := c.keys(0, c.home(&span, 0), 0, room); !slices.ContainsFunc(page, func(v float32) bool { return v != 0 }) {
 			t.Errorf("%s: the page before it is gone", class)
 		}
 	}
@@ -193,24 +212,34 @@ func TestClearedPackedPageReadsAsZero(t *testing.T) {
 
 // TestWhatHalvesDoNotHoldIsNotANumber: it never becomes a clean value.
 func TestWhatHalvesDoNotHoldIsNotANumber(t *testing.T) {
-	for _, bits := range []int{8, 4, 3, 2} {
-		for _, bad := range []float32{float32(math.NaN()), float32(math.Inf(1)), float32(math.Inf(-1)), 1e6, -1e6} {
-			x := make([]float32, 32)
-			x[9] = bad
-			codes, back := make([]byte, 32), make([]float32, 32)
-			scale, least := packGroup(codes, x, bits)
-			c := cache{spec: compute.CacheSpec{HeadDim: 32, Class: compute.KVClass{Bits: bits, Group: 32}}}
-			c.row = c.spec.Class.RowBytes(32)
-			rows := make([]byte, c.row*compute.PageTokens)
-			copy(rows, codes[:4*bits])
-			copy(rows[4*bits:], []byte{byte(scale), byte(scale >> 8), byte(least), byte(least >> 8)})
-			out := make([]float32, 32*compute.PageTokens)
-			c.unpack(out, rows, 1, 32)
-			copy(back, out)
-			for i, v := range back {
-				if v == v {
-					t.Errorf("%d bits, %g among zeros: value %d reads as %g", bits, bad, i, v)
-				}
+	for _, bad := range []float32{float32(math.NaN()), float32(math.Inf(1)), float32(math.Inf(-1)), 1e6, -1e6} {
+		x := make([]float32, 32)
+		x[9] = bad
+		scale, least := packGroup(make([]byte, 32), x)
+		if v := tensor.F16ToF32(scale) + tensor.F16ToF32(least); v == v {
+			t.Errorf("%g among zeros reads as %g", bad, v)
+		}
+	}
+}
+
+// TestRowsSeeOthersByDistance: a page is read in the form that the class says,
+// wherever the reading row stands in a step.
+func TestRowsSeeOthersByDistance(t *testing.T) {
+	be := open(t, Config{Threads: 1})
+	a := newAttention(t, be, compute.KVClass{Bits: 2, Group: 32, Recent: 64, Upper: 4, Far: 192})
+	c := a.cache.(*cache)
+	span := compute.Span{Pages: make([]int32, 8), Recent: make([]int32, 8), Upper: make([]int32, 8)}
+	for query := range 8 {
+		for page := range query + 1 {
+			want := 2
+			switch {
+			case page == 0 || query-page <= 1:
+				want = 16
+			case query-page <= 3:
+				want = 4
+			}
+			if got := c.form(&span, query, page).pool.bits; got != want {
+				t.Errorf("a row of page %d sees page %d in %d bits, want %d", query, page, got, want)
 			}
 		}
 	}

@@ -24,8 +24,8 @@ func (p *pass) ClearPages(c compute.Cache, pages []int32) {
 	}
 	cache := c.(*cache)
 	for _, page := range pages {
-		if page < 0 || int(page) >= cache.spec.Pages {
-			fail("clear page %d of %d", page, cache.spec.Pages)
+		if n := cache.written().pages; page < 0 || int(page) >= n {
+			fail("clear page %d of %d", page, n)
 		}
 	}
 	from := len(p.ints)
@@ -227,6 +227,30 @@ func (p *pass) RopeStore(q, k, v compute.Buffer, rope *compute.Rope, c compute.C
 		kind: ropeStore, dst: queries, src: keys, src2: vals, rope: rope, cache: cache, layer: layer,
 		chunk: chunk, tasks: (p.batch.Rows + chunk - 1) / chunk * spec.KVHeads,
 	})
+	p.lowerPages(cache, layer)
+}
+
+// lowerPages makes codes of the pages that the batch completes. That is a
+// function of what the page holds, and no row sees them before: which step does
+// it changes nothing.
+func (p *pass) lowerPages(c *cache, layer int) {
+	if !c.spec.Class.Steps() {
+		return
+	}
+	from := len(p.ints)
+	for i := range p.batch.Spans {
+		s := &p.batch.Spans[i]
+		for page := max(s.Start/compute.PageTokens, 1); page < (s.Start+s.Count)/compute.PageTokens; page++ {
+			upper := int32(-1)
+			if c.spec.Class.Upper != 0 {
+				upper = s.Upper[page]
+			}
+			p.ints = append(p.ints, s.Recent[page], upper, s.Pages[page])
+		}
+	}
+	if n := (len(p.ints) - from) / 3; n > 0 {
+		p.add(step{kind: lower, cache: c, layer: layer, pages: list{from, len(p.ints)}, tasks: n * c.spec.KVHeads})
+	}
 }
 
 // checkPages panics unless layer and the pages that hold the batch are in c.
@@ -240,6 +264,7 @@ func (p *pass) checkPages(c *cache, layer int) {
 				fail("page %d of %d", page, c.spec.Pages)
 			}
 		}
+		c.checkFiner(&s)
 	}
 }
 
@@ -253,7 +278,7 @@ func (p *pass) Attend(dst, q compute.Buffer, c compute.Cache, layer int, a compu
 		fail("attend: %d heads share %d, window %d, soft cap %g", a.Heads, spec.KVHeads, a.Window, a.SoftCap)
 	}
 	p.checkPages(cache, layer)
-	tiles := p.queryTiles(a.Heads, spec.KVHeads)
+	tiles := p.queryTiles(a.Heads, spec.KVHeads, spec.Class.Steps())
 	p.needHead(spec)
 	if p.be.reference {
 		for _, span := range p.batch.Spans { // scores, in room for whole pages

@@ -111,7 +111,7 @@ func (w *worker) referenceAttend(p *pass, s *step, task int) {
 		largest := math.Inf(-1)
 		for i := range weights {
 			key := first + i
-			keys := s.cache.keys(s.layer, span.Pages[key/compute.PageTokens], tile.head, nil)[key%compute.PageTokens:]
+			keys := s.cache.keys(s.layer, s.cache.form(span, position/compute.PageTokens, key/compute.PageTokens), tile.head, nil)[key%compute.PageTokens:]
 			var sum float64
 			for d, v := range q {
 				sum += float64(float64(v) * float64(keys[d*compute.PageTokens]))
@@ -125,7 +125,7 @@ func (w *worker) referenceAttend(p *pass, s *step, task int) {
 		}
 		referenceMix(tile.of(s.dst, span, r, group, dim), weights, largest, func(i int) []float32 {
 			key := first + i
-			return s.cache.values(s.layer, span.Pages[key/compute.PageTokens], tile.head, nil)[key%compute.PageTokens*dim:][:dim]
+			return s.cache.values(s.layer, s.cache.form(span, position/compute.PageTokens, key/compute.PageTokens), tile.head, nil)[key%compute.PageTokens*dim:][:dim]
 		})
 	}
 }

@@ -22,6 +22,7 @@ const (
 	productAdd                // dst += w·tiles
 	productGate               // dst = act(gate·tiles)∘(up·tiles)
 	ropeStore                 // rows: rotate, store in the cache
+	lower                     // one head of a page that is complete: codes of its halves
 	attend                    // a tile of query rows that share keys
 	scaleRow                  // a row
 	biasRow                   // a row
@@ -62,7 +63,7 @@ type step struct {
 	tiles    list // of pass.tiles: widths of activation tiles
 	products list // of pass.products
 	queries  list // of pass.queries
-	pages    list // of pass.ints: clearPages
+	pages    list // of pass.ints: clearPages; lower, 3 for each page
 	bytes    list // of pass.bytes: writeRow
 	varied   list // of pass.varied: biasRow, normHeads
 	forms    forms
@@ -109,6 +110,10 @@ func (w *worker) do(p *pass, s *step, task int) {
 		w.product(p, s, task)
 	case ropeStore:
 		w.ropeStore(p, s, task)
+	case lower:
+		heads := s.cache.spec.KVHeads
+		at := p.ints[s.pages.from+task/heads*3:]
+		s.cache.lower(s.layer, at[0], at[1], at[2], task%heads, w.scratch.page)
 	case attend:
 		w.attend(p, s, task)
 	case scaleRow, biasRow, normHeads, normAdd, capRow:

@@ -176,7 +176,7 @@ func (b *Builder) makeCache() {
 	}
 	made, err := b.arena.NewCache(compute.CacheSpec{
 		Layers: b.part.End - b.part.First, Pages: b.limits.Pages, KVHeads: b.KVHeads, HeadDim: b.HeadDim,
-		Class: b.limits.KV,
+		Class: b.limits.KV, Pools: b.limits.KV.Pools(b.limits.Slots, b.limits.Rows, b.limits.Pages),
 	})
 	if err != nil {
 		b.fail("allocate %d KV pages: %w", b.limits.Pages, err)

@@ -171,9 +171,12 @@ type Model struct {
 	Hidden        uint32                 `protobuf:"varint,6,opt,name=hidden,proto3" json:"hidden,omitempty"`
 	Vocab         uint32                 `protobuf:"varint,7,opt,name=vocab,proto3" json:"vocab,omitempty"`
 	Context       uint32                 `protobuf:"varint,8,opt,name=context,proto3" json:"context,omitempty"`
-	KvBits        uint32                 `protobuf:"varint,9,opt,name=kv_bits,json=kvBits,proto3" json:"kv_bits,omitempty"`     // of keys and values on every stage: 16, 8, 4, 3 or 2; 0 is float32
-	KvGroup       uint32                 `protobuf:"varint,10,opt,name=kv_group,json=kvGroup,proto3" json:"kv_group,omitempty"` // values that share a scale, of 2 to 8 bits
-	Manifest      []byte                 `protobuf:"bytes,11,opt,name=manifest,proto3" json:"manifest,omitempty"`               // an encoded Manifest, for nodes that lack the file; empty: each has its own
+	KvBits        uint32                 `protobuf:"varint,9,opt,name=kv_bits,json=kvBits,proto3" json:"kv_bits,omitempty"`        // of keys and values on every stage: 16, 8, 4, 3 or 2; 0 is float32
+	KvGroup       uint32                 `protobuf:"varint,10,opt,name=kv_group,json=kvGroup,proto3" json:"kv_group,omitempty"`    // values that share a scale, of 2 to 8 bits
+	Manifest      []byte                 `protobuf:"bytes,11,opt,name=manifest,proto3" json:"manifest,omitempty"`                  // an encoded Manifest, for nodes that lack the file; empty: each has its own
+	KvRecent      uint32                 `protobuf:"varint,12,opt,name=kv_recent,json=kvRecent,proto3" json:"kv_recent,omitempty"` // of 4, 3 and 2 bits: positions before a row's page that it sees in halves
+	KvUpper       uint32                 `protobuf:"varint,13,opt,name=kv_upper,json=kvUpper,proto3" json:"kv_upper,omitempty"`    // bits of a step between halves and kv_bits; 0 is none
+	KvFar         uint32                 `protobuf:"varint,14,opt,name=kv_far,json=kvFar,proto3" json:"kv_far,omitempty"`          // with kv_upper: positions before a row's page that it does not see in kv_bits
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -283,6 +286,27 @@ func (x *Model) GetManifest() []byte {
 		return x.Manifest
 	}
 	return nil
+}
+
+func (x *Model) GetKvRecent() uint32 {
+	if x != nil {
+		return x.KvRecent
+	}
+	return 0
+}
+
+func (x *Model) GetKvUpper() uint32 {
+	if x != nil {
+		return x.KvUpper
+	}
+	return 0
+}
+
+func (x *Model) GetKvFar() uint32 {
+	if x != nil {
+		return x.KvFar
+	}
+	return 0
 }
 
 // Pipeline is a row of stages that together cover the model once.
@@ -834,7 +858,7 @@ const file_shoal_v1_plan_proto_rawDesc = "" +
 	"\aholders\x18\x06 \x03(\v2\x10.shoal.v1.HolderR\aholders\"6\n" +
 	"\x06Holder\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
-	"\aaddress\x18\x02 \x01(\tR\aaddress\"\x8b\x02\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\"\xda\x02\n" +
 	"\x05Model\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x12\n" +
@@ -847,7 +871,10 @@ const file_shoal_v1_plan_proto_rawDesc = "" +
 	"\akv_bits\x18\t \x01(\rR\x06kvBits\x12\x19\n" +
 	"\bkv_group\x18\n" +
 	" \x01(\rR\akvGroup\x12\x1a\n" +
-	"\bmanifest\x18\v \x01(\fR\bmanifest\"\xc9\x01\n" +
+	"\bmanifest\x18\v \x01(\fR\bmanifest\x12\x1b\n" +
+	"\tkv_recent\x18\f \x01(\rR\bkvRecent\x12\x19\n" +
+	"\bkv_upper\x18\r \x01(\rR\akvUpper\x12\x15\n" +
+	"\x06kv_far\x18\x0e \x01(\rR\x05kvFar\"\xc9\x01\n" +
 	"\bPipeline\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12'\n" +
 	"\x06stages\x18\x02 \x03(\v2\x0f.shoal.v1.StageR\x06stages\x12\x14\n" +

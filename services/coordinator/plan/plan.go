@@ -56,6 +56,7 @@ type Model struct {
 	HeadBytes  uint64   // what the stage with the head holds besides its layers
 	TiedBytes  uint64   // counted in both, stored once where one stage has both
 	KVPage     uint64   // keys and values of one page of one layer
+	KVPools    []place.KVPool
 	Context    int      // positions the model was made for
 	RowScratch uint64   // activation buffers for one row of a step
 	Logits     uint64   // logits of one row

@@ -184,9 +184,9 @@ func takeSeats(f Facts, nodes []Node) []seat {
 
 // cost returns the bytes of a stage that holds p.
 func cost(m Model, w Wishes, p model.Part, pages int) uint64 {
-	n := uint64(w.Rows) * m.RowScratch
+	n, kv := uint64(w.Rows)*m.RowScratch, m.placed().KV(pages)
 	for _, b := range m.LayerBytes[p.First:p.End] {
-		n += b + uint64(pages)*m.KVPage
+		n += b + kv
 	}
 	if p.Embed {
 		n += m.EmbedBytes

@@ -90,7 +90,10 @@ func checkPipeline(pl *pb.Pipeline, m *pb.Model) error {
 
 // KVOf is how the plan wants keys and values stored.
 func KVOf(m *pb.Model) compute.KVClass {
-	return compute.KVClass{Bits: int(m.GetKvBits()), Group: int(m.GetKvGroup())}
+	return compute.KVClass{
+		Bits: int(m.GetKvBits()), Group: int(m.GetKvGroup()),
+		Recent: int(m.GetKvRecent()), Upper: int(m.GetKvUpper()), Far: int(m.GetKvFar()),
+	}
 }
 
 // PartOf is the part of the model that a stage holds.

@@ -46,6 +46,10 @@ type kernels struct {
 	valuesFirst []func(o, e, values, rows *float32, dim, n int)
 
 	softmax func(s, rows *float32, n int, scale, softCap float32)
+
+	halves   func(dst *float32, src *byte, blocks int) // nil: the portable ones
+	toHalves func(dst *byte, src *float32, blocks int)
+	codes    [5]func(dst *float32, src, scales *byte, groups, blocks int) // of so many bits; blocks of a group
 }
 
 // accelerate replaces portable operations by the vector kernels of ops.Level.
@@ -67,6 +71,11 @@ func accelerate(ops *Ops) {
 	ops.Softmax = k.softmaxPage
 	ops.Values = k.valuesPage
 	ops.Finish = k.finishRow
+	if k.halves != nil {
+		ops.Halves = k.halvesRow
+		ops.ToHalves = k.toHalvesRow
+		ops.Codes = k.codesRow
+	}
 }
 
 // whole returns the blocks of 16 values in a row of n, and the values in them.
@@ -109,6 +118,34 @@ func (k *kernels) finishRow(dst, o []float32, row *Row) {
 		return
 	}
 	k.finish(unsafe.SliceData(dst), unsafe.SliceData(o[:len(dst)]), &row.Max, len(dst))
+}
+
+func (k *kernels) halvesRow(dst []float32, src []byte) {
+	src = src[:2*len(dst)]
+	blocks, n := whole(len(dst))
+	if blocks > 0 {
+		k.halves(unsafe.SliceData(dst), unsafe.SliceData(src), blocks)
+	}
+	halves(dst[n:], src[2*n:])
+}
+
+func (k *kernels) toHalvesRow(dst []byte, src []float32) {
+	dst = dst[:2*len(src)]
+	blocks, n := whole(len(src))
+	if blocks > 0 {
+		k.toHalves(unsafe.SliceData(dst), unsafe.SliceData(src), blocks)
+	}
+	toHalves(dst[2*n:], src[n:])
+}
+
+func (k *kernels) codesRow(dst []float32, src, scales []byte, bits, group int) {
+	if group < CodeBlock || group%CodeBlock != 0 || len(dst)%group != 0 || len(dst) == 0 {
+		codes(dst, src, scales, bits, group)
+		return
+	}
+	groups := len(dst) / group
+	src, scales = src[:len(dst)/8*bits], scales[:4*groups]
+	k.codes[bits](unsafe.SliceData(dst), unsafe.SliceData(src), unsafe.SliceData(scales), groups, group/CodeBlock)
 }
 
 func (k *kernels) quantizeTile(tile []byte, x []float32, T, t int) {

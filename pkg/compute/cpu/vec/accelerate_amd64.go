@@ -2,7 +2,7 @@ package vec
 
 import "github.com/shoal-llm/shoal/pkg/quant"
 
-//go:generate go run asm.go asm_rows.go asm_tiles.go asm_pages.go asm_softmax.go asm_quantize.go -out kernels_amd64.s -stubs kernels_amd64.go -pkg vec
+//go:generate go run asm.go asm_rows.go asm_tiles.go asm_pages.go asm_softmax.go asm_codes.go asm_quantize.go -out kernels_amd64.s -stubs kernels_amd64.go -pkg vec
 
 // kernelsOf returns the kernels of a level, nil if there are none.
 func kernelsOf(level quant.Level) *kernels {
@@ -30,6 +30,9 @@ var avx2 = kernels{
 	score:        []func(s, q, keys *float32, dim int){avx2Score1, avx2Score2, avx2Score3},
 	values:       []func(o, e, values, rows *float32, dim int){avx2Values1, avx2Values2, avx2Values3},
 	softmax:      avx2Softmax,
+	halves:       avx2Halves,
+	toHalves:     avx2ToHalves,
+	codes:        [5]func(dst *float32, src, scales *byte, groups, blocks int){2: avx2Codes2, 3: avx2Codes3, 4: avx2Codes4},
 }
 
 // AVX-512 has kernels of its own where wider registers pay.
@@ -51,5 +54,8 @@ var avx512 = kernels{
 	valuesFirst: []func(o, e, values, rows *float32, dim, n int){
 		avx512Values1, avx512Values2, avx512Values3, avx512Values4, avx512Values5, avx512Values6,
 	},
-	softmax: avx512Softmax,
+	softmax:  avx512Softmax,
+	halves:   avx512Halves,
+	toHalves: avx512ToHalves,
+	codes:    [5]func(dst *float32, src, scales *byte, groups, blocks int){2: avx512Codes2, 3: avx512Codes3, 4: avx512Codes4},
 }

@@ -40,6 +40,7 @@ func main() {
 		l.rows()
 		l.pages()
 		l.softmax()
+		l.codes()
 	}
 	tiles()
 	Generate()

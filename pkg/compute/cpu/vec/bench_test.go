@@ -32,6 +32,7 @@ func cases(o *Ops, dim, n int) []operation {
 	}
 	page := fmt.Sprintf("/dim=%d/rows=%d", dim, n)
 	tile := make([]byte, quant.ActF32.ActBytes(12, 576))
+	packed, scales := make([]byte, 2*len(p.keys)), make([]byte, len(p.keys)/32*4)
 	flops := 2 * n * dim * Keys
 	return []operation{
 		{"SumSq/576", 0, func() { o.SumSq(x[:576]) }},
@@ -53,6 +54,11 @@ func cases(o *Ops, dim, n int) []operation {
 			o.Softmax(s, p.rows, 0.125, 0)
 			o.Values(out, s, p.values, p.rows, dim, Keys)
 		}},
+		{fmt.Sprintf("Halves/dim=%d", dim), 0, func() { o.Halves(p.keys, packed) }},
+		{fmt.Sprintf("Codes/4/dim=%d", dim), 0, func() { o.Codes(p.keys, packed, scales, 4, 32) }},
+		{fmt.Sprintf("Codes/3/dim=%d", dim), 0, func() { o.Codes(p.keys, packed, scales, 3, 32) }},
+		{fmt.Sprintf("Codes/2/dim=%d", dim), 0, func() { o.Codes(p.keys, packed, scales, 2, 32) }},
+		{fmt.Sprintf("PackCodes/4/dim=%d", dim), 0, func() { PackCodes(packed, scales, p.values, 4, 32) }},
 		{"Finish" + page, 0, func() { o.Finish(out[:dim], out[:dim], &p.rows[0]) }},
 	}
 }

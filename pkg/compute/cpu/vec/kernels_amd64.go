@@ -67,6 +67,31 @@ func avx2Values3(o *float32, e *float32, values *float32, rows *float32, dim int
 //go:noescape
 func avx2Softmax(s *float32, rows *float32, n int, scale float32, softCap float32)
 
+// avx2Halves converts blocks of 16 halves with AVX2.
+//
+//go:noescape
+func avx2Halves(dst *float32, src *byte, blocks int)
+
+// avx2ToHalves converts blocks of 16 values to halves with AVX2.
+//
+//go:noescape
+func avx2ToHalves(dst *byte, src *float32, blocks int)
+
+// avx2Codes4 writes the values of groups of blocks of codes of 4 bits with AVX2.
+//
+//go:noescape
+func avx2Codes4(dst *float32, src *byte, scales *byte, groups int, blocks int)
+
+// avx2Codes3 writes the values of groups of blocks of codes of 3 bits with AVX2.
+//
+//go:noescape
+func avx2Codes3(dst *float32, src *byte, scales *byte, groups int, blocks int)
+
+// avx2Codes2 writes the values of groups of blocks of codes of 2 bits with AVX2.
+//
+//go:noescape
+func avx2Codes2(dst *float32, src *byte, scales *byte, groups int, blocks int)
+
 // avx512SumSq sums the squares of n values with AVX-512.
 //
 //go:noescape
@@ -161,6 +186,31 @@ func avx512Values6(o *float32, e *float32, values *float32, rows *float32, dim i
 //
 //go:noescape
 func avx512Softmax(s *float32, rows *float32, n int, scale float32, softCap float32)
+
+// avx512Halves converts blocks of 16 halves with AVX-512.
+//
+//go:noescape
+func avx512Halves(dst *float32, src *byte, blocks int)
+
+// avx512ToHalves converts blocks of 16 values to halves with AVX-512.
+//
+//go:noescape
+func avx512ToHalves(dst *byte, src *float32, blocks int)
+
+// avx512Codes4 writes the values of groups of blocks of codes of 4 bits with AVX-512.
+//
+//go:noescape
+func avx512Codes4(dst *float32, src *byte, scales *byte, groups int, blocks int)
+
+// avx512Codes3 writes the values of groups of blocks of codes of 3 bits with AVX-512.
+//
+//go:noescape
+func avx512Codes3(dst *float32, src *byte, scales *byte, groups int, blocks int)
+
+// avx512Codes2 writes the values of groups of blocks of codes of 2 bits with AVX-512.
+//
+//go:noescape
+func avx512Codes2(dst *float32, src *byte, scales *byte, groups int, blocks int)
 
 // avx2Quantize quantises blocks of 32 values as token t of T with AVX2.
 //

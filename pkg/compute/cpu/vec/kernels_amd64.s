@@ -242,79 +242,103 @@ DATA numbers<>+944(SB)/4, $0x40000000
 DATA numbers<>+948(SB)/4, $0x40000000
 DATA numbers<>+952(SB)/4, $0x40000000
 DATA numbers<>+956(SB)/4, $0x40000000
-DATA numbers<>+960(SB)/4, $0x7fffffff
-DATA numbers<>+964(SB)/4, $0x7fffffff
-DATA numbers<>+968(SB)/4, $0x7fffffff
-DATA numbers<>+972(SB)/4, $0x7fffffff
-DATA numbers<>+976(SB)/4, $0x7fffffff
-DATA numbers<>+980(SB)/4, $0x7fffffff
-DATA numbers<>+984(SB)/4, $0x7fffffff
-DATA numbers<>+988(SB)/4, $0x7fffffff
-DATA numbers<>+992(SB)/4, $0x0da24260
-DATA numbers<>+996(SB)/4, $0x0da24260
-DATA numbers<>+1000(SB)/4, $0x0da24260
-DATA numbers<>+1004(SB)/4, $0x0da24260
-DATA numbers<>+1008(SB)/4, $0x0da24260
-DATA numbers<>+1012(SB)/4, $0x0da24260
-DATA numbers<>+1016(SB)/4, $0x0da24260
-DATA numbers<>+1020(SB)/4, $0x0da24260
-DATA numbers<>+1024(SB)/4, $0x3c010204
-DATA numbers<>+1028(SB)/4, $0x3c010204
-DATA numbers<>+1032(SB)/4, $0x3c010204
-DATA numbers<>+1036(SB)/4, $0x3c010204
-DATA numbers<>+1040(SB)/4, $0x3c010204
-DATA numbers<>+1044(SB)/4, $0x3c010204
-DATA numbers<>+1048(SB)/4, $0x3c010204
-DATA numbers<>+1052(SB)/4, $0x3c010204
-DATA numbers<>+1056(SB)/4, $0x00000000
-DATA numbers<>+1060(SB)/4, $0x00000000
-DATA numbers<>+1064(SB)/4, $0x00000000
-DATA numbers<>+1068(SB)/4, $0x00000000
-DATA numbers<>+1072(SB)/4, $0x00000000
-DATA numbers<>+1076(SB)/4, $0x00000000
-DATA numbers<>+1080(SB)/4, $0x00000000
-DATA numbers<>+1084(SB)/4, $0x00000000
-DATA numbers<>+1088(SB)/4, $0x01010101
-DATA numbers<>+1092(SB)/4, $0x01010101
-DATA numbers<>+1096(SB)/4, $0x01010101
-DATA numbers<>+1100(SB)/4, $0x01010101
-DATA numbers<>+1104(SB)/4, $0x01010101
-DATA numbers<>+1108(SB)/4, $0x01010101
-DATA numbers<>+1112(SB)/4, $0x01010101
-DATA numbers<>+1116(SB)/4, $0x01010101
-DATA numbers<>+1120(SB)/4, $0x00010001
-DATA numbers<>+1124(SB)/4, $0x00010001
-DATA numbers<>+1128(SB)/4, $0x00010001
-DATA numbers<>+1132(SB)/4, $0x00010001
-DATA numbers<>+1136(SB)/4, $0x00010001
-DATA numbers<>+1140(SB)/4, $0x00010001
-DATA numbers<>+1144(SB)/4, $0x00010001
-DATA numbers<>+1148(SB)/4, $0x00010001
-DATA numbers<>+1152(SB)/4, $0x00000001
-DATA numbers<>+1156(SB)/4, $0x00000001
-DATA numbers<>+1160(SB)/4, $0x00000001
-DATA numbers<>+1164(SB)/4, $0x00000001
-DATA numbers<>+1168(SB)/4, $0x00000001
-DATA numbers<>+1172(SB)/4, $0x00000001
-DATA numbers<>+1176(SB)/4, $0x00000001
-DATA numbers<>+1180(SB)/4, $0x00000001
-DATA numbers<>+1184(SB)/4, $0x00000002
-DATA numbers<>+1188(SB)/4, $0x00000002
-DATA numbers<>+1192(SB)/4, $0x00000002
-DATA numbers<>+1196(SB)/4, $0x00000002
-DATA numbers<>+1200(SB)/4, $0x00000002
-DATA numbers<>+1204(SB)/4, $0x00000002
-DATA numbers<>+1208(SB)/4, $0x00000002
-DATA numbers<>+1212(SB)/4, $0x00000002
-DATA numbers<>+1216(SB)/4, $0x00000003
-DATA numbers<>+1220(SB)/4, $0x00000003
-DATA numbers<>+1224(SB)/4, $0x00000003
-DATA numbers<>+1228(SB)/4, $0x00000003
-DATA numbers<>+1232(SB)/4, $0x00000003
-DATA numbers<>+1236(SB)/4, $0x00000003
-DATA numbers<>+1240(SB)/4, $0x00000003
-DATA numbers<>+1244(SB)/4, $0x00000003
-GLOBL numbers<>(SB), RODATA|NOPTR, $1248
+DATA numbers<>+960(SB)/4, $0x00000003
+DATA numbers<>+964(SB)/4, $0x00000003
+DATA numbers<>+968(SB)/4, $0x00000003
+DATA numbers<>+972(SB)/4, $0x00000003
+DATA numbers<>+976(SB)/4, $0x00000003
+DATA numbers<>+980(SB)/4, $0x00000003
+DATA numbers<>+984(SB)/4, $0x00000003
+DATA numbers<>+988(SB)/4, $0x00000003
+DATA numbers<>+992(SB)/4, $0x0000000f
+DATA numbers<>+996(SB)/4, $0x0000000f
+DATA numbers<>+1000(SB)/4, $0x0000000f
+DATA numbers<>+1004(SB)/4, $0x0000000f
+DATA numbers<>+1008(SB)/4, $0x0000000f
+DATA numbers<>+1012(SB)/4, $0x0000000f
+DATA numbers<>+1016(SB)/4, $0x0000000f
+DATA numbers<>+1020(SB)/4, $0x0000000f
+DATA numbers<>+1024(SB)/4, $0x00000010
+DATA numbers<>+1028(SB)/4, $0x00000010
+DATA numbers<>+1032(SB)/4, $0x00000010
+DATA numbers<>+1036(SB)/4, $0x00000010
+DATA numbers<>+1040(SB)/4, $0x00000010
+DATA numbers<>+1044(SB)/4, $0x00000010
+DATA numbers<>+1048(SB)/4, $0x00000010
+DATA numbers<>+1052(SB)/4, $0x00000010
+DATA numbers<>+1056(SB)/4, $0x00000001
+DATA numbers<>+1060(SB)/4, $0x00000001
+DATA numbers<>+1064(SB)/4, $0x00000001
+DATA numbers<>+1068(SB)/4, $0x00000001
+DATA numbers<>+1072(SB)/4, $0x00000001
+DATA numbers<>+1076(SB)/4, $0x00000001
+DATA numbers<>+1080(SB)/4, $0x00000001
+DATA numbers<>+1084(SB)/4, $0x00000001
+DATA numbers<>+1088(SB)/4, $0x00000004
+DATA numbers<>+1092(SB)/4, $0x00000004
+DATA numbers<>+1096(SB)/4, $0x00000004
+DATA numbers<>+1100(SB)/4, $0x00000004
+DATA numbers<>+1104(SB)/4, $0x00000004
+DATA numbers<>+1108(SB)/4, $0x00000004
+DATA numbers<>+1112(SB)/4, $0x00000004
+DATA numbers<>+1116(SB)/4, $0x00000004
+DATA numbers<>+1120(SB)/4, $0x7fffffff
+DATA numbers<>+1124(SB)/4, $0x7fffffff
+DATA numbers<>+1128(SB)/4, $0x7fffffff
+DATA numbers<>+1132(SB)/4, $0x7fffffff
+DATA numbers<>+1136(SB)/4, $0x7fffffff
+DATA numbers<>+1140(SB)/4, $0x7fffffff
+DATA numbers<>+1144(SB)/4, $0x7fffffff
+DATA numbers<>+1148(SB)/4, $0x7fffffff
+DATA numbers<>+1152(SB)/4, $0x0da24260
+DATA numbers<>+1156(SB)/4, $0x0da24260
+DATA numbers<>+1160(SB)/4, $0x0da24260
+DATA numbers<>+1164(SB)/4, $0x0da24260
+DATA numbers<>+1168(SB)/4, $0x0da24260
+DATA numbers<>+1172(SB)/4, $0x0da24260
+DATA numbers<>+1176(SB)/4, $0x0da24260
+DATA numbers<>+1180(SB)/4, $0x0da24260
+DATA numbers<>+1184(SB)/4, $0x3c010204
+DATA numbers<>+1188(SB)/4, $0x3c010204
+DATA numbers<>+1192(SB)/4, $0x3c010204
+DATA numbers<>+1196(SB)/4, $0x3c010204
+DATA numbers<>+1200(SB)/4, $0x3c010204
+DATA numbers<>+1204(SB)/4, $0x3c010204
+DATA numbers<>+1208(SB)/4, $0x3c010204
+DATA numbers<>+1212(SB)/4, $0x3c010204
+DATA numbers<>+1216(SB)/4, $0x00000000
+DATA numbers<>+1220(SB)/4, $0x00000000
+DATA numbers<>+1224(SB)/4, $0x00000000
+DATA numbers<>+1228(SB)/4, $0x00000000
+DATA numbers<>+1232(SB)/4, $0x00000000
+DATA numbers<>+1236(SB)/4, $0x00000000
+DATA numbers<>+1240(SB)/4, $0x00000000
+DATA numbers<>+1244(SB)/4, $0x00000000
+DATA numbers<>+1248(SB)/4, $0x01010101
+DATA numbers<>+1252(SB)/4, $0x01010101
+DATA numbers<>+1256(SB)/4, $0x01010101
+DATA numbers<>+1260(SB)/4, $0x01010101
+DATA numbers<>+1264(SB)/4, $0x01010101
+DATA numbers<>+1268(SB)/4, $0x01010101
+DATA numbers<>+1272(SB)/4, $0x01010101
+DATA numbers<>+1276(SB)/4, $0x01010101
+DATA numbers<>+1280(SB)/4, $0x00010001
+DATA numbers<>+1284(SB)/4, $0x00010001
+DATA numbers<>+1288(SB)/4, $0x00010001
+DATA numbers<>+1292(SB)/4, $0x00010001
+DATA numbers<>+1296(SB)/4, $0x00010001
+DATA numbers<>+1300(SB)/4, $0x00010001
+DATA numbers<>+1304(SB)/4, $0x00010001
+DATA numbers<>+1308(SB)/4, $0x00010001
+DATA numbers<>+1312(SB)/4, $0x00000002
+DATA numbers<>+1316(SB)/4, $0x00000002
+DATA numbers<>+1320(SB)/4, $0x00000002
+DATA numbers<>+1324(SB)/4, $0x00000002
+DATA numbers<>+1328(SB)/4, $0x00000002
+DATA numbers<>+1332(SB)/4, $0x00000002
+DATA numbers<>+1336(SB)/4, $0x00000002
+DATA numbers<>+1340(SB)/4, $0x00000002
+GLOBL numbers<>(SB), RODATA|NOPTR, $1344
 
 // func avx2SumSq(x *float32, n int) float32
 // Requires: AVX, AVX2, FMA3
@@ -1990,6 +2014,219 @@ weights:
 	JNZ          weights
 	MOVQ         BX, AX
 	MOVQ         SI, CX
+	VZEROUPPER
+	RET
+
+// func avx2Halves(dst *float32, src *byte, blocks int)
+// Requires: AVX, F16C
+TEXT ·avx2Halves(SB), NOSPLIT|NOFRAME, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ blocks+16(FP), DX
+
+block:
+	VCVTPH2PS (CX), Y0
+	VMOVUPS   Y0, (AX)
+	VCVTPH2PS 16(CX), Y0
+	VMOVUPS   Y0, 32(AX)
+	ADDQ      $0x20, CX
+	ADDQ      $0x40, AX
+	DECQ      DX
+	JNZ       block
+	VZEROUPPER
+	RET
+
+// func avx2ToHalves(dst *byte, src *float32, blocks int)
+// Requires: AVX, F16C
+TEXT ·avx2ToHalves(SB), NOSPLIT|NOFRAME, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ blocks+16(FP), DX
+
+block:
+	VMOVUPS   (CX), Y0
+	VCVTPS2PH $0x00, Y0, (AX)
+	VMOVUPS   32(CX), Y0
+	VCVTPS2PH $0x00, Y0, 16(AX)
+	ADDQ      $0x20, AX
+	ADDQ      $0x40, CX
+	DECQ      DX
+	JNZ       block
+	VZEROUPPER
+	RET
+
+// func avx2Codes4(dst *float32, src *byte, scales *byte, groups int, blocks int)
+// Requires: AVX, AVX2, F16C, FMA3
+TEXT ·avx2Codes4(SB), NOSPLIT|NOFRAME, $0-40
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         scales+16(FP), DX
+	MOVQ         groups+24(FP), BX
+	MOVQ         blocks+32(FP), SI
+	VMOVDQU      numbers<>+0(SB), Y0
+	VPBROADCASTD numbers<>+960(SB), Y0
+	VPBROADCASTD numbers<>+992(SB), Y0
+
+group:
+	VPBROADCASTW (DX), X1
+	VCVTPH2PS    X1, Y1
+	VPBROADCASTW 2(DX), X2
+	VCVTPH2PS    X2, Y2
+	MOVQ         SI, DI
+
+block:
+	VPMOVZXBD   (CX), Y3
+	VPAND       Y0, Y3, Y4
+	VCVTDQ2PS   Y4, Y4
+	VFMADD213PS Y2, Y1, Y4
+	VMOVUPS     Y4, (AX)
+	VPSRLD      $0x04, Y3, Y3
+	VPAND       Y0, Y3, Y3
+	VCVTDQ2PS   Y3, Y3
+	VFMADD213PS Y2, Y1, Y3
+	VMOVUPS     Y3, 64(AX)
+	VPMOVZXBD   8(CX), Y3
+	VPAND       Y0, Y3, Y4
+	VCVTDQ2PS   Y4, Y4
+	VFMADD213PS Y2, Y1, Y4
+	VMOVUPS     Y4, 32(AX)
+	VPSRLD      $0x04, Y3, Y3
+	VPAND       Y0, Y3, Y3
+	VCVTDQ2PS   Y3, Y3
+	VFMADD213PS Y2, Y1, Y3
+	VMOVUPS     Y3, 96(AX)
+	ADDQ        $0x10, CX
+	ADDQ        $0x00000080, AX
+	DECQ        DI
+	JNZ         block
+	ADDQ        $0x04, DX
+	DECQ        BX
+	JNZ         group
+	VZEROUPPER
+	RET
+
+// func avx2Codes3(dst *float32, src *byte, scales *byte, groups int, blocks int)
+// Requires: AVX, AVX2, F16C, FMA3
+TEXT ·avx2Codes3(SB), NOSPLIT|NOFRAME, $0-40
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         scales+16(FP), DX
+	MOVQ         groups+24(FP), BX
+	MOVQ         blocks+32(FP), SI
+	VMOVDQU      numbers<>+0(SB), Y0
+	VPBROADCASTD numbers<>+960(SB), Y1
+	VPSLLD       $0x01, Y0, Y2
+	VPBROADCASTD numbers<>+1024(SB), Y3
+	VPADDD       Y3, Y2, Y3
+	VPBROADCASTD numbers<>+1056(SB), Y4
+	VCVTDQ2PS    Y0, Y5
+
+group:
+	VPBROADCASTW (DX), X7
+	VCVTPH2PS    X7, Y7
+	VPBROADCASTW 2(DX), X8
+	VCVTPH2PS    X8, Y8
+	VMOVAPS      Y5, Y6
+	VFMADD213PS  Y8, Y7, Y6
+	MOVQ         SI, DI
+
+block:
+	VPBROADCASTD 8(CX), Y7
+	VPBROADCASTD (CX), Y8
+	VPSRLVD      Y2, Y8, Y9
+	VPAND        Y1, Y9, Y9
+	VPSRLD       $0x00, Y7, Y10
+	VPSRLVD      Y0, Y10, Y10
+	VPAND        Y4, Y10, Y10
+	VPSLLD       $0x02, Y10, Y10
+	VPOR         Y10, Y9, Y9
+	VPERMPS      Y6, Y9, Y9
+	VMOVUPS      Y9, (AX)
+	VPSRLVD      Y3, Y8, Y8
+	VPAND        Y1, Y8, Y8
+	VPSRLD       $0x08, Y7, Y9
+	VPSRLVD      Y0, Y9, Y9
+	VPAND        Y4, Y9, Y9
+	VPSLLD       $0x02, Y9, Y9
+	VPOR         Y9, Y8, Y8
+	VPERMPS      Y6, Y8, Y8
+	VMOVUPS      Y8, 32(AX)
+	VPBROADCASTD 4(CX), Y8
+	VPSRLVD      Y2, Y8, Y9
+	VPAND        Y1, Y9, Y9
+	VPSRLD       $0x10, Y7, Y10
+	VPSRLVD      Y0, Y10, Y10
+	VPAND        Y4, Y10, Y10
+	VPSLLD       $0x02, Y10, Y10
+	VPOR         Y10, Y9, Y9
+	VPERMPS      Y6, Y9, Y9
+	VMOVUPS      Y9, 64(AX)
+	VPSRLVD      Y3, Y8, Y8
+	VPAND        Y1, Y8, Y8
+	VPSRLD       $0x18, Y7, Y7
+	VPSRLVD      Y0, Y7, Y7
+	VPAND        Y4, Y7, Y7
+	VPSLLD       $0x02, Y7, Y7
+	VPOR         Y7, Y8, Y8
+	VPERMPS      Y6, Y8, Y7
+	VMOVUPS      Y7, 96(AX)
+	ADDQ         $0x0c, CX
+	ADDQ         $0x00000080, AX
+	DECQ         DI
+	JNZ          block
+	ADDQ         $0x04, DX
+	DECQ         BX
+	JNZ          group
+	VZEROUPPER
+	RET
+
+// func avx2Codes2(dst *float32, src *byte, scales *byte, groups int, blocks int)
+// Requires: AVX, AVX2, F16C, FMA3
+TEXT ·avx2Codes2(SB), NOSPLIT|NOFRAME, $0-40
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         scales+16(FP), DX
+	MOVQ         groups+24(FP), BX
+	MOVQ         blocks+32(FP), SI
+	VMOVDQU      numbers<>+0(SB), Y0
+	VPBROADCASTD numbers<>+960(SB), Y1
+	VPSLLD       $0x01, Y0, Y2
+	VPBROADCASTD numbers<>+1024(SB), Y3
+	VPADDD       Y3, Y2, Y3
+	VPAND        Y1, Y0, Y0
+	VCVTDQ2PS    Y0, Y0
+
+group:
+	VPBROADCASTW (DX), X4
+	VCVTPH2PS    X4, Y4
+	VPBROADCASTW 2(DX), X5
+	VCVTPH2PS    X5, Y5
+	VMOVAPS      Y0, Y1
+	VFMADD213PS  Y5, Y4, Y1
+	MOVQ         SI, DI
+
+block:
+	VPBROADCASTD (CX), Y4
+	VPSRLVD      Y2, Y4, Y5
+	VPERMPS      Y1, Y5, Y5
+	VMOVUPS      Y5, (AX)
+	VPSRLVD      Y3, Y4, Y4
+	VPERMPS      Y1, Y4, Y4
+	VMOVUPS      Y4, 32(AX)
+	VPBROADCASTD 4(CX), Y4
+	VPSRLVD      Y2, Y4, Y5
+	VPERMPS      Y1, Y5, Y5
+	VMOVUPS      Y5, 64(AX)
+	VPSRLVD      Y3, Y4, Y4
+	VPERMPS      Y1, Y4, Y4
+	VMOVUPS      Y4, 96(AX)
+	ADDQ         $0x08, CX
+	ADDQ         $0x00000080, AX
+	DECQ         DI
+	JNZ          block
+	ADDQ         $0x04, DX
+	DECQ         BX
+	JNZ          group
 	VZEROUPPER
 	RET
 
@@ -5134,6 +5371,171 @@ weights:
 	VZEROUPPER
 	RET
 
+// func avx512Halves(dst *float32, src *byte, blocks int)
+// Requires: AVX, AVX512F
+TEXT ·avx512Halves(SB), NOSPLIT|NOFRAME, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ blocks+16(FP), DX
+
+block:
+	VCVTPH2PS (CX), Z0
+	VMOVUPS   Z0, (AX)
+	ADDQ      $0x20, CX
+	ADDQ      $0x40, AX
+	DECQ      DX
+	JNZ       block
+	VZEROUPPER
+	RET
+
+// func avx512ToHalves(dst *byte, src *float32, blocks int)
+// Requires: AVX, AVX512F
+TEXT ·avx512ToHalves(SB), NOSPLIT|NOFRAME, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ blocks+16(FP), DX
+
+block:
+	VMOVUPS   (CX), Z0
+	VCVTPS2PH $0x00, Z0, (AX)
+	ADDQ      $0x20, AX
+	ADDQ      $0x40, CX
+	DECQ      DX
+	JNZ       block
+	VZEROUPPER
+	RET
+
+// func avx512Codes4(dst *float32, src *byte, scales *byte, groups int, blocks int)
+// Requires: AVX, AVX2, AVX512F
+TEXT ·avx512Codes4(SB), NOSPLIT|NOFRAME, $0-40
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         scales+16(FP), DX
+	MOVQ         groups+24(FP), BX
+	MOVQ         blocks+32(FP), SI
+	VMOVDQU32    numbers<>+0(SB), Z0
+	VPBROADCASTD numbers<>+960(SB), Z1
+	VCVTDQ2PS    Z0, Z0
+
+group:
+	VPBROADCASTW (DX), Y2
+	VCVTPH2PS    Y2, Z2
+	VPBROADCASTW 2(DX), Y3
+	VCVTPH2PS    Y3, Z3
+	VMOVAPS      Z0, Z1
+	VFMADD213PS  Z3, Z2, Z1
+	MOVQ         SI, DI
+
+block:
+	VPMOVZXBD (CX), Z2
+	VPERMPS   Z1, Z2, Z3
+	VMOVUPS   Z3, (AX)
+	VPSRLD    $0x04, Z2, Z2
+	VPERMPS   Z1, Z2, Z2
+	VMOVUPS   Z2, 64(AX)
+	ADDQ      $0x10, CX
+	ADDQ      $0x00000080, AX
+	DECQ      DI
+	JNZ       block
+	ADDQ      $0x04, DX
+	DECQ      BX
+	JNZ       group
+	VZEROUPPER
+	RET
+
+// func avx512Codes3(dst *float32, src *byte, scales *byte, groups int, blocks int)
+// Requires: AVX, AVX2, AVX512F
+TEXT ·avx512Codes3(SB), NOSPLIT|NOFRAME, $0-40
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         scales+16(FP), DX
+	MOVQ         groups+24(FP), BX
+	MOVQ         blocks+32(FP), SI
+	VMOVDQU32    numbers<>+0(SB), Z0
+	VPBROADCASTD numbers<>+960(SB), Z1
+	VPSLLD       $0x01, Z0, Z2
+	VPANDD       Z1, Z0, Z0
+	VCVTDQ2PS    Z0, Z1
+	VPBROADCASTD numbers<>+1088(SB), Z3
+	VPADDD       Z3, Z0, Z0
+	VCVTDQ2PS    Z0, Z3
+
+group:
+	VPBROADCASTW (DX), Y5
+	VCVTPH2PS    Y5, Z5
+	VPBROADCASTW 2(DX), Y6
+	VCVTPH2PS    Y6, Z6
+	VMOVAPS      Z1, Z0
+	VFMADD213PS  Z6, Z5, Z0
+	VMOVAPS      Z3, Z4
+	VFMADD213PS  Z6, Z5, Z4
+	MOVQ         SI, DI
+
+block:
+	VPBROADCASTD (CX), Z5
+	VPSRLVD      Z2, Z5, Z5
+	KMOVW        8(CX), K1
+	VPERMPS      Z0, Z5, Z6
+	VPERMPS      Z4, Z5, K1, Z6
+	VMOVUPS      Z6, (AX)
+	VPBROADCASTD 4(CX), Z5
+	VPSRLVD      Z2, Z5, Z5
+	KMOVW        10(CX), K1
+	VPERMPS      Z0, Z5, Z6
+	VPERMPS      Z4, Z5, K1, Z6
+	VMOVUPS      Z6, 64(AX)
+	ADDQ         $0x0c, CX
+	ADDQ         $0x00000080, AX
+	DECQ         DI
+	JNZ          block
+	ADDQ         $0x04, DX
+	DECQ         BX
+	JNZ          group
+	VZEROUPPER
+	RET
+
+// func avx512Codes2(dst *float32, src *byte, scales *byte, groups int, blocks int)
+// Requires: AVX, AVX2, AVX512F
+TEXT ·avx512Codes2(SB), NOSPLIT|NOFRAME, $0-40
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         scales+16(FP), DX
+	MOVQ         groups+24(FP), BX
+	MOVQ         blocks+32(FP), SI
+	VMOVDQU32    numbers<>+0(SB), Z0
+	VPBROADCASTD numbers<>+960(SB), Z1
+	VPSLLD       $0x01, Z0, Z2
+	VPANDD       Z1, Z0, Z0
+	VCVTDQ2PS    Z0, Z0
+
+group:
+	VPBROADCASTW (DX), Y3
+	VCVTPH2PS    Y3, Z3
+	VPBROADCASTW 2(DX), Y4
+	VCVTPH2PS    Y4, Z4
+	VMOVAPS      Z0, Z1
+	VFMADD213PS  Z4, Z3, Z1
+	MOVQ         SI, DI
+
+block:
+	VPBROADCASTD (CX), Z3
+	VPSRLVD      Z2, Z3, Z3
+	VPERMPS      Z1, Z3, Z3
+	VMOVUPS      Z3, (AX)
+	VPBROADCASTD 4(CX), Z3
+	VPSRLVD      Z2, Z3, Z3
+	VPERMPS      Z1, Z3, Z3
+	VMOVUPS      Z3, 64(AX)
+	ADDQ         $0x08, CX
+	ADDQ         $0x00000080, AX
+	DECQ         DI
+	JNZ          block
+	ADDQ         $0x04, DX
+	DECQ         BX
+	JNZ          group
+	VZEROUPPER
+	RET
+
 // func avx2Quantize(tile *byte, x *float32, blocks int, T int, t int)
 // Requires: AVX, AVX2
 TEXT ·avx2Quantize(SB), NOSPLIT|NOFRAME, $0-40
@@ -5153,7 +5555,7 @@ TEXT ·avx2Quantize(SB), NOSPLIT|NOFRAME, $0-40
 blocks4:
 	CMPQ         DI, $0x04
 	JLT          afterblocks4
-	VMOVDQU      numbers<>+960(SB), Y1
+	VMOVDQU      numbers<>+1120(SB), Y1
 	VPAND        (AX), Y1, Y0
 	VPAND        32(AX), Y1, Y2
 	VPMAXSD      Y2, Y0, Y0
@@ -5161,7 +5563,7 @@ blocks4:
 	VPMAXSD      Y2, Y0, Y0
 	VPAND        96(AX), Y1, Y2
 	VPMAXSD      Y2, Y0, Y0
-	VMOVDQU      numbers<>+960(SB), Y2
+	VMOVDQU      numbers<>+1120(SB), Y2
 	VPAND        128(AX), Y2, Y1
 	VPAND        160(AX), Y2, Y3
 	VPMAXSD      Y3, Y1, Y1
@@ -5169,7 +5571,7 @@ blocks4:
 	VPMAXSD      Y3, Y1, Y1
 	VPAND        224(AX), Y2, Y3
 	VPMAXSD      Y3, Y1, Y1
-	VMOVDQU      numbers<>+960(SB), Y3
+	VMOVDQU      numbers<>+1120(SB), Y3
 	VPAND        256(AX), Y3, Y2
 	VPAND        288(AX), Y3, Y4
 	VPMAXSD      Y4, Y2, Y2
@@ -5177,7 +5579,7 @@ blocks4:
 	VPMAXSD      Y4, Y2, Y2
 	VPAND        352(AX), Y3, Y4
 	VPMAXSD      Y4, Y2, Y2
-	VMOVDQU      numbers<>+960(SB), Y4
+	VMOVDQU      numbers<>+1120(SB), Y4
 	VPAND        384(AX), Y4, Y3
 	VPAND        416(AX), Y4, Y5
 	VPMAXSD      Y5, Y3, Y3
@@ -5196,13 +5598,13 @@ blocks4:
 	VPMAXSD      Y1, Y0, Y0
 	VEXTRACTI128 $0x01, Y0, X1
 	VPMAXSD      X0, X1, X1
-	VCMPPS       $0x11, numbers<>+992(SB), X1, X0
-	VMULPS       numbers<>+1024(SB), X1, X4
+	VCMPPS       $0x11, numbers<>+1152(SB), X1, X0
+	VMULPS       numbers<>+1184(SB), X1, X4
 	VMOVUPS      numbers<>+608(SB), X6
 	VDIVPS       X4, X6, X6
 	VANDNPS      X4, X0, X4
 	VANDNPS      X6, X0, X6
-	VMOVDQU      numbers<>+1056(SB), Y0
+	VMOVDQU      numbers<>+1216(SB), Y0
 	VPERMPS      Y6, Y0, Y0
 	VMULPS       (AX), Y0, Y1
 	VCVTPS2DQ    Y1, Y1
@@ -5218,11 +5620,11 @@ blocks4:
 	VMOVDQU      numbers<>+384(SB), Y0
 	VPERMD       Y1, Y0, Y1
 	VMOVDQU      Y1, (CX)
-	VMOVDQU      numbers<>+1088(SB), Y0
+	VMOVDQU      numbers<>+1248(SB), Y0
 	VPMADDUBSW   Y1, Y0, Y0
-	VPMADDWD     numbers<>+1120(SB), Y0, Y0
+	VPMADDWD     numbers<>+1280(SB), Y0, Y0
 	ADDQ         SI, CX
-	VMOVDQU      numbers<>+1152(SB), Y1
+	VMOVDQU      numbers<>+1056(SB), Y1
 	VPERMPS      Y6, Y1, Y1
 	VMULPS       128(AX), Y1, Y2
 	VCVTPS2DQ    Y2, Y2
@@ -5238,11 +5640,11 @@ blocks4:
 	VMOVDQU      numbers<>+384(SB), Y1
 	VPERMD       Y2, Y1, Y2
 	VMOVDQU      Y2, (CX)
-	VMOVDQU      numbers<>+1088(SB), Y1
+	VMOVDQU      numbers<>+1248(SB), Y1
 	VPMADDUBSW   Y2, Y1, Y1
-	VPMADDWD     numbers<>+1120(SB), Y1, Y1
+	VPMADDWD     numbers<>+1280(SB), Y1, Y1
 	ADDQ         SI, CX
-	VMOVDQU      numbers<>+1184(SB), Y2
+	VMOVDQU      numbers<>+1312(SB), Y2
 	VPERMPS      Y6, Y2, Y2
 	VMULPS       256(AX), Y2, Y3
 	VCVTPS2DQ    Y3, Y3
@@ -5258,11 +5660,11 @@ blocks4:
 	VMOVDQU      numbers<>+384(SB), Y2
 	VPERMD       Y3, Y2, Y3
 	VMOVDQU      Y3, (CX)
-	VMOVDQU      numbers<>+1088(SB), Y2
+	VMOVDQU      numbers<>+1248(SB), Y2
 	VPMADDUBSW   Y3, Y2, Y2
-	VPMADDWD     numbers<>+1120(SB), Y2, Y2
+	VPMADDWD     numbers<>+1280(SB), Y2, Y2
 	ADDQ         SI, CX
-	VMOVDQU      numbers<>+1216(SB), Y3
+	VMOVDQU      numbers<>+960(SB), Y3
 	VPERMPS      Y6, Y3, Y3
 	VMULPS       384(AX), Y3, Y5
 	VCVTPS2DQ    Y5, Y5
@@ -5278,9 +5680,9 @@ blocks4:
 	VMOVDQU      numbers<>+384(SB), Y3
 	VPERMD       Y5, Y3, Y5
 	VMOVDQU      Y5, (CX)
-	VMOVDQU      numbers<>+1088(SB), Y3
+	VMOVDQU      numbers<>+1248(SB), Y3
 	VPMADDUBSW   Y5, Y3, Y3
-	VPMADDWD     numbers<>+1120(SB), Y3, Y3
+	VPMADDWD     numbers<>+1280(SB), Y3, Y3
 	ADDQ         SI, CX
 	VPHADDD      Y1, Y0, Y0
 	VPHADDD      Y3, Y2, Y1
@@ -5326,7 +5728,7 @@ afterblocks4:
 blocks1:
 	CMPQ         DI, $0x01
 	JLT          afterblocks1
-	VMOVDQU      numbers<>+960(SB), Y1
+	VMOVDQU      numbers<>+1120(SB), Y1
 	VPAND        (AX), Y1, Y0
 	VPAND        32(AX), Y1, Y2
 	VPMAXSD      Y2, Y0, Y0
@@ -5345,13 +5747,13 @@ blocks1:
 	VPMAXSD      Y1, Y0, Y0
 	VEXTRACTI128 $0x01, Y0, X1
 	VPMAXSD      X0, X1, X1
-	VCMPPS       $0x11, numbers<>+992(SB), X1, X0
-	VMULPS       numbers<>+1024(SB), X1, X1
+	VCMPPS       $0x11, numbers<>+1152(SB), X1, X0
+	VMULPS       numbers<>+1184(SB), X1, X1
 	VMOVUPS      numbers<>+608(SB), X6
 	VDIVPS       X1, X6, X6
 	VANDNPS      X1, X0, X1
 	VANDNPS      X6, X0, X6
-	VMOVDQU      numbers<>+1056(SB), Y0
+	VMOVDQU      numbers<>+1216(SB), Y0
 	VPERMPS      Y6, Y0, Y0
 	VMULPS       (AX), Y0, Y2
 	VCVTPS2DQ    Y2, Y2
@@ -5367,9 +5769,9 @@ blocks1:
 	VMOVDQU      numbers<>+384(SB), Y0
 	VPERMD       Y2, Y0, Y2
 	VMOVDQU      Y2, (CX)
-	VMOVDQU      numbers<>+1088(SB), Y0
+	VMOVDQU      numbers<>+1248(SB), Y0
 	VPMADDUBSW   Y2, Y0, Y0
-	VPMADDWD     numbers<>+1120(SB), Y0, Y0
+	VPMADDWD     numbers<>+1280(SB), Y0, Y0
 	ADDQ         SI, CX
 	VPHADDD      Y0, Y0, Y2
 	VPHADDD      Y0, Y0, Y0

@@ -21,6 +21,9 @@ func portable() Ops {
 		Score:    score,
 		Softmax:  softmax,
 		Values:   values,
+		Halves:   halves,
+		ToHalves: toHalves,
+		Codes:    codes,
 		Finish:   finish,
 	}
 }

@@ -82,6 +82,15 @@ type Ops struct {
 	// The weights of the others are 0, so they change no more than the sign of a
 	// zero, and may take part. dim is a multiple of 8.
 	Values func(o, e, values []float32, rows []Row, dim, n int)
+	// Halves writes dst from as many little-endian halves.
+	Halves func(dst []float32, src []byte)
+	// ToHalves writes src as little-endian halves, rounded to nearest even.
+	ToHalves func(dst []byte, src []float32)
+	// Codes writes dst from codes of bits bits (4, 3 or 2), packed as CodeBlock
+	// says: value = code·scale + least, the product exact. Each group values (a
+	// multiple of CodeBlock that divides len(dst)) have a scale and a least value,
+	// two halves in scales.
+	Codes func(dst []float32, src, scales []byte, bits, group int)
 	// Finish writes dst = o·(1/S) + 0 where S joins the lanes of row.Sum. The
 	// zero makes the sign of zeros independent of keys not seen. len(dst) is a
 	// multiple of 8.

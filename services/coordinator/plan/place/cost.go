@@ -13,7 +13,7 @@ func PagesFor(n int) int { return (n + compute.PageTokens - 1) / compute.PageTok
 func (m *Model) Bytes(p model.Part, pages, rows int) uint64 {
 	n := uint64(rows) * m.Buffers
 	for _, l := range m.Layers[p.First:p.End] {
-		n += l.Bytes + uint64(pages)*m.KVPage
+		n += l.Bytes + m.KV(pages)
 	}
 	if p.Embed {
 		n += m.Embed
@@ -23,6 +23,15 @@ func (m *Model) Bytes(p model.Part, pages, rows int) uint64 {
 	}
 	if p.Embed && p.Head {
 		n -= m.Tied
+	}
+	return n
+}
+
+// KV returns what a layer's cache of so many pages takes.
+func (m *Model) KV(pages int) uint64 {
+	n := uint64(pages) * m.KVPage
+	for _, p := range m.KVPools {
+		n += uint64(min(p.Pages, pages)) * p.Bytes
 	}
 	return n
 }

@@ -47,10 +47,18 @@ type Model struct {
 	Tied      uint64 // counted in both, stored once where one stage has both
 	HeadShape string
 	KVPage    uint64 // keys and values of one page of one layer
+	KVPools   []KVPool
 	Buffers   uint64 // activation buffers of a stage, for one row of a step
 	Logits    uint64 // more of them where the head is
 	Wire      uint64 // a row between two stages
 	Context   int    // positions that the model was made for
+}
+
+// KVPool is pages that a stage holds besides in a finer form, where keys and
+// values step down as they age.
+type KVPool struct {
+	Pages int    // at most; never more than the stage has
+	Bytes uint64 // of one page of one layer
 }
 
 // Device is something that computes, with what is known of it.
