@@ -77,7 +77,12 @@ func (c *system) abort(ctx context.Context, n int) {
 func TestAborts(t *testing.T) {
 	aborts := howMany(t, "SHOAL_CHAOS_ABORTS", "make chaos-aborts")
 	ctx := within(t, 3*time.Minute+time.Duration(aborts)*50*time.Millisecond)
-	c := startCluster(ctx, t)
+	c := prepareCluster(ctx, t)
+	c.nodes["gateway"].args = append(c.nodes["gateway"].args, "--log-level=warn") // it writes of each request
+	for _, name := range services {
+		c.start(t, name)
+	}
+	c.waitHealthy(ctx, t, services...)
 	c.abort(ctx, 300) // connections and caches that stay are made
 	c.waitIdle(ctx, t)
 	before := c.settled(ctx, t)

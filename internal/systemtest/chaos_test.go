@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"runtime"
 	"slices"
@@ -56,6 +57,7 @@ type witness struct {
 	want    string
 	tokens  atomic.Int64 // in all answers
 	givenUp atomic.Int64 // answers
+	refused atomic.Int64 // requests, while there were too few shards
 	mu      sync.Mutex
 	last    time.Time     // of the last token, or of the request
 	pause   time.Duration // the longest since it was asked for; guarded by mu
@@ -97,6 +99,9 @@ func (w *witness) watch(ctx context.Context, t *testing.T, c *system, stop <-cha
 		case err != nil && strings.Contains(err.Error(), givenUp) && strings.HasPrefix(w.want, text):
 			w.givenUp.Add(1)
 			t.Logf("%s: %v", w.name, err)
+		case err != nil && text == "" && strings.Contains(err.Error(), http.StatusText(http.StatusServiceUnavailable)):
+			w.refused.Add(1) // there is no answer to lose: it may come again
+			pauseFor(ctx, 100*time.Millisecond)
 		case err != nil || text != w.want:
 			wrong++
 			t.Errorf("%s: %v; the text is\n%.300q, want\n%.300q", w.name, err, text, w.want)
@@ -173,6 +178,7 @@ type chaosResult struct {
 	detect, gaps map[string][]float64 // ms, by kind of fault
 	wrong, all   int                  // answers
 	givenUp      int
+	refused      int
 	coordinators int // killed
 }
 
@@ -210,6 +216,7 @@ func TestChaos(t *testing.T) {
 	clients.Wait()
 	for _, w := range witnesses {
 		result.givenUp += int(w.givenUp.Load())
+		result.refused += int(w.refused.Load())
 	}
 	result.wrong, result.all = int(wrong.Load()), int(all.Load())
 	result.report(t)
@@ -310,7 +317,7 @@ func flowing(ctx context.Context, t *testing.T, witnesses []*witness) {
 
 // report logs what was measured, and adds it to the figures.
 func (r *chaosResult) report(t *testing.T) {
-	t.Logf("%d kills, %d coordinators killed; %d of %d answers were wrong, %d given up", r.kills, r.coordinators, r.wrong, r.all, r.givenUp)
+	t.Logf("%d kills, %d coordinators killed; %d of %d answers were wrong, %d given up, %d requests refused", r.kills, r.coordinators, r.wrong, r.all, r.givenUp, r.refused)
 	file := os.Getenv("SHOAL_CHAOS_SAVE")
 	if file == "" {
 		return
@@ -326,6 +333,7 @@ func (r *chaosResult) report(t *testing.T) {
 	sums := []measure.Figure{
 		sum("kills", "shards killed, accumulated", r.kills), sum("wrong_tokens", "answers lost, wrong or repeated, accumulated", r.wrong),
 		sum("answers_given_up", "answers taken for the cause of two kills in a row, accumulated", r.givenUp),
+		sum("requests_refused", "requests that found too few shards to begin, accumulated", r.refused),
 		sum("chaos_answers", "answers held against undisturbed ones, accumulated", r.all),
 		sum("coordinator_kills", "coordinators killed, accumulated", r.coordinators),
 		sum("coordinator_kills_failed", "answers that failed in runs with coordinator kills, accumulated", failedCoordinators),
