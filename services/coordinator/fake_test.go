@@ -191,13 +191,14 @@ type fakeShard struct {
 	memory uint64
 	wires  *wires
 	server *grpc.Server
+	seen   uint64        // the epoch that Hello names
 	mute   chan struct{} // when closed, heartbeats are not answered
 	holder atomic.Value  // of string: the coordinator that Hello names
 }
 
 func (f *fakeShard) Hello(context.Context, *pb.HelloRequest) (*pb.HelloResponse, error) {
 	holder, _ := f.holder.Load().(string)
-	return &pb.HelloResponse{Protocol: 1, Cluster: f.id.ClusterID(), Node: f.node, Version: "test", Holder: holder,
+	return &pb.HelloResponse{Protocol: 1, Cluster: f.id.ClusterID(), Node: f.node, Version: "test", Holder: holder, Epoch: f.seen,
 		Devices: []*pb.Device{{MemoryBytes: f.memory, NumericsClass: f.class}}}, nil
 }
 

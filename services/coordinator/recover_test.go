@@ -298,11 +298,13 @@ func TestPromptsGoWhereTheyWere(t *testing.T) {
 	}
 }
 
-// TestLateShardHearsThePlan: a shard that comes while a plan is in force is told
-// of it, so that it gives up what it held of an older one.
+// TestLateShardHearsThePlan: a shard that comes back while a newer plan is in force
+// than it has seen is told of it, so that it gives up what it holds of the older.
 func TestLateShardHearsThePlan(t *testing.T) {
 	r := newRig(t, func(c *Config, _ *wires) { c.Wishes.Steady = time.Hour }, "a")
 	r.report("ready", ready)
+	r.startShard("new") // it holds nothing
+	r.seen = 1
 	r.startShard("b")
 	r.wires.wait(t, "the late shard has the plan", func() bool {
 		p := r.wires.plans

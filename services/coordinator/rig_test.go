@@ -26,7 +26,8 @@ type rig struct {
 	addr     string
 	relay    *client
 	shards   map[string]*fakeShard
-	class    string // of the devices of shards that are started next
+	class    string // of the devices of shards that are started next,
+	seen     uint64 // and the epoch that they have seen
 	end      context.CancelFunc
 	ended    chan error
 	head     *Coordinator
@@ -96,7 +97,7 @@ func (r *rig) identity(id string, roles ...pki.Role) *pki.Identity {
 
 func (r *rig) startShard(name string) {
 	r.t.Helper()
-	f := &fakeShard{node: name, id: r.identity(name, pki.Shard), class: r.class, memory: 64 << 20, wires: r.wires, mute: make(chan struct{})}
+	f := &fakeShard{node: name, id: r.identity(name, pki.Shard), class: r.class, seen: r.seen, memory: 64 << 20, wires: r.wires, mute: make(chan struct{})}
 	f.server = grpc.NewServer(append(wire.ServerOptions(), grpc.Creds(f.id.ServerCredentials(pki.Coordinator)))...)
 	pb.RegisterShardServiceServer(f.server, f)
 	l := listen(r.t)

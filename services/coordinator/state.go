@@ -216,11 +216,11 @@ func (e linkUp) apply(o *owner) {
 	o.join(n, e.speeds)
 }
 
-// inform tells a shard that was away or is new which plan is in force: it gives up
-// what it holds of an older one. One that has seen a newer plan gets the next, which
-// the machine makes for it.
+// inform tells a shard that was away which plan is in force: it gives up what it
+// holds of an older one. One that has seen a newer plan gets the next, which the
+// machine makes for it; one that has seen none holds nothing.
 func (o *owner) inform(n *node) {
-	if p := o.machine.Plan(); p != nil && n.hello.GetEpoch() < p.Epoch {
+	if p, seen := o.machine.Plan(), n.hello.GetEpoch(); p != nil && seen != 0 && seen < p.Epoch {
 		n.control(&pb.ControlRequest{Message: &pb.ControlRequest_Plan{Plan: o.planProto(p)}})
 	}
 }
