@@ -191,6 +191,8 @@ func (f *Fetcher) transportError(ctx context.Context, err error) error {
 		err = u.Err // without the address, which may hold a signature
 	}
 	switch {
+	case errors.Is(context.Cause(ctx), ErrStalled):
+		return temporary{error: context.Cause(ctx)}
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	case errors.Is(err, ErrAddress), errors.Is(err, ErrScheme), errors.Is(err, ErrProtocol):

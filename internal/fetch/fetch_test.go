@@ -76,10 +76,13 @@ func (c counting) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// quick is a fetcher whose patience is short.
-func quick(t *testing.T) *Fetcher {
+// quick is a fetcher that tries again at once.
+func quick(t *testing.T) *Fetcher { return patient(t, 20*time.Second) }
+
+// patient is quick, and takes a server for stalled after a time.
+func patient(t *testing.T, stall time.Duration) *Fetcher {
 	t.Helper()
-	f := New(Options{Private: loopback, Stall: 300 * time.Millisecond, MinRate: 1000, Attempts: 4, Pause: time.Millisecond, MaxWait: 3 * time.Second})
+	f := New(Options{Private: loopback, Stall: stall, MinRate: 1000, Attempts: 4, Pause: time.Millisecond, MaxWait: 3 * time.Second})
 	t.Cleanup(f.Close)
 	return f
 }
@@ -205,44 +208,46 @@ func TestMisbehaviour(t *testing.T) {
 		name  string
 		spoil func(o *origin) func(int, http.ResponseWriter, *http.Request) bool
 		want  error // nil: it passes
+
+		stall time.Duration // 0: that of quick
 	}{
 		{"busy for a moment", once(func(w http.ResponseWriter, _ *http.Request, _ *origin) {
 			w.Header().Set("Retry-After", "1")
 			w.WriteHeader(http.StatusTooManyRequests)
-		}), nil},
-		{"broken for a moment", once(func(w http.ResponseWriter, _ *http.Request, _ *origin) { w.WriteHeader(http.StatusBadGateway) }), nil},
-		{"broken", always(func(w http.ResponseWriter, _ *http.Request, _ *origin) { w.WriteHeader(http.StatusInternalServerError) }), ErrProtocol},
+		}), nil, 0},
+		{"broken for a moment", once(func(w http.ResponseWriter, _ *http.Request, _ *origin) { w.WriteHeader(http.StatusBadGateway) }), nil, 0},
+		{"broken", always(func(w http.ResponseWriter, _ *http.Request, _ *origin) { w.WriteHeader(http.StatusInternalServerError) }), ErrProtocol, 0},
 		{"asks for an hour", always(func(w http.ResponseWriter, _ *http.Request, _ *origin) {
 			w.Header().Set("Retry-After", "3600")
 			w.WriteHeader(http.StatusServiceUnavailable)
-		}), ErrProtocol},
+		}), ErrProtocol, 0},
 		{"ignores ranges", always(func(w http.ResponseWriter, r *http.Request, o *origin) {
 			w.Header().Set("ETag", `"v1"`)
 			w.Header().Set("Content-Length", fmt.Sprint(len(o.data)))
 			_, _ = w.Write(o.data)
-		}), nil},
+		}), nil, 0},
 		{"ignores ranges, chunked", always(func(w http.ResponseWriter, r *http.Request, o *origin) {
 			for at := 0; at < len(o.data); at += 1000 {
 				_, _ = w.Write(o.data[at:min(at+1000, len(o.data))])
 				w.(http.Flusher).Flush()
 			}
-		}), nil},
+		}), nil, 0},
 		{"one byte off, once", once(func(w http.ResponseWriter, r *http.Request, o *origin) {
 			first, last := asked(r)
 			part(w, first+1, last+1, len(o.data), last-first+1)
-		}), nil},
+		}), nil, 0},
 		{"one byte off", always(func(w http.ResponseWriter, r *http.Request, o *origin) {
 			first, last := asked(r)
 			part(w, first+1, last+1, len(o.data), last-first+1)
-		}), ErrProtocol},
+		}), ErrProtocol, 0},
 		{"no range said", always(func(w http.ResponseWriter, r *http.Request, o *origin) {
 			w.WriteHeader(http.StatusPartialContent)
 			_, _ = w.Write(o.data)
-		}), ErrProtocol},
+		}), ErrProtocol, 0},
 		{"another total", always(func(w http.ResponseWriter, r *http.Request, o *origin) {
 			first, last := asked(r)
 			part(w, first, last, len(o.data)+1, last-first+1)
-		}), ErrChanged},
+		}), ErrChanged, 0},
 		{"short", once(func(w http.ResponseWriter, r *http.Request, o *origin) {
 			first, last := asked(r)
 			w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", first, last, len(o.data)))
@@ -250,24 +255,25 @@ func TestMisbehaviour(t *testing.T) {
 			w.WriteHeader(http.StatusPartialContent)
 			_, _ = w.Write(o.data[first : first+(last-first)/2])
 			panic(http.ErrAbortHandler)
-		}), nil},
+		}), nil, 0},
 		{"compressed", always(func(w http.ResponseWriter, r *http.Request, o *origin) {
 			w.Header().Set("Content-Encoding", "gzip")
 			z := gzip.NewWriter(w)
 			_, _ = z.Write(o.data)
 			z.Close()
-		}), ErrProtocol},
+		}), ErrProtocol, 0},
 		{"another file", always(func(w http.ResponseWriter, r *http.Request, o *origin) {
 			w.Header().Set("ETag", `"v2"`)
 			w.Header().Set("Content-Length", fmt.Sprint(len(o.data)))
 			_, _ = w.Write(o.data)
-		}), ErrChanged},
-		{"gone", always(func(w http.ResponseWriter, r *http.Request, _ *origin) { http.NotFound(w, r) }), ErrNotFound},
-		{"denied", always(func(w http.ResponseWriter, _ *http.Request, _ *origin) { w.WriteHeader(http.StatusForbidden) }), ErrDenied},
+		}), ErrChanged, 0},
+		{"gone", always(func(w http.ResponseWriter, r *http.Request, _ *origin) { http.NotFound(w, r) }), ErrNotFound, 0},
+		{"denied", always(func(w http.ResponseWriter, _ *http.Request, _ *origin) { w.WriteHeader(http.StatusForbidden) }), ErrDenied, 0},
 		{"silent once", once(func(w http.ResponseWriter, r *http.Request, _ *origin) {
 			w.(http.Flusher).Flush()
 			<-r.Context().Done()
-		}), nil},
+		}), nil, time.Second},
+		{"silent before it answers", always(func(_ http.ResponseWriter, r *http.Request, _ *origin) { <-r.Context().Done() }), errAny, 200 * time.Millisecond},
 		{"a trickle", always(func(w http.ResponseWriter, r *http.Request, o *origin) {
 			first, last := asked(r)
 			w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", first, last, len(o.data)))
@@ -280,16 +286,20 @@ func TestMisbehaviour(t *testing.T) {
 				case <-time.After(50 * time.Millisecond):
 				}
 			}
-		}), ErrStalled},
+		}), ErrStalled, 200 * time.Millisecond},
 		{"a large head", always(func(w http.ResponseWriter, r *http.Request, _ *origin) {
 			w.Header().Set("X-Large", strings.Repeat("x", 1<<20))
-		}), errAny},
+		}), errAny, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			o := newOrigin(t, 100_000)
 			o.misbehave(c.spoil(o))
-			err := fetchAll(t, quick(t), o)
+			f := quick(t)
+			if c.stall > 0 {
+				f = patient(t, c.stall)
+			}
+			err := fetchAll(t, f, o)
 			if c.want == nil && err != nil || c.want != nil && !errors.Is(err, c.want) && !(c.want == errAny && err != nil) {
 				t.Errorf("%v, want %v", err, c.want)
 			}
