@@ -93,7 +93,7 @@ the environment over the file.`,
 	root.AddCommand(
 		newUp(), newCoordinator(), newShard(), newGateway(),
 		newPlan(), newNodes(), newPs(), newDrain(), newUndrain(),
-		newRun(), newBench(), newHealth(), newSecret(), newVersion(),
+		newRun(), newQuantize(), newBench(), newHealth(), newSecret(), newVersion(),
 	)
 	root.CompletionOptions.HiddenDefaultCmd = true
 	return root
