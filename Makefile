@@ -179,6 +179,15 @@ bench-kv: build model $(MODELS)/smollm2-f16.gguf ## what each class of KV cache 
 	    bin/shoal bench kv $$model testdata/tiny/heldout_$$text.txt --windows 2 --window 8128 --save docs/measurements/kv.json || exit 1; done; done
 	$(MAKE) docs
 
+.PHONY: quality
+quality: build ## perplexity of the tiny model in each precision that quantize writes, beside the framework's of its f16 weights, into docs/measurements/quality.json (2 minutes)
+	@mkdir -p .tmp/quality && rm -f .tmp/quality/*
+	@for to in int8 int4 int3 int2; do \
+	  bin/shoal quantize models/tiny/tiny-q8_0.gguf .tmp/quality/tiny-$$to.gguf --to $$to || exit 1; \
+	  bin/shoal bench perplexity .tmp/quality/tiny-$$to.gguf testdata/tiny/heldout_stories.txt --baseline 1.5712 --save docs/measurements/quality.json && \
+	  bin/shoal bench perplexity .tmp/quality/tiny-$$to.gguf testdata/tiny/heldout_chat.txt --baseline 1.6337 --save docs/measurements/quality.json || exit 1; done
+	$(MAKE) docs
+
 .PHONY: bench-cpu
 bench-cpu: build llamacpp bench-models ## side by side with llama.cpp on a quiet machine, about 12 minutes, into docs/measurements/cpu.json
 	$(GO) build -o .cache/bench ./bench

@@ -95,7 +95,7 @@ the environment over the file.`,
 		newToken(), newJoin(), newNodeCommand(), newCert(), newKey(),
 		newPlan(), newNodes(), newPs(), newDrain(), newUndrain(),
 		newPull(), newLs(), newRm(), newShow(), newVerify(), newManifest(),
-		newRun(), newBench(), newHealth(), newSecret(), newVersion(),
+		newRun(), newQuantize(), newBench(), newHealth(), newSecret(), newVersion(),
 	)
 	root.CompletionOptions.HiddenDefaultCmd = true
 	return root

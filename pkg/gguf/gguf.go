@@ -28,13 +28,15 @@ type Options struct {
 // File is an open model file. It is immutable until Close and safe for
 // concurrent use.
 type File struct {
-	path    string
-	size    int64
-	meta    Metadata
-	tensors []Tensor
-	index   map[string]int
-	headers []byte // of all files, with which the tensors' descriptions end
-	unmaps  []func() error
+	path      string
+	size      int64
+	meta      Metadata
+	tensors   []Tensor
+	index     map[string]int
+	infosAt   uint64 // where the tensor table of the first file begins
+	alignment uint64 // of tensors
+	headers   []byte // of all files, with which the tensors' descriptions end
+	unmaps    []func() error
 }
 
 // Tensor is a weight of the file.
@@ -128,6 +130,7 @@ func parse(data []byte, size uint64, opts Options) (*File, error) {
 	if err := p.layout(); err != nil {
 		return nil, err
 	}
+	infosAt := p.at
 	if err := p.tensorInfos(); err != nil {
 		return nil, err
 	}
@@ -140,6 +143,7 @@ func parse(data []byte, size uint64, opts Options) (*File, error) {
 		tensors: p.tensors,
 		index:   p.index,
 		headers: headerOf(data, p.tensors),
+		infosAt: infosAt, alignment: p.alignment,
 	}, nil
 }
 

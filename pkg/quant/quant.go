@@ -29,6 +29,11 @@ type Format struct {
 	// oracle of every other way to read the format.
 	Decode func(dst []float32, src []byte)
 
+	// Encode rounds src to the format, so that the squared error is small, and
+	// writes it to dst; lengths are those of Decode. Values are finite, and large
+	// ones are as a weight may be. Nil if nothing is written in the format.
+	Encode func(dst []byte, src []float32)
+
 	// CPU multiplies rows of this format on a CPU. Nil if there is no kernel.
 	CPU *CPU
 

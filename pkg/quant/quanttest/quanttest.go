@@ -10,6 +10,7 @@ package quanttest
 import (
 	"bytes"
 	"math"
+	"math/rand/v2"
 	"testing"
 
 	"github.com/shoal-llm/shoal/pkg/quant"
@@ -20,6 +21,9 @@ import (
 func Run(t *testing.T, f quant.Format) {
 	t.Run("shape", func(t *testing.T) { testShape(t, f) })
 	t.Run("decode", func(t *testing.T) { testDecode(t, f) })
+	if f.Encode != nil {
+		t.Run("encode", func(t *testing.T) { testEncode(t, f) })
+	}
 	if f.CPU == nil {
 		return
 	}
@@ -62,6 +66,67 @@ func testDecode(t *testing.T, f quant.Format) {
 			t.Fatalf("block %d value %d depends on its neighbours", b, i)
 		}
 	}
+}
+
+// encodeError is how far values of a normal distribution may be off when they are
+// rounded to a precision, relative to their size.
+var encodeError = map[string]float64{"int8": 0.007, "int4": 0.1, "int3": 0.18, "int2": 0.32}
+
+// testEncode rounds values and reads them back: they are close, zeros stay zeros,
+// blocks do not know of each other, and what was rounded once is hardly moved again.
+func testEncode(t *testing.T, f quant.Format) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	const blocks = 64
+	x := make([]float32, (blocks+1)*f.BlockElems) // the last block is zeros
+	for i := range x[:blocks*f.BlockElems] {
+		x[i] = float32(rng.NormFloat64() * math.Pow(10, float64(i/f.BlockElems%7-4)))
+	}
+	packed := make([]byte, (blocks+1)*f.BlockBytes)
+	for i := range packed {
+		packed[i] = 0xAA
+	}
+	f.Encode(packed, x)
+	first := decoded(f, packed)
+	again := make([]byte, len(packed))
+	f.Encode(again, first)
+	second := decoded(f, again)
+	for b := range blocks + 1 {
+		from, to := b*f.BlockElems, (b+1)*f.BlockElems
+		one := make([]byte, f.BlockBytes)
+		f.Encode(one, x[from:to])
+		if !bytes.Equal(one, packed[b*f.BlockBytes:][:f.BlockBytes]) {
+			t.Fatalf("block %d depends on its neighbours", b)
+		}
+		most := encodeError[f.Precision]
+		if off := distance(x[from:to], first[from:to]); off > most*1.4 || off != off {
+			t.Errorf("block %d is off by %.4f of its size, at most %.4f", b, off, most*1.4)
+		}
+		if off := distance(first[from:to], second[from:to]); off > most/2 {
+			t.Errorf("block %d, rounded twice, moves by %.4f of its size", b, off)
+		}
+	}
+	if off := distance(x, first); off > encodeError[f.Precision] {
+		t.Errorf("values are off by %.4f of their size, at most %.4f", off, encodeError[f.Precision])
+	}
+}
+
+func decoded(f quant.Format, packed []byte) []float32 {
+	out := make([]float32, len(packed)/f.BlockBytes*f.BlockElems)
+	f.Decode(out, packed)
+	return out
+}
+
+// distance is the size of a − b relative to that of a; 0 of zeros.
+func distance(a, b []float32) float64 {
+	var off, size float64
+	for i, v := range a {
+		off += math.Pow(float64(v-b[i]), 2)
+		size += float64(v) * float64(v)
+	}
+	if off == 0 {
+		return 0
+	}
+	return math.Sqrt(off / size)
 }
 
 // testPack packs whole and partial matrices and reads every row back.

@@ -1,0 +1,116 @@
+// Package fit chooses the scales with which groups of values are rounded to few
+// levels, so that the sum of squared errors is small.
+//
+// Several scales near the one that spans all values are tried. For the levels that
+// each rounds to, the best scale follows by least squares, and the scale with the
+// least error is taken: a few large values may be cut so that the many others lie
+// closer.
+package fit
+
+import "math"
+
+// How many scales are tried on each side of the first, and how far apart, in parts
+// of a level.
+const (
+	tries = 9
+	apart = 0.1
+)
+
+// Scale returns the scale with which levels least (negative) to most stand for x
+// best: value = scale·level. It is 0 for zeros alone, and may be negative, where
+// the largest value is better served by least.
+func Scale(x []float32, least, most int) float32 {
+	var extreme float32
+	for _, v := range x {
+		if abs(v) > abs(extreme) {
+			extreme = v
+		}
+	}
+	if abs(extreme) < tiny {
+		return 0
+	}
+	var best, bestGain float32
+	for k := -tries; k <= tries; k++ {
+		inverse := (float32(least) + apart*float32(k)) / extreme
+		var products, squares float32
+		for _, v := range x {
+			level := float32(Level(v*inverse, least, most))
+			products += v * level
+			squares += level * level
+		}
+		if squares > 0 && products*products > bestGain*squares {
+			best, bestGain = products/squares, products*products/squares
+		}
+	}
+	return best
+}
+
+// tiny is a magnitude below which values are as good as zeros: halves hold no
+// scale of theirs.
+const tiny = 1e-30
+
+// Line returns a scale and an offset, at most 0, with which levels 0 to most stand
+// for x best: value = scale·level + offset. Both are 0 where all values are.
+func Line(x []float32, most int) (scale, offset float32) {
+	low, high := float32(0), float32(0)
+	for _, v := range x {
+		low, high = min(low, v), max(high, v)
+	}
+	if high-low < tiny {
+		return 0, 0
+	}
+	least := float32(math.Inf(1))
+	for k := -tries; k <= tries; k++ {
+		s := (high - low) / (float32(most) + apart*float32(k))
+		for _, o := range [2]float32{low, low + s/2} {
+			s2, o2 := refine(x, s, min(o, 0), most)
+			if e := Error(x, s2, o2, most); e < least {
+				least, scale, offset = e, s2, o2
+			}
+		}
+	}
+	return scale, offset
+}
+
+// refine returns the least-squares line through the levels that a line rounds x to.
+func refine(x []float32, scale, offset float32, most int) (float32, float32) {
+	var n, levels, squares, values, products float32
+	for _, v := range x {
+		level := float32(Level((v-offset)/scale, 0, most))
+		n, levels, squares = n+1, levels+level, squares+level*level
+		values, products = values+v, products+v*level
+	}
+	determinant := n*squares - levels*levels
+	if determinant <= 0 {
+		return scale, offset
+	}
+	s, o := (n*products-levels*values)/determinant, (squares*values-levels*products)/determinant
+	if o > 0 {
+		s, o = products/squares, 0
+	}
+	if s <= 0 {
+		return scale, offset
+	}
+	return s, o
+}
+
+// Error returns the sum of squared errors of x rounded to levels 0 to most of a
+// line.
+func Error(x []float32, scale, offset float32, most int) (sum float32) {
+	for _, v := range x {
+		level := 0
+		if scale > 0 {
+			level = Level((v-offset)/scale, 0, most)
+		}
+		e := v - scale*float32(level) - offset
+		sum += e * e
+	}
+	return sum
+}
+
+// Level rounds x to the nearest level from least to most, ties to even.
+func Level(x float32, least, most int) int {
+	return int(math.RoundToEven(float64(min(max(x, float32(least)), float32(most)))))
+}
+
+func abs(x float32) float32 { return math.Float32frombits(math.Float32bits(x) &^ (1 << 31)) }
