@@ -85,7 +85,7 @@ func TestFoldersAreThingsOfTheProblem(t *testing.T) {
 // Limits of the repository, in bytes.
 const (
 	maxTestData = 28 << 20
-	maxTree     = 40 << 20
+	maxTree     = 48 << 20
 )
 
 // registries are host names of package registries, which lock files must not hold.
