@@ -100,8 +100,9 @@ type silent struct{}
 func (silent) Push(int32) string { return "" }
 func (silent) Flush() string     { return "" }
 
-// startFarm starts a cluster and returns when it can answer.
-func startFarm(ctx context.Context, a supervise.Adapter, m *synthetic.Model, stages int, w workload) (f *farm, err error) {
+// startFarm starts a cluster whose stages are on adapters in turn, and returns when it
+// can answer.
+func startFarm(ctx context.Context, adapters []supervise.Adapter, m *synthetic.Model, stages int, w workload) (f *farm, err error) {
 	f = &farm{members: &farmMembers{changed: make(chan struct{}, 1), failed: make(chan error, 1)}}
 	defer func() {
 		if err != nil {
@@ -118,7 +119,7 @@ func startFarm(ctx context.Context, a supervise.Adapter, m *synthetic.Model, sta
 	for i := range stages {
 		cfg.Children = append(cfg.Children, supervise.Settings{
 			Version: version, KernelSet: "bench", Node: fmt.Sprintf("bench.gpu%d", i), Secret: secret.Text(),
-			Adapter: a, Listen: "127.0.0.1:0", LogLevel: "warn", Synthetic: true,
+			Adapter: adapters[i%len(adapters)], Listen: "127.0.0.1:0", LogLevel: "warn", Synthetic: true,
 		})
 	}
 	f.start(ctx, func(ctx context.Context) error { return supervise.Run(ctx, cfg) })

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/shoal-llm/shoal/internal/measure"
+	"github.com/shoal-llm/shoal/internal/supervise"
 	"github.com/shoal-llm/shoal/internal/synthetic"
 )
 
@@ -25,9 +27,9 @@ func newBenchPair(d driver) *cobra.Command {
 	var o pairOptions
 	c := &cobra.Command{
 		Use:   "pair MODEL",
-		Short: "Two stages in two processes on one GPU against one stage in one",
-		Long: `Serve a synthetic model in two clusters that use the same GPU: one process with one
-stage, and two processes with a stage each. Answers come through a coordinator by
+		Short: "Two stages in two processes, on one GPU or two, against one stage in one",
+		Long: `Serve a synthetic model in two clusters that use the same GPU, or the same two: one
+process with one stage, and two processes with a stage each. Answers come through a coordinator by
 mutual TLS, as in every cluster. The runs of both are interleaved.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -38,7 +40,7 @@ mutual TLS, as in every cluster. The runs of both are interleaved.`,
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&o.device, "device", "", "number or part of the name of a device; empty is the first GPU")
+	f.StringVar(&o.device, "device", "", "number or part of the name of a device; empty is the first GPU. Two, with a comma between: the second stage is on the second one")
 	f.IntVar(&o.work.prefill, "prefill", 128, "positions of a prompt")
 	f.IntVar(&o.work.decode, "decode", 256, "tokens to sample after it")
 	f.IntSliceVar(&o.counts, "streams", []int{1, 2, 4}, "numbers of answers at the same time")
@@ -54,9 +56,20 @@ var layouts = [2]int{1, 2}
 
 func (o *pairOptions) run(ctx context.Context, out io.Writer, d driver, name string) (err error) {
 	quietCollector()
-	a, err := d.find(o.device)
-	if err != nil {
-		return err
+	var adapters []supervise.Adapter
+	for name := range strings.SplitSeq(o.device, ",") {
+		a, err := d.find(name)
+		if err != nil {
+			return err
+		}
+		adapters = append(adapters, a)
+	}
+	if len(adapters) > 2 {
+		return usageError{"shoal-gpu bench pair", errors.New("--device names one device or two")}
+	}
+	where := adapters[0].Name
+	if len(adapters) == 2 {
+		where += " and " + adapters[1].Name
 	}
 	m, err := synthetic.Open(name)
 	if err != nil {
@@ -68,12 +81,12 @@ func (o *pairOptions) run(ctx context.Context, out io.Writer, d driver, name str
 	}
 	var farms [len(layouts)]*farm
 	for i, stages := range layouts {
-		if farms[i], err = startFarm(ctx, a, m, stages, w); err != nil {
+		if farms[i], err = startFarm(ctx, adapters, m, stages, w); err != nil {
 			return fmt.Errorf("start %d processes: %w", stages, err)
 		}
 		defer func() { err = errors.Join(err, farms[i].end()) }()
 	}
-	fmt.Fprintf(out, "%s on %s, tokens/s of all streams\n", m.Name, a.Name)
+	fmt.Fprintf(out, "%s on %s, tokens/s of all streams\n", m.Name, where)
 	var figures []measure.Figure
 	for _, n := range o.counts {
 		w.streams = n
@@ -84,8 +97,8 @@ func (o *pairOptions) run(ctx context.Context, out io.Writer, d driver, name str
 		one, two := measure.Median(rates[0]), measure.Median(rates[1])
 		fmt.Fprintf(out, "  %d streams: one stage %s, two stages %s, ratio %.3f\n", n, spread(rates[0]), spread(rates[1]), two/one)
 		figures = append(figures, measure.Figure{
-			Name: ratioName(o.save.label, a.Name, n), Value: two, Unit: "tokens/s", Baseline: one, Ratio: two / one,
-			Runs: o.runs, Machine: a.Name, Command: o.save.command,
+			Name: ratioName(o.save.label, adapters, n), Value: two, Unit: "tokens/s", Baseline: one, Ratio: two / one,
+			Runs: o.runs, Machine: where, Command: o.save.command,
 		})
 	}
 	if o.save.file == "" {
@@ -95,9 +108,12 @@ func (o *pairOptions) run(ctx context.Context, out io.Writer, d driver, name str
 }
 
 // ratioName names the figure of so many streams.
-func ratioName(prefix, device string, streams int) string {
+func ratioName(prefix string, on []supervise.Adapter, streams int) string {
 	if prefix == "" {
-		prefix = label(device)
+		prefix = label(on[0].Name)
+	}
+	if len(on) == 2 {
+		prefix += "_pair"
 	}
 	if streams == 1 {
 		return prefix + "_two_stage_ratio"
