@@ -29,13 +29,24 @@ func Adapters() ([]Adapter, error) {
 	return out, nil
 }
 
+// names reports whether the configuration means the adapter with a number and a name. A
+// number is never looked for in names: "NVIDIA H100" has a 1 and a 0.
+func (cfg *Config) names(number int, name string) bool {
+	if cfg.Adapter == "" {
+		return true
+	}
+	if n, err := strconv.Atoi(cfg.Adapter); err == nil {
+		return n == number
+	}
+	return strings.Contains(strings.ToLower(name), strings.ToLower(cfg.Adapter))
+}
+
 // choose returns the adapter that cfg names.
 func (cfg *Config) choose() (device.Adapter, error) {
 	found := device.Adapters()
 	best := -1
 	for i, a := range found {
-		named := cfg.Adapter != "" && (cfg.Adapter == strconv.Itoa(i) || strings.Contains(strings.ToLower(a.Name), strings.ToLower(cfg.Adapter)))
-		if a.Software && !cfg.Software || cfg.Adapter != "" && !named {
+		if a.Software && !cfg.Software || !cfg.names(i, a.Name) {
 			continue
 		}
 		if best < 0 || a.Discrete && !found[best].Discrete || !a.Software && found[best].Software {

@@ -242,6 +242,23 @@ func TestTogether(t *testing.T) {
 	}
 }
 
+// TestAdapterNames: a number means one adapter, whatever digits are in names.
+func TestAdapterNames(t *testing.T) {
+	for _, c := range []struct {
+		wanted string
+		number int
+		name   string
+		want   bool
+	}{
+		{"", 1, "NVIDIA H100", true}, {"1", 0, "NVIDIA H100", false}, {"1", 1, "NVIDIA H100", true}, {"100", 0, "NVIDIA H100", false},
+		{"h100", 0, "NVIDIA H100", true}, {"llvm", 0, "NVIDIA H100", false},
+	} {
+		if got := (&Config{Adapter: c.wanted}).names(c.number, c.name); got != c.want {
+			t.Errorf("%q means adapter %d, %s: %v, want %v", c.wanted, c.number, c.name, got, c.want)
+		}
+	}
+}
+
 // TestTuning: what was measured is kept, and used by the next device.
 func TestTuning(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "tuning.json")
