@@ -7,7 +7,7 @@ import (
 	"github.com/shoal-llm/shoal/pkg/tensor"
 )
 
-// CodeBlock is the number of codes that are packed together: 4 bits of code i and
+// CodeBlock is the number of codes that are packed together: 8 bits are bytes; 4 bits of code i and
 // code i+16 share a byte; 2 bits of codes 0 to 15, and of 16 to 31, are a word of
 // 32 bits, the first code lowest; 3 bits are these two words of low bits and one
 // word of the highest bits, code 0 lowest.
@@ -31,6 +31,14 @@ func toHalves(dst []byte, src []float32) {
 
 // codes is Ops.Codes.
 func codes(dst []float32, src, scales []byte, bits, group int) {
+	if bits == 8 {
+		for i, code := range src[:len(dst)] {
+			at := scales[i/group*4:]
+			scale, least := tensor.F16ToF32(binary.LittleEndian.Uint16(at)), tensor.F16ToF32(binary.LittleEndian.Uint16(at[2:]))
+			dst[i] = float32(scale*float32(int32(code))) + least
+		}
+		return
+	}
 	var table [16]float32
 	n := 1 << bits
 	for from := 0; from < len(dst); from += CodeBlock {
@@ -42,6 +50,15 @@ func codes(dst []float32, src, scales []byte, bits, group int) {
 			}
 		}
 		block(dst[from:][:CodeBlock:CodeBlock], src[from/8*bits:][:4*bits:4*bits], bits, &table)
+	}
+}
+
+// columns is Ops.Columns.
+func columns(dst []float32, src []byte, scale, least *[Keys]float32) {
+	for ; len(dst) >= Keys; dst, src = dst[Keys:], src[Keys:] {
+		for i, code := range src[:Keys] {
+			dst[i] = float32(scale[i]*float32(int32(code))) + least[i]
+		}
 	}
 }
 

@@ -31,7 +31,16 @@ func TestHalvesAndCodes(t *testing.T) {
 				t.Errorf("%d values become other halves", n)
 			}
 		}
-		for _, bits := range []int{4, 3, 2} {
+		for rows := range 5 {
+			got, want := make([]float32, rows*Keys+16), make([]float32, rows*Keys+16)
+			scale, least := new([Keys]float32), new([Keys]float32)
+			ref.Halves(scale[:], src[rows:])
+			ref.Halves(least[:], src[500:])
+			ops.Columns(got[:rows*Keys], src[rows:], scale, least)
+			ref.Columns(want[:rows*Keys], src[rows:], scale, least)
+			sameNumbers(t, fmt.Sprintf("%d rows of columns", rows), got, want)
+		}
+		for _, bits := range []int{8, 4, 3, 2} {
 			for _, group := range []int{32, 64, 128} {
 				for groups := range 5 {
 					n := groups * group
