@@ -5,25 +5,34 @@ import (
 	"github.com/shoal-llm/shoal/pkg/compute/cpu/vec"
 )
 
-// queryTile is up to vec.MaxRows query rows of one span that share a KV head.
+// packedRows is the most query rows of a tile that share pages which are unpacked:
+// an unpacked page serves several calls of the kernels.
+const packedRows = 4 * vec.MaxRows
+
+// queryTile is query rows of one span that share a KV head: up to vec.MaxRows, or
+// packedRows where pages are unpacked.
 // Query row i of a span is head i mod group of its token i / group.
 type queryTile struct {
 	span, head   int
 	first, count int
 }
 
-// queryTiles returns the tiles of the batch for a number of heads. If they are
-// paged, the rows of a tile lie in one page.
-func (p *pass) queryTiles(heads, kvHeads int, paged bool) list {
-	if p.heads == heads && p.kvHeads == kvHeads && p.paged == paged {
+// queryTiles returns the tiles of the batch for a number of heads. Where values
+// step down the rows of a tile lie in one page.
+func (p *pass) queryTiles(heads, kvHeads int, class compute.KVClass) list {
+	if p.heads == heads && p.kvHeads == kvHeads && p.class == class {
 		return p.attends
+	}
+	most := vec.MaxRows
+	if class != (compute.KVClass{}) {
+		most = packedRows
 	}
 	from, group := len(p.queries), heads/kvHeads
 	for i := range p.batch.Spans {
 		span := &p.batch.Spans[i]
 		for first, n := 0, span.Count*group; first < n; {
-			count := min(vec.MaxRows, n-first)
-			if paged {
+			count := min(most, n-first)
+			if class.Steps() {
 				left := compute.PageTokens - (span.Start+first/group)%compute.PageTokens
 				count = min(count, left*group-first%group)
 			}
@@ -33,7 +42,7 @@ func (p *pass) queryTiles(heads, kvHeads int, paged bool) list {
 			first += count
 		}
 	}
-	p.heads, p.kvHeads, p.paged, p.attends = heads, kvHeads, paged, list{from, len(p.queries)}
+	p.heads, p.kvHeads, p.class, p.attends = heads, kvHeads, class, list{from, len(p.queries)}
 	return p.attends
 }
 
@@ -41,10 +50,10 @@ func (p *pass) queryTiles(heads, kvHeads int, paged bool) list {
 type scratch struct {
 	row               []float32 // one row of activations
 	outputs, outputs2 []float32 // blocks of products
-	queries, mixed    []float32 // [vec.MaxRows][head dimension]
+	queries, mixed    []float32 // [packedRows][head dimension]
 	page              []float32 // keys or values of a page, of a packed cache
-	scores            [vec.MaxRows * vec.Keys]float32
-	rows              [vec.MaxRows]vec.Row
+	scores            [packedRows * vec.Keys]float32
+	rows              [packedRows]vec.Row
 	exact             []float64 // reference mode: a row of weights, or of scores
 }
 
@@ -53,8 +62,8 @@ func (s *scratch) grow(n *need) int {
 	s.row = grown(s.row, n.cols)
 	s.outputs = grown(s.outputs, n.outputs)
 	s.outputs2 = grown(s.outputs2, n.outputs)
-	s.queries = grown(s.queries, vec.MaxRows*n.headDim)
-	s.mixed = grown(s.mixed, vec.MaxRows*n.headDim)
+	s.queries = grown(s.queries, packedRows*n.headDim)
+	s.mixed = grown(s.mixed, packedRows*n.headDim)
 	s.page = grown(s.page, n.page)
 	s.exact = grown(s.exact, n.exact)
 	return 4*(len(s.row)+len(s.outputs)+len(s.outputs2)+len(s.queries)+len(s.mixed)+len(s.page)) + 8*len(s.exact)
@@ -119,18 +128,38 @@ func (w *worker) attend(p *pass, s *step, task int) {
 			rows[r].First = int32(firstKey(position, s.window) - page*vec.Keys)
 			rows[r].Last = int32(position - page*vec.Keys)
 		}
-		seen := min(last-page*vec.Keys+1, vec.Keys) // of the page, by the last row
-		scores := w.scratch.scores[:]
 		form := s.cache.form(span, last/vec.Keys, page)
-		w.be.ops.Score(scores, queries, s.cache.keys(s.layer, form, tile.head, w.scratch.page), len(rows), dim, seen)
-		w.be.ops.Softmax(scores, rows, s.scale, s.softCap)
-		w.be.ops.Values(mixed, scores, s.cache.values(s.layer, form, tile.head, w.scratch.page), rows, dim, seen)
+		page := s.cache.keys(s.layer, form, tile.head, w.scratch.page)
+		for from := 0; from < len(rows); from += vec.MaxRows {
+			part, scores := rows[from:min(from+vec.MaxRows, len(rows))], w.scratch.scores[from*vec.Keys:]
+			if seen := seenBy(part); seen > 0 {
+				w.be.ops.Score(scores, queries[from*dim:], page, len(part), dim, seen)
+				w.be.ops.Softmax(scores, part, s.scale, s.softCap)
+			}
+		}
+		page = s.cache.values(s.layer, form, tile.head, w.scratch.page)
+		for from := 0; from < len(rows); from += vec.MaxRows {
+			part := rows[from:min(from+vec.MaxRows, len(rows))]
+			if seen := seenBy(part); seen > 0 {
+				w.be.ops.Values(mixed[from*dim:], w.scratch.scores[from*vec.Keys:], page, part, dim, seen)
+			}
+		}
 	}
 	for r := range rows {
 		out := tile.of(s.dst, span, r, group, dim)
 		w.be.ops.Finish(out, mixed[r*dim:(r+1)*dim], &rows[r])
 		s.cache.turn(out)
 	}
+}
+
+// seenBy returns how many of a page's first keys rows see that ascend, 0 if they
+// see none of the page.
+func seenBy(rows []vec.Row) int {
+	last := int(rows[len(rows)-1].Last)
+	if last < 0 || rows[0].First >= vec.Keys {
+		return 0
+	}
+	return min(last+1, vec.Keys)
 }
 
 // of returns the part of b that belongs to query row r of the tile.

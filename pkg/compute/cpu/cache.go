@@ -15,7 +15,6 @@ type cache struct {
 	spec   compute.CacheSpec
 	ops    *vec.Ops
 	head   int // values of one head's keys in a page
-	row    int // bytes of a row: 8 bits
 	factor float32
 	oldest pool
 	recent pool // of classes that step down
@@ -25,7 +24,9 @@ type cache struct {
 // pool is pages in one form. A page holds for each head its keys and then its
 // values. In float32, halves and codes that stepped down a head's keys are
 // [dimension][64 keys] and its values [64 keys][dimension], of codes followed by
-// the scales and least values of their groups; in 8 bits both are 64 rows.
+// the scales and least values of their groups. In 8 bits the keys have for each
+// group of dimensions 64 scales and 64 least values, and the values a pair for each
+// group of a row.
 type pool struct {
 	bits   int
 	pages  int
@@ -56,9 +57,6 @@ func newCache(spec compute.CacheSpec, m mapping, ops *vec.Ops) *cache {
 	}
 	if class.Upper != 0 {
 		c.upper = take(class.Upper, spec.Pools.Upper, spec.UpperBytes())
-	}
-	if class.Bits == 8 {
-		c.row = c.oldest.bytes / (2 * compute.PageTokens)
 	}
 	return c
 }
@@ -177,9 +175,17 @@ func (c *cache) unpack(dst []float32, src []byte, bits int, values bool) {
 	case bits == 16:
 		c.ops.Halves(dst, src)
 	case bits == 8 && values:
-		c.unpackRows(dst, src[len(src)/2:], 1, c.spec.HeadDim)
+		src = src[len(src)/2:]
+		c.ops.Codes(dst, src[:c.head], src[c.head:], bits, c.spec.Class.Group)
 	case bits == 8:
-		c.unpackRows(dst, src[:len(src)/2], compute.PageTokens, 1)
+		var scale, least [compute.PageTokens]float32
+		n := c.spec.Class.Group * compute.PageTokens // values of a group's dimensions
+		for at := 0; at < c.head; at += n {
+			scales := src[c.head+at/c.spec.Class.Group*4:]
+			c.ops.Halves(scale[:], scales)
+			c.ops.Halves(least[:], scales[2*compute.PageTokens:])
+			c.ops.Columns(dst[at:at+n], src[at:], &scale, &least)
+		}
 	default:
 		codes, scales, group := c.codes(src, bits, values)
 		c.ops.Codes(dst, codes, scales, bits, group)
@@ -234,13 +240,34 @@ func (c *cache) store(layer int, f form, head, slot int, key, value, room []floa
 		}
 		c.ops.ToHalves(row, value)
 	default: // 8
-		rows := f.pool.at(layer, f.page, head)
-		for i, src := range [2][]float32{key, value} {
-			turned := room[:dim]
-			copy(turned, src)
-			c.turn(turned)
-			c.pack(rows[(i*compute.PageTokens+slot)*c.row:][:c.row], turned)
+		c.storeCodes(f.pool.at(layer, f.page, head), slot, key, value, room)
+	}
+}
+
+// storeCodes writes the key and value of one head of a position in 8 bits.
+func (c *cache) storeCodes(page []byte, slot int, key, value, room []float32) {
+	dim, group := c.spec.HeadDim, c.spec.Class.Group
+	keys, values := page[:len(page)/2], page[len(page)/2:]
+	x := room[:dim]
+	copy(x, key)
+	c.turn(x)
+	var codes [128]byte
+	for g := 0; g < dim; g += group {
+		scale, least := packGroup(codes[:group], x[g:g+group])
+		for i, code := range codes[:group] {
+			keys[(g+i)*compute.PageTokens+slot] = code
 		}
+		scales := keys[c.head+g/group*4*compute.PageTokens:]
+		binary.LittleEndian.PutUint16(scales[2*slot:], scale)
+		binary.LittleEndian.PutUint16(scales[2*(compute.PageTokens+slot):], least)
+	}
+	copy(x, value)
+	c.turn(x)
+	for g := 0; g < dim; g += group {
+		at := slot*dim + g
+		scale, least := packGroup(values[at:], x[g:g+group])
+		binary.LittleEndian.PutUint16(values[c.head+at/group*4:], scale)
+		binary.LittleEndian.PutUint16(values[c.head+at/group*4+2:], least)
 	}
 }
 
@@ -261,18 +288,6 @@ func (c *cache) turn(x []float32) {
 	}
 	for i, v := range x {
 		x[i] = v * c.factor
-	}
-}
-
-// pack writes a row of 8 bits: the codes of all groups and then the scale and
-// minimum of each.
-func (c *cache) pack(dst []byte, x []float32) {
-	k := c.spec.Class
-	scales := dst[len(x):]
-	for g := 0; g < len(x); g += k.Group {
-		scale, least := packGroup(dst[g:], x[g:g+k.Group])
-		binary.LittleEndian.PutUint16(scales[g/k.Group*4:], scale)
-		binary.LittleEndian.PutUint16(scales[g/k.Group*4+2:], least)
 	}
 }
 
@@ -298,23 +313,6 @@ func packGroup(dst []byte, x []float32) (scale, least uint16) {
 		}
 	}
 	return scale, least
-}
-
-// unpackRows writes the rows of 8 bits of a head: value d of row t at
-// t·row + d·column.
-func (c *cache) unpackRows(dst []float32, rows []byte, column, row int) {
-	dim, group := c.spec.HeadDim, c.spec.Class.Group
-	for t := range compute.PageTokens {
-		src := rows[t*c.row:][:c.row]
-		for g := 0; g < dim; g += group {
-			at := src[dim+g/group*4:]
-			scale, least := tensor.F16ToF32(binary.LittleEndian.Uint16(at)), tensor.F16ToF32(binary.LittleEndian.Uint16(at[2:]))
-			to := dst[t*row+g*column:]
-			for i, code := range src[g:][:group] {
-				to[i*column] = float32(scale*float32(int32(code))) + least
-			}
-		}
-	}
 }
 
 // needHead makes room for heads of a cache.

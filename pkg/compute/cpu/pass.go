@@ -36,7 +36,7 @@ type pass struct {
 	rows    list // the batch's rows as tiles
 	heads   int  // geometry that queries was made for
 	kvHeads int
-	paged   bool
+	class   compute.KVClass
 	attends list
 	need    need
 	bad     []uint32 // not 0 for rows with a sum of squares that is not finite, atomic

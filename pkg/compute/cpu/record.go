@@ -278,7 +278,7 @@ func (p *pass) Attend(dst, q compute.Buffer, c compute.Cache, layer int, a compu
 		fail("attend: %d heads share %d, window %d, soft cap %g", a.Heads, spec.KVHeads, a.Window, a.SoftCap)
 	}
 	p.checkPages(cache, layer)
-	tiles := p.queryTiles(a.Heads, spec.KVHeads, spec.Class.Steps())
+	tiles := p.queryTiles(a.Heads, spec.KVHeads, spec.Class)
 	p.needHead(spec)
 	if p.be.reference {
 		for _, span := range p.batch.Spans { // scores, in room for whole pages

@@ -4,7 +4,7 @@
 // Several scales near the one that spans all values are tried. For the levels that
 // each rounds to, the best scale follows by least squares, and the scale with the
 // least error is taken: a few large values may be cut so that the many others lie
-// closer.
+// closer. No product is fused with a sum, so a file is the same wherever it is made.
 package fit
 
 import "math"
@@ -31,15 +31,15 @@ func Scale(x []float32, least, most int) float32 {
 	}
 	var best, bestGain float32
 	for k := -tries; k <= tries; k++ {
-		inverse := (float32(least) + apart*float32(k)) / extreme
+		inverse := (float32(least) + float32(apart*float32(k))) / extreme
 		var products, squares float32
 		for _, v := range x {
 			level := float32(Level(v*inverse, least, most))
-			products += v * level
-			squares += level * level
+			products += float32(v * level)
+			squares += float32(level * level)
 		}
-		if squares > 0 && products*products > bestGain*squares {
-			best, bestGain = products/squares, products*products/squares
+		if gain := float32(products*products) / squares; squares > 0 && gain > bestGain {
+			best, bestGain = products/squares, gain
 		}
 	}
 	return best
@@ -61,7 +61,7 @@ func Line(x []float32, most int) (scale, offset float32) {
 	}
 	least := float32(math.Inf(1))
 	for k := -tries; k <= tries; k++ {
-		s := (high - low) / (float32(most) + apart*float32(k))
+		s := (high - low) / (float32(most) + float32(apart*float32(k)))
 		for _, o := range [2]float32{low, low + s/2} {
 			s2, o2 := refine(x, s, min(o, 0), most)
 			if e := Error(x, s2, o2, most); e < least {
@@ -77,14 +77,15 @@ func refine(x []float32, scale, offset float32, most int) (float32, float32) {
 	var n, levels, squares, values, products float32
 	for _, v := range x {
 		level := float32(Level((v-offset)/scale, 0, most))
-		n, levels, squares = n+1, levels+level, squares+level*level
-		values, products = values+v, products+v*level
+		n, levels, squares = n+1, levels+level, squares+float32(level*level)
+		values, products = values+v, products+float32(v*level)
 	}
-	determinant := n*squares - levels*levels
+	determinant := float32(n*squares) - float32(levels*levels)
 	if determinant <= 0 {
 		return scale, offset
 	}
-	s, o := (n*products-levels*values)/determinant, (squares*values-levels*products)/determinant
+	s := (float32(n*products) - float32(levels*values)) / determinant
+	o := (float32(squares*values) - float32(levels*products)) / determinant
 	if o > 0 {
 		s, o = products/squares, 0
 	}
@@ -102,8 +103,8 @@ func Error(x []float32, scale, offset float32, most int) (sum float32) {
 		if scale > 0 {
 			level = Level((v-offset)/scale, 0, most)
 		}
-		e := v - scale*float32(level) - offset
-		sum += e * e
+		e := v - float32(scale*float32(level)) - offset
+		sum += float32(e * e)
 	}
 	return sum
 }

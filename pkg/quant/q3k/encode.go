@@ -54,8 +54,8 @@ func bestScale(x []float32, d float32, first int) (best int) {
 		var sum float32
 		for _, v := range x {
 			scale := d * float32(level)
-			e := v - scale*float32(round(v, scale))
-			sum += e * e
+			e := v - float32(scale*float32(round(v, scale)))
+			sum += float32(e * e)
 		}
 		if sum < least {
 			least, best = sum, level

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/shoal-llm/shoal/internal/library"
+	"github.com/shoal-llm/shoal/pkg/compute"
 	"github.com/shoal-llm/shoal/pkg/compute/cpu"
 	"github.com/shoal-llm/shoal/pkg/engine"
 	"github.com/shoal-llm/shoal/pkg/frame"
@@ -15,7 +16,7 @@ import (
 )
 
 // pipeline loads the embedded model split over two stages.
-func pipeline(t *testing.T, m *library.Model, cfg Config) *engine.Local {
+func pipeline(t *testing.T, m *library.Model, kv compute.KVClass, cfg Config) *engine.Local {
 	t.Helper()
 	be, err := cpu.Open(cpu.Config{Threads: 1})
 	if err != nil {
@@ -26,7 +27,7 @@ func pipeline(t *testing.T, m *library.Model, cfg Config) *engine.Local {
 	for i, part := range []model.Part{{End: half, Embed: true}, {First: half, End: m.Spec.Layers, Head: true}} {
 		st, err := engine.Open(be, m.Arch, m.Source, m.Spec, engine.Config{
 			Epoch: cfg.Epoch, Stage: uint32(i), Part: part,
-			Pages: cfg.Pages, Slots: cfg.Slots, Rows: cfg.Rows, Context: cfg.Context,
+			Pages: cfg.Pages, Slots: cfg.Slots, Rows: cfg.Rows, Context: cfg.Context, KV: kv,
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -70,12 +71,18 @@ type outcome struct {
 // answer serves questions in waves: the next one when the one before has ended.
 func answer(t *testing.T, m *library.Model, cfg Config, waves ...[]question) ([][]int32, outcome) {
 	t.Helper()
+	return answerIn(t, m, compute.KVClass{}, cfg, waves...)
+}
+
+// answerIn answers with keys and values of a class.
+func answerIn(t *testing.T, m *library.Model, kv compute.KVClass, cfg Config, waves ...[]question) ([][]int32, outcome) {
+	t.Helper()
 	cfg.Epoch, cfg.Stages, cfg.Slots, cfg.Pages, cfg.Context, cfg.InFlight = 1, 2, 8, 64, m.Spec.Context, 4
 	machine, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &hall{t: t, machine: machine, local: pipeline(t, m, cfg), now: time.Unix(1, 0), slots: map[frame.Slot]int{}}
+	h := &hall{t: t, machine: machine, local: pipeline(t, m, kv, cfg), now: time.Unix(1, 0), slots: map[frame.Slot]int{}}
 	for _, wave := range waves {
 		for i, q := range wave {
 			h.slots[frame.Slot(i)] = len(h.answers)
@@ -185,6 +192,43 @@ func TestNothingChangesAnAnswer(t *testing.T) {
 				t.Errorf("%d positions came from prefixes", stats.Cached)
 			}
 		})
+	}
+}
+
+// TestNothingChangesAnAnswerOfFewBits: nor where keys and values step down as they
+// age; guesses are taken back at the borders of pages too, and the stages always
+// have places for the finer forms.
+func TestNothingChangesAnAnswerOfFewBits(t *testing.T) {
+	m, err := library.Library{}.Open(library.Default)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	vocab, err := m.Vocab()
+	if err != nil {
+		t.Fatal(err)
+	}
+	story := vocab.Encode("Tom had a red ball. Tom had a red ball. He liked to play with the red ball. Tom had a red ball. He liked to play with the red")
+	var questions []question
+	for i := range 8 {
+		spec := sample.Spec{Seed: uint64(i + 1), MaxTokens: 70, IgnoreEOS: true, Temperature: float32(i%3) * 0.2}
+		questions = append(questions, question{prompt: slices.Concat(slices.Repeat(story, i), story[:3*i+2]), spec: spec})
+	}
+	class := compute.KVClass{Bits: 2, Group: 32, Recent: 64, Upper: 3, Far: 128}
+	want, _ := answerIn(t, m, class, Config{Rows: 256, Chunk: 256, Lanes: 1}, oneByOne(questions)...)
+	for _, cfg := range []Config{{Rows: 64, Chunk: 40, Lanes: 3}, {Rows: 128, Chunk: 128, Lanes: 2, Drafts: 8}, {Rows: 32, Chunk: 32, Lanes: 1, Drafts: 4}} {
+		got, stats := answerIn(t, m, class, cfg, questions)
+		for i := range want {
+			if !slices.Equal(got[i], want[i]) {
+				t.Errorf("%+v: session %d: got %v, alone %v", cfg, i, got[i], want[i])
+			}
+		}
+		if cfg.Drafts > 0 && (stats.Accepted == 0 || stats.Drafted == stats.Accepted) {
+			t.Errorf("%+v: %d of %d guesses held", cfg, stats.Accepted, stats.Drafted)
+		}
+	}
+	if plain, _ := answerIn(t, m, compute.KVClass{}, Config{Rows: 256, Chunk: 256, Lanes: 1}, questions[7:]); slices.Equal(plain[0], want[7]) {
+		t.Error("2 bits answer as float32 does: nothing was tested")
 	}
 }
 

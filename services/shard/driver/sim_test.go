@@ -10,6 +10,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/shoal-llm/shoal/pkg/compute"
 	"github.com/shoal-llm/shoal/pkg/frame"
 	"github.com/shoal-llm/shoal/pkg/kv"
 )
@@ -61,8 +62,12 @@ type stage struct {
 }
 
 func newStage(cfg Config) *stage {
+	logs := kv.Config{Epoch: cfg.Epoch, Pipeline: cfg.Pipeline, Pages: cfg.Pages, Slots: cfg.Slots, Rows: cfg.Rows, Context: cfg.Context}
+	if cfg.Cached == 0 { // nothing is shared: keys and values may step down
+		logs.KV = compute.KVClass{Bits: 2, Group: 32, Recent: 64, Upper: 4, Far: 128}
+	}
 	return &stage{
-		log:  kv.NewLog(kv.Config{Epoch: cfg.Epoch, Pipeline: cfg.Pipeline, Pages: cfg.Pages, Slots: cfg.Slots, Rows: cfg.Rows, Context: cfg.Context}),
+		log:  kv.NewLog(logs),
 		open: map[frame.Slot]*frame.Open{}, ids: map[frame.Slot][]int32{},
 	}
 }

@@ -49,7 +49,8 @@ type kernels struct {
 
 	halves   func(dst *float32, src *byte, blocks int) // nil: the portable ones
 	toHalves func(dst *byte, src *float32, blocks int)
-	codes    [5]func(dst *float32, src, scales *byte, groups, blocks int) // of so many bits; blocks of a group
+	codes    [9]func(dst *float32, src, scales *byte, groups, blocks int) // of so many bits; blocks of a group
+	columns  func(dst *float32, src *byte, scale, least *float32, rows int)
 }
 
 // accelerate replaces portable operations by the vector kernels of ops.Level.
@@ -75,6 +76,7 @@ func accelerate(ops *Ops) {
 		ops.Halves = k.halvesRow
 		ops.ToHalves = k.toHalvesRow
 		ops.Codes = k.codesRow
+		ops.Columns = k.codeColumns
 	}
 }
 
@@ -146,6 +148,12 @@ func (k *kernels) codesRow(dst []float32, src, scales []byte, bits, group int) {
 	groups := len(dst) / group
 	src, scales = src[:len(dst)/8*bits], scales[:4*groups]
 	k.codes[bits](unsafe.SliceData(dst), unsafe.SliceData(src), unsafe.SliceData(scales), groups, group/CodeBlock)
+}
+
+func (k *kernels) codeColumns(dst []float32, src []byte, scale, least *[Keys]float32) {
+	if rows := len(dst) / Keys; rows > 0 {
+		k.columns(unsafe.SliceData(dst), unsafe.SliceData(src[:rows*Keys]), &scale[0], &least[0], rows)
+	}
 }
 
 func (k *kernels) quantizeTile(tile []byte, x []float32, T, t int) {

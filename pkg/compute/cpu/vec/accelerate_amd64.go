@@ -32,7 +32,8 @@ var avx2 = kernels{
 	softmax:      avx2Softmax,
 	halves:       avx2Halves,
 	toHalves:     avx2ToHalves,
-	codes:        [5]func(dst *float32, src, scales *byte, groups, blocks int){2: avx2Codes2, 3: avx2Codes3, 4: avx2Codes4},
+	codes:        [9]func(dst *float32, src, scales *byte, groups, blocks int){2: avx2Codes2, 3: avx2Codes3, 4: avx2Codes4, 8: avx2Codes8},
+	columns:      avx2Columns,
 }
 
 // AVX-512 has kernels of its own where wider registers pay.
@@ -57,5 +58,6 @@ var avx512 = kernels{
 	softmax:  avx512Softmax,
 	halves:   avx512Halves,
 	toHalves: avx512ToHalves,
-	codes:    [5]func(dst *float32, src, scales *byte, groups, blocks int){2: avx512Codes2, 3: avx512Codes3, 4: avx512Codes4},
+	codes:    [9]func(dst *float32, src, scales *byte, groups, blocks int){2: avx512Codes2, 3: avx512Codes3, 4: avx512Codes4, 8: avx512Codes8},
+	columns:  avx512Columns,
 }

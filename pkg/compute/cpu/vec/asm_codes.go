@@ -20,9 +20,10 @@ const (
 func (l level) codes() {
 	l.halves()
 	l.toHalves()
-	for _, bits := range []int{4, 3, 2} {
+	for _, bits := range []int{8, 4, 3, 2} {
 		l.unpack(bits)
 	}
+	l.columns()
 }
 
 // halves converts blocks of 16 halves.
@@ -79,7 +80,7 @@ func (l level) unpack(bits int) {
 	left := GP64()
 	Label("group")
 	scale, least := l.half(at(scales, 0)), l.half(at(scales, halfBytes))
-	if u.tables == nil { // 4 bits in AVX2: more values than a register's
+	if u.tables == nil { // more values than a register's: they are computed
 		u.tables = []reg.VecVirtual{scale, least}
 	}
 	for i, ramp := range u.ramps {
@@ -126,6 +127,7 @@ func (u *unpacker) prepare() {
 		}
 	}
 	switch {
+	case u.bits == 8:
 	case u.bits == 4 && u.level == avx2:
 		u.mask = u.spreadBits(15)
 		return
@@ -178,7 +180,11 @@ func (l level) and(a, b, to reg.VecVirtual) {
 
 // block writes the values of 32 codes.
 func (u *unpacker) block() {
-	if u.bits == 4 {
+	switch u.bits {
+	case 8:
+		u.wholeBytes()
+		return
+	case 4:
 		u.nibbles()
 		return
 	}
@@ -213,6 +219,37 @@ func (u *unpacker) block() {
 			VMOVUPS(v, at(u.dst, 4*lanes*word+u.bytes*i))
 		}
 	}
+}
+
+// bytes writes the values of 32 codes of 8 bits.
+func (u *unpacker) wholeBytes() {
+	for part := range codeBlock / u.width() {
+		v := u.vec()
+		VPMOVZXBD(at(u.src, part*u.width()), v)
+		VCVTDQ2PS(v, v)
+		VFMADD213PS(u.tables[1], u.tables[0], v)
+		VMOVUPS(v, at(u.dst, part*u.bytes))
+	}
+}
+
+// columns writes rows of 64 values of codes of 8 bits; each column has a scale and
+// a least value.
+func (l level) columns() {
+	l.open("Columns", "func(dst *float32, src *byte, scale, least *float32, rows int)", "writes rows of 64 values of codes of 8 bits")
+	dst, src, scale, least, rows := argument("dst"), argument("src"), argument("scale"), argument("least"), argument("rows")
+	Label("row")
+	for part := range keys / l.width() {
+		v := l.vec()
+		VPMOVZXBD(at(src, part*l.width()), v)
+		VCVTDQ2PS(v, v)
+		VMULPS(at(scale, part*l.bytes), v, v) // exact
+		VADDPS(at(least, part*l.bytes), v, v)
+		VMOVUPS(v, at(dst, part*l.bytes))
+	}
+	ADDQ(Imm(keys), src)
+	ADDQ(U32(keysBytes), dst)
+	down(rows, "row")
+	done()
 }
 
 // nibbles writes the values of 32 codes of 4 bits: code i and i+16 share a byte.

@@ -31,7 +31,16 @@ func TestHalvesAndCodes(t *testing.T) {
 				t.Errorf("%d values become other halves", n)
 			}
 		}
-		for _, bits := range []int{4, 3, 2} {
+		for rows := range 5 {
+			got, want := make([]float32, rows*Keys+16), make([]float32, rows*Keys+16)
+			scale, least := new([Keys]float32), new([Keys]float32)
+			ref.Halves(scale[:], src[rows:])
+			ref.Halves(least[:], src[500:])
+			ops.Columns(got[:rows*Keys], src[rows:], scale, least)
+			ref.Columns(want[:rows*Keys], src[rows:], scale, least)
+			sameNumbers(t, fmt.Sprintf("%d rows of columns", rows), got, want)
+		}
+		for _, bits := range []int{8, 4, 3, 2} {
 			for _, group := range []int{32, 64, 128} {
 				for groups := range 5 {
 					n := groups * group
@@ -45,27 +54,34 @@ func TestHalvesAndCodes(t *testing.T) {
 	})
 }
 
-// TestPackCodes: a value is off by half a cell at most, and what halves round; the
-// cells of a group are equal and no more than 2^bits.
+// TestPackCodes: a value is off by about a cell at most, and what halves
+// round; in the mean values are closer than the middles of equal cells would be.
 func TestPackCodes(t *testing.T) {
 	ref := portable()
 	rng := rand.New(rand.NewPCG(33, 34))
 	for _, bits := range []int{4, 3, 2} {
 		for _, group := range []int{32, 64, 128} {
 			for _, offset := range []float64{0, 3, -200} {
-				x, back := make([]float32, 2*group), make([]float32, 2*group)
+				x, back := make([]float32, 64*group), make([]float32, 64*group)
 				for i := range x {
 					x[i] = float32(rng.NormFloat64() + offset)
 				}
-				src, scales := make([]byte, len(x)*bits/8), make([]byte, 8)
+				src, scales := make([]byte, len(x)*bits/8), make([]byte, 4*64)
 				PackCodes(src, scales, x, bits, group)
 				ref.Codes(back, src, scales, bits, group)
+				var off2, cells2 float64
 				for i, v := range x {
 					low, high := bounds(x[i/group*group:][:group])
-					most := (high-low)/math.Pow(2, float64(bits))/2*1.01 + math.Abs(offset)/1000
+					most := (high-low)/math.Pow(2, float64(bits))*1.2 + math.Abs(offset)/1000
+					cell := (high - low) / math.Pow(2, float64(bits))
+					middle := low + (math.Floor(min((float64(v)-low)/cell, math.Pow(2, float64(bits))-1))+0.5)*cell
+					off2, cells2 = off2+math.Pow(float64(back[i]-v), 2), cells2+math.Pow(middle-float64(v), 2)
 					if off := math.Abs(float64(back[i] - v)); off > most {
 						t.Errorf("%d bits in groups of %d: %g reads as %g, off by %g, more than %g", bits, group, v, back[i], off, most)
 					}
+				}
+				if offset == 0 && off2 > cells2 {
+					t.Errorf("%d bits in groups of %d: squared error %g, of equal cells %g", bits, group, off2, cells2)
 				}
 			}
 		}

@@ -77,6 +77,11 @@ func avx2Halves(dst *float32, src *byte, blocks int)
 //go:noescape
 func avx2ToHalves(dst *byte, src *float32, blocks int)
 
+// avx2Codes8 writes the values of groups of blocks of codes of 8 bits with AVX2.
+//
+//go:noescape
+func avx2Codes8(dst *float32, src *byte, scales *byte, groups int, blocks int)
+
 // avx2Codes4 writes the values of groups of blocks of codes of 4 bits with AVX2.
 //
 //go:noescape
@@ -91,6 +96,11 @@ func avx2Codes3(dst *float32, src *byte, scales *byte, groups int, blocks int)
 //
 //go:noescape
 func avx2Codes2(dst *float32, src *byte, scales *byte, groups int, blocks int)
+
+// avx2Columns writes rows of 64 values of codes of 8 bits with AVX2.
+//
+//go:noescape
+func avx2Columns(dst *float32, src *byte, scale *float32, least *float32, rows int)
 
 // avx512SumSq sums the squares of n values with AVX-512.
 //
@@ -197,6 +207,11 @@ func avx512Halves(dst *float32, src *byte, blocks int)
 //go:noescape
 func avx512ToHalves(dst *byte, src *float32, blocks int)
 
+// avx512Codes8 writes the values of groups of blocks of codes of 8 bits with AVX-512.
+//
+//go:noescape
+func avx512Codes8(dst *float32, src *byte, scales *byte, groups int, blocks int)
+
 // avx512Codes4 writes the values of groups of blocks of codes of 4 bits with AVX-512.
 //
 //go:noescape
@@ -211,6 +226,11 @@ func avx512Codes3(dst *float32, src *byte, scales *byte, groups int, blocks int)
 //
 //go:noescape
 func avx512Codes2(dst *float32, src *byte, scales *byte, groups int, blocks int)
+
+// avx512Columns writes rows of 64 values of codes of 8 bits with AVX-512.
+//
+//go:noescape
+func avx512Columns(dst *float32, src *byte, scale *float32, least *float32, rows int)
 
 // avx2Quantize quantises blocks of 32 values as token t of T with AVX2.
 //

@@ -2055,6 +2055,51 @@ block:
 	VZEROUPPER
 	RET
 
+// func avx2Codes8(dst *float32, src *byte, scales *byte, groups int, blocks int)
+// Requires: AVX, AVX2, F16C, FMA3
+TEXT ·avx2Codes8(SB), NOSPLIT|NOFRAME, $0-40
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         scales+16(FP), DX
+	MOVQ         groups+24(FP), BX
+	MOVQ         blocks+32(FP), SI
+	VMOVDQU      numbers<>+0(SB), Y0
+	VPBROADCASTD numbers<>+960(SB), Y0
+
+group:
+	VPBROADCASTW (DX), X0
+	VCVTPH2PS    X0, Y0
+	VPBROADCASTW 2(DX), X1
+	VCVTPH2PS    X1, Y1
+	MOVQ         SI, DI
+
+block:
+	VPMOVZXBD   (CX), Y2
+	VCVTDQ2PS   Y2, Y2
+	VFMADD213PS Y1, Y0, Y2
+	VMOVUPS     Y2, (AX)
+	VPMOVZXBD   8(CX), Y2
+	VCVTDQ2PS   Y2, Y2
+	VFMADD213PS Y1, Y0, Y2
+	VMOVUPS     Y2, 32(AX)
+	VPMOVZXBD   16(CX), Y2
+	VCVTDQ2PS   Y2, Y2
+	VFMADD213PS Y1, Y0, Y2
+	VMOVUPS     Y2, 64(AX)
+	VPMOVZXBD   24(CX), Y2
+	VCVTDQ2PS   Y2, Y2
+	VFMADD213PS Y1, Y0, Y2
+	VMOVUPS     Y2, 96(AX)
+	ADDQ        $0x20, CX
+	ADDQ        $0x00000080, AX
+	DECQ        DI
+	JNZ         block
+	ADDQ        $0x04, DX
+	DECQ        BX
+	JNZ         group
+	VZEROUPPER
+	RET
+
 // func avx2Codes4(dst *float32, src *byte, scales *byte, groups int, blocks int)
 // Requires: AVX, AVX2, F16C, FMA3
 TEXT ·avx2Codes4(SB), NOSPLIT|NOFRAME, $0-40
@@ -2227,6 +2272,63 @@ block:
 	ADDQ         $0x04, DX
 	DECQ         BX
 	JNZ          group
+	VZEROUPPER
+	RET
+
+// func avx2Columns(dst *float32, src *byte, scale *float32, least *float32, rows int)
+// Requires: AVX, AVX2
+TEXT ·avx2Columns(SB), NOSPLIT|NOFRAME, $0-40
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ scale+16(FP), DX
+	MOVQ least+24(FP), BX
+	MOVQ rows+32(FP), SI
+
+row:
+	VPMOVZXBD (CX), Y0
+	VCVTDQ2PS Y0, Y0
+	VMULPS    (DX), Y0, Y0
+	VADDPS    (BX), Y0, Y0
+	VMOVUPS   Y0, (AX)
+	VPMOVZXBD 8(CX), Y0
+	VCVTDQ2PS Y0, Y0
+	VMULPS    32(DX), Y0, Y0
+	VADDPS    32(BX), Y0, Y0
+	VMOVUPS   Y0, 32(AX)
+	VPMOVZXBD 16(CX), Y0
+	VCVTDQ2PS Y0, Y0
+	VMULPS    64(DX), Y0, Y0
+	VADDPS    64(BX), Y0, Y0
+	VMOVUPS   Y0, 64(AX)
+	VPMOVZXBD 24(CX), Y0
+	VCVTDQ2PS Y0, Y0
+	VMULPS    96(DX), Y0, Y0
+	VADDPS    96(BX), Y0, Y0
+	VMOVUPS   Y0, 96(AX)
+	VPMOVZXBD 32(CX), Y0
+	VCVTDQ2PS Y0, Y0
+	VMULPS    128(DX), Y0, Y0
+	VADDPS    128(BX), Y0, Y0
+	VMOVUPS   Y0, 128(AX)
+	VPMOVZXBD 40(CX), Y0
+	VCVTDQ2PS Y0, Y0
+	VMULPS    160(DX), Y0, Y0
+	VADDPS    160(BX), Y0, Y0
+	VMOVUPS   Y0, 160(AX)
+	VPMOVZXBD 48(CX), Y0
+	VCVTDQ2PS Y0, Y0
+	VMULPS    192(DX), Y0, Y0
+	VADDPS    192(BX), Y0, Y0
+	VMOVUPS   Y0, 192(AX)
+	VPMOVZXBD 56(CX), Y0
+	VCVTDQ2PS Y0, Y0
+	VMULPS    224(DX), Y0, Y0
+	VADDPS    224(BX), Y0, Y0
+	VMOVUPS   Y0, 224(AX)
+	ADDQ      $0x40, CX
+	ADDQ      $0x00000100, AX
+	DECQ      SI
+	JNZ       row
 	VZEROUPPER
 	RET
 
@@ -5405,6 +5507,43 @@ block:
 	VZEROUPPER
 	RET
 
+// func avx512Codes8(dst *float32, src *byte, scales *byte, groups int, blocks int)
+// Requires: AVX, AVX2, AVX512F
+TEXT ·avx512Codes8(SB), NOSPLIT|NOFRAME, $0-40
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         scales+16(FP), DX
+	MOVQ         groups+24(FP), BX
+	MOVQ         blocks+32(FP), SI
+	VMOVDQU32    numbers<>+0(SB), Z0
+	VPBROADCASTD numbers<>+960(SB), Z0
+
+group:
+	VPBROADCASTW (DX), Y0
+	VCVTPH2PS    Y0, Z0
+	VPBROADCASTW 2(DX), Y1
+	VCVTPH2PS    Y1, Z1
+	MOVQ         SI, DI
+
+block:
+	VPMOVZXBD   (CX), Z2
+	VCVTDQ2PS   Z2, Z2
+	VFMADD213PS Z1, Z0, Z2
+	VMOVUPS     Z2, (AX)
+	VPMOVZXBD   16(CX), Z2
+	VCVTDQ2PS   Z2, Z2
+	VFMADD213PS Z1, Z0, Z2
+	VMOVUPS     Z2, 64(AX)
+	ADDQ        $0x20, CX
+	ADDQ        $0x00000080, AX
+	DECQ        DI
+	JNZ         block
+	ADDQ        $0x04, DX
+	DECQ        BX
+	JNZ         group
+	VZEROUPPER
+	RET
+
 // func avx512Codes4(dst *float32, src *byte, scales *byte, groups int, blocks int)
 // Requires: AVX, AVX2, AVX512F
 TEXT ·avx512Codes4(SB), NOSPLIT|NOFRAME, $0-40
@@ -5533,6 +5672,43 @@ block:
 	ADDQ         $0x04, DX
 	DECQ         BX
 	JNZ          group
+	VZEROUPPER
+	RET
+
+// func avx512Columns(dst *float32, src *byte, scale *float32, least *float32, rows int)
+// Requires: AVX, AVX512F
+TEXT ·avx512Columns(SB), NOSPLIT|NOFRAME, $0-40
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ scale+16(FP), DX
+	MOVQ least+24(FP), BX
+	MOVQ rows+32(FP), SI
+
+row:
+	VPMOVZXBD (CX), Z0
+	VCVTDQ2PS Z0, Z0
+	VMULPS    (DX), Z0, Z0
+	VADDPS    (BX), Z0, Z0
+	VMOVUPS   Z0, (AX)
+	VPMOVZXBD 16(CX), Z0
+	VCVTDQ2PS Z0, Z0
+	VMULPS    64(DX), Z0, Z0
+	VADDPS    64(BX), Z0, Z0
+	VMOVUPS   Z0, 64(AX)
+	VPMOVZXBD 32(CX), Z0
+	VCVTDQ2PS Z0, Z0
+	VMULPS    128(DX), Z0, Z0
+	VADDPS    128(BX), Z0, Z0
+	VMOVUPS   Z0, 128(AX)
+	VPMOVZXBD 48(CX), Z0
+	VCVTDQ2PS Z0, Z0
+	VMULPS    192(DX), Z0, Z0
+	VADDPS    192(BX), Z0, Z0
+	VMOVUPS   Z0, 192(AX)
+	ADDQ      $0x40, CX
+	ADDQ      $0x00000100, AX
+	DECQ      SI
+	JNZ       row
 	VZEROUPPER
 	RET
 

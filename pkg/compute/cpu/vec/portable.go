@@ -24,6 +24,7 @@ func portable() Ops {
 		Halves:   halves,
 		ToHalves: toHalves,
 		Codes:    codes,
+		Columns:  columns,
 		Finish:   finish,
 	}
 }

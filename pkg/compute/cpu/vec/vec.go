@@ -86,7 +86,10 @@ type Ops struct {
 	Halves func(dst []float32, src []byte)
 	// ToHalves writes src as little-endian halves, rounded to nearest even.
 	ToHalves func(dst []byte, src []float32)
-	// Codes writes dst from codes of bits bits (4, 3 or 2), packed as CodeBlock
+	// Columns writes whole rows of Keys values from codes of 8 bits: value =
+	// code·scale + least of its column, the product exact.
+	Columns func(dst []float32, src []byte, scale, least *[Keys]float32)
+	// Codes writes dst from codes of bits bits (8, 4, 3 or 2), packed as CodeBlock
 	// says: value = code·scale + least, the product exact. Each group values (a
 	// multiple of CodeBlock that divides len(dst)) have a scale and a least value,
 	// two halves in scales.
