@@ -27,7 +27,7 @@ type identityOptions struct {
 }
 
 func (o *identityOptions) flags(f *pflag.FlagSet) {
-	f.StringVar(&o.secretFile, "cluster-secret-file", "", "file that holds a cluster secret, the same for every node (make one with `shoal secret`); without it the node has the identity it got by `shoal join`")
+	f.StringVar(&o.secretFile, "cluster-secret-file", "", "file that holds a cluster secret, the same for every node (make one with 'shoal secret'); without it the node has the identity it got by 'shoal join'")
 	o.dirFlag(f)
 	f.StringVar(&o.files.Certificate, "cert-file", "", "certificate of this node from outside, like cert-manager's or SPIRE's, with a URI spiffe://CLUSTER/ROLE/NODE; read again when it changes")
 	f.StringVar(&o.files.Key, "key-file", "", "private key of --cert-file")

@@ -254,7 +254,7 @@ func (o *gatewayOptions) flags(f *pflag.FlagSet) {
 	f.StringVar(&o.config.Ollama, "ollama", "", "address of the Ollama API, like 127.0.0.1:11434; empty is off")
 	f.StringSliceVar(&o.config.APIKeys, "api-key", nil, "key that clients must show; needed where other machines can reach the gateway")
 	f.StringVar(&o.keyFile, "api-key-file", "", "file of such keys, one a line")
-	f.StringVar(&o.config.Keys, "keys", "", "file of keys with limits, made by `shoal key create`; read again when it changes. With it a key is needed on loopback too")
+	f.StringVar(&o.config.Keys, "keys", "", "file of keys with limits, made by 'shoal key create'; read again when it changes. With it a key is needed on loopback too")
 	f.StringVar(&o.tls, "tls", "auto", "auto: TLS by the cluster's authority where other machines can reach the gateway; off: a proxy in front ends TLS")
 	f.StringVar(&o.webCert, "tls-cert-file", "", "certificate chain for clients, instead of one by the cluster's authority; read again when it changes")
 	f.StringVar(&o.webKey, "tls-key-file", "", "private key of --tls-cert-file")
