@@ -256,7 +256,7 @@ func (o *gatewayOptions) flags(f *pflag.FlagSet) {
 	f.StringVar(&o.keyFile, "api-key-file", "", "file of such keys, one a line")
 	f.StringVar(&o.config.Keys, "keys", "", "file of keys with limits, made by 'shoal key create'; read again when it changes. With it a key is needed on loopback too")
 	f.StringVar(&o.tls, "tls", "auto", "auto: TLS by the cluster's authority where other machines can reach the gateway; off: a proxy in front ends TLS")
-	f.StringVar(&o.webCert, "tls-cert-file", "", "certificate chain for clients, instead of one by the cluster's authority; read again when it changes")
+	f.StringVar(&o.webCert, "tls-cert-file", "", "certificate chain for clients, instead of one by the cluster's authority; used on loopback too, and read again when it changes")
 	f.StringVar(&o.webKey, "tls-key-file", "", "private key of --tls-cert-file")
 	f.StringSliceVar(&o.config.AllowedHosts, "allowed-host", nil, "host names that the gateway is called by, besides its addresses")
 	f.StringSliceVar(&o.config.AllowedOrigins, "allowed-origin", nil, "scheme://host[:port] of pages elsewhere that may use the gateway")
@@ -347,7 +347,7 @@ func makeGateway(n *node, o gatewayOptions, conn grpc.ClientConnInterface) (*gat
 		return nil, err
 	}
 	deps.TLS = tlsConfig
-	o.config.Version = version
+	o.config.Version, o.config.TLSAlways = version, o.webCert != ""
 	return gateway.New(o.config, deps)
 }
 

@@ -34,6 +34,8 @@ type Config struct {
 	// proxy that ends it, or inside a container whose port is published on
 	// loopback. A loopback listener never uses TLS.
 	TLSOff bool
+	// TLSAlways serves loopback by TLS too: a certificate that was given is used.
+	TLSAlways bool
 
 	AllowedHosts   []string // names beside localhost and own addresses, without a port
 	AllowedOrigins []string // scheme://host[:port] of pages on other hosts

@@ -32,7 +32,7 @@ import (
 type Deps struct {
 	Log         *slog.Logger             // nil: nothing is logged
 	Coordinator grpc.ClientConnInterface // connected with the node's own credentials; not closed
-	TLS         *tls.Config              // of listeners that are not loopback; nil: none
+	TLS         *tls.Config              // of listeners that are not loopback, or of all with Config.TLSAlways; nil: none
 	Telemetry   *telemetry.Telemetry     // nil: nothing is measured
 }
 
@@ -159,7 +159,7 @@ func (g *Gateway) listenOllama(tlsConfig *tls.Config) error {
 
 // tlsFor returns the TLS of a listener, nil for none.
 func (g *Gateway) tlsFor(public bool, config *tls.Config) *tls.Config {
-	if !public || g.config.TLSOff {
+	if g.config.TLSOff || !public && !g.config.TLSAlways {
 		return nil
 	}
 	return config

@@ -116,6 +116,25 @@ func TestTLSOffServesPlain(t *testing.T) {
 	}
 }
 
+// A certificate that was given is used on loopback too, where none is needed.
+func TestGivenCertificateOnLoopback(t *testing.T) {
+	certificate := selfSigned(t)
+	f := serve(t, func(c *Config, d *Deps) {
+		c.TLSAlways = true
+		d.TLS = &tls.Config{Certificates: []tls.Certificate{certificate}}
+	})
+	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
+	defer transport.CloseIdleConnections()
+	resp, err := (&http.Client{Transport: transport}).Get("https://" + f.HTTPAddr().String() + "/livez")
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != 200 || !strings.HasPrefix(f.URL(), "https://") {
+		t.Errorf("status %d at %s", resp.StatusCode, f.URL())
+	}
+}
+
 func selfSigned(t *testing.T) tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
