@@ -13,7 +13,7 @@ import (
 const (
 	simTrouble = 10 * time.Second // faults begin before
 	simLongest = 5 * time.Second  // that a fault lasts
-	simPatient = 40 * time.Second // answers that live end so long after the last fault at most
+	simPatient = 60 * time.Second // answers that live end so long after the last fault at most
 	simSteady  = leaseFor + 2*time.Second
 )
 
