@@ -272,11 +272,10 @@ func TestGatewayKills(t *testing.T) {
 	if w.resumed.Load() == 0 {
 		t.Error("no answer was resumed: nothing was tested")
 	}
-	saveChaos(t, "make chaos-gateways", map[string]total{
-		"gateway_kills":         {"gateways killed, accumulated", kills},
-		"gateway_kills_gaps":    {"answers of resuming clients that failed, accumulated", int(w.failed.Load())},
-		"gateway_kills_resumed": {"times that an answer went on at another gateway, accumulated", int(w.resumed.Load())},
-	})
+	saveChaos(t, "make chaos-gateways",
+		measure.Figure{Name: "gateway_kills", Unit: "gateways killed, accumulated", Value: float64(kills)},
+		measure.Figure{Name: "gateway_kills_gaps", Unit: "answers of resuming clients that failed, accumulated", Value: float64(w.failed.Load())},
+		measure.Figure{Name: "gateway_kills_resumed", Unit: "times that an answer went on at another gateway, accumulated", Value: float64(w.resumed.Load())})
 }
 
 // TestRollingRestart ends every process in turn, as an upgrade does (SIGTERM), and starts
@@ -304,44 +303,22 @@ func TestRollingRestart(t *testing.T) {
 	}
 	w.end()
 	t.Logf("%d restarts; %d of %d answers failed, resumed %d times", restarts, w.failed.Load(), w.answers.Load(), w.resumed.Load())
-	saveChaos(t, "make chaos-rolling", map[string]total{
-		"rolling_restarts": {"processes restarted, accumulated", restarts},
-		"rolling_failed":   {"answers of resuming clients that failed, accumulated", int(w.failed.Load())},
-	})
+	saveChaos(t, "make chaos-rolling",
+		measure.Figure{Name: "rolling_restarts", Unit: "processes restarted, accumulated", Value: float64(restarts)},
+		measure.Figure{Name: "rolling_failed", Unit: "answers of resuming clients that failed, accumulated", Value: float64(w.failed.Load())})
 }
 
-// total is a number that runs add to.
-type total struct {
-	unit string
-	more int
-}
-
-// saveChaos adds totals to the file of figures, if one is wanted.
-func saveChaos(t *testing.T, command string, totals map[string]total) {
+// saveChaos adds counts to the file of figures, if one is wanted.
+func saveChaos(t *testing.T, command string, counts ...measure.Figure) {
 	t.Helper()
 	file := os.Getenv("SHOAL_CHAOS_SAVE")
 	if file == "" {
 		return
 	}
-	old, err := measure.Load(file)
-	if err != nil {
-		t.Error(err)
-		return
+	for i := range counts {
+		counts[i].Machine, counts[i].Command = fmt.Sprintf("%d threads", runtime.NumCPU()), command
 	}
-	var figures []measure.Figure
-	for name, add := range totals {
-		f := measure.Figure{
-			Name: name, Value: float64(add.more), Unit: add.unit, Runs: 1, Machine: fmt.Sprintf("%d threads", runtime.NumCPU()), Command: command,
-		}
-		for _, o := range old {
-			if o.Name == name {
-				f.Value, f.Runs = f.Value+o.Value, o.Runs+1
-			}
-		}
-		figures = append(figures, f)
-	}
-	slices.SortFunc(figures, func(a, b measure.Figure) int { return strings.Compare(a.Name, b.Name) })
-	if err := measure.Save(file, figures); err != nil {
+	if err := measure.Add(file, counts); err != nil {
 		t.Error(err)
 	}
 }
