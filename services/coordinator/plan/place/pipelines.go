@@ -175,6 +175,9 @@ func (pl *planner) replicas(devices []*Device, w *Wishes) []Pipeline {
 		if p == nil || len(pipes) > 0 && p.Token > tolerable*pipes[0].Token || w.Slowest > 0 && p.Token > w.Slowest {
 			break
 		}
+		if pl.wishes.Objective == Latency {
+			p = pl.even(p, w)
+		}
 		pipes = append(pipes, *p)
 		left = slices.DeleteFunc(left, func(d *Device) bool { return holdsStage(pipes[len(pipes)-1:], d) })
 		if len(w.Pins) > 0 {
@@ -182,6 +185,52 @@ func (pl *planner) replicas(devices []*Device, w *Wishes) []Pipeline {
 		}
 	}
 	return pipes
+}
+
+// evenly is how much longer a token may take for the sake of an even split.
+const evenly = 0.03
+
+// mostEven is the number of devices beyond which memory, not choice, makes the split, and
+// another search would take long.
+const mostEven = 8
+
+// even returns the pipeline over the same devices whose busiest stage has the least to do
+// with a prompt, if a token takes hardly longer on it: prompts, and answers beside each
+// other, pass the stages one behind the other, which a token alone does not tell.
+func (pl *planner) even(p *Pipeline, w *Wishes) *Pipeline {
+	var devices []*Device
+	for _, s := range p.Stages {
+		if !slices.Contains(devices, s.Device) {
+			devices = append(devices, s.Device)
+		}
+	}
+	if len(devices) < 2 || len(devices) < len(p.Stages) || len(devices) > mostEven {
+		return p
+	}
+	t := *w
+	t.Objective, t.Stages = Throughput, len(p.Stages)
+	problem := newProblem(pl.model, &t, devices, pl.links, pl.pages)
+	work := searchWork / 8
+	r, _, _ := problem.best(&work)
+	if r == nil {
+		return p
+	}
+	q := pl.describe(problem, r)
+	if q.Token > p.Token*(1+evenly) || q.busiest() > p.busiest()*(1-evenly) {
+		return p
+	}
+	q.Value = p.Value + q.Token - p.Token
+	q.Bound = min(p.Bound, q.Value)
+	return q
+}
+
+// busiest is the longest that a stage takes for a step of a prompt.
+func (p *Pipeline) busiest() float64 {
+	longest := 0.0
+	for _, s := range p.Stages {
+		longest = max(longest, s.Prefill)
+	}
+	return longest
 }
 
 // one finds one pipeline; nil when there is none.
