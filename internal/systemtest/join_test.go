@@ -22,11 +22,14 @@ type joined struct {
 }
 
 // makeCluster starts a coordinator that makes the cluster's authority.
-func makeCluster(ctx context.Context, t *testing.T) *joined {
+func makeCluster(ctx context.Context, t *testing.T, wishes ...string) *joined {
 	t.Helper()
 	c := &joined{dir: filepath.Join(t.TempDir(), "authority"), addr: freeAddr(t), state: map[string]string{}, ports: map[string][]string{}, nodes: map[string]*process{}}
-	c.nodes["head"] = start(t, nil, "coordinator", "--node-id=head", "--identity-dir="+c.dir, "--grpc-addr="+c.addr,
-		"--gossip-addr="+freeAddr(t), "--join-addr="+freeAddr(t), "--admin-addr="+freeAddr(t), "--min-shards=2", "--stages=2")
+	if len(wishes) == 0 {
+		wishes = []string{"--min-shards=2", "--stages=2"}
+	}
+	c.nodes["head"] = start(t, nil, append([]string{"coordinator", "--node-id=head", "--identity-dir=" + c.dir, "--grpc-addr=" + c.addr,
+		"--gossip-addr=" + freeAddr(t), "--join-addr=" + freeAddr(t), "--admin-addr=" + freeAddr(t)}, wishes...)...)
 	c.nodes["head"].report(t)
 	eventually(ctx, t, "no authority", func() error {
 		_, err := os.Stat(filepath.Join(c.dir, "registry.json"))
@@ -216,4 +219,37 @@ func TestTheAddressIsWrong(t *testing.T) {
 	if code := p.exitCode(ctx, t); code != 1 {
 		t.Errorf("it ended with %d", code)
 	}
+}
+
+// TestGPUsOfAMachineThatJoined: its GPU's process has a certificate that the
+// coordinator signed at its word, and is shut out with it.
+func TestGPUsOfAMachineThatJoined(t *testing.T) {
+	ctx := within(t, 3*time.Minute)
+	program, devices, env := gpuProgram(ctx, t)
+	c := makeCluster(ctx, t, "--min-shards=1", "--stages=1")
+	dir := t.TempDir()
+	p := start(t, env, "join", c.token(ctx, t, "shard"), "--node-id=box", "--identity-dir="+dir, "--grpc-addr="+freeAddr(t),
+		"--gossip-addr="+freeAddr(t), "--admin-addr="+freeAddr(t), "--gpu-program="+program, "--device="+devices)
+	p.report(t)
+	eventually(ctx, t, "the GPU is not there", func() error {
+		out, stderr, _ := c.ask(ctx, t, "nodes")
+		if !strings.Contains(lineOf(out, "box.gpu0"), " ready ") {
+			return errors.Join(fmt.Errorf("%s%s", out, stderr), p.running())
+		}
+		return nil
+	})
+	web := freeAddr(t)
+	c.url = "http://" + web
+	c.join(t, "gw", c.token(ctx, t, "gateway"), "--listen="+web, "--grpc-listen="+freeAddr(t))
+	c.answers(ctx, t)
+	if out, stderr, code := c.ask(ctx, t, "node", "revoke", "box"); code != 0 {
+		t.Fatalf("revoke: %s%s", out, stderr)
+	}
+	eventually(ctx, t, "the GPU stays", func() error {
+		out, _, _ := c.ask(ctx, t, "nodes")
+		if strings.Contains(lineOf(out, "box.gpu0"), " ready ") {
+			return errors.New(out)
+		}
+		return nil
+	})
 }
