@@ -197,13 +197,15 @@ func (e upward) apply(o *owner) {
 				o.begin(e.r, up.GetNumber(), up.GetStart())
 			}
 		case *pb.Upward_Stop:
-			switch reason := stopReason(m.Stop.GetReason()); {
-			case k != nil && reason == "drain": // the gateway's, not the answer's
+			reason := stopReason(m.Stop.GetReason())
+			if k != nil && reason == "drain" { // the gateway's, not the answer's
 				o.detach(k)
-			case s != nil:
+				continue
+			}
+			if s != nil {
 				o.stop(s, reason)
 			}
-			if k != nil && m.Stop.GetReason() != "drain" { // nobody wants it any more
+			if k != nil { // nobody wants it any more
 				o.forgetKept(k)
 			}
 		case *pb.Upward_Credit:

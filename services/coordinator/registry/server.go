@@ -334,15 +334,24 @@ func (r *Registry) report() *pb.FollowResponse {
 	return out
 }
 
-// Renew gives a node a newer certificate.
-func (s *server) Renew(ctx context.Context, req *pb.RenewRequest) (*pb.RenewResponse, error) {
+// asked returns who asks for a certificate, and for which.
+func asked(ctx context.Context, der []byte) (pki.Peer, pki.Request, error) {
 	who, err := pki.PeerFromContext(ctx)
 	if err != nil {
-		return nil, status.Error(codes.Unauthenticated, err.Error())
+		return who, pki.Request{}, status.Error(codes.Unauthenticated, err.Error())
 	}
-	request, err := pki.ParseRequest(req.GetRequest())
+	request, err := pki.ParseRequest(der)
 	if err != nil {
-		return nil, status.Error(codes.InvalidArgument, err.Error())
+		return who, request, status.Error(codes.InvalidArgument, err.Error())
+	}
+	return who, request, nil
+}
+
+// Renew gives a node a newer certificate.
+func (s *server) Renew(ctx context.Context, req *pb.RenewRequest) (*pb.RenewResponse, error) {
+	who, request, err := asked(ctx, req.GetRequest())
+	if err != nil {
+		return nil, err
 	}
 	der, role, err := s.r.renew(who, request)
 	if err != nil {
@@ -359,13 +368,9 @@ func (s *server) Renew(ctx context.Context, req *pb.RenewRequest) (*pb.RenewResp
 
 // Vouch gives a process of a shard a certificate.
 func (s *server) Vouch(ctx context.Context, req *pb.VouchRequest) (*pb.VouchResponse, error) {
-	who, err := pki.PeerFromContext(ctx)
+	who, request, err := asked(ctx, req.GetRequest())
 	if err != nil {
-		return nil, status.Error(codes.Unauthenticated, err.Error())
-	}
-	request, err := pki.ParseRequest(req.GetRequest())
-	if err != nil {
-		return nil, status.Error(codes.InvalidArgument, err.Error())
+		return nil, err
 	}
 	der, err := s.r.vouch(who, req.GetNode(), request)
 	if err != nil {
