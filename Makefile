@@ -116,7 +116,11 @@ fixtures: ## the tests of reference data, on SHOAL_FIXTURES or the repository's 
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME (30s)
-	./internal/arch/fuzz.sh $(or $(FUZZTIME),30s)
+	$(GO) run ./internal/arch/fuzz --time $(or $(FUZZTIME),30s)
+
+.PHONY: fuzz-long
+fuzz-long: ## every fuzz target until it has 10 minutes behind it; resumable, the minutes accumulate
+	$(GO) run ./internal/arch/fuzz --time $(or $(FUZZTIME),10m) --total 10m --record
 
 .PHONY: lint
 lint: ## gofmt, go vet, buf lint
