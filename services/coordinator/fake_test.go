@@ -128,6 +128,7 @@ type wires struct {
 	see     func(ctx context.Context, q *pb.SeeRequest) (*pb.SeeResponse, error) // of pictures; nil: as toyModel's rows
 	unseen  func() bool                                                          // reports whether a driver has lost the rows of a session's pictures; nil is no
 	poison  int32                                                                // the first stage's node dies of a prompt with this id; 0 is none
+	make    string                                                               // of every shard's device
 	layer   map[string]float64                                                   // seconds that a layer takes, by node; nil: shards measure nothing
 
 	mu      sync.Mutex
@@ -199,7 +200,7 @@ type fakeShard struct {
 func (f *fakeShard) Hello(context.Context, *pb.HelloRequest) (*pb.HelloResponse, error) {
 	holder, _ := f.holder.Load().(string)
 	return &pb.HelloResponse{Protocol: 1, Cluster: f.id.ClusterID(), Node: f.node, Version: "test", Holder: holder, Epoch: f.seen,
-		Devices: []*pb.Device{{MemoryBytes: f.memory, NumericsClass: f.class}}}, nil
+		Devices: []*pb.Device{{MemoryBytes: f.memory, NumericsClass: f.class, Name: f.wires.make}}}, nil
 }
 
 func (f *fakeShard) See(ctx context.Context, q *pb.SeeRequest) (*pb.SeeResponse, error) {

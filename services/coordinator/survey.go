@@ -153,6 +153,7 @@ func (o *owner) join(n *node, speeds []*pb.DeviceSpeed) {
 	s.done = complete(n.hello, speeds, len(o.c.parts))
 	if s.done || !o.choice() {
 		o.step(plan.Joined{Node: o.planNode(n), Epoch: n.hello.GetEpoch()})
+		o.learn(o.kin(n)...)
 		return
 	}
 	s.waiting, s.joinBy = true, o.now().Add(joinWait)
@@ -174,11 +175,12 @@ func (o *owner) choice() bool {
 func (o *owner) planNode(n *node) plan.Node {
 	s := o.survey.of(n.link.node)
 	out := plan.Node{ID: n.link.node, Address: *n.link.addr.Load(), Links: map[string]place.Link{}}
+	speeds := o.speedsOf(n)
 	for _, d := range n.hello.GetDevices() {
 		device := plan.Device{
 			Index: int(d.GetIndex()), Memory: d.GetMemoryBytes(), Class: d.GetNumericsClass(), Fingerprint: d.GetFingerprint(),
 		}
-		for _, v := range s.speeds {
+		for _, v := range speeds {
 			if v.GetDevice() == d.GetIndex() {
 				device.Speed = speedOf(v)
 			}
@@ -200,12 +202,15 @@ func speedOf(v *pb.DeviceSpeed) plan.Speed {
 	return plan.Speed{Pass: d.Pass, Turn: d.Turn, Bandwidth: d.Bandwidth, Shapes: d.Speeds}
 }
 
-// learn tells the planner what is new of a node that has joined.
-func (o *owner) learn(n *node) {
-	if o.survey.of(n.link.node).waiting {
+// learn tells the planner what is new of nodes that have joined.
+func (o *owner) learn(nodes ...*node) {
+	nodes = slices.DeleteFunc(nodes, func(n *node) bool { return o.survey.of(n.link.node).waiting })
+	if len(nodes) == 0 {
 		return
 	}
-	o.step(plan.Learned{Node: o.planNode(n)})
+	for _, n := range nodes {
+		o.step(plan.Learned{Node: o.planNode(n)})
+	}
 	for _, p := range o.sortedPipes() {
 		p.tempo.predict(o, p.plan)
 	}
@@ -279,10 +284,11 @@ func (e measured) apply(o *owner) {
 	if e.speeds != nil {
 		s.speeds = e.speeds
 	}
+	if e.speeds != nil {
+		o.learn(append(o.kin(n), n)...)
+	}
 	if s.waiting {
 		o.joinNow(n, s)
-	} else if e.speeds != nil {
-		o.learn(n)
 	}
 	o.surveyNodes(o.now())
 }
@@ -358,7 +364,7 @@ func (o *owner) reportSpeeds(r *pb.ClusterResponse) {
 		if s == nil || o.nodes[n.GetNode()] == nil {
 			continue
 		}
-		n.Speeds = s.speeds
+		n.Speeds = o.speedsOf(o.nodes[n.GetNode()])
 		r.Links = append(r.Links, s.links...)
 	}
 	r.Explanation = o.machine.Explanation()
