@@ -79,20 +79,34 @@ func (t *trust) note(drafted, accepted int) {
 	}
 }
 
-// drafts guesses ids for a session whose step has room for that many more rows and
-// whose next row costs cost of an id.
-func (m *Machine) drafts(s *session, room int, cost float64) []int32 {
-	most := min(m.cfg.Drafts, room, s.ahead-(len(s.ids)+1-s.committed), m.cfg.Context-len(s.ids))
+// mostDrafts returns how many ids of a session may be guessed now.
+func (m *Machine) mostDrafts(s *session) int {
+	most := min(m.cfg.Drafts, s.ahead-(len(s.ids)+1-s.committed), m.cfg.Context-len(s.ids))
 	if n := int(s.open.Sampling.MaxTokens); n > 0 {
 		most = min(most, int(s.open.AnswerStart)+n-len(s.ids)-1) // the last id needs no row after it
 	}
-	if most < 1 || s.schedule.NoDrafts {
-		return nil
+	if s.schedule.NoDrafts {
+		return 0
+	}
+	return max(0, most)
+}
+
+// drafts guesses ids for a session whose step has room for that many more rows and
+// whose next row costs cost of an id; model says that the draft model did.
+func (m *Machine) drafts(s *session, room int, cost float64) (ids []int32, model bool) {
+	most := min(m.mostDrafts(s), room)
+	if most < 1 {
+		return nil, false
+	}
+	if ids := s.guessed(); len(ids) > 0 {
+		ids = ids[:min(len(ids), most)]
+		m.stats.Drafted += len(ids)
+		return ids, true
 	}
 	if m.adapts() {
 		most = s.trust.length(most, cost)
 	}
-	out := s.lookup.guess(s.ids, most)
-	m.stats.Drafted += len(out)
-	return out
+	ids = s.lookup.guess(s.ids, most)
+	m.stats.Drafted += len(ids)
+	return ids, false
 }

@@ -7,7 +7,7 @@
 //
 // A session first computes its prompt in chunks, several of which may be in
 // flight, and then decodes: one row a step, which asks for the next id, and
-// guesses of the ids after it (draft.go). A step carries the decode rows of one
+// guesses of the ids after it (draft.go, wish.go). A step carries the decode rows of one
 // lane and fills what is left with chunks of prompts in turn. A lane is the share
 // of the decoding sessions that one step carries: with L lanes, at most L steps
 // with decode rows are in flight, so that the stages work at the same time on
@@ -51,7 +51,9 @@ type Config struct {
 	Lanes    int // at most
 	InFlight int // steps that have been sent and have not come back
 	Drafts   int // ids of a session that are guessed in one step, at most; 0 is none
-	Cached   int // pages of prefixes that are kept for later sessions, at most; 0 is none
+	// Drafter says that a draft model answers Wishes.
+	Drafter bool
+	Cached  int // pages of prefixes that are kept for later sessions, at most; 0 is none
 	// Target is how long a step with decode rows may take through all stages.
 	// Rows, chunks and lanes are chosen for it by measurement; 0 measures
 	// nothing, and all are as long and as many as they may be.
@@ -79,7 +81,7 @@ func (c Config) check() error {
 	return nil
 }
 
-// Event is something that happened: a Submit, Commit, Halt, Returned or Tick.
+// Event is something that happened: a Submit, Commit, Halt, Returned, Guessed or Tick.
 type Event interface {
 	apply(m *Machine, out *Output) error
 }
@@ -141,6 +143,7 @@ type Output struct {
 	Send      []*frame.Frame // steps for the first stage, in order, without rows
 	Prefilled []Prefilled
 	Closed    []Closed
+	Wishes    []Wish // for the draft model; each is answered by a Guessed
 }
 
 // Prefilled says how far a prompt has been computed by all stages.
@@ -186,6 +189,7 @@ type Machine struct {
 	served   [2]float64 // of each kind of turns, that of the session that was served last
 	pace     pace
 	lanes    lanes
+	drafting drafting
 	stats    Stats
 }
 
@@ -208,6 +212,7 @@ type flight struct {
 type ask struct {
 	session *session
 	drafts  []int32
+	model   bool // the draft model guessed them
 }
 
 type chunk struct {
@@ -237,6 +242,7 @@ func New(cfg Config) (*Machine, error) {
 		prefixes: newPrefixes(),
 		pace:     newPace(cfg.Stages),
 		lanes:    newLanes(cfg),
+		drafting: drafting{on: cfg.Drafter && cfg.Drafts > 0},
 	}, nil
 }
 

@@ -18,6 +18,7 @@ const spareOps = frame.MaxOps / 2
 // form sends steps while there is something to send and room in flight.
 func (m *Machine) form(out *Output) {
 	m.dropUnopened(out)
+	m.wish(out)
 	for len(m.flight) < m.cfg.InFlight {
 		st := m.next()
 		if len(st.frame.Ops) == 0 && len(st.frame.Spans) == 0 {
@@ -54,10 +55,10 @@ func (m *Machine) dropUnopened(out *Output) {
 }
 
 // relieve ends the youngest session that holds pages when nothing is in flight
-// and nothing can be sent: then all wait for pages, and would for ever. It
-// reports whether it did.
+// and nothing can be sent, or is guessed to be sent: then all wait for pages, and
+// would for ever. It reports whether it did.
 func (m *Machine) relieve() bool {
-	if len(m.flight) > 0 || !slices.ContainsFunc(m.sessions, (*session).starved) {
+	if len(m.flight) > 0 || slices.ContainsFunc(m.sessions, func(s *session) bool { return s.wishing }) || !slices.ContainsFunc(m.sessions, (*session).starved) {
 		return false
 	}
 	for i := len(m.sessions) - 1; i >= 0; i-- {
@@ -104,11 +105,11 @@ func (m *Machine) addCloses(st *step) {
 }
 
 // decoding returns the sessions whose prompt has been sent and that can go on:
-// they wait for an id or can be asked for the next.
+// they wait for an id, or for guesses, or can be asked for the next.
 func (m *Machine) decoding() []*session {
 	var out []*session
 	for _, s := range m.sessions {
-		if s.awaiting || s.decodable() {
+		if s.awaiting || s.wishing || s.decodable() {
 			out = append(out, s)
 		}
 	}
@@ -154,19 +155,20 @@ func (m *Machine) addDecodes(st *step, decoding []*session) {
 		if !st.room() {
 			return
 		}
-		drafts := m.drafts(s, spare, cost)
+		drafts, model := m.drafts(s, spare, cost)
 		rows := m.fit(st, s, 1+len(drafts))
 		if rows < 1 {
 			continue
 		}
 		drafts = drafts[:rows-1]
 		spare -= len(drafts)
-		m.addDecode(st, s, drafts)
+		m.addDecode(st, s, drafts, model)
 	}
 }
 
-// addDecode sends a session's next row and guesses of the ids after it.
-func (m *Machine) addDecode(st *step, s *session, drafts []int32) {
+// addDecode sends a session's next row and guesses of the ids after it, which the
+// draft model made or not.
+func (m *Machine) addDecode(st *step, s *session, drafts []int32, model bool) {
 	if s.shared < s.prompt/kv.PageTokens {
 		m.publish(st, s)
 	}
@@ -177,6 +179,7 @@ func (m *Machine) addDecode(st *step, s *session, drafts []int32) {
 	}
 	tokens := append(s.ids[s.sent:s.sent+1:s.sent+1], drafts...)
 	m.addSpan(st, s, tokens, len(drafts), frame.OutputSample)
+	st.flight.asks[len(st.flight.asks)-1].model = model
 	m.serve(s, decodeTurn, 1)
 	st.flight.decodes++
 	st.flight.decodeRows += len(tokens)

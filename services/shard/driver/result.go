@@ -65,7 +65,10 @@ func (m *Machine) sampled(fl *flight, r *frame.Sampled) error {
 	if !s.awaiting || i < 0 {
 		return fault("step %d sampled slot %d, which asked for nothing", fl.step, r.Slot)
 	}
-	drafts := fl.asks[i].drafts
+	drafts, by := fl.asks[i].drafts, &s.trust
+	if fl.asks[i].model {
+		by = &s.guesses.trust
+	}
 	switch {
 	case int(r.Position) != len(s.ids):
 		return fault("step %d sampled position %d of slot %d, expected %d", fl.step, r.Position, r.Slot, len(s.ids))
@@ -78,7 +81,7 @@ func (m *Machine) sampled(fl *flight, r *frame.Sampled) error {
 	}
 	s.awaiting = false
 	s.ids = append(s.ids, r.IDs...)
-	s.accepted(len(drafts), max(0, len(r.IDs)-1))
+	s.accepted(by, len(drafts), max(0, len(r.IDs)-1))
 	m.stats.Accepted += max(0, len(r.IDs)-1)
 	switch {
 	case r.Finish != frame.FinishNone:
@@ -89,11 +92,11 @@ func (m *Machine) sampled(fl *flight, r *frame.Sampled) error {
 	return nil
 }
 
-// accepted takes in how many guesses held.
-func (s *session) accepted(drafted, held int) {
+// accepted takes in how many guesses held, of whom they came from.
+func (s *session) accepted(by *trust, drafted, held int) {
 	if drafted > 0 {
 		s.sure += held
-		s.trust.note(drafted, held)
+		by.note(drafted, held)
 	}
 }
 

@@ -24,7 +24,7 @@ var update = flag.Bool("update", false, "rewrite the expected output of testdata
 //	driver slots=2 pages=8 context=100 rows=8 chunk=4 lanes=1 flight=2
 //	submit 0 a1 1..6 [ahead=4] [deadline=100] [pooling=1]
 //	result 1 [0 a1 @6 =9 [stop|length]] [0 a1 @6 pooled] [0 a1 @6 !words]   one outcome a line below
-//	commit 0 a1 7 | halt 0 a1 | tick 100
+//	commit 0 a1 7 | halt 0 a1 | tick 100 | guessed 0 a1 8,9 [failed]
 //
 // 1..3,9 stands for the ids 1, 2, 3 and 9.
 func TestScripts(t *testing.T) {
@@ -103,6 +103,10 @@ func (s *script) make(words []string) string {
 	}
 	for _, w := range words {
 		key, value, _ := strings.Cut(w, "=")
+		if key == "drafter" {
+			cfg.Drafter = value == "yes"
+			continue
+		}
 		*fields[key] = s.number(value)
 	}
 	var err error
@@ -141,6 +145,16 @@ func (s *script) event(words []string) Event {
 		return Commit{Slot: slot, Attempt: s.attempt(words[2]), Length: s.number(words[3])}
 	case "halt":
 		return Halt{Slot: slot, Attempt: s.attempt(words[2])}
+	case "guessed":
+		e := Guessed{Slot: slot, Attempt: s.attempt(words[2])}
+		for _, w := range words[3:] {
+			if w == "failed" {
+				e.Failed = true
+			} else {
+				e.IDs = s.ids(w)
+			}
+		}
+		return e
 	case "tick":
 		s.now = time.UnixMilli(int64(s.number(words[1])))
 		return Tick{}
@@ -208,6 +222,9 @@ func describe(out Output, err error) string {
 	}
 	for _, c := range out.Closed {
 		fmt.Fprintf(&b, "closed %d a%d: %s %s\n", c.Slot, c.Attempt, c.Reason, c.Detail)
+	}
+	for _, w := range out.Wishes {
+		fmt.Fprintf(&b, "guess %d a%d: up to %d after %s\n", w.Open.Slot, w.Open.Attempt, w.Count, listed(w.IDs))
 	}
 	for _, f := range out.Send {
 		fmt.Fprintf(&b, "step %d:", f.Step)

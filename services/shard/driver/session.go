@@ -26,7 +26,9 @@ type session struct {
 	longest   float64    // ns that a chunk of its prompt takes at the slowest place
 	shared    int        // of the pages, the first ones: published or adopted
 	lookup    lookup
-	trust     trust
+	trust     trust // in lookup
+	wishing   bool  // the draft model guesses its next ids
+	guesses   guesses
 	ended     bool
 	reason    Reason
 	detail    string
@@ -65,7 +67,7 @@ func (s *session) filling() bool { return s.sent < s.prompt }
 
 // decodable reports whether the session's next row can be sent.
 func (s *session) decodable() bool {
-	return !s.filling() && !s.awaiting && s.credit()
+	return !s.filling() && !s.awaiting && !s.wishing && s.credit()
 }
 
 // starved reports whether the session would be in the next step if there were
@@ -111,7 +113,7 @@ func (e Submit) apply(m *Machine, _ *Output) error {
 	s := &session{
 		open: o, schedule: e.Schedule, ahead: e.Ahead,
 		ids: slices.Clone(e.Tokens), prompt: len(e.Tokens), committed: len(e.Tokens),
-		turns: m.served, trust: trust{rate: firstTrust},
+		turns: m.served, trust: trust{rate: firstTrust}, guesses: guesses{trust: trust{rate: firstTrust}},
 	}
 	m.slots[o.Slot] = s
 	m.sessions = append(m.sessions, s)

@@ -143,6 +143,7 @@ type world struct {
 	hops    [][]*frame.Frame // hops[i] waits before stage i
 	results []*frame.Result  // to the driver
 	copies  []*frame.Result  // to the coordinator
+	wishes  []Wish           // to the draft model
 	waiting []*client
 	bySlot  []*client
 	all     []*client
@@ -172,6 +173,12 @@ func (w *world) do(ev Event) {
 		}
 		c.closed, c.reason = true, cl.Reason
 		w.bySlot[cl.Slot] = nil
+	}
+	for _, q := range out.Wishes {
+		if len(q.IDs)+q.Count > w.cfg.Context || q.Count < 1 || q.Count > w.cfg.Drafts || !w.cfg.Drafter {
+			w.t.Fatalf("%d guesses are wanted after %d ids", q.Count, len(q.IDs))
+		}
+		w.wishes = append(w.wishes, q)
 	}
 	if w.m.InFlight() > w.cfg.InFlight {
 		w.t.Fatalf("%d steps in flight", w.m.InFlight())
@@ -222,6 +229,9 @@ func (w *world) advance() bool {
 	if len(w.copies) > 0 {
 		can = append(can, w.commit)
 	}
+	if len(w.wishes) > 0 {
+		can = append(can, w.guess)
+	}
 	for slot, c := range w.bySlot {
 		if c == nil && len(w.waiting) > 0 {
 			can = append(can, func() { w.submit(frame.Slot(slot)) })
@@ -248,6 +258,26 @@ func (w *world) stage(i int) {
 		return
 	}
 	w.results, w.copies = append(w.results, r), append(w.copies, r)
+}
+
+// guess is the draft model: it is right as long as a die says so, has nothing to say
+// now and then, and fails once in a while.
+func (w *world) guess() {
+	q := w.wishes[0]
+	w.wishes = w.wishes[1:]
+	e := Guessed{Slot: q.Open.Slot, Attempt: q.Open.Attempt, Took: time.Duration(w.rng.IntN(3)) * 100 * time.Microsecond}
+	if w.rng.IntN(8) > 0 {
+		ids := slices.Clone(q.IDs)
+		for range q.Count {
+			id := next(q.Open.Sampling.Seed, ids)
+			if w.rng.IntN(4) == 0 {
+				id++
+			}
+			ids, e.IDs = append(ids, id), append(e.IDs, id)
+		}
+	}
+	e.Failed = w.rng.IntN(200) == 0
+	w.do(e)
 }
 
 // commit is the coordinator's part of a result.
@@ -300,6 +330,7 @@ func drawWorld(t *rapid.T) *world {
 		InFlight: rapid.IntRange(1, stages+2).Draw(t, "in flight"),
 		Stages:   stages,
 		Drafts:   rapid.SampledFrom([]int{0, 1, 8}).Draw(t, "drafts"),
+		Drafter:  rapid.Bool().Draw(t, "drafter"),
 		Cached:   rapid.SampledFrom([]int{0, 2, 64}).Draw(t, "cached"),
 		Target:   rapid.SampledFrom([]time.Duration{0, time.Millisecond}).Draw(t, "target"),
 	}
