@@ -45,9 +45,30 @@ func loadModel(ctx context.Context, found *models, name string, kv compute.KVCla
 	return described, m, nil
 }
 
+// loadDraft opens a model that shall guess for another, and adds it. Its files are lent
+// to shards if they may lack them.
+func loadDraft(ctx context.Context, found *models, m *coordinator.Model, name string, w plan.Wishes, lend bool, show *shown) (opened, error) {
+	d, err := found.open(ctx, name, false, show)
+	if err != nil {
+		return d, fmt.Errorf("--draft: %w", err)
+	}
+	var manifest []byte
+	if lend || d.stored != nil {
+		manifest, err = found.manifest(d)
+	}
+	if err == nil {
+		err = m.AddDraft(d.Model, manifest, w)
+	}
+	if err != nil {
+		return d, errors.Join(fmt.Errorf("--draft %s: %w", name, err), d.Close())
+	}
+	return d, nil
+}
+
 // coordinatorOptions are the flags of a coordinator.
 type coordinatorOptions struct {
 	model   string
+	draft   string
 	models  string
 	config  coordinator.Config
 	place   placeOptions
@@ -72,6 +93,7 @@ func (o *coordinatorOptions) flags(f *pflag.FlagSet) {
 	f.IntVar(&w.Sessions, "sessions", w.Sessions, "answers of full context length that the KV cache must hold at once")
 	f.IntVar(&w.Context, "context", w.Context, "positions of a session; 0 is the model's own")
 	f.IntVar(&w.Rows, "rows", w.Rows, "rows of a step: decodes and prefill together")
+	f.StringVar(&o.draft, "draft", "", "a smaller model with the same tokenizer, which guesses the next tokens on the first stage's device; answers stay the same and come sooner where its guesses hold and it pays")
 	o.kv.flags(f)
 	o.place.flags(f)
 	o.weights.flags(f)
@@ -135,6 +157,13 @@ func runCoordinator(c *cobra.Command, o coordinatorOptions, opts nodeOptions) (e
 	defer file.Close()
 	if model.Manifest, err = found.manifest(file); err != nil {
 		return err
+	}
+	if o.draft != "" {
+		draft, err := loadDraft(ctx, found, &model, o.draft, o.config.Wishes, true, newShown(c.ErrOrStderr()))
+		if err != nil {
+			return err
+		}
+		defer draft.Close()
 	}
 	n, err := newNode(ctx, log, opts, pki.Coordinator)
 	if err != nil {

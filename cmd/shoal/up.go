@@ -91,6 +91,20 @@ func (o *upOptions) run(c *cobra.Command) (err error) {
 			return err
 		}
 	}
+	found.lib.Paths = map[string]string{}
+	if model.Path != "" { // the plan names it; here it is this file
+		found.lib.Paths[model.Name] = model.Path
+	}
+	if o.coordinator.draft != "" {
+		draft, err := loadDraft(c.Context(), found, &model, o.coordinator.draft, o.coordinator.config.Wishes, false, newShown(c.ErrOrStderr()))
+		if err != nil {
+			return err
+		}
+		u.close = append(u.close, draft.Close)
+		if draft.Path != "" {
+			found.lib.Paths[draft.Name] = draft.Path
+		}
+	}
 	return u.start(c, o, model, found)
 }
 
@@ -135,9 +149,6 @@ func (u *up) start(c *cobra.Command, o *upOptions, model coordinator.Model, foun
 	sn, sopts, err := local(pki.Shard, members.Addr())
 	if err != nil {
 		return err
-	}
-	if model.Path != "" { // the plan names it; here it is this file
-		found.lib.Paths = map[string]string{model.Name: model.Path}
 	}
 	d, err := o.shard.open(ctx, sn, found, logLevel(c))
 	if err != nil {

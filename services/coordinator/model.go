@@ -57,6 +57,10 @@ type Model struct {
 	Placeholder int32 // id of such a position
 
 	Text Text
+
+	Draft *Draft // nil: there is no draft model
+
+	vocab *token.Vocab
 }
 
 // NewModel describes an open model file that is served with keys and values of a
@@ -77,7 +81,7 @@ func NewModel(m *library.Model, kv compute.KVClass, w plan.Wishes) (Model, error
 	out := Model{
 		Name: m.Name, Path: m.Path, Architecture: m.Spec.Arch, Precision: m.Precision, TensorTypes: m.TensorTypes, Parameters: m.Parameters,
 		Size: m.Size, Digest: m.Digest, Hidden: m.Spec.Hidden, Vocab: m.Spec.Vocab, Created: time.Now(),
-		Facts: facts, KV: kv, StopIDs: vocab.End(),
+		Facts: facts, KV: kv, StopIDs: vocab.End(), vocab: vocab,
 	}
 	placeholder := token.None
 	if m.Vision != nil {

@@ -346,7 +346,7 @@ func (o *owner) install(p *plan.Plan) {
 }
 
 func (o *owner) planProto(p *plan.Plan) *pb.Plan {
-	out := &pb.Plan{Epoch: p.Epoch, Coordinator: o.c.deps.Identity.NodeID(), Model: o.c.deps.Model.proto(), Holders: o.holders()}
+	out := &pb.Plan{Epoch: p.Epoch, Coordinator: o.c.deps.Identity.NodeID(), Model: o.c.deps.Model.proto(), Holders: o.holders(), Draft: o.c.deps.Model.Draft.proto()}
 	for _, pl := range p.Pipelines {
 		out.Pipelines = append(out.Pipelines, pipelineProto(pl))
 	}

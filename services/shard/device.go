@@ -135,9 +135,9 @@ func (d *device) finish(c compute.Completion) {
 	d.closeDropped()
 }
 
-// add takes a loaded stage. It runs on the owner.
-func (d *device) add(st *stage, e Engine) {
-	st.engine = e
+// add takes a loaded stage, and the draft model beside it. It runs on the owner.
+func (d *device) add(st *stage, e Engine, draft *drafter) {
+	st.engine, st.drafter = e, draft
 	d.stages = append(d.stages, st)
 }
 
@@ -196,7 +196,7 @@ func (d *device) closeDropped() {
 		default:
 		}
 		st.empty()
-		if err := st.engine.Close(); err != nil {
+		if err := errors.Join(st.engine.Close(), st.drafter.close()); err != nil {
 			d.log.Error("a stage gave back less than it took", "epoch", st.pipe.epoch, "error", err)
 		}
 	}

@@ -40,6 +40,10 @@ type drive struct {
 	replies  chan *pb.DriveResponse
 	results  <-chan *frame.Result
 
+	drafter *drafter       // nil: no model guesses
+	wishes  chan draftWish // to it; never full
+	drafted chan drafted   // from it
+
 	spans map[uint64]telemetry.StepSpan // of steps in flight
 	trace map[frame.Slot]string         // traceparents of sessions
 	taken map[frame.Slot]taken          // pictures of sessions
@@ -69,6 +73,11 @@ func (s *server) Drive(stream pb.ShardService_DriveServer) error {
 				p.fuse.blow(1, fmt.Errorf("node %s lost: %w", p.plan.Stages[1].Node, err))
 			}
 		})
+	}
+	if d.drafter = p.stages[0].drafter; d.drafter != nil {
+		places := len(d.drafter.places)
+		d.wishes, d.drafted = make(chan draftWish, places), make(chan drafted, places)
+		running.Go(func() { d.drafter.run(ctx, d.wishes, d.drafted) })
 	}
 	running.Go(func() { d.run(ctx) })
 	go d.receive(stream) // ends with the stream
@@ -169,6 +178,8 @@ func (d *drive) run(ctx context.Context) {
 		case r := <-d.results:
 			d.endSpan(r)
 			err = d.step(ctx, driver.Returned{Result: r})
+		case g := <-d.drafted:
+			err = d.guessed(ctx, g)
 		case <-timer.C:
 			err = d.step(ctx, driver.Tick{})
 		case <-d.pipe.fuse.done:
@@ -274,13 +285,41 @@ func (d *drive) step(ctx context.Context, ev driver.Event) error {
 	}
 	for _, c := range out.Closed {
 		d.looked(c.Slot, c.Attempt)
+		if d.drafter != nil {
+			d.drafter.leave(c.Slot, c.Attempt)
+		}
 		m := &pb.Closed{Slot: uint32(c.Slot), Attempt: c.Attempt, Reason: string(c.Reason), Detail: c.Detail}
 		if err := d.tell(&pb.DriveResponse{Message: &pb.DriveResponse_Closed{Closed: m}}); err != nil {
 			return err
 		}
 	}
 	d.observe()
+	for _, w := range out.Wishes {
+		if err := d.wish(ctx, w); err != nil {
+			return err
+		}
+	}
 	return nil
+}
+
+// wish has the draft model guess; a session for which it has no place goes on without.
+func (d *drive) wish(ctx context.Context, w driver.Wish) error {
+	if d.drafter != nil {
+		if seated, ok := d.drafter.seat(w); ok {
+			d.wishes <- seated // each place has one at most
+			return nil
+		}
+	}
+	return d.step(ctx, driver.Guessed{Slot: w.Open.Slot, Attempt: w.Open.Attempt})
+}
+
+// guessed takes what the draft model says.
+func (d *drive) guessed(ctx context.Context, g drafted) error {
+	d.drafter.places[g.at].busy = false
+	if g.err != nil && ctx.Err() == nil {
+		d.shard.deps.Log.Error("the draft model guesses no more", "epoch", d.pipe.epoch, "pipeline", d.pipe.plan.Id, "err", g.err)
+	}
+	return d.step(ctx, g.Guessed)
 }
 
 // observe tells what the driver has done since it was last asked.

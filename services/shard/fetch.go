@@ -153,14 +153,19 @@ func (s *Shard) fetchStages(ctx context.Context, m *Model, plan *pb.Plan, stages
 		}
 		cancel(stages[0].pipe.fuse.reason())
 	}()
-	return s.fetch(ctx, m, plan, segments, func(p gather.Progress) {
+	return s.fetch(ctx, m, s.order(plan.Holders, m.stored.turns(plan)), segments, s.fetching(stages))
+}
+
+// fetching tells how far a fetch for stages is.
+func (s *Shard) fetching(stages []*stage) func(gather.Progress) {
+	return func(p gather.Progress) {
 		for _, st := range stages {
 			state := st.state(pb.LoadState_LOAD_STATE_LOADING)
 			state.Phase, state.DoneBytes, state.TotalBytes = phaseFetch, uint64(p.Done), uint64(p.Total)
 			state.Rate, state.Note = p.Rate, p.Note
 			s.control.report(state)
 		}
-	})
+	}
 }
 
 // fetchReserve brings the weights of a reserve, unless there is a newer plan.
@@ -170,19 +175,18 @@ func (s *Shard) fetchReserve(ctx context.Context, m *Model, plan *pb.Plan, r *re
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	return s.fetch(ctx, m, plan, m.stored.needs(r.part), func(gather.Progress) {
+	return s.fetch(ctx, m, s.order(plan.Holders, m.stored.turns(plan)), m.stored.needs(r.part), func(gather.Progress) {
 		if err := s.newerPlan(); err != nil {
 			cancel(err)
 		}
 	})
 }
 
-// fetch brings segments. On a full disk it waits for room, as long as the job has
+// fetch brings segments from those whom an order names. On a full disk it waits for room, as long as the job has
 // time; what came before stays.
-func (s *Shard) fetch(ctx context.Context, m *Model, plan *pb.Plan, segments []int, report func(gather.Progress)) error {
+func (s *Shard) fetch(ctx context.Context, m *Model, o gather.Order, segments []int, report func(gather.Progress)) error {
 	sm := m.stored
 	slices.Sort(segments)
-	o := s.order(plan.Holders, sm.turns(plan))
 	o.Segments, o.Report = slices.Compact(segments), report
 	patience := gather.DefaultPatience()
 	_, missing := sm.m.Missing(o.Segments)

@@ -85,7 +85,7 @@ func TestStageFetchesItsOwn(t *testing.T) {
 	whole := &pb.Stage{Node: "s0", First: 1, End: 3}
 	plan := &pb.Plan{Model: want, Pipelines: []*pb.Pipeline{{Stages: []*pb.Stage{whole}}}}
 	var last gather.Progress
-	if err := s.fetch(t.Context(), m, plan, m.stored.needs(command.PartOf(whole)), func(p gather.Progress) { last = p }); err != nil {
+	if err := s.fetch(t.Context(), m, s.order(nil, m.stored.turns(plan)), m.stored.needs(command.PartOf(whole)), func(p gather.Progress) { last = p }); err != nil {
 		t.Fatal(err)
 	}
 	if need := int64(m.Bytes(command.PartOf(whole))); o.Sent() > need+8192 || last.Done != last.Total || heads > 2<<20 {
@@ -119,7 +119,7 @@ func TestFullDiskIsWaitedFor(t *testing.T) {
 	unwanted := errors.New("there is another plan")
 	note := ""
 	plan := &pb.Plan{Model: want}
-	err = s.fetch(ctx, m, plan, m.stored.m.All(), func(p gather.Progress) {
+	err = s.fetch(ctx, m, s.order(nil, m.stored.turns(plan)), m.stored.m.All(), func(p gather.Progress) {
 		if p.Note != "" {
 			note = p.Note
 			cancel(unwanted)

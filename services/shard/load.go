@@ -85,6 +85,11 @@ func (s *Shard) loadFrom(ctx context.Context, plan *pb.Plan, stages []*stage, re
 	if err == nil {
 		err = m.closeOn(s.fetchStages(ctx, m, plan, stages))
 	}
+	var draft *Model
+	if err == nil {
+		draft, err = s.openDraft(ctx, plan, stages)
+		err = m.closeOn(err)
+	}
 	if err != nil {
 		for _, st := range stages {
 			s.fail(st, err)
@@ -96,7 +101,7 @@ func (s *Shard) loadFrom(ctx context.Context, plan *pb.Plan, stages []*stage, re
 	}
 	var lost error
 	for _, st := range stages {
-		if err := s.loadStage(ctx, st, m); err != nil {
+		if err := s.loadStage(ctx, st, m, draft); err != nil {
 			s.fail(st, err)
 			if errors.Is(err, compute.ErrLost) {
 				lost = err
@@ -113,8 +118,13 @@ func (s *Shard) loadFrom(ctx context.Context, plan *pb.Plan, stages []*stage, re
 		}
 		s.loadReserve(ctx, r, m)
 	}
-	if err := m.Close(); err != nil {
-		s.deps.Log.Warn("close model", "model", model.Name, "err", err)
+	for _, opened := range []*Model{m, draft} {
+		if opened == nil {
+			continue
+		}
+		if err := opened.Close(); err != nil {
+			s.deps.Log.Warn("close model", "model", model.Name, "err", err)
+		}
 	}
 	return lost
 }
@@ -149,8 +159,9 @@ func (s *Shard) openModel(ctx context.Context, want *pb.Model, holders []*pb.Hol
 	return m, nil
 }
 
-// loadStage loads one stage, a matrix at a time between the steps of others.
-func (s *Shard) loadStage(ctx context.Context, st *stage, m *Model) error {
+// loadStage loads one stage, a matrix at a time between the steps of others, and the
+// draft model beside it, where there is one and the pipeline begins here.
+func (s *Shard) loadStage(ctx context.Context, st *stage, m, draft *Model) error {
 	if err := st.pipe.fuse.reason(); err != nil {
 		return err
 	}
@@ -184,10 +195,16 @@ func (s *Shard) loadStage(ctx context.Context, st *stage, m *Model) error {
 	if err := golden.check(ctx, s.deps.Load); err != nil {
 		return errors.Join(err, st.dev.discard(ctx, be, e))
 	}
+	var guesses *drafter
+	if draft != nil && st.index == 0 {
+		if guesses, err = s.loadDraft(ctx, st, draft); err != nil {
+			return errors.Join(err, st.dev.discard(ctx, be, e))
+		}
+	}
 	var used compute.Memory
 	err = st.dev.do(ctx, func() {
 		be.settle()
-		st.dev.add(st, e)
+		st.dev.add(st, e, guesses)
 		used = st.dev.be.Used()
 	})
 	if err != nil {

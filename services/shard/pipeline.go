@@ -53,7 +53,8 @@ type pipeline struct {
 	plan   *pb.Pipeline
 	model  string
 	vocab  int
-	steps  bool // keys and values step down as they age: no prefix is shared
+	steps  bool      // keys and values step down as they age: no prefix is shared
+	draft  *pb.Draft // nil: no model guesses
 	fuse   *fuse
 	stages map[int]*stage // by place in the pipeline
 	// results is there on the node of the last stage.
@@ -72,7 +73,7 @@ func (s *Shard) newPipeline(plan *pb.Plan, pl *pb.Pipeline) (*pipeline, error) {
 	p := &pipeline{
 		epoch: command.KeyOf(plan, pl).Epoch, plan: pl, model: plan.GetModel().GetName(),
 		vocab: int(plan.GetModel().GetVocab()), steps: command.KVOf(plan.GetModel()).Steps(),
-		fuse: newFuse(), stages: map[int]*stage{},
+		draft: plan.GetDraft(), fuse: newFuse(), stages: map[int]*stage{},
 	}
 	for i, st := range pl.Stages {
 		if st.Node != s.deps.Identity.NodeID() {
@@ -115,7 +116,7 @@ func (s *Shard) addMachine(p *pipeline) error {
 		Epoch: p.epoch, Pipeline: p.plan.Id, Slots: int(p.plan.Slots), Pages: int(p.plan.Pages),
 		Context: int(p.plan.Context), Rows: int(p.plan.Rows), Chunk: chunk,
 		Stages: len(p.plan.Stages), Lanes: int(p.plan.Lanes), InFlight: maxInFlight,
-		Drafts: maxDrafts, Cached: cached, Target: stepTarget,
+		Drafts: maxDrafts, Drafter: p.draft != nil, Cached: cached, Target: stepTarget,
 	})
 	if err != nil {
 		return err

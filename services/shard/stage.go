@@ -31,7 +31,8 @@ type stage struct {
 
 	// Of the goroutine that owns the device:
 	engine  Engine
-	running int // frames between Start and Finish
+	drafter *drafter // nil: no model guesses for the pipeline, or the stage is not its first
+	running int      // frames between Start and Finish
 	dropped bool
 }
 

@@ -53,7 +53,7 @@ func newLine(tb testing.TB, sessions int) *line {
 		}
 		d := newDevice(i, Device{Backend: be}, telemetry.Nop(), slog.New(slog.DiscardHandler))
 		l.stages[i] = newStage(p, i, d)
-		d.add(l.stages[i], e)
+		d.add(l.stages[i], e, nil)
 	}
 	for slot := range frame.Slot(sessions) {
 		open := &frame.Open{Slot: slot, Attempt: 1, AnswerStart: 1, Sampling: sample.Spec{Temperature: 0.8, TopP: 0.9, Seed: uint64(slot)}}

@@ -31,6 +31,7 @@ type Plan struct {
 	Pipelines     []*Pipeline            `protobuf:"bytes,4,rep,name=pipelines,proto3" json:"pipelines,omitempty"`
 	Spares        []*Stage               `protobuf:"bytes,5,rep,name=spares,proto3" json:"spares,omitempty"`   // whose weights a device holds in reserve
 	Holders       []*Holder              `protobuf:"bytes,6,rep,name=holders,proto3" json:"holders,omitempty"` // nodes that may have weights, the coordinator first
+	Draft         *Draft                 `protobuf:"bytes,7,opt,name=draft,proto3" json:"draft,omitempty"`     // a small model that guesses for the pipelines; none: their texts alone do
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -107,6 +108,83 @@ func (x *Plan) GetHolders() []*Holder {
 	return nil
 }
 
+func (x *Plan) GetDraft() *Draft {
+	if x != nil {
+		return x.Draft
+	}
+	return nil
+}
+
+// Draft is a model with the vocabulary of the plan's, which the first stage's node of
+// each pipeline holds whole. It guesses the next ids of sessions.
+type Draft struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Model         *Model                 `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
+	Sessions      uint32                 `protobuf:"varint,2,opt,name=sessions,proto3" json:"sessions,omitempty"` // that it guesses for at a time
+	Pages         uint32                 `protobuf:"varint,3,opt,name=pages,proto3" json:"pages,omitempty"`       // of its KV cache
+	Rows          uint32                 `protobuf:"varint,4,opt,name=rows,proto3" json:"rows,omitempty"`         // of a step
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Draft) Reset() {
+	*x = Draft{}
+	mi := &file_shoal_v1_plan_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Draft) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Draft) ProtoMessage() {}
+
+func (x *Draft) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_v1_plan_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Draft.ProtoReflect.Descriptor instead.
+func (*Draft) Descriptor() ([]byte, []int) {
+	return file_shoal_v1_plan_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Draft) GetModel() *Model {
+	if x != nil {
+		return x.Model
+	}
+	return nil
+}
+
+func (x *Draft) GetSessions() uint32 {
+	if x != nil {
+		return x.Sessions
+	}
+	return 0
+}
+
+func (x *Draft) GetPages() uint32 {
+	if x != nil {
+		return x.Pages
+	}
+	return 0
+}
+
+func (x *Draft) GetRows() uint32 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
 // Holder is a node that others may fetch weights from.
 type Holder struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -118,7 +196,7 @@ type Holder struct {
 
 func (x *Holder) Reset() {
 	*x = Holder{}
-	mi := &file_shoal_v1_plan_proto_msgTypes[1]
+	mi := &file_shoal_v1_plan_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -130,7 +208,7 @@ func (x *Holder) String() string {
 func (*Holder) ProtoMessage() {}
 
 func (x *Holder) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_plan_proto_msgTypes[1]
+	mi := &file_shoal_v1_plan_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -143,7 +221,7 @@ func (x *Holder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Holder.ProtoReflect.Descriptor instead.
 func (*Holder) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_plan_proto_rawDescGZIP(), []int{1}
+	return file_shoal_v1_plan_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Holder) GetNode() string {
@@ -183,7 +261,7 @@ type Model struct {
 
 func (x *Model) Reset() {
 	*x = Model{}
-	mi := &file_shoal_v1_plan_proto_msgTypes[2]
+	mi := &file_shoal_v1_plan_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -195,7 +273,7 @@ func (x *Model) String() string {
 func (*Model) ProtoMessage() {}
 
 func (x *Model) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_plan_proto_msgTypes[2]
+	mi := &file_shoal_v1_plan_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -208,7 +286,7 @@ func (x *Model) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Model.ProtoReflect.Descriptor instead.
 func (*Model) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_plan_proto_rawDescGZIP(), []int{2}
+	return file_shoal_v1_plan_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Model) GetName() string {
@@ -326,7 +404,7 @@ type Pipeline struct {
 
 func (x *Pipeline) Reset() {
 	*x = Pipeline{}
-	mi := &file_shoal_v1_plan_proto_msgTypes[3]
+	mi := &file_shoal_v1_plan_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -338,7 +416,7 @@ func (x *Pipeline) String() string {
 func (*Pipeline) ProtoMessage() {}
 
 func (x *Pipeline) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_plan_proto_msgTypes[3]
+	mi := &file_shoal_v1_plan_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -351,7 +429,7 @@ func (x *Pipeline) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pipeline.ProtoReflect.Descriptor instead.
 func (*Pipeline) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_plan_proto_rawDescGZIP(), []int{3}
+	return file_shoal_v1_plan_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Pipeline) GetId() uint32 {
@@ -428,7 +506,7 @@ type Stage struct {
 
 func (x *Stage) Reset() {
 	*x = Stage{}
-	mi := &file_shoal_v1_plan_proto_msgTypes[4]
+	mi := &file_shoal_v1_plan_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -440,7 +518,7 @@ func (x *Stage) String() string {
 func (*Stage) ProtoMessage() {}
 
 func (x *Stage) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_plan_proto_msgTypes[4]
+	mi := &file_shoal_v1_plan_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -453,7 +531,7 @@ func (x *Stage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stage.ProtoReflect.Descriptor instead.
 func (*Stage) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_plan_proto_rawDescGZIP(), []int{4}
+	return file_shoal_v1_plan_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Stage) GetNode() string {
@@ -537,7 +615,7 @@ type Device struct {
 
 func (x *Device) Reset() {
 	*x = Device{}
-	mi := &file_shoal_v1_plan_proto_msgTypes[5]
+	mi := &file_shoal_v1_plan_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -549,7 +627,7 @@ func (x *Device) String() string {
 func (*Device) ProtoMessage() {}
 
 func (x *Device) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_plan_proto_msgTypes[5]
+	mi := &file_shoal_v1_plan_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -562,7 +640,7 @@ func (x *Device) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Device.ProtoReflect.Descriptor instead.
 func (*Device) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_plan_proto_rawDescGZIP(), []int{5}
+	return file_shoal_v1_plan_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Device) GetIndex() uint32 {
@@ -642,7 +720,7 @@ type DeviceSpeed struct {
 
 func (x *DeviceSpeed) Reset() {
 	*x = DeviceSpeed{}
-	mi := &file_shoal_v1_plan_proto_msgTypes[6]
+	mi := &file_shoal_v1_plan_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -654,7 +732,7 @@ func (x *DeviceSpeed) String() string {
 func (*DeviceSpeed) ProtoMessage() {}
 
 func (x *DeviceSpeed) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_plan_proto_msgTypes[6]
+	mi := &file_shoal_v1_plan_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -667,7 +745,7 @@ func (x *DeviceSpeed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeviceSpeed.ProtoReflect.Descriptor instead.
 func (*DeviceSpeed) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_plan_proto_rawDescGZIP(), []int{6}
+	return file_shoal_v1_plan_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *DeviceSpeed) GetDevice() uint32 {
@@ -719,7 +797,7 @@ type ShapeSpeed struct {
 
 func (x *ShapeSpeed) Reset() {
 	*x = ShapeSpeed{}
-	mi := &file_shoal_v1_plan_proto_msgTypes[7]
+	mi := &file_shoal_v1_plan_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -731,7 +809,7 @@ func (x *ShapeSpeed) String() string {
 func (*ShapeSpeed) ProtoMessage() {}
 
 func (x *ShapeSpeed) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_plan_proto_msgTypes[7]
+	mi := &file_shoal_v1_plan_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -744,7 +822,7 @@ func (x *ShapeSpeed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShapeSpeed.ProtoReflect.Descriptor instead.
 func (*ShapeSpeed) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_plan_proto_rawDescGZIP(), []int{7}
+	return file_shoal_v1_plan_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ShapeSpeed) GetShape() string {
@@ -788,7 +866,7 @@ type LinkSpeed struct {
 
 func (x *LinkSpeed) Reset() {
 	*x = LinkSpeed{}
-	mi := &file_shoal_v1_plan_proto_msgTypes[8]
+	mi := &file_shoal_v1_plan_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -800,7 +878,7 @@ func (x *LinkSpeed) String() string {
 func (*LinkSpeed) ProtoMessage() {}
 
 func (x *LinkSpeed) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_plan_proto_msgTypes[8]
+	mi := &file_shoal_v1_plan_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -813,7 +891,7 @@ func (x *LinkSpeed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LinkSpeed.ProtoReflect.Descriptor instead.
 func (*LinkSpeed) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_plan_proto_rawDescGZIP(), []int{8}
+	return file_shoal_v1_plan_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *LinkSpeed) GetFrom() string {
@@ -848,14 +926,20 @@ var File_shoal_v1_plan_proto protoreflect.FileDescriptor
 
 const file_shoal_v1_plan_proto_rawDesc = "" +
 	"\n" +
-	"\x13shoal/v1/plan.proto\x12\bshoal.v1\"\xec\x01\n" +
+	"\x13shoal/v1/plan.proto\x12\bshoal.v1\"\x93\x02\n" +
 	"\x04Plan\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12 \n" +
 	"\vcoordinator\x18\x02 \x01(\tR\vcoordinator\x12%\n" +
 	"\x05model\x18\x03 \x01(\v2\x0f.shoal.v1.ModelR\x05model\x120\n" +
 	"\tpipelines\x18\x04 \x03(\v2\x12.shoal.v1.PipelineR\tpipelines\x12'\n" +
 	"\x06spares\x18\x05 \x03(\v2\x0f.shoal.v1.StageR\x06spares\x12*\n" +
-	"\aholders\x18\x06 \x03(\v2\x10.shoal.v1.HolderR\aholders\"6\n" +
+	"\aholders\x18\x06 \x03(\v2\x10.shoal.v1.HolderR\aholders\x12%\n" +
+	"\x05draft\x18\a \x01(\v2\x0f.shoal.v1.DraftR\x05draft\"t\n" +
+	"\x05Draft\x12%\n" +
+	"\x05model\x18\x01 \x01(\v2\x0f.shoal.v1.ModelR\x05model\x12\x1a\n" +
+	"\bsessions\x18\x02 \x01(\rR\bsessions\x12\x14\n" +
+	"\x05pages\x18\x03 \x01(\rR\x05pages\x12\x12\n" +
+	"\x04rows\x18\x04 \x01(\rR\x04rows\"6\n" +
 	"\x06Holder\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\"\xda\x02\n" +
@@ -935,30 +1019,33 @@ func file_shoal_v1_plan_proto_rawDescGZIP() []byte {
 	return file_shoal_v1_plan_proto_rawDescData
 }
 
-var file_shoal_v1_plan_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_shoal_v1_plan_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_shoal_v1_plan_proto_goTypes = []any{
 	(*Plan)(nil),        // 0: shoal.v1.Plan
-	(*Holder)(nil),      // 1: shoal.v1.Holder
-	(*Model)(nil),       // 2: shoal.v1.Model
-	(*Pipeline)(nil),    // 3: shoal.v1.Pipeline
-	(*Stage)(nil),       // 4: shoal.v1.Stage
-	(*Device)(nil),      // 5: shoal.v1.Device
-	(*DeviceSpeed)(nil), // 6: shoal.v1.DeviceSpeed
-	(*ShapeSpeed)(nil),  // 7: shoal.v1.ShapeSpeed
-	(*LinkSpeed)(nil),   // 8: shoal.v1.LinkSpeed
+	(*Draft)(nil),       // 1: shoal.v1.Draft
+	(*Holder)(nil),      // 2: shoal.v1.Holder
+	(*Model)(nil),       // 3: shoal.v1.Model
+	(*Pipeline)(nil),    // 4: shoal.v1.Pipeline
+	(*Stage)(nil),       // 5: shoal.v1.Stage
+	(*Device)(nil),      // 6: shoal.v1.Device
+	(*DeviceSpeed)(nil), // 7: shoal.v1.DeviceSpeed
+	(*ShapeSpeed)(nil),  // 8: shoal.v1.ShapeSpeed
+	(*LinkSpeed)(nil),   // 9: shoal.v1.LinkSpeed
 }
 var file_shoal_v1_plan_proto_depIdxs = []int32{
-	2, // 0: shoal.v1.Plan.model:type_name -> shoal.v1.Model
-	3, // 1: shoal.v1.Plan.pipelines:type_name -> shoal.v1.Pipeline
-	4, // 2: shoal.v1.Plan.spares:type_name -> shoal.v1.Stage
-	1, // 3: shoal.v1.Plan.holders:type_name -> shoal.v1.Holder
-	4, // 4: shoal.v1.Pipeline.stages:type_name -> shoal.v1.Stage
-	7, // 5: shoal.v1.DeviceSpeed.shapes:type_name -> shoal.v1.ShapeSpeed
-	6, // [6:6] is the sub-list for method output_type
-	6, // [6:6] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	3, // 0: shoal.v1.Plan.model:type_name -> shoal.v1.Model
+	4, // 1: shoal.v1.Plan.pipelines:type_name -> shoal.v1.Pipeline
+	5, // 2: shoal.v1.Plan.spares:type_name -> shoal.v1.Stage
+	2, // 3: shoal.v1.Plan.holders:type_name -> shoal.v1.Holder
+	1, // 4: shoal.v1.Plan.draft:type_name -> shoal.v1.Draft
+	3, // 5: shoal.v1.Draft.model:type_name -> shoal.v1.Model
+	5, // 6: shoal.v1.Pipeline.stages:type_name -> shoal.v1.Stage
+	8, // 7: shoal.v1.DeviceSpeed.shapes:type_name -> shoal.v1.ShapeSpeed
+	8, // [8:8] is the sub-list for method output_type
+	8, // [8:8] is the sub-list for method input_type
+	8, // [8:8] is the sub-list for extension type_name
+	8, // [8:8] is the sub-list for extension extendee
+	0, // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_shoal_v1_plan_proto_init() }
@@ -972,7 +1059,7 @@ func file_shoal_v1_plan_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shoal_v1_plan_proto_rawDesc), len(file_shoal_v1_plan_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
