@@ -78,6 +78,11 @@ func (r *report) crowd(ctx context.Context, s settings, name, model string) (err
 		ratio = a / b
 	}
 	r.add(name, a, "tokens/s, 16 streams, client on the same cores", b, ratio)
+	for i, l := range rivals {
+		if b := measure.Median(theirs[i]); l.suffix != "" {
+			r.add(name+l.suffix, a, "tokens/s, 16 streams, client on the same cores", b, a/b)
+		}
+	}
 	return nil
 }
 

@@ -28,6 +28,9 @@ func (r *report) simulate() error {
 		return err
 	}
 	r.note("sim_speculation", times, "times without guesses, simulated, bandwidth-bound")
+	if err := r.simulateDrafts(); err != nil {
+		return err
+	}
 	rest, err := sim.Hop(sim.Profiles(simStages)[2])
 	if err != nil {
 		return err
@@ -66,4 +69,24 @@ func share(p sim.Pipeline, load []sim.Request, rows []int, until time.Duration) 
 	}
 	ours, err := sim.Measure("shoal", p, sim.Adaptive(simStages), load, until)
 	return ours.Rate / best.Rate, err
+}
+
+// simulateDrafts measures a draft model that takes a twentieth of a token's time and
+// is right in four of five ids: for one stream on slow links, and for 32 that are best
+// served without.
+func (r *report) simulateDrafts() error {
+	p := sim.Profiles(simStages)[2]
+	draft := sim.Draft{Each: (simStages*(p.Devices[0].Fixed+p.Devices[0].Row) + simStages*p.Links[0].Latency) / 20, Right: 0.8}
+	for _, c := range []struct {
+		name    string
+		streams int
+	}{{"sim_draft_model", 1}, {"sim_draft_model_32_streams", 32}} {
+		times, err := sim.Drafting(p, draft, c.streams)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(r.out, "%-32s %8.2f times without\n", c.name, times)
+		r.note(c.name, times, "times without a draft model, simulated, links of 10 ms")
+	}
+	return nil
 }

@@ -82,8 +82,24 @@ func (m *Machine) wishes(s *session, n int) int {
 	if most < 1 || !m.adapts() || !m.pace.known() || m.drafting.ns == 0 {
 		return most
 	}
+	if best := m.pays(n, most, t.rate); best > 0 {
+		t.tries = 0
+		return best
+	}
+	if t.tries++; t.tries%retryEvery == 0 && m.pays(n, 1, goodTrust) > 0 {
+		return 1 // texts change
+	}
+	return 0
+}
+
+// goodTrust is how often guesses hold that are good.
+const goodTrust = 0.9
+
+// pays returns how many guesses, of which so many hold, give each of n sessions the
+// most ids for the time; 0 is none.
+func (m *Machine) pays(n, most int, rate float64) int {
+	rate = min(rate, 0.999)
 	lanes := min(m.lanes.now, n)
-	rate := min(t.rate, 0.999)
 	value := func(count int) float64 {
 		ids := (1 - math.Pow(rate, float64(count+1))) / (1 - rate)
 		round := float64(n) / m.pace.rate(n, lanes, float64(1+count))
@@ -95,14 +111,7 @@ func (m *Machine) wishes(s *session, n int) int {
 			best, highest = count, v
 		}
 	}
-	if best > 0 {
-		t.tries = 0
-		return best
-	}
-	if t.tries++; t.tries%retryEvery == 0 {
-		return 1 // texts change
-	}
-	return 0
+	return best
 }
 
 func (e Guessed) apply(m *Machine, _ *Output) error {

@@ -96,3 +96,18 @@ func Hop(p Pipeline) (time.Duration, error) {
 	}
 	return each, nil
 }
+
+// Drafting returns how many times as many ids streams get with a draft model as
+// without. Their texts do not repeat themselves.
+func Drafting(p Pipeline, d Draft, streams int) (float64, error) {
+	var rates [2]float64
+	for i, draft := range []Draft{{}, d} {
+		p.Draft = draft
+		s, err := Measure("drafting", p, Adaptive(len(p.Devices)), Streams(streams, 64, 100_000), 20*time.Second)
+		if err != nil {
+			return 0, err
+		}
+		rates[i] = s.Rate
+	}
+	return rates[1] / rates[0], nil
+}

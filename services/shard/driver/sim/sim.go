@@ -37,6 +37,13 @@ type Pipeline struct {
 	Devices  []Device
 	Links    []Link
 	RowBytes int // activations of one row
+	Draft    Draft
+}
+
+// Draft is a draft model on the first device. The zero value is none.
+type Draft struct {
+	Each  time.Duration // that an id takes
+	Right float64       // how often one holds if all before it did
 }
 
 // Request is a session that comes at a time.
@@ -105,6 +112,7 @@ type world struct {
 	stages   []time.Duration // when each device is free
 	links    []time.Duration // when each link is free
 	results  []*arrival      // on their way to the driver, in order
+	guesses  []*guess        // of the draft model, in order
 	attempts uint32
 	report   Report
 }
@@ -120,6 +128,12 @@ type arrival struct {
 	result *frame.Result
 }
 
+// guess is what a draft model says at a time.
+type guess struct {
+	at time.Duration
+	driver.Guessed
+}
+
 // Run serves requests until all have ended or a time is over. cfg needs no epoch,
 // stages, slots, pages or context: there are enough. A fault of the driver is an
 // error.
@@ -128,6 +142,7 @@ func Run(pipe Pipeline, cfg driver.Config, requests []Request, until time.Durati
 		return nil, fmt.Errorf("%d links for %d devices", len(pipe.Links), len(pipe.Devices))
 	}
 	cfg.Epoch, cfg.Stages, cfg.Slots, cfg.Pages, cfg.Context = 1, len(pipe.Devices), frame.MaxSlots, 1<<20, 1<<20
+	cfg.Drafter = pipe.Draft.Each > 0
 	machine, err := driver.New(cfg)
 	if err != nil {
 		return nil, err
@@ -157,7 +172,15 @@ func (w *world) advance() (bool, error) {
 	if len(w.waiting) > 0 {
 		next = w.waiting[0].At
 	}
+	if len(w.results) > 0 {
+		next = min(next, w.results[0].at)
+	}
 	switch {
+	case len(w.guesses) > 0 && w.guesses[0].at <= next:
+		g := w.guesses[0]
+		w.guesses = w.guesses[1:]
+		w.now = g.at
+		return true, w.do(g.Guessed)
 	case len(w.results) > 0 && w.results[0].at <= next:
 		a := w.results[0]
 		w.results = w.results[1:]
@@ -181,6 +204,9 @@ func (w *world) do(ev driver.Event) error {
 	for _, f := range out.Send {
 		w.send(f)
 	}
+	for _, q := range out.Wishes {
+		w.guess(q)
+	}
 	for _, p := range out.Prefilled {
 		if l := w.live[p.Slot]; l != nil && l.attempt == p.Attempt {
 			l.answer.Cached = p.Cached
@@ -200,6 +226,23 @@ func (w *world) do(ev driver.Event) error {
 		}
 	}
 	return nil
+}
+
+// guess has the draft model guess, between the steps of the first device.
+func (w *world) guess(q driver.Wish) {
+	l, d := w.live[q.Open.Slot], w.pipe.Draft
+	start := max(w.now, w.stages[0])
+	w.stages[0] = start + time.Duration(q.Count)*d.Each
+	g := &guess{at: w.stages[0], Guessed: driver.Guessed{Slot: q.Open.Slot, Attempt: q.Open.Attempt, Took: d.Each}}
+	for i := range q.Count {
+		at := len(q.IDs) + i
+		id := l.id(at)
+		if die := uint32(l.id(at+1<<20)) * 0x9E3779B9; float64(die) >= d.Right*(1<<32) {
+			id++
+		}
+		g.IDs = append(g.IDs, id)
+	}
+	w.guesses = append(w.guesses, g)
 }
 
 // submit opens a session in a free slot.
