@@ -265,6 +265,7 @@ func (o *owner) place(s *session, on *pipeline) {
 
 // take reserves a slot and pages. The attempt is never used again.
 func (o *owner) take(s *session, p *pipeline) {
+	o.recall(s)
 	o.attempts++
 	s.attempt, s.pipe, s.sampled, s.orphaned = o.attempts, p, false, time.Time{}
 	p.prefixes.add(s.ready.chain)

@@ -53,6 +53,7 @@ func (o *owner) drop(d plan.Drop) {
 	}
 	delete(o.pipes, d.Pipeline)
 	p.stop()
+	o.loseScouts(p)
 	sessions := o.on(p)
 	if p.retiring.IsZero() {
 		o.log.Warn("pipeline lost", "pipeline", d.Pipeline.String(), "reason", d.Reason, "sessions", len(sessions))
@@ -193,16 +194,24 @@ func (o *owner) retire(key plan.Key, reason string) {
 	o.emptied(p)
 }
 
-// leave moves sessions from retiring pipelines to others that have room.
+// leave moves sessions from retiring pipelines to others that have room, long ones
+// once their text is computed there.
 func (o *owner) leave() {
 	for _, p := range o.sortedPipes() {
 		if p.retiring.IsZero() {
 			continue
 		}
 		for _, s := range o.on(p) {
+			if s.scout != nil {
+				continue
+			}
 			to := o.choose(s)
 			if to == nil {
 				break
+			}
+			if o.worthScout(s) {
+				o.scoutTo(s, to)
+				continue
 			}
 			o.halt(s)
 			o.act(s, s.machine.Step(generation.Lost{}))
@@ -225,15 +234,17 @@ func (o *owner) emptied(p *pipeline) {
 }
 
 // retireBy sends away the sessions that have found no room for too long: they
-// wait in the line.
+// wait in the line. One whose text is being computed elsewhere has found some.
 func (o *owner) retireBy(now time.Time) {
 	for _, p := range o.sortedPipes() {
 		if p.retiring.IsZero() || now.Sub(p.retiring) < retireFor {
 			continue
 		}
 		for _, s := range o.on(p) {
-			o.halt(s)
-			o.requeue(s)
+			if s.scout == nil {
+				o.halt(s)
+				o.requeue(s)
+			}
 		}
 		o.emptied(p)
 	}

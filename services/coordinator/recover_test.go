@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/shoal-llm/shoal/internal/telemetry"
+	"github.com/shoal-llm/shoal/pkg/compute"
 	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
 	"github.com/shoal-llm/shoal/services/coordinator/generation"
 	"github.com/shoal-llm/shoal/services/coordinator/plan"
@@ -224,6 +225,50 @@ func TestDrainMovesAnswers(t *testing.T) {
 	}
 	if after := r.report("all ended", func(c *pb.ClusterResponse) bool { return c.Running == 0 }); after.Totals.Failed > 0 || after.Pipelines[0].FreePages != after.Pipeline.Pages {
 		t.Errorf("%v", after)
+	}
+}
+
+// TestLongAnswersMoveBehindTheirText: on a drain the text of a long session is computed
+// where it will be, while it goes on; then it moves. A short one moves at once.
+func TestLongAnswersMoveBehindTheirText(t *testing.T) {
+	r := newRig(t, nil, "a", "b")
+	r.report("ready", ready)
+	prompts := []string{strings.Repeat("abcdefg", 2*compute.PageTokens/7+1), "xy"}
+	var answers []*answer
+	for _, p := range prompts {
+		a := r.relay.ask(5, raw(p, 100))
+		a.until(tokenNumber(5))
+		answers = append(answers, a)
+	}
+	r.drain("b", false)
+	r.report("drained b", func(c *pb.ClusterResponse) bool {
+		return len(c.Pipelines) == 1 && c.Pipelines[0].State == "ready" && len(c.Pipelines[0].Pipeline.Stages) == 1 && c.Running == 2
+	})
+	for i, a := range answers {
+		a.credit(1000)
+		if end := a.finish().GetComplete(); a.text != strings.Repeat(prompts[i], 100)[:100] || end.GetUsage().GetCachedTokens() != 0 {
+			t.Errorf("answer %q, %v", a.text, a.terminal)
+		}
+	}
+	r.wires.mu.Lock()
+	defer r.wires.mu.Unlock()
+	var long, short []*pb.Submit
+	for _, m := range r.wires.opened {
+		if m.Tokens[0] == 'a' {
+			long = append(long, m)
+		} else {
+			short = append(short, m)
+		}
+	}
+	if len(long) != 3 || len(short) != 2 {
+		t.Fatalf("the long session was opened %d times, the short one %d times; want 3 and 2", len(long), len(short))
+	}
+	scout, moved := long[1], long[2]
+	if n := len(scout.Tokens); scout.Open.Sampling.MaxTokens != 1 || n <= len(prompts[0]) || n > len(moved.Tokens) || !slices.Equal(scout.Tokens, moved.Tokens[:n]) {
+		t.Errorf("the scout computes %d ids and answers %d, the session moves with %d", n, scout.Open.Sampling.MaxTokens, len(moved.Tokens))
+	}
+	if !r.wires.closed[scout.Open.Attempt] {
+		t.Error("the session moved before its text was computed")
 	}
 }
 

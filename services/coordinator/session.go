@@ -60,6 +60,8 @@ type session struct {
 	cached    int
 	announced int // its place in the queue, as the client knows it
 	recovery  recovery
+	scout     *scout             // computes its text where it will move to; nil is none
+	scouted   bool               // that was done, since it got its slot
 	lookAway  context.CancelFunc // ends the look at its pictures; nil: the driver has the session, or nobody
 	unseen    int                // times that rows of its pictures got lost
 	picture   int                // bytes of its pictures
@@ -202,7 +204,9 @@ func (o *owner) prefilled(p *pipeline, m *pb.Prefilled) {
 	if s == nil || s.pipe != p {
 		return
 	}
-	s.cached = max(s.cached, int(m.GetCached()))
+	if s.recovery.times == 0 { // later ones are its own
+		s.cached = max(s.cached, int(m.GetCached()))
+	}
 	p.computed(s, int(m.GetTotal()-m.GetDone()))
 	o.progress(s, "prefill", int64(m.GetDone()), int64(m.GetTotal()))
 }
@@ -212,6 +216,7 @@ func (o *owner) slotClosed(p *pipeline, c *pb.Closed) {
 	if !p.release(frame.Slot(c.GetSlot()), c.GetAttempt()) {
 		return
 	}
+	o.scoutDone(c.GetAttempt())
 	if s := o.running[c.GetAttempt()]; s != nil && s.pipe == p && c.GetReason() == "unseen" {
 		o.unseen(s)
 	} else if s != nil && s.pipe == p {
@@ -287,6 +292,7 @@ func (o *owner) end(s *session, terminal *pb.Event) {
 		o.journal.totals.failed++
 	}
 	s.done = true
+	o.recall(s)
 	o.pictures -= s.picture
 	o.phase(s, "", nil)
 	delete(s.relay.sessions, s.number)
@@ -322,11 +328,11 @@ func (s *session) timings() *pb.Timings {
 	return t
 }
 
-// submit gives a session to the driver.
-func (o *owner) submit(s *session) {
+// opening is the session as the stages are told of it, in a slot.
+func (s *session) opening(place frame.Slot, attempt uint32) *frame.Open {
 	p := s.ready
 	open := &frame.Open{
-		Slot: s.place, Attempt: s.attempt, Session: s.id, PrefixSalt: salt(s.request.GetTenant()),
+		Slot: place, Attempt: attempt, Session: s.id, PrefixSalt: salt(s.request.GetTenant()),
 		Sampling: p.spec, AnswerStart: int32(len(p.prompt)), Pooling: frame.Pooling(s.request.GetPooling()),
 		Grammar: p.grammar, Pictures: p.shown(),
 		// No deadline goes along: it is kept here, by one clock.
@@ -334,6 +340,13 @@ func (o *owner) submit(s *session) {
 	if t := s.request.GetTraceparent(); len(t) <= maxTraceparent {
 		open.Traceparent = t
 	}
+	return open
+}
+
+// submit gives a session to the driver.
+func (o *owner) submit(s *session) {
+	p := s.ready
+	open := s.opening(s.place, s.attempt)
 	ids := slices.Concat(p.prompt, s.machine.IDs())
 	s.told = int32(len(ids))
 	o.drive(s.pipe, &pb.DriveRequest{Message: &pb.DriveRequest_Submit{Submit: &pb.Submit{

@@ -54,6 +54,7 @@ type owner struct {
 	context  int                 // positions of a session, by the last pipeline that served; 0 before the first
 	attempts uint32              // the last one given out
 	running  map[uint32]*session // by attempt
+	scouts   map[uint32]*scout   // by attempt
 	waiting  waiting
 	turns    turnover // of places, while some wait
 
@@ -79,6 +80,7 @@ func newOwner(c *Coordinator) *owner {
 		loads:    map[loadKey]*pb.LoadInfo{},
 		pipes:    map[plan.Key]*pipeline{},
 		running:  map[uint32]*session{},
+		scouts:   map[uint32]*scout{},
 		relays:   map[*relay]bool{},
 		kept:     map[keptKey]*kept{},
 		nobody:   &relay{closed: true, sessions: map[uint64]*session{}},

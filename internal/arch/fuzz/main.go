@@ -103,6 +103,9 @@ feed:
 	return least(targets)
 }
 
+// label names a target among those of all packages.
+func (t target) label() string { return strings.ReplaceAll(t.dir, "/", "_") + "_" + t.name }
+
 func fewer(a, b target) int { return cmp.Compare(a.minutes, b.minutes) }
 
 var fuzzFunc = regexp.MustCompile(`(?m)^func (Fuzz[A-Za-z0-9_]*)\(`)
@@ -142,7 +145,7 @@ func behind(targets []target) error {
 	}
 	for i := range targets {
 		for _, f := range old {
-			if f.Name == "fuzz_minutes_"+targets[i].name {
+			if f.Name == "fuzz_minutes_"+targets[i].label() {
 				targets[i].minutes = f.Value
 			}
 		}
@@ -175,8 +178,8 @@ func fuzz(ctx context.Context, t target, length time.Duration) (execs int, err e
 // note adds what one target has just done.
 func note(t target, length time.Duration, execs int) error {
 	return measure.Add(figures, []measure.Figure{
-		figure("fuzz_minutes_"+t.name, length.Minutes(), "minutes without a finding, one worker, accumulated"),
-		figure("fuzz_inputs_"+t.name, float64(execs), "inputs without a finding, accumulated"),
+		figure("fuzz_minutes_"+t.label(), length.Minutes(), "minutes without a finding, one worker, accumulated"),
+		figure("fuzz_inputs_"+t.label(), float64(execs), "inputs without a finding, accumulated"),
 	})
 }
 
