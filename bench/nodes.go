@@ -21,16 +21,27 @@ import (
 // nodes are the processes of a cluster, one for each role and shard, each bound to
 // a core.
 type nodes struct {
-	dir   string // of the secret
-	procs []*exec.Cmd
-	url   string
+	program string
+	dir     string // of the secret
+	procs   []*exec.Cmd
+	url     string
+	head    string // the coordinator's address
+}
+
+// pinned gives each of n shards an equal share of the layers.
+func pinned(layers, n int) []string {
+	var pins []string
+	for i := range n {
+		pins = append(pins, fmt.Sprintf("%d-%d=shard-%d", i*layers/n, (i+1)*layers/n-1, i))
+	}
+	return []string{"--stages", strconv.Itoa(n), "--pin", strings.Join(pins, ",")}
 }
 
 // startNodes runs a cluster that serves a model: one shard of one thread on each
-// of shardCores, with an equal share of the layers, coordinator and gateway on
-// restCore.
-func startNodes(ctx context.Context, program, models, model string, layers, restCore int, shardCores ...int) (n *nodes, err error) {
-	n = &nodes{}
+// of shardCores, coordinator and gateway on restCore. The layout is by flags of the
+// coordinator.
+func startNodes(ctx context.Context, program, models, model string, layout []string, restCore int, shardCores ...int) (n *nodes, err error) {
+	n = &nodes{program: program}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.stop())
@@ -43,11 +54,13 @@ func startNodes(ctx context.Context, program, models, model string, layers, rest
 	if out, err := exec.CommandContext(ctx, program, "secret", secret).CombinedOutput(); err != nil {
 		return n, fmt.Errorf("%s secret: %w: %s", program, err, out)
 	}
-	gossip, listen, err := freePorts()
+	free, err := freePorts(3)
 	if err != nil {
 		return n, err
 	}
-	common := []string{"--cluster-secret-file", secret, "--grpc-addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0", "--log-level", "error"}
+	gossip, listen := free[0], free[1]
+	n.head = free[2]
+	common := []string{"--cluster-secret-file", secret, "--admin-addr", "127.0.0.1:0", "--log-level", "error"}
 	run := func(core int, role, gossip string, args ...string) error {
 		if err != nil {
 			return err
@@ -62,16 +75,11 @@ func startNodes(ctx context.Context, program, models, model string, layers, rest
 		return nil
 	}
 	const anyPort = "127.0.0.1:0"
-	stages := strconv.Itoa(len(shardCores))
-	var pins []string
-	for i := range shardCores {
-		pins = append(pins, fmt.Sprintf("%d-%d=shard-%d", i*layers/len(shardCores), (i+1)*layers/len(shardCores)-1, i))
-	}
-	err = run(restCore, "coordinator", gossip, "--models", models, "--model", model, "--objective", "throughput",
-		"--stages", stages, "--min-shards", stages, "--replicas", "1", "--pin", strings.Join(pins, ","), "--sessions", "4", "--context", "2048", "--rows", "512")
-	err = errors.Join(err, run(restCore, "gateway", anyPort, "--join", gossip, "--listen", listen, "--grpc-listen", anyPort))
+	err = run(restCore, "coordinator", gossip, append([]string{"--grpc-addr", n.head, "--models", models, "--model", model, "--objective", "throughput",
+		"--min-shards", strconv.Itoa(len(shardCores)), "--replicas", "1", "--sessions", "4", "--context", "2048", "--rows", "512"}, layout...)...)
+	err = errors.Join(err, run(restCore, "gateway", anyPort, "--grpc-addr", anyPort, "--join", gossip, "--listen", listen, "--grpc-listen", anyPort))
 	for i, core := range shardCores {
-		err = errors.Join(err, run(core, "shard", anyPort, "--join", gossip, "--models", models, "--threads", "1",
+		err = errors.Join(err, run(core, "shard", anyPort, "--grpc-addr", anyPort, "--join", gossip, "--models", models, "--threads", "1",
 			"--gpu-program", "off", "--state-dir", "", "--node-id", fmt.Sprint("shard-", i)))
 	}
 	if err != nil {
@@ -81,18 +89,58 @@ func startNodes(ctx context.Context, program, models, model string, layers, rest
 	return n, n.ready(ctx)
 }
 
-// freePorts returns two addresses that were free a moment ago.
-func freePorts() (a, b string, err error) {
-	var out [2]string
-	for i := range out {
+// freePorts returns addresses that were free a moment ago.
+func freePorts(n int) (out []string, err error) {
+	for range n {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
-			return "", "", err
+			return nil, err
 		}
 		defer l.Close()
-		out[i] = l.Addr().String()
+		out = append(out, l.Addr().String())
 	}
-	return out[0], out[1], nil
+	return out, nil
+}
+
+// operate runs a command of the cluster's operator.
+func (n *nodes) operate(ctx context.Context, args ...string) error {
+	args = append(args, "--coordinator", n.head, "--cluster-secret-file", filepath.Join(n.dir, "key"))
+	if out, err := exec.CommandContext(ctx, n.program, args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("shoal %s: %w: %s", args[0], err, out)
+	}
+	return nil
+}
+
+// stages returns the nodes of the first pipeline's stages, once they are all of
+// those that ok takes.
+func (n *nodes) stages(ctx context.Context, ok func([]string) bool) ([]string, error) {
+	for {
+		resp, err := http.Get(n.url + "/v1/cluster")
+		if err != nil {
+			return nil, err
+		}
+		var report struct {
+			Pipelines []struct{ Stages []struct{ Node string } }
+		}
+		err = errors.Join(json.NewDecoder(resp.Body).Decode(&report), resp.Body.Close())
+		if err != nil {
+			return nil, fmt.Errorf("read /v1/cluster: %w", err)
+		}
+		if len(report.Pipelines) == 1 {
+			var out []string
+			for _, s := range report.Pipelines[0].Stages {
+				out = append(out, s.Node)
+			}
+			if ok(out) {
+				return out, nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
 }
 
 // ready waits until the cluster answers.

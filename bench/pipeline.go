@@ -20,6 +20,7 @@ func (r *report) pipelines(ctx context.Context, s settings, only *regexp.Regexp)
 		{"batch16", r.crowds},
 		{"long_prompt", r.longPrompts},
 		{"speculation", r.speculate},
+		{"replan", r.replans},
 	} {
 		if !only.MatchString(part.name) {
 			continue

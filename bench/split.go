@@ -68,12 +68,12 @@ func (r *rates) measure(ctx context.Context, n *nodes) error {
 // splits compares SmolLM2 over two processes on one core each with one process on
 // one core, and with llama.cpp's RPC backend on the same cores.
 func (r *report) splits(ctx context.Context, s settings) (err error) {
-	one, err := startNodes(ctx, s.program, s.models, q41, splitLayers, secondCore, firstCore)
+	one, err := startNodes(ctx, s.program, s.models, q41, pinned(splitLayers, 1), secondCore, firstCore)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, one.stop()) }()
-	two, err := startNodes(ctx, s.program, s.models, q41, splitLayers, secondCore, firstCore, secondCore)
+	two, err := startNodes(ctx, s.program, s.models, q41, pinned(splitLayers, 2), secondCore, firstCore, secondCore)
 	if err != nil {
 		return err
 	}
