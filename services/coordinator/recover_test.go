@@ -177,6 +177,40 @@ func TestPoisonedRequest(t *testing.T) {
 	r.report("two are left", func(c *pb.ClusterResponse) bool { return c.Ready && len(c.Pipelines[0].Pipeline.Stages) == 2 })
 }
 
+// TestStoppedShardsAreNobodysFault: an answer whose shards are stopped in order, one
+// after the other and each while it had a pipeline for itself, is no cause of deaths,
+// whichever stream says first that a pipeline has ended.
+func TestStoppedShardsAreNobodysFault(t *testing.T) {
+	for name, first := range map[string]bool{"said first": true, "said last": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			const stops = 2 * maxDeaths
+			r := newRig(t, func(_ *Config, w *wires) {
+				w.leaves = make(chan bool, stops)
+				for range stops {
+					w.leaves <- first
+				}
+			}, "a", "b")
+			r.report("ready", ready)
+			a := r.relay.ask(1000, raw("abc", 200))
+			a.whole("abc")
+			if n := len(r.wires.leaves); n > 0 {
+				t.Errorf("%d stops were not made: nothing was tested", n)
+			}
+			after := r.report("all are used again", func(c *pb.ClusterResponse) bool { return c.Ready })
+			for _, n := range after.Nodes {
+				if strings.Contains(n.Aside, "failed") {
+					t.Errorf("%s is blamed: %s", n.Node, n.Aside)
+				}
+			}
+			lost := slices.DeleteFunc(after.Events, func(e *pb.ClusterEvent) bool { return e.Kind != noteNodeLost })
+			if len(lost) != stops || lost[0].Text != "it is stopped" {
+				t.Errorf("events %v", lost)
+			}
+		})
+	}
+}
+
 // TestRestartedShardIsUsed: a node that comes back is used again, without an
 // answer being lost for it.
 func TestRestartedShardIsUsed(t *testing.T) {

@@ -47,8 +47,11 @@ type (
 	}
 	// Learned says that facts about a node have changed, measured ones for example.
 	Learned struct{ Node Node }
-	// Lost says that a node is gone.
-	Lost struct{ Node, Reason string }
+	// Lost says that a node is gone. One that was stopped is not blamed for it.
+	Lost struct {
+		Node, Reason string
+		Stopped      bool
+	}
 	// Drain says that a node shall hold nothing, or with Undo that it may again.
 	Drain struct {
 		Node string
@@ -108,6 +111,7 @@ type (
 		Pipeline Key
 		Reason   string // a sentence that names the node and the stage
 		Died     string // the node whose loss it was; empty when no node died
+		Meant    bool   // somebody wanted it so: no session can be the cause
 	}
 	// Wait says that there is no pipeline, and why.
 	Wait struct{ Reason string }
@@ -246,7 +250,7 @@ func (m *Machine) joined(e Joined) []Action {
 	var actions []Action
 	if again {
 		actions = m.dropOf(e.Node.ID, func(p *pipe) Drop {
-			return Drop{p.Key, fmt.Sprintf("node %s started again", e.Node.ID), e.Node.ID}
+			return Drop{Pipeline: p.Key, Reason: fmt.Sprintf("node %s started again", e.Node.ID), Died: e.Node.ID}
 		})
 		if len(actions) > 0 {
 			m.health.died(e.Node.ID, m.now)
@@ -275,9 +279,12 @@ func (m *Machine) lost(e Lost) []Action {
 	m.suspects = nil
 	m.forming = m.forming || len(m.nodes) == 0
 	actions := m.dropOf(e.Node, func(p *pipe) Drop {
-		return Drop{p.Key, fmt.Sprintf("%s was lost: %s", p.name(p.OfNode(e.Node)), e.Reason), e.Node}
+		if e.Stopped {
+			return Drop{Pipeline: p.Key, Reason: fmt.Sprintf("%s was stopped: %s", p.name(p.OfNode(e.Node)), e.Reason), Meant: true}
+		}
+		return Drop{Pipeline: p.Key, Reason: fmt.Sprintf("%s was lost: %s", p.name(p.OfNode(e.Node)), e.Reason), Died: e.Node}
 	})
-	if awaited || len(actions) > 0 {
+	if !e.Stopped && (awaited || len(actions) > 0) {
 		m.health.died(e.Node, m.now)
 	}
 	switch {
@@ -304,7 +311,7 @@ func (m *Machine) stageLoaded(e Loaded) []Action {
 	if e.Err != "" {
 		reason := fmt.Sprintf("%s failed: %s", p.name(e.Stage), e.Err)
 		m.health.refuse(p.Stages[e.Stage].Node, reason, m.now)
-		return append(m.drop(p, Drop{p.Key, reason, ""}), m.repair()...)
+		return append(m.drop(p, Drop{Pipeline: p.Key, Reason: reason}), m.repair()...)
 	}
 	p.loaded[e.Stage] = true
 	if p.ready || slices.Contains(p.loaded, false) {
@@ -320,7 +327,7 @@ func (m *Machine) refused(e Refused) []Action {
 		// This coordinator is new to the cluster: all nodes will refuse, and come
 		// again. So the next plan forms like the first.
 		actions := m.dropOf(e.Node, func(p *pipe) Drop {
-			return Drop{p.Key, fmt.Sprintf("node %s refused the plan: %s", e.Node, e.Reason), ""}
+			return Drop{Pipeline: p.Key, Reason: fmt.Sprintf("node %s refused the plan: %s", e.Node, e.Reason)}
 		})
 		if len(actions) == 0 {
 			return nil
@@ -333,7 +340,7 @@ func (m *Machine) refused(e Refused) []Action {
 	}
 	reason := fmt.Sprintf("node %s refused: %s", e.Node, e.Reason)
 	m.health.refuse(e.Node, reason, m.now)
-	actions := m.dropOf(e.Node, func(p *pipe) Drop { return Drop{p.Key, reason, ""} })
+	actions := m.dropOf(e.Node, func(p *pipe) Drop { return Drop{Pipeline: p.Key, Reason: reason} })
 	if len(actions) == 0 {
 		return nil
 	}
@@ -350,7 +357,7 @@ func (m *Machine) faulted(e Faulted) []Action {
 			m.suspects = append(m.suspects, node)
 		}
 	}
-	actions := m.drop(p, Drop{p.Key, fmt.Sprintf("%s failed: %s", p.name(e.Stage), e.Reason), ""})
+	actions := m.drop(p, Drop{Pipeline: p.Key, Reason: fmt.Sprintf("%s failed: %s", p.name(e.Stage), e.Reason)})
 	m.planAt = m.now.Add(newsDelay)
 	if len(m.pipes) > 0 {
 		return actions

@@ -147,7 +147,9 @@ func parseEvent(t *testing.T, m *Machine, verb, rest string) Event {
 			Epoch: number(t, epoch),
 		}
 	case "lost":
-		return Lost{word, tail}
+		return Lost{Node: word, Reason: tail}
+	case "stopped":
+		return Lost{Node: word, Reason: tail, Stopped: true}
 	case "loaded":
 		key, stage := pipeAt(t, m, word)
 		return Loaded{Pipeline: key, Stage: stage}

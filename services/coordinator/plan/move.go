@@ -110,7 +110,7 @@ func (m *Machine) clear(cause error) []Action {
 	var actions []Action
 	for _, old := range m.sorted() {
 		if !stay[old.Key] {
-			actions = append(actions, m.drop(old, Drop{old.Key, fmt.Sprintf("it makes room: %v", cause), ""})...)
+			actions = append(actions, m.drop(old, Drop{Pipeline: old.Key, Reason: fmt.Sprintf("it makes room: %v", cause), Meant: true})...)
 		}
 	}
 	m.lostPipes, m.moved = nil, m.now
@@ -178,7 +178,7 @@ func (m *Machine) emptied(e Emptied) []Action {
 		return nil
 	}
 	delete(m.pipes, p.Key)
-	actions := []Action{Drop{p.Key, "its sessions have moved", ""}}
+	actions := []Action{Drop{Pipeline: p.Key, Reason: "its sessions have moved", Meant: true}}
 	if slices.ContainsFunc(m.sorted(), func(p *pipe) bool { return p.retired }) {
 		return actions
 	}
