@@ -302,7 +302,7 @@ func (e controlled) apply(o *owner) {
 		if why == "" {
 			why = "it does not say why"
 		}
-		o.step(plan.Loaded{Pipeline: key, Stage: int(s.GetStage()), Err: why})
+		o.step(plan.Loaded{Pipeline: key, Stage: int(s.GetStage()), Err: why, NoMemory: s.GetNoMemory()})
 	}
 }
 
@@ -344,6 +344,9 @@ func (o *owner) obey(a plan.Action) {
 		o.retire(a.Pipeline, a.Reason)
 	case plan.Drop:
 		o.drop(a)
+	case plan.Stay:
+		o.log.Warn("a better plan does not fit in memory beside what serves", "reason", a.Reason, "retry", a.Retry)
+		o.note(noteMoveFailed, "", a.Reason)
 	case plan.Wait:
 		o.log.Info("not ready", "reason", a.Reason)
 		o.tellWaiting(phaseWaiting)

@@ -1222,7 +1222,7 @@ type ClusterEvent struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Number        uint64                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`               // grows by one
 	TimeMs        int64                  `protobuf:"varint,2,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"` // Unix milliseconds
-	Kind          string                 `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`                    // node_joined, node_lost, node_refused, node_drain, plan, ready, pipeline_lost, pipeline_retired, gateway_joined, gateway_left
+	Kind          string                 `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`                    // node_joined, node_lost, node_refused, node_drain, plan, ready, pipeline_lost, pipeline_retired, move_failed, gateway_joined, gateway_left
 	Node          string                 `protobuf:"bytes,4,opt,name=node,proto3" json:"node,omitempty"`                    // empty unless it is about one
 	Text          string                 `protobuf:"bytes,5,opt,name=text,proto3" json:"text,omitempty"`                    // a few words for people
 	unknownFields protoimpl.UnknownFields

@@ -622,6 +622,7 @@ type StageState struct {
 	Phase         string                 `protobuf:"bytes,9,opt,name=phase,proto3" json:"phase,omitempty"`                           // of LOADING: fetch (done and total are bytes of it), load; empty is load
 	Rate          float64                `protobuf:"fixed64,10,opt,name=rate,proto3" json:"rate,omitempty"`                          // bytes a second of late, of the phase
 	Note          string                 `protobuf:"bytes,11,opt,name=note,proto3" json:"note,omitempty"`                            // what the phase waits for, in words; empty while it goes on
+	NoMemory      bool                   `protobuf:"varint,100,opt,name=no_memory,json=noMemory,proto3" json:"no_memory,omitempty"`  // of FAILED: the device has no memory left for it beside what it holds
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -731,6 +732,13 @@ func (x *StageState) GetNote() string {
 		return x.Note
 	}
 	return ""
+}
+
+func (x *StageState) GetNoMemory() bool {
+	if x != nil {
+		return x.NoMemory
+	}
+	return false
 }
 
 // Refused says that the shard obeys somebody else or something newer.
@@ -2393,7 +2401,7 @@ const file_shoal_v1_shard_proto_rawDesc = "" +
 	"\aleaving\x18d \x01(\v2\x11.shoal.v1.LeavingH\x00R\aleavingB\t\n" +
 	"\amessage\"!\n" +
 	"\aLeaving\x12\x16\n" +
-	"\x06reason\x18\x01 \x01(\tR\x06reason\"\xb2\x02\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\"\xcf\x02\n" +
 	"\n" +
 	"StageState\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x1a\n" +
@@ -2410,7 +2418,8 @@ const file_shoal_v1_shard_proto_rawDesc = "" +
 	"\x05phase\x18\t \x01(\tR\x05phase\x12\x12\n" +
 	"\x04rate\x18\n" +
 	" \x01(\x01R\x04rate\x12\x12\n" +
-	"\x04note\x18\v \x01(\tR\x04note\"7\n" +
+	"\x04note\x18\v \x01(\tR\x04note\x12\x1b\n" +
+	"\tno_memory\x18d \x01(\bR\bnoMemory\"7\n" +
 	"\aRefused\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\"\xa3\x01\n" +

@@ -57,11 +57,13 @@ type (
 		Node string
 		Undo bool
 	}
-	// Loaded says that a stage is ready, or with Err that it cannot be.
+	// Loaded says that a stage is ready, or with Err that it cannot be: with
+	// NoMemory because the device has no room for it beside what it holds.
 	Loaded struct {
 		Pipeline Key
 		Stage    int
 		Err      string
+		NoMemory bool
 	}
 	// Refused says that a node refused the lease or a plan and has seen Epoch.
 	Refused struct {
@@ -113,6 +115,13 @@ type (
 		Died     string // the node whose loss it was; empty when no node died
 		Meant    bool   // somebody wanted it so: no session can be the cause
 	}
+	// Stay says that something better than what runs did not fit in memory beside
+	// it, and when it is tried again unless nodes change. It is said once for a set of
+	// nodes.
+	Stay struct {
+		Reason string
+		Retry  time.Duration
+	}
 	// Wait says that there is no pipeline, and why.
 	Wait struct{ Reason string }
 )
@@ -121,6 +130,7 @@ func (Install) action() {}
 func (Start) action()   {}
 func (Retire) action()  {}
 func (Drop) action()    {}
+func (Stay) action()    {}
 func (Wait) action()    {}
 
 // Machine turns facts into plans. It belongs to one goroutine.
@@ -135,6 +145,7 @@ type Machine struct {
 	planAt  time.Time // when to plan for lost pipelines; zero is not
 	moveAt  time.Time // when to look for something better than what runs; zero is not
 	moved   time.Time // when running pipelines were last replaced
+	unfit   int       // times in a row that what was to replace them did not fit beside them
 	forming bool      // wait for MinShards: true until the first plan of a set of nodes
 
 	reason    string // why nothing is ready
@@ -246,6 +257,7 @@ func (m *Machine) Step(e Event) []Action {
 func (m *Machine) joined(e Joined) []Action {
 	m.seen = max(m.seen, e.Epoch)
 	_, again := m.nodes[e.Node.ID]
+	m.unfit = 0
 	m.nodes[e.Node.ID] = e.Node
 	var actions []Action
 	if again {
@@ -275,6 +287,7 @@ func (m *Machine) lost(e Lost) []Action {
 		return nil
 	}
 	delete(m.nodes, e.Node)
+	m.unfit = 0
 	awaited := len(m.suspects) > 0 // this is the news
 	m.suspects = nil
 	m.forming = m.forming || len(m.nodes) == 0
@@ -310,8 +323,14 @@ func (m *Machine) stageLoaded(e Loaded) []Action {
 	}
 	if e.Err != "" {
 		reason := fmt.Sprintf("%s failed: %s", p.name(e.Stage), e.Err)
-		m.health.refuse(p.Stages[e.Stage].Node, reason, m.now)
-		return append(m.drop(p, Drop{Pipeline: p.Key, Reason: reason}), m.repair()...)
+		var actions []Action
+		if e.NoMemory && !p.leaving && m.anyLeaving() { // the node is as good as before
+			actions = m.unfitted(reason)
+		} else {
+			m.health.refuse(p.Stages[e.Stage].Node, reason, m.now)
+		}
+		actions = append(actions, m.drop(p, Drop{Pipeline: p.Key, Reason: reason})...)
+		return append(actions, m.repair()...)
 	}
 	p.loaded[e.Stage] = true
 	if p.ready || slices.Contains(p.loaded, false) {

@@ -156,6 +156,9 @@ func parseEvent(t *testing.T, m *Machine, verb, rest string) Event {
 	case "failed":
 		key, stage := pipeAt(t, m, word)
 		return Loaded{Pipeline: key, Stage: stage, Err: tail}
+	case "unfit":
+		key, stage := pipeAt(t, m, word)
+		return Loaded{Pipeline: key, Stage: stage, Err: tail, NoMemory: true}
 	case "emptied":
 		key, _ := pipeAt(t, m, word+"/0")
 		return Emptied{key}
@@ -212,6 +215,8 @@ func showAction(a Action) string {
 			died = " (" + a.Died + " died)"
 		}
 		return fmt.Sprintf("  drop %v: %s%s\n", a.Pipeline, a.Reason, died)
+	case Stay:
+		return fmt.Sprintf("  stay for %v: %s\n", a.Retry, a.Reason)
 	case Wait:
 		return fmt.Sprintf("  wait: %s\n", a.Reason)
 	}
