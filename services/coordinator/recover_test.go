@@ -346,6 +346,40 @@ func TestLateShardHearsThePlan(t *testing.T) {
 	})
 }
 
+// TestSilentGateway: heartbeats of a gateway come back, and one that has sent some and
+// is silent for long is cut off; one that never sent any is of an older version.
+func TestSilentGateway(t *testing.T) {
+	now := time.Now()
+	o := newOwner(&Coordinator{cfg: Default(), deps: Deps{Identity: simIdentity("head-1"), Model: toyModel(), Telemetry: telemetry.Nop(), Log: slog.New(slog.DiscardHandler)}})
+	o.now = func() time.Time { return now }
+	stopped := map[string]int{}
+	open := func(name string) *relay {
+		r := &relay{node: name, out: newMailbox[*pb.Downward](8), stop: func() { stopped[name]++ }, sessions: map[uint64]*session{}}
+		relayOpened{r}.apply(o)
+		return r
+	}
+	r := open("beats")
+	open("old")
+	for beat := range uint64(3) {
+		now = now.Add(relaySilence)
+		upward{r, []*pb.Upward{{Message: &pb.Upward_Beat{Beat: beat + 1}}}}.apply(o)
+		o.flush()
+		if got, err := r.out.take(t.Context()); err != nil || len(got) != 1 || got[0].Beat != beat+1 || got[0].Event != nil {
+			t.Errorf("heartbeat %d came back as %v, %v", beat+1, got, err)
+		}
+		o.cutSilent(now)
+	}
+	now = now.Add(relaySilence)
+	if o.cutSilent(now); len(stopped) > 0 {
+		t.Errorf("cut off too early: %v", stopped)
+	}
+	now = now.Add(1)
+	o.cutSilent(now)
+	if o.cutSilent(now); stopped["beats"] != 1 || stopped["old"] != 0 {
+		t.Errorf("cut off: %v", stopped)
+	}
+}
+
 // TestLostEndIsSampledAgain: an answer whose end was sampled and did not come goes
 // on from its committed ids; one that was given up for another reason fails.
 func TestLostEndIsSampledAgain(t *testing.T) {

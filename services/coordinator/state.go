@@ -142,6 +142,7 @@ func (o *owner) tick(now time.Time) {
 	o.surveyNodes(now)
 	o.expire(now)
 	o.expireKept(now)
+	o.cutSilent(now)
 }
 
 // lease renews the lease of a shard that is connected.

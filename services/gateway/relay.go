@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/shoal-llm/shoal/internal/wire"
 	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
 )
 
@@ -27,6 +28,7 @@ const (
 	minBackoff   = 50 * time.Millisecond
 	maxBackoff   = 2 * time.Second
 	connectGrace = 2 * time.Second // how long a request waits for a connection
+	slowest      = 1 << 20         // bytes a second that a link carries at least: a heartbeat waits behind pictures
 )
 
 // relay is the gateway's end of CoordinatorService.Relay: one stream that
@@ -94,15 +96,20 @@ func (r *relay) connect(ctx context.Context) error {
 		return fmt.Errorf("open relay: %w", err)
 	}
 	l := &link{
-		out:  make(chan *pb.Upward, outgoing),
-		done: make(chan struct{}),
-		open: map[uint64]*mailbox{},
+		out:   make(chan *pb.Upward, outgoing),
+		done:  make(chan struct{}),
+		began: time.Now(),
+		open:  map[uint64]*mailbox{},
 	}
 	r.set(l)
 	defer l.fail()
 	defer r.set(nil)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return l.send(ctx, stream) })
+	group.Go(func() error {
+		defer cancel() // the receiver does not hear of a link that is cut
+		return l.watch(ctx)
+	})
 	group.Go(func() error {
 		err := l.receive(stream)
 		cancel() // a coordinator that ended the stream without an error ends it too
@@ -166,6 +173,11 @@ type link struct {
 	out  chan *pb.Upward
 	done chan struct{} // closed when the stream broke
 
+	began time.Time
+	heard atomic.Int64 // nanoseconds from began to the last message
+	owed  atomic.Int64 // bytes sent since
+	beats atomic.Bool  // the coordinator answers heartbeats
+
 	mu   sync.Mutex // guards following
 	open map[uint64]*mailbox
 	lost bool
@@ -215,12 +227,39 @@ func (l *link) post(messages ...*pb.Upward) {
 	}
 }
 
-// send writes what is queued, everything that waits in one message.
-func (l *link) send(ctx context.Context, stream pb.CoordinatorService_RelayClient) error {
+// watch returns when the coordinator, which has answered heartbeats, is silent for
+// too long: the link is cut, in one direction or both, or the process is frozen.
+func (l *link) watch(ctx context.Context) error {
+	ticker := time.NewTicker(wire.BeatEvery / 2)
+	defer ticker.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-ticker.C:
+		}
+		silence := time.Since(l.began) - time.Duration(l.heard.Load())
+		patience := wire.LostAfter + time.Duration(l.owed.Load())*time.Second/slowest
+		if l.beats.Load() && silence > patience {
+			return fmt.Errorf("no heartbeat of the coordinator for %v", silence.Round(time.Millisecond))
+		}
+	}
+}
+
+// send writes what is queued, everything that waits in one message, and heartbeats.
+func (l *link) send(ctx context.Context, stream pb.CoordinatorService_RelayClient) error {
+	ticker := time.NewTicker(wire.BeatEvery)
+	defer ticker.Stop()
+	for beat := uint64(1); ; {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-ticker.C:
+			m := &pb.Upward{Message: &pb.Upward_Beat{Beat: beat}}
+			if err := stream.Send(&pb.RelayRequest{Messages: []*pb.Upward{m}}); err != nil {
+				return fmt.Errorf("send to coordinator: %w", err)
+			}
+			beat++
 		case first := <-l.out:
 			req := &pb.RelayRequest{Messages: append(make([]*pb.Upward, 0, 8), first)}
 			size := proto.Size(first.GetStart())
@@ -233,6 +272,7 @@ func (l *link) send(ctx context.Context, stream pb.CoordinatorService_RelayClien
 					more = false
 				}
 			}
+			l.owed.Add(int64(size))
 			if err := stream.Send(req); err != nil {
 				return fmt.Errorf("send to coordinator: %w", err)
 			}
@@ -247,6 +287,8 @@ func (l *link) receive(stream pb.CoordinatorService_RelayClient) error {
 		if err != nil {
 			return fmt.Errorf("receive from coordinator: %w", err)
 		}
+		l.heard.Store(int64(time.Since(l.began)))
+		l.owed.Store(0)
 		l.deal(resp.GetMessages())
 	}
 }
@@ -255,6 +297,10 @@ func (l *link) deal(messages []*pb.Downward) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, m := range messages {
+		if m.GetBeat() != 0 {
+			l.beats.Store(true)
+			continue
+		}
 		box := l.open[m.GetNumber()]
 		if box == nil {
 			continue // it has been stopped meanwhile
