@@ -60,6 +60,10 @@ chaos-partitions: ## 90 cuts of links between processes (coordinator, shards, ga
 chaos-two-coordinators: ## ten minutes with two coordinators under light load: one serves, the other stands by, into docs/measurements/chaos.json (SECONDS_OF=600)
 	SHOAL_CHAOS_TWO=$(or $(SECONDS_OF),600) SHOAL_CHAOS_SAVE=$(CURDIR)/docs/measurements/chaos.json $(GO) test -count=1 -timeout 60m -run '^TestTwoCoordinators$$' -v ./internal/systemtest
 
+.PHONY: soak
+soak: ## half an hour of answers of all kinds with a kill every 30 s: what processes hold does not grow, into docs/measurements/chaos.json (SOAK=30m)
+	SHOAL_SOAK=$(or $(SOAK),30m) SHOAL_CHAOS_SAVE=$(CURDIR)/docs/measurements/chaos.json $(GO) test -count=1 -timeout 180m -run '^TestSoak$$' -v ./internal/systemtest
+
 .PHONY: chaos-gateways
 chaos-gateways: ## 200 kills of gateways under clients that resume, into docs/measurements/chaos.json (6 minutes)
 	SHOAL_CHAOS_GATEWAYS=$(or $(KILLS),200) SHOAL_CHAOS_SAVE=$(CURDIR)/docs/measurements/chaos.json $(GO) test -count=1 -timeout 60m -run '^TestGatewayKills$$' -v ./internal/systemtest
