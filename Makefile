@@ -64,6 +64,10 @@ chaos-two-coordinators: ## ten minutes with two coordinators under light load: o
 soak: ## half an hour of answers of all kinds with a kill every 30 s: what processes hold does not grow, into docs/measurements/chaos.json (SOAK=30m)
 	SHOAL_SOAK=$(or $(SOAK),30m) SHOAL_CHAOS_SAVE=$(CURDIR)/docs/measurements/chaos.json $(GO) test -count=1 -timeout 180m -run '^TestSoak$$' -v ./internal/systemtest
 
+.PHONY: chaos-no-spare
+chaos-no-spare: ## 30 kills of a stage with nothing in reserve: survivors take its layers, into docs/measurements/chaos.json (5 minutes)
+	SHOAL_CHAOS_NOSPARE=$(or $(KILLS),30) SHOAL_CHAOS_SAVE=$(CURDIR)/docs/measurements/chaos.json $(GO) test -count=1 -timeout 60m -run '^TestNoSpare$$' -v ./internal/systemtest
+
 .PHONY: chaos-gateways
 chaos-gateways: ## 200 kills of gateways under clients that resume, into docs/measurements/chaos.json (6 minutes)
 	SHOAL_CHAOS_GATEWAYS=$(or $(KILLS),200) SHOAL_CHAOS_SAVE=$(CURDIR)/docs/measurements/chaos.json $(GO) test -count=1 -timeout 60m -run '^TestGatewayKills$$' -v ./internal/systemtest

@@ -257,6 +257,63 @@ func (w *witnesses) end(r *chaosResult) {
 	r.wrong, r.all = int(w.wrong.Load()), int(w.answers.Load())
 }
 
+// TestNoSpare kills a stage where nothing is in reserve, and starts it again only when the
+// survivors have taken its layers and all streams flow. SHOAL_CHAOS_NOSPARE says how often.
+func TestNoSpare(t *testing.T) {
+	faults := howMany(t, "SHOAL_CHAOS_NOSPARE", "make chaos-no-spare")
+	ctx := within(t, 2*time.Minute+time.Duration(faults)*20*time.Second)
+	c := prepareCluster(ctx, t)
+	head := c.nodes["coordinator"]
+	head.args = append(head.args, "--steady=200ms", "--max-losses=0", "--sessions=4", "--replicas=1", "--spares=0")
+	for _, name := range services {
+		n := c.nodes[name]
+		if n.role == "shard" {
+			n.args = append(n.args, "--max-mem=64MiB") // two hold the model
+		}
+		if n.role == "gateway" {
+			n.args = append(n.args, "--log-level=warn")
+		}
+		c.start(t, name)
+	}
+	c.waitHealthy(ctx, t, services...)
+	w := c.startWitnesses(ctx, t)
+	r := chaosResult{command: "make chaos-no-spare"}
+	const kind = "no_spare"
+	for i := range faults {
+		flowing(ctx, t, w.all)
+		pauseFor(ctx, time.Duration(rand.IntN(1000))*time.Millisecond)
+		for _, one := range w.all {
+			one.longest()
+		}
+		victim := c.stageNodes(ctx, t)[i%3]
+		began := time.Now()
+		c.nodes[victim].kill()
+		flowing(ctx, t, w.all)
+		gap := time.Duration(0)
+		for _, one := range w.all {
+			gap = max(gap, one.longest())
+		}
+		r.kills++
+		r.gap(kind, gap)
+		if at, ok := c.lostAfter(began); ok {
+			r.known(kind, at.Sub(began))
+		}
+		nodes := c.stageNodes(ctx, t)
+		t.Logf("%s killed without a spare: the longest pause was %v, its layers are on %v", victim, gap.Round(time.Millisecond), nodes)
+		if slices.Contains(nodes, victim) {
+			t.Errorf("the plan has a stage on %s, which is gone", victim)
+		}
+		c.start(t, victim)
+		c.waitHealthy(ctx, t, victim)
+		c.spreadSoon(ctx, t)
+		if t.Failed() {
+			break
+		}
+	}
+	w.end(&r)
+	r.report(t)
+}
+
 // howMany reads a number from the environment. Without it the test is skipped:
 // targets set it.
 func howMany(t *testing.T, variable, targets string) int {
@@ -446,7 +503,7 @@ func (r *chaosResult) report(t *testing.T) {
 		figures = append(figures, figure(strings.Replace(name, "%", "p50", 1), "ms, the last run", v[len(v)/2], len(v)),
 			figure(strings.Replace(name, "%", "p99", 1), "ms, the last run", v[(len(v)*99)/100], len(v)))
 	}
-	shards := func(kind string) bool { return strings.HasPrefix(kind, "kill") && kind != "kill_coordinator" }
+	shards := func(kind string) bool { return strings.HasPrefix(kind, "kill_") && kind != "kill_coordinator" }
 	add("detect_%_ms", r.detect, shards)
 	add("gap_%_ms", r.gaps, shards)
 	for kind := range r.gaps {

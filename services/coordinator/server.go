@@ -86,7 +86,8 @@ type relay struct {
 	kept     map[uint64]*kept    // likewise: answers that outlive the stream; nil before the first
 	batch    []*pb.Downward      // of this step
 	closed   bool
-	heard    time.Time // its last heartbeat; zero before the first
+	beats    uint64 // heartbeats heard
+	silence  wire.Silence
 }
 
 // relaySilence is how long a gateway that has sent heartbeats may send none. It knows
@@ -97,9 +98,9 @@ const relaySilence = 4 * wire.LostAfter
 // for them.
 func (o *owner) cutSilent(now time.Time) {
 	for _, r := range o.sortedRelays() {
-		if !r.heard.IsZero() && now.Sub(r.heard) > relaySilence {
-			o.log.Warn("gateway is silent", "gateway", r.node, "since", r.heard)
-			r.heard = time.Time{}
+		if silent := r.silence.Look(now, r.beats); r.beats > 0 && silent > relaySilence {
+			o.log.Warn("gateway is silent", "gateway", r.node, "for", silent)
+			r.beats = 0
 			r.stop()
 		}
 	}
@@ -235,7 +236,7 @@ func (e upward) apply(o *owner) {
 				o.grant(s, m.Credit.GetSeq())
 			}
 		case *pb.Upward_Beat: // by the owner, so that one that hangs is as silent as one that is gone
-			e.r.heard = o.now()
+			e.r.beats++
 			o.postDown(e.r, &pb.Downward{Beat: m.Beat})
 		}
 	}

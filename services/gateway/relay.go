@@ -96,10 +96,9 @@ func (r *relay) connect(ctx context.Context) error {
 		return fmt.Errorf("open relay: %w", err)
 	}
 	l := &link{
-		out:   make(chan *pb.Upward, outgoing),
-		done:  make(chan struct{}),
-		began: time.Now(),
-		open:  map[uint64]*mailbox{},
+		out:  make(chan *pb.Upward, outgoing),
+		done: make(chan struct{}),
+		open: map[uint64]*mailbox{},
 	}
 	r.set(l)
 	defer l.fail()
@@ -173,10 +172,9 @@ type link struct {
 	out  chan *pb.Upward
 	done chan struct{} // closed when the stream broke
 
-	began time.Time
-	heard atomic.Int64 // nanoseconds from began to the last message
-	owed  atomic.Int64 // bytes sent since
-	beats atomic.Bool  // the coordinator answers heartbeats
+	heard atomic.Uint64 // messages
+	owed  atomic.Int64  // bytes sent since the last one
+	beats atomic.Bool   // the coordinator answers heartbeats
 
 	mu   sync.Mutex // guards following
 	open map[uint64]*mailbox
@@ -232,16 +230,17 @@ func (l *link) post(messages ...*pb.Upward) {
 func (l *link) watch(ctx context.Context) error {
 	ticker := time.NewTicker(wire.BeatEvery / 2)
 	defer ticker.Stop()
+	var silence wire.Silence
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-ticker.C:
 		}
-		silence := time.Since(l.began) - time.Duration(l.heard.Load())
+		silent := silence.Look(time.Now(), l.heard.Load())
 		patience := wire.LostAfter + time.Duration(l.owed.Load())*time.Second/slowest
-		if l.beats.Load() && silence > patience {
-			return fmt.Errorf("no heartbeat of the coordinator for %v", silence.Round(time.Millisecond))
+		if l.beats.Load() && silent > patience {
+			return fmt.Errorf("no heartbeat of the coordinator for %v", silent.Round(time.Millisecond))
 		}
 	}
 }
@@ -287,7 +286,7 @@ func (l *link) receive(stream pb.CoordinatorService_RelayClient) error {
 		if err != nil {
 			return fmt.Errorf("receive from coordinator: %w", err)
 		}
-		l.heard.Store(int64(time.Since(l.began)))
+		l.heard.Add(1)
 		l.owed.Store(0)
 		l.deal(resp.GetMessages())
 	}
