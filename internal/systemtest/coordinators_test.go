@@ -56,12 +56,12 @@ func TestTwoCoordinators(t *testing.T) {
 		}
 		pauseFor(ctx, time.Second)
 	}
-	changes, samples := who.end()
+	changes, both, samples := who.end()
 	after, err := c.newestPlan(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("%d s with two coordinators: asked %d times whether one of them serves, it was otherwise %d times; %d of %d answers failed", seconds, samples, changes, failed, answers)
+	t.Logf("%d s with two coordinators: asked %d times whether one of them serves, it was otherwise %d times, both did %d times; %d of %d answers failed", seconds, samples, changes, both, failed, answers)
 	if changes > 0 {
 		t.Errorf("one did not serve while the other stood by: %d of %d times", changes, samples)
 	}
@@ -71,6 +71,7 @@ func TestTwoCoordinators(t *testing.T) {
 	saveChaos(t, "make chaos-two-coordinators",
 		measure.Figure{Name: "two_coordinators_s", Unit: "seconds with two coordinators, accumulated", Value: float64(seconds)},
 		measure.Figure{Name: "two_coordinators_changes", Unit: "times that not the same one served alone, asked four times a second, accumulated", Value: float64(changes)},
+		measure.Figure{Name: "two_coordinators_both", Unit: "times that both served, asked four times a second, accumulated", Value: float64(both)},
 		measure.Figure{Name: "two_coordinators_failed", Unit: "answers that failed meanwhile, accumulated", Value: float64(failed)})
 }
 
@@ -100,6 +101,7 @@ type heads struct {
 	counts  bool   // guarded by mu, and what follows
 	served  string // the one that serves
 	changes int
+	both    int // times that all served
 	samples int
 }
 
@@ -150,6 +152,8 @@ func (h *heads) alone() (name string) {
 	return name
 }
 
+func (h *heads) serves(name string) bool { return h.serving[slices.Index(h.names, name)].Load() }
+
 func (h *heads) one() error {
 	if h.alone() == "" {
 		return fmt.Errorf("of %v serve %v and %v", h.names, h.serving[0].Load(), h.serving[1].Load())
@@ -167,6 +171,9 @@ func (h *heads) note() {
 	if h.alone() != h.served {
 		h.changes++
 	}
+	if !slices.ContainsFunc(h.names, func(name string) bool { return !h.serves(name) }) {
+		h.both++
+	}
 }
 
 // begin counts from now on how often it is not the one that serves now.
@@ -176,9 +183,9 @@ func (h *heads) begin() {
 	h.counts, h.served = true, h.alone()
 }
 
-func (h *heads) end() (changes, samples int) {
+func (h *heads) end() (changes, both, samples int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.counts = false
-	return h.changes, h.samples
+	return h.changes, h.both, h.samples
 }
