@@ -68,6 +68,11 @@ soak: ## half an hour of answers of all kinds with a kill every 30 s: what proce
 chaos-no-spare: ## 30 kills of a stage with nothing in reserve: survivors take its layers, into docs/measurements/chaos.json (5 minutes)
 	SHOAL_CHAOS_NOSPARE=$(or $(KILLS),30) SHOAL_CHAOS_SAVE=$(CURDIR)/docs/measurements/chaos.json $(GO) test -count=1 -timeout 60m -run '^TestNoSpare$$' -v ./internal/systemtest
 
+.PHONY: chaos-classes
+chaos-classes: ## answers that go on with another numerics class and back (CPU and SHOAL_TEST_GPU, or Mesa's software Vulkan), into docs/measurements/chaos.json (5 minutes)
+	CGO_ENABLED=1 $(GO) build -trimpath -tags gputest -ldflags "-s -w" -o bin/shoal-gpu-faults ./cmd/shoal-gpu
+	SHOAL_TEST_GPU=$(or $(SHOAL_TEST_GPU),$(SOFTWARE_GPU)) SHOAL_CHAOS_CLASSES=$(or $(TIMES),10) SHOAL_CHAOS_SAVE=$(CURDIR)/docs/measurements/chaos.json $(GO) test -count=1 -timeout 60m -run '^TestOtherClass$$' -v ./internal/systemtest
+
 .PHONY: chaos-gateways
 chaos-gateways: ## 200 kills of gateways under clients that resume, into docs/measurements/chaos.json (6 minutes)
 	SHOAL_CHAOS_GATEWAYS=$(or $(KILLS),200) SHOAL_CHAOS_SAVE=$(CURDIR)/docs/measurements/chaos.json $(GO) test -count=1 -timeout 60m -run '^TestGatewayKills$$' -v ./internal/systemtest
