@@ -37,12 +37,41 @@ gpu-faults: ## 100 faults of GPU processes in the middle of answers; SHOAL_TEST_
 	$(MAKE) docs
 
 .PHONY: chaos
-chaos: ## 300 kills of shards, and freezes and kills of coordinators, under eight streams, into docs/measurements/chaos.json (an hour at most; FAULTS=60 for a part)
-	SHOAL_CHAOS_FAULTS=$(or $(FAULTS),360) SHOAL_CHAOS_SAVE=$(CURDIR)/docs/measurements/chaos.json $(GO) test -count=1 -timeout 120m -run '^TestChaos$$' -v ./internal/systemtest
+chaos: ## 300 kills of shards, and freezes and kills of coordinators, under eight streams, into docs/measurements/chaos.json (an hour at most; FAULTS=60 for a part, KINDS=kill for kinds alone)
+	SHOAL_CHAOS_FAULTS=$(or $(FAULTS),360) SHOAL_CHAOS_KINDS=$(KINDS) SHOAL_CHAOS_SAVE=$(CURDIR)/docs/measurements/chaos.json $(GO) test -count=1 -timeout 120m -run '^TestChaos$$' -v ./internal/systemtest
+
+.PHONY: chaos-freezes
+chaos-freezes: ## 100 shards frozen (SIGSTOP) and continued under eight streams, into docs/measurements/chaos.json (15 minutes)
+	$(MAKE) chaos KINDS=freeze FAULTS=$(or $(FAULTS),100)
+
+.PHONY: chaos-coordinators
+chaos-coordinators: ## 200 kills of the coordinator under eight streams, into docs/measurements/chaos.json (20 minutes)
+	$(MAKE) chaos KINDS=kill_coordinator FAULTS=$(or $(FAULTS),200)
 
 .PHONY: chaos-aborts
 chaos-aborts: ## 10,000 clients that leave at random moments: nothing is held longer, into docs/measurements/chaos.json (3 minutes)
 	SHOAL_CHAOS_ABORTS=$(or $(ABORTS),10000) SHOAL_CHAOS_SAVE=$(CURDIR)/docs/measurements/chaos.json $(GO) test -count=1 -timeout 30m -run '^TestAborts$$' -v ./internal/systemtest
+
+.PHONY: chaos-partitions
+chaos-partitions: ## 90 cuts of links between processes (coordinator, shards, gateway; one way and both) in network namespaces, as root, into docs/measurements/chaos.json (20 minutes)
+	SHOAL_CHAOS_PARTITIONS=$(or $(CYCLES),90) SHOAL_CHAOS_SAVE=$(CURDIR)/docs/measurements/chaos.json $(GO) test -count=1 -timeout 120m -run '^TestPartitions$$' -v ./internal/systemtest
+
+.PHONY: chaos-two-coordinators
+chaos-two-coordinators: ## ten minutes with two coordinators under light load: one serves, the other stands by, into docs/measurements/chaos.json (SECONDS_OF=600)
+	SHOAL_CHAOS_TWO=$(or $(SECONDS_OF),600) SHOAL_CHAOS_SAVE=$(CURDIR)/docs/measurements/chaos.json $(GO) test -count=1 -timeout 60m -run '^TestTwoCoordinators$$' -v ./internal/systemtest
+
+.PHONY: soak
+soak: ## half an hour of answers of all kinds with a kill every 30 s: what processes hold does not grow, into docs/measurements/chaos.json (SOAK=30m)
+	SHOAL_SOAK=$(or $(SOAK),30m) SHOAL_CHAOS_SAVE=$(CURDIR)/docs/measurements/chaos.json $(GO) test -count=1 -timeout 180m -run '^TestSoak$$' -v ./internal/systemtest
+
+.PHONY: chaos-no-spare
+chaos-no-spare: ## 30 kills of a stage with nothing in reserve: survivors take its layers, into docs/measurements/chaos.json (5 minutes)
+	SHOAL_CHAOS_NOSPARE=$(or $(KILLS),30) SHOAL_CHAOS_SAVE=$(CURDIR)/docs/measurements/chaos.json $(GO) test -count=1 -timeout 60m -run '^TestNoSpare$$' -v ./internal/systemtest
+
+.PHONY: chaos-classes
+chaos-classes: ## answers that go on with another numerics class and back (CPU and SHOAL_TEST_GPU, or Mesa's software Vulkan), into docs/measurements/chaos.json (5 minutes)
+	CGO_ENABLED=1 $(GO) build -trimpath -tags gputest -ldflags "-s -w" -o bin/shoal-gpu-faults ./cmd/shoal-gpu
+	SHOAL_TEST_GPU=$(or $(SHOAL_TEST_GPU),$(SOFTWARE_GPU)) SHOAL_CHAOS_CLASSES=$(or $(TIMES),10) SHOAL_CHAOS_SAVE=$(CURDIR)/docs/measurements/chaos.json $(GO) test -count=1 -timeout 60m -run '^TestOtherClass$$' -v ./internal/systemtest
 
 .PHONY: chaos-gateways
 chaos-gateways: ## 200 kills of gateways under clients that resume, into docs/measurements/chaos.json (6 minutes)

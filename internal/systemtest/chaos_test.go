@@ -160,12 +160,19 @@ func pauseFor(ctx context.Context, d time.Duration) {
 // lostAfter returns when the coordinator noticed the first loss of a pipeline
 // after begin.
 func (c *system) lostAfter(begin time.Time) (time.Time, bool) {
-	for line := range strings.Lines(c.nodes["coordinator"].err.String()) {
+	return c.saidAfter("coordinator", "pipeline lost", begin)
+}
+
+// saidAfter returns when a node first wrote a message after begin, with a reason that
+// holds one of some words if any are given.
+func (c *system) saidAfter(node, message string, begin time.Time, words ...string) (time.Time, bool) {
+	for line := range strings.Lines(c.nodes[node].err.String()) {
 		var entry struct {
-			Time time.Time
-			Msg  string
+			Time        time.Time
+			Msg, Reason string
 		}
-		if json.Unmarshal([]byte(line), &entry) == nil && entry.Msg == "pipeline lost" && entry.Time.After(begin) {
+		if json.Unmarshal([]byte(line), &entry) == nil && entry.Msg == message && entry.Time.After(begin) &&
+			(len(words) == 0 || slices.ContainsFunc(words, func(w string) bool { return strings.Contains(entry.Reason, w) })) {
 			return entry.Time, true
 		}
 	}
@@ -174,6 +181,7 @@ func (c *system) lostAfter(begin time.Time) (time.Time, bool) {
 
 // chaosResult is what came of the faults.
 type chaosResult struct {
+	command      string // of the figures
 	kills        int
 	detect, gaps map[string][]float64 // ms, by kind of fault
 	wrong, all   int                  // answers
@@ -184,42 +192,123 @@ type chaosResult struct {
 
 // TestChaos does harm to a cluster of three stages and a spare under eight
 // streams: every stream is the undisturbed one. SHOAL_CHAOS_FAULTS says how
-// often; with SHOAL_CHAOS_SAVE the figures are added to a file.
+// often, SHOAL_CHAOS_KINDS by which kinds alone (their names or how they begin,
+// separated by commas); with SHOAL_CHAOS_SAVE the figures are added to a file.
 func TestChaos(t *testing.T) {
 	faults := howMany(t, "SHOAL_CHAOS_FAULTS", "make chaos, make chaos-short")
 	ctx := within(t, 2*time.Minute+time.Duration(faults)*15*time.Second)
 	c := startChaos(ctx, t)
-	witnesses := make([]*witness, chaosStreams)
-	for i := range witnesses {
-		r := chaosRequest(i)
-		witnesses[i] = &witness{request: r, want: undisturbed(ctx, t, c, []request{r})[r.name], last: time.Now()}
-	}
-	stop := make(chan struct{})
-	var clients sync.WaitGroup
-	var wrong, all atomic.Int64
-	for _, w := range witnesses {
-		clients.Go(func() {
-			bad, n := w.watch(ctx, t, c, stop)
-			wrong.Add(int64(bad))
-			all.Add(int64(n))
-		})
-	}
-	result := chaosResult{detect: map[string][]float64{}, gaps: map[string][]float64{}}
 	kinds := c.chaosFaults(ctx, t)
+	result := chaosResult{command: "make chaos"}
+	if only := os.Getenv("SHOAL_CHAOS_KINDS"); only != "" {
+		result.command += " KINDS=" + only
+		kinds = slices.DeleteFunc(kinds, func(f chaosFault) bool {
+			return !slices.ContainsFunc(strings.Split(only, ","), func(kind string) bool { return strings.HasPrefix(f.name, kind) })
+		})
+		if len(kinds) == 0 {
+			t.Fatalf("SHOAL_CHAOS_KINDS=%s names no kind of fault", only)
+		}
+	}
+	w := c.startWitnesses(ctx, t)
 	for i := range faults {
-		c.disturb(ctx, t, kinds[i%len(kinds)], witnesses, &result)
+		c.disturb(ctx, t, kinds[i%len(kinds)], w.all, &result)
 		if t.Failed() {
 			break
 		}
 	}
-	close(stop)
-	clients.Wait()
-	for _, w := range witnesses {
-		result.givenUp += int(w.givenUp.Load())
-		result.refused += int(w.refused.Load())
-	}
-	result.wrong, result.all = int(wrong.Load()), int(all.Load())
+	w.end(&result)
 	result.report(t)
+}
+
+// witnesses are the clients of a test of faults.
+type witnesses struct {
+	all            []*witness
+	stop           chan struct{}
+	clients        sync.WaitGroup
+	wrong, answers atomic.Int64
+}
+
+// startWitnesses has chaosStreams clients ask until they are ended.
+func (c *system) startWitnesses(ctx context.Context, t *testing.T) *witnesses {
+	t.Helper()
+	w := &witnesses{stop: make(chan struct{})}
+	for i := range chaosStreams {
+		r := chaosRequest(i)
+		w.all = append(w.all, &witness{request: r, want: undisturbed(ctx, t, c, []request{r})[r.name], last: time.Now()})
+	}
+	for _, one := range w.all {
+		w.clients.Go(func() {
+			bad, n := one.watch(ctx, t, c, w.stop)
+			w.wrong.Add(int64(bad))
+			w.answers.Add(int64(n))
+		})
+	}
+	return w
+}
+
+// end lets the clients read to the end of their answers, and adds up what came of them.
+func (w *witnesses) end(r *chaosResult) {
+	close(w.stop)
+	w.clients.Wait()
+	for _, one := range w.all {
+		r.givenUp += int(one.givenUp.Load())
+		r.refused += int(one.refused.Load())
+	}
+	r.wrong, r.all = int(w.wrong.Load()), int(w.answers.Load())
+}
+
+// TestNoSpare kills a stage where nothing is in reserve, and starts it again only when the
+// survivors have taken its layers and all streams flow. SHOAL_CHAOS_NOSPARE says how often.
+func TestNoSpare(t *testing.T) {
+	faults := howMany(t, "SHOAL_CHAOS_NOSPARE", "make chaos-no-spare")
+	ctx := within(t, 2*time.Minute+time.Duration(faults)*20*time.Second)
+	c := prepareCluster(ctx, t)
+	head := c.nodes["coordinator"]
+	head.args = append(head.args, "--steady=200ms", "--max-losses=0", "--sessions=4", "--replicas=1", "--spares=0")
+	for _, name := range services {
+		n := c.nodes[name]
+		if n.role == "shard" {
+			n.args = append(n.args, "--max-mem=64MiB") // two hold the model
+		}
+		if n.role == "gateway" {
+			n.args = append(n.args, "--log-level=warn")
+		}
+		c.start(t, name)
+	}
+	c.waitHealthy(ctx, t, services...)
+	w := c.startWitnesses(ctx, t)
+	r := chaosResult{command: "make chaos-no-spare"}
+	const kind = "no_spare"
+	for i := range faults {
+		flowing(ctx, t, w.all)
+		pauseFor(ctx, time.Duration(rand.IntN(1000))*time.Millisecond)
+		for _, one := range w.all {
+			one.longest()
+		}
+		victim := c.stageNodes(ctx, t)[i%3]
+		began := time.Now()
+		c.nodes[victim].kill()
+		c.struck(ctx, false, began)
+		flowing(ctx, t, w.all)
+		gap := time.Duration(0)
+		for _, one := range w.all {
+			gap = max(gap, one.longest())
+		}
+		r.kills++
+		r.gap(kind, gap)
+		if at, ok := c.lostAfter(began); ok {
+			r.known(kind, at.Sub(began))
+		}
+		t.Logf("%s killed without a spare: the longest pause was %v", victim, gap.Round(time.Millisecond))
+		c.start(t, victim)
+		c.waitHealthy(ctx, t, victim)
+		c.spreadSoon(ctx, t)
+		if t.Failed() {
+			break
+		}
+	}
+	w.end(&r)
+	r.report(t)
 }
 
 // howMany reads a number from the environment. Without it the test is skipped:
@@ -233,9 +322,16 @@ func howMany(t *testing.T, variable, targets string) int {
 	return n
 }
 
-// startChaos runs the services of the compose file and one shard more, which is
-// the spare.
-func startChaos(ctx context.Context, t *testing.T) *system {
+// chaosNodes are the services of the compose file and one shard more, which is the
+// spare.
+var (
+	chaosShards = append(slices.Clone(shards), "shard-4")
+	chaosNodes  = append([]string{"coordinator", "gateway"}, chaosShards...)
+)
+
+// prepareChaos makes chaosNodes and starts nothing.
+func prepareChaos(ctx context.Context, t *testing.T) *system {
+	t.Helper()
 	c := prepareCluster(ctx, t)
 	head := c.nodes["coordinator"]
 	head.args = append(head.args, "--steady=200ms", "--max-losses=0", "--spares=1", "--min-shards=4", "--sessions=4", "--replicas=1")
@@ -245,16 +341,27 @@ func startChaos(ctx context.Context, t *testing.T) *system {
 	spare.args = append(slices.Clone(spare.args),
 		"--node-id=shard-4", "--gossip-addr="+spare.gossip, "--grpc-addr="+spare.grpc, "--admin-addr="+spare.admin)
 	c.nodes["shard-4"] = &spare
-	names := append(slices.Clone(services), "shard-4")
-	for _, name := range names {
-		if n := c.nodes[name]; n.role == "shard" { // no node can hold all of the model
-			n.args = append(n.args, "--max-mem="+chaosMemory)
-		}
+	for _, name := range chaosShards { // no node can hold all of the model
+		c.nodes[name].args = append(c.nodes[name].args, "--max-mem="+chaosMemory)
+	}
+	return c
+}
+
+func startChaos(ctx context.Context, t *testing.T) *system {
+	t.Helper()
+	c := prepareChaos(ctx, t)
+	c.startAll(ctx, t)
+	return c
+}
+
+// startAll runs chaosNodes and waits until three of them have a stage each.
+func (c *system) startAll(ctx context.Context, t *testing.T) {
+	t.Helper()
+	for _, name := range chaosNodes {
 		c.start(t, name)
 	}
 	c.waitHealthy(ctx, t, services...)
 	c.spread(ctx, t)
-	return c
 }
 
 // spread waits until three nodes have a stage each, and returns them in order.
@@ -281,23 +388,54 @@ func (c *system) disturb(ctx context.Context, t *testing.T, f chaosFault, witnes
 	}
 	began := time.Now()
 	victim := f.do(t)
+	c.struck(ctx, f.name == "kill_coordinator", began)
 	flowing(ctx, t, witnesses)
 	gap := time.Duration(0)
 	for _, w := range witnesses {
 		gap = max(gap, w.longest())
 	}
-	r.gaps[f.name] = append(r.gaps[f.name], float64(gap.Milliseconds()))
+	r.gap(f.name, gap)
 	line := fmt.Sprintf("%s of %s: the longest pause was %v", f.name, victim, gap.Round(time.Millisecond))
 	if f.name == "kill_coordinator" {
 		r.coordinators++
 	} else if at, ok := c.lostAfter(began); ok {
-		r.detect[f.name] = append(r.detect[f.name], float64(at.Sub(began).Milliseconds()))
+		r.known(f.name, at.Sub(began))
 		line += fmt.Sprintf(", known after %v", at.Sub(began).Round(time.Millisecond))
 	}
 	r.kills += f.kills
 	t.Log(line)
 	c.waitHealthy(ctx, t, victim)
 	c.spreadSoon(ctx, t)
+}
+
+// struck waits until a fault shows: tokens that were on their way when it came are no
+// sign that streams flow again. One that does not show within some seconds did no harm.
+func (c *system) struck(ctx context.Context, head bool, began time.Time) {
+	patience, message := 3*time.Second, "pipeline lost"
+	if head { // which has started again
+		patience, message = 15*time.Second, "ready"
+	}
+	for time.Since(began) < patience && ctx.Err() == nil {
+		if _, ok := c.saidAfter("coordinator", message, began); ok {
+			return
+		}
+		pauseFor(ctx, 10*time.Millisecond)
+	}
+}
+
+// gap and known note how long clients waited for, and how long nobody knew.
+func (r *chaosResult) gap(kind string, d time.Duration) {
+	if r.gaps == nil {
+		r.gaps = map[string][]float64{}
+	}
+	r.gaps[kind] = append(r.gaps[kind], float64(d.Milliseconds()))
+}
+
+func (r *chaosResult) known(kind string, d time.Duration) {
+	if r.detect == nil {
+		r.detect = map[string][]float64{}
+	}
+	r.detect[kind] = append(r.detect[kind], float64(d.Milliseconds()))
 }
 
 // spreadSoon gives the stages a moment to spread again: with as little memory as nodes
@@ -335,22 +473,35 @@ func (r *chaosResult) report(t *testing.T) {
 		return
 	}
 	figure := func(name, unit string, v float64, runs int) measure.Figure {
-		return measure.Figure{Name: name, Value: v, Unit: unit, Runs: runs, Machine: fmt.Sprintf("%d threads", runtime.NumCPU()), Command: "make chaos"}
+		return measure.Figure{Name: name, Value: v, Unit: unit, Runs: runs, Machine: fmt.Sprintf("%d threads", runtime.NumCPU()), Command: r.command}
 	}
 	sum := func(name, unit string, more int) measure.Figure { return figure(name, unit, float64(more), 1) }
 	failedCoordinators := 0
 	if r.coordinators > 0 {
 		failedCoordinators = r.wrong
 	}
-	sums := []measure.Figure{
-		sum("kills", "shards killed, accumulated", r.kills), sum("wrong_tokens", "answers lost, wrong or repeated, accumulated", r.wrong),
+	var sums []measure.Figure
+	if r.kills > 0 {
+		sums = append(sums, sum("kills", "shards killed, accumulated", r.kills))
+	}
+	if r.coordinators > 0 {
+		sums = append(sums, sum("coordinator_kills", "coordinators killed, accumulated", r.coordinators),
+			sum("coordinator_kills_failed", "answers that failed in runs with coordinator kills, accumulated", failedCoordinators))
+	}
+	if n := len(r.gaps["freeze"]); n > 0 {
+		sums = append(sums, sum("freeze_cycles", "shards stopped (SIGSTOP) and continued, accumulated", n),
+			sum("freeze_stale_tokens", "answers lost, wrong or repeated in runs with frozen shards, accumulated", r.wrong),
+			sum("freeze_unnoticed", "frozen shards that nobody took for lost, accumulated", n-len(r.detect["freeze"])))
+	}
+	sums = append(sums, sum("wrong_tokens", "answers lost, wrong or repeated, accumulated", r.wrong),
 		sum("answers_given_up", "answers taken for the cause of two kills in a row, accumulated", r.givenUp),
 		sum("requests_refused", "requests that found too few shards to begin, accumulated", r.refused),
-		sum("chaos_answers", "answers held against undisturbed ones, accumulated", r.all),
-		sum("coordinator_kills", "coordinators killed, accumulated", r.coordinators),
-		sum("coordinator_kills_failed", "answers that failed in runs with coordinator kills, accumulated", failedCoordinators),
-	}
+		sum("chaos_answers", "answers held against undisturbed ones, accumulated", r.all))
 	var figures []measure.Figure
+	if v := r.detect["freeze"]; len(v) > 0 {
+		figures = append(figures, figure("freeze_lost_min_ms", "ms until a frozen shard was lost, the last run", slices.Min(v), len(v)),
+			figure("freeze_lost_max_ms", "ms until a frozen shard was lost, the last run", slices.Max(v), len(v)))
+	}
 	add := func(name string, of map[string][]float64, only func(kind string) bool) {
 		var v []float64
 		for kind, w := range of {
@@ -365,7 +516,7 @@ func (r *chaosResult) report(t *testing.T) {
 		figures = append(figures, figure(strings.Replace(name, "%", "p50", 1), "ms, the last run", v[len(v)/2], len(v)),
 			figure(strings.Replace(name, "%", "p99", 1), "ms, the last run", v[(len(v)*99)/100], len(v)))
 	}
-	shards := func(kind string) bool { return strings.HasPrefix(kind, "kill") && kind != "kill_coordinator" }
+	shards := func(kind string) bool { return strings.HasPrefix(kind, "kill_") && kind != "kill_coordinator" }
 	add("detect_%_ms", r.detect, shards)
 	add("gap_%_ms", r.gaps, shards)
 	for kind := range r.gaps {

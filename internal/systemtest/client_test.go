@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -16,9 +17,12 @@ import (
 )
 
 // client asks a gateway.
-type client struct{ url, key string }
+type client struct {
+	url, key string
+	dialer   func(ctx context.Context, network, addr string) (net.Conn, error) // nil: from here
+}
 
-func (c *system) client() client { return client{c.url, c.key} }
+func (c *system) client() client { return client{c.url, c.key, c.dialer} }
 
 // ask makes a request with a JSON body, or a GET without one. The caller closes
 // the answer.
@@ -40,7 +44,7 @@ func (c client) ask(ctx context.Context, path string, body any) (*http.Response,
 		req.Header.Set("Authorization", "Bearer "+c.key)
 	}
 	// A transport of its own: tests look at connections that close.
-	transport := &http.Transport{DisableKeepAlives: true}
+	transport := &http.Transport{DisableKeepAlives: true, DialContext: c.dialer}
 	return transport.RoundTrip(req)
 }
 

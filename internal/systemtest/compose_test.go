@@ -3,6 +3,7 @@ package systemtest
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -64,6 +65,15 @@ type node struct {
 	gossip     string
 	admin      string
 	public     []string // of a gateway: HTTP, gRPC
+	machine    string   // a network namespace that it runs in; "" is none
+}
+
+// command is the program with arguments, on the machine of the node.
+func (n *node) command(args ...string) (string, []string) {
+	if n.machine == "" {
+		return binary, args
+	}
+	return "ip", append([]string{"netns", "exec", n.machine, binary}, args...)
 }
 
 // system is the services of docker-compose.yml on loopback.
@@ -73,6 +83,7 @@ type system struct {
 	url        string // of the gateway
 	health     []string
 	nodes      map[string]*node
+	dialer     func(ctx context.Context, network, addr string) (net.Conn, error) // of clients; nil: from here
 }
 
 // Names of the services.
@@ -184,7 +195,8 @@ func (c *system) start(t *testing.T, name string) {
 	if n == nil {
 		t.Fatalf("docker-compose.yml has no service %s", name)
 	}
-	n.process = start(t, nil, n.args...)
+	program, args := n.command(n.args...)
+	n.process = startCommand(t, nil, program, args...)
 	n.report(t)
 }
 
@@ -196,8 +208,10 @@ func (c *system) waitHealthy(ctx context.Context, t *testing.T, names ...string)
 			if err := c.nodes[name].running(); err != nil {
 				t.Fatalf("%s: %v", name, err)
 			}
-			args := append(slices.Clone(c.health[2:]), "--admin-addr="+c.nodes[name].admin)
-			stdout, stderr, code := shoal(ctx, t, nil, args...)
+			program, args := c.nodes[name].command(append(slices.Clone(c.health[2:]), "--admin-addr="+c.nodes[name].admin)...)
+			p := startCommand(t, nil, program, args...)
+			code := p.exitCode(ctx, t)
+			stdout, stderr := p.out.String(), p.err.String()
 			if code != 0 || stdout != "ok\n" {
 				return fmt.Errorf("code %d: %s%s", code, stdout, stderr)
 			}

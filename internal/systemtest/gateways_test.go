@@ -35,9 +35,18 @@ const roamFor = 30 * time.Second
 
 // richFrame is what a roamer reads.
 type richFrame struct {
-	Type, Text, Code, Message, Reason, Refused string
-	Seq                                        uint64
-	Tokens                                     int
+	Type, Text, Code, Message, Reason, Refused, Fingerprint string
+
+	Seq    uint64
+	Tokens int
+	Notes  []string
+}
+
+// classMove is a change of the numerics class that an answer was told of.
+type classMove struct {
+	fingerprint string
+	notes       []string
+	at          int // bytes of text before
 }
 
 // progressOf is how far an answer has come.
@@ -48,6 +57,9 @@ type progressOf struct {
 	seq     uint64
 	text    strings.Builder
 	resumed int
+
+	fingerprint string // of what began it
+	moves       []classMove
 }
 
 var errRichEnd = errors.New("the answer has ended")
@@ -135,7 +147,14 @@ func (p *progressOf) read(ctx context.Context, conn *websocket.Conn, each func()
 		}
 		switch f.Type {
 		case "accepted":
+			if !p.heard {
+				p.fingerprint = f.Fingerprint
+			}
 			p.heard = true
+		case "progress":
+			if f.Fingerprint != "" {
+				p.moves = append(p.moves, classMove{f.Fingerprint, f.Notes, p.text.Len()})
+			}
 		case "token":
 			n := max(1, f.Tokens)
 			if p.seq+uint64(n) != f.Seq {

@@ -100,6 +100,12 @@ func (w *network) shoal(ctx context.Context, t *testing.T, machine int, args ...
 // in runs f on a thread that is in a namespace; sockets that it makes stay there.
 func in(t *testing.T, ns string, f func() error) {
 	t.Helper()
+	if err := inside(ns, f); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func inside(ns string, f func() error) error {
 	done := make(chan error)
 	go func() {
 		runtime.LockOSThread() // and never given back: the thread ends
@@ -112,9 +118,27 @@ func in(t *testing.T, ns string, f func() error) {
 		}
 		done <- err
 	}()
-	if err := <-done; err != nil {
-		t.Fatal(err)
+	return <-done
+}
+
+// dialer opens connections from a machine.
+func (w *network) dialer(machine int) func(ctx context.Context, network, addr string) (net.Conn, error) {
+	return func(ctx context.Context, network, addr string) (conn net.Conn, err error) {
+		err = inside(w.machines[machine], func() (err error) {
+			conn, err = new(net.Dialer).DialContext(ctx, network, addr)
+			return err
+		})
+		return conn, err
 	}
+}
+
+// cut has everything be lost that one machine sends to another, without a word to
+// either: it goes to a network card that nobody has.
+func (w *network) cut(t *testing.T, from, to int) (mend func()) {
+	t.Helper()
+	const nobody = "02:00:00:00:77:77"
+	w.ip(t, "-n", w.machines[from], "neigh", "replace", w.addr(to), "lladdr", nobody, "dev", "eth0", "nud", "permanent")
+	return func() { w.ip(t, "-n", w.machines[from], "neigh", "del", w.addr(to), "dev", "eth0") }
 }
 
 // post makes one HTTP request from a machine.

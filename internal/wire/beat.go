@@ -22,16 +22,38 @@ const (
 	LostAfter = 1500 * time.Millisecond // without an answer
 )
 
+// Silence is how long a peer has said nothing while it could have been heard: time in
+// which this process did not run itself, because it was stopped or its machine was
+// overloaded, does not count against others. One goroutine looks at it, every
+// BeatEvery or more often.
+type Silence struct {
+	last   time.Time
+	heard  uint64
+	silent time.Duration
+}
+
+// Look returns the silence up to now of a peer of which heard messages have come in all.
+func (s *Silence) Look(now time.Time, heard uint64) time.Duration {
+	switch {
+	case heard != s.heard || s.last.IsZero():
+		s.silent = 0
+	default:
+		s.silent += min(now.Sub(s.last), BeatEvery)
+	}
+	s.last, s.heard = now, heard
+	return s.silent
+}
+
 // Beat asks a shard for signs of life until ctx ends or the shard has been silent
 // too long; it never returns nil. The connection is best one of its own, so that
 // no large message is in the way.
 func Beat(ctx context.Context, conn grpc.ClientConnInterface) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	var heard atomic.Int64 // nanoseconds since began
-	began := time.Now()
+	var heard atomic.Uint64 // answers
+	var silence Silence
 	failed := make(chan error, 1)
-	go func() { failed <- exchange(ctx, conn, func() { heard.Store(int64(time.Since(began))) }) }()
+	go func() { failed <- exchange(ctx, conn, func() { heard.Add(1) }) }()
 	watch := time.NewTicker(BeatEvery / 2)
 	defer watch.Stop()
 	for {
@@ -39,10 +61,10 @@ func Beat(ctx context.Context, conn grpc.ClientConnInterface) error {
 		case err := <-failed:
 			return err
 		case <-watch.C:
-			if silence := time.Since(began) - time.Duration(heard.Load()); silence > LostAfter {
+			if silent := silence.Look(time.Now(), heard.Load()); silent > LostAfter {
 				cancel()
 				<-failed
-				return fmt.Errorf("no heartbeat for %v", silence.Round(time.Millisecond))
+				return fmt.Errorf("no heartbeat for %v", silent.Round(time.Millisecond))
 			}
 		}
 	}

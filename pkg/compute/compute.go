@@ -21,6 +21,10 @@ import (
 // PageTokens is the number of positions in a KV page.
 const PageTokens = 64
 
+// ErrMemory is wrapped by the errors of an arena, a cache or a buffer that do not fit
+// the memory of the device beside what it holds.
+var ErrMemory = errors.New("out of device memory")
+
 // ErrLost is wrapped by the error of a completion, or of an arena's method, when
 // the device is gone: nothing on it can be used any more, and its backend is good
 // for Close alone.

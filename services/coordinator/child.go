@@ -53,7 +53,7 @@ func (o *owner) forgetChild(id, kind, reason string) {
 	}
 	n.link.stop()
 	delete(o.nodes, id)
-	if n.conn != nil {
+	if n.conn != nil && !n.leaves {
 		o.blame(id)
 		o.step(plan.Lost{Node: id, Reason: reason})
 	}

@@ -3,6 +3,7 @@ package coordinator
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -13,6 +14,8 @@ import (
 	"unicode/utf8"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/shoal-llm/shoal/internal/cluster"
 	"github.com/shoal-llm/shoal/internal/pki"
@@ -127,6 +130,7 @@ type wires struct {
 	epoch   uint64                                                               // the shards have seen it before the test
 	see     func(ctx context.Context, q *pb.SeeRequest) (*pb.SeeResponse, error) // of pictures; nil: as toyModel's rows
 	unseen  func() bool                                                          // reports whether a driver has lost the rows of a session's pictures; nil is no
+	leaves  chan bool                                                            // each one stops a node that gets a session: true says so before its pipeline ends, false after
 	poison  int32                                                                // the first stage's node dies of a prompt with this id; 0 is none
 	make    string                                                               // of every shard's device
 	layer   map[string]float64                                                   // seconds that a layer takes, by node; nil: shards measure nothing
@@ -191,6 +195,7 @@ type fakeShard struct {
 	class  string
 	memory uint64
 	wires  *wires
+	leave  chan struct{} // each ends Control with the word that the shard is stopped
 	server *grpc.Server
 	seen   uint64        // the epoch that Hello names
 	mute   chan struct{} // when closed, heartbeats are not answered
@@ -228,6 +233,18 @@ func (f *fakeShard) Beat(stream pb.ShardService_BeatServer) error {
 }
 
 func (f *fakeShard) Control(stream pb.ShardService_ControlServer) error {
+	ended := make(chan error, 1)
+	go func() { ended <- f.obey(stream) }()
+	select {
+	case err := <-ended:
+		return err
+	case <-f.leave:
+		err := stream.Send(&pb.ControlResponse{Message: &pb.ControlResponse_Leaving{Leaving: &pb.Leaving{Reason: "it is stopped"}}})
+		return errors.Join(status.Error(codes.Aborted, "it is stopped"), err)
+	}
+}
+
+func (f *fakeShard) obey(stream pb.ShardService_ControlServer) error {
 	leased := false
 	for {
 		m, err := stream.Recv()
@@ -348,6 +365,16 @@ func (d *fakeDriver) take(m *pb.DriveRequest) {
 		if p := d.wires.poison; p != 0 && slices.Contains(m.Submit.Tokens, p) {
 			go d.shard.server.Stop()
 			return
+		}
+		select {
+		case first := <-d.wires.leaves:
+			if !first {
+				d.reply(&pb.DriveResponse{Message: &pb.DriveResponse_Faulted{Faulted: &pb.Faulted{Reason: "the shard is stopping"}}})
+				<-d.ctx.Done()
+			}
+			d.shard.leave <- struct{}{}
+			return
+		default:
 		}
 		commits := make(chan int32, 1024)
 		d.commits[m.Submit.Open.Attempt] = commits

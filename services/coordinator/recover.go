@@ -63,7 +63,7 @@ func (o *owner) drop(d plan.Drop) {
 		o.note(noteRetired, "", d.Reason)
 	}
 	for _, s := range sessions {
-		if len(sessions) == 1 || !s.sampled {
+		if !d.Meant && (len(sessions) == 1 || !s.sampled) {
 			s.recovery.doubted = p.plan
 		}
 		o.requeue(s)
@@ -102,6 +102,16 @@ func (o *owner) blame(died string) {
 		if r.deaths = append(r.deaths, died); len(r.deaths) >= maxDeaths {
 			o.log.Error("request given up", "generation", s.id, "shards lost", r.deaths)
 			o.fail(s, &problem{Code: codePoison, Message: "The request was given up: shards were lost each time they computed it."})
+		}
+	}
+}
+
+// pardon clears the sessions of pipelines that were lost before it was heard that a
+// node of theirs was stopped.
+func (o *owner) pardon(stopped string) {
+	for _, s := range slices.Concat(o.waiting.queue, o.placed()) {
+		if r := &s.recovery; r.doubted != nil && r.doubted.OfNode(stopped) >= 0 {
+			r.doubted = nil
 		}
 	}
 }

@@ -178,6 +178,40 @@ func TestPoisonedRequest(t *testing.T) {
 	r.report("two are left", func(c *pb.ClusterResponse) bool { return c.Ready && len(c.Pipelines[0].Pipeline.Stages) == 2 })
 }
 
+// TestStoppedShardsAreNobodysFault: an answer whose shards are stopped in order, one
+// after the other and each while it had a pipeline for itself, is no cause of deaths,
+// whichever stream says first that a pipeline has ended.
+func TestStoppedShardsAreNobodysFault(t *testing.T) {
+	for name, first := range map[string]bool{"said first": true, "said last": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			const stops = 2 * maxDeaths
+			r := newRig(t, func(_ *Config, w *wires) {
+				w.leaves = make(chan bool, stops)
+				for range stops {
+					w.leaves <- first
+				}
+			}, "a", "b")
+			r.report("ready", ready)
+			a := r.relay.ask(1000, raw("abc", 200))
+			a.whole("abc")
+			if n := len(r.wires.leaves); n > 0 {
+				t.Errorf("%d stops were not made: nothing was tested", n)
+			}
+			after := r.report("all are used again", func(c *pb.ClusterResponse) bool { return c.Ready })
+			for _, n := range after.Nodes {
+				if strings.Contains(n.Aside, "failed") {
+					t.Errorf("%s is blamed: %s", n.Node, n.Aside)
+				}
+			}
+			lost := slices.DeleteFunc(after.Events, func(e *pb.ClusterEvent) bool { return e.Kind != noteNodeLost })
+			if len(lost) != stops || lost[0].Text != "it is stopped" {
+				t.Errorf("events %v", lost)
+			}
+		})
+	}
+}
+
 // TestRestartedShardIsUsed: a node that comes back is used again, without an
 // answer being lost for it.
 func TestRestartedShardIsUsed(t *testing.T) {
@@ -355,6 +389,42 @@ func TestLateShardHearsThePlan(t *testing.T) {
 		p := r.wires.plans
 		return len(p) == 2 && p[1].Epoch == p[0].Epoch
 	})
+}
+
+// TestSilentGateway: heartbeats of a gateway come back, and one that has sent some and
+// is silent for long is cut off; one that never sent any is of an older version.
+func TestSilentGateway(t *testing.T) {
+	now := time.Now()
+	o := newOwner(&Coordinator{cfg: Default(), deps: Deps{Identity: simIdentity("head-1"), Model: toyModel(), Telemetry: telemetry.Nop(), Log: slog.New(slog.DiscardHandler)}})
+	o.now = func() time.Time { return now }
+	stopped := map[string]int{}
+	open := func(name string) *relay {
+		r := &relay{node: name, out: newMailbox[*pb.Downward](8), stop: func() { stopped[name]++ }, sessions: map[uint64]*session{}}
+		relayOpened{r}.apply(o)
+		return r
+	}
+	r := open("beats")
+	open("old")
+	pass := func(d time.Duration) {
+		for ; d > 0; d -= tickEvery {
+			now = now.Add(tickEvery)
+			o.cutSilent(now)
+		}
+	}
+	for beat := range uint64(3) {
+		pass(relaySilence - tickEvery)
+		upward{r, []*pb.Upward{{Message: &pb.Upward_Beat{Beat: beat + 1}}}}.apply(o)
+		o.flush()
+		if got, err := r.out.take(t.Context()); err != nil || len(got) != 1 || got[0].Beat != beat+1 || got[0].Event != nil {
+			t.Errorf("heartbeat %d came back as %v, %v", beat+1, got, err)
+		}
+	}
+	if pass(relaySilence); len(stopped) > 0 {
+		t.Errorf("cut off too early: %v", stopped)
+	}
+	if pass(2 * relaySilence); stopped["beats"] != 1 || stopped["old"] != 0 {
+		t.Errorf("cut off: %v", stopped)
+	}
 }
 
 // TestLostEndIsSampledAgain: an answer whose end was sampled and did not come goes

@@ -20,6 +20,7 @@ const (
 	noteReady         = "ready"
 	notePipelineLost  = "pipeline_lost"
 	noteRetired       = "pipeline_retired"
+	noteMoveFailed    = "move_failed"
 	noteDrain         = "node_drain"
 	noteGatewayJoined = "gateway_joined"
 	noteGatewayLeft   = "gateway_left"

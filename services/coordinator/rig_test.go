@@ -97,7 +97,8 @@ func (r *rig) identity(id string, roles ...pki.Role) *pki.Identity {
 
 func (r *rig) startShard(name string) {
 	r.t.Helper()
-	f := &fakeShard{node: name, id: r.identity(name, pki.Shard), class: r.class, seen: r.seen, memory: 64 << 20, wires: r.wires, mute: make(chan struct{})}
+	f := &fakeShard{node: name, id: r.identity(name, pki.Shard), class: r.class, seen: r.seen, memory: 64 << 20, wires: r.wires,
+		mute: make(chan struct{}), leave: make(chan struct{})}
 	f.server = grpc.NewServer(append(wire.ServerOptions(), grpc.Creds(f.id.ServerCredentials(pki.Coordinator)))...)
 	pb.RegisterShardServiceServer(f.server, f)
 	l := listen(r.t)

@@ -9,6 +9,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -85,6 +86,24 @@ type relay struct {
 	kept     map[uint64]*kept    // likewise: answers that outlive the stream; nil before the first
 	batch    []*pb.Downward      // of this step
 	closed   bool
+	beats    uint64 // heartbeats heard
+	silence  wire.Silence
+}
+
+// relaySilence is how long a gateway that has sent heartbeats may send none. It knows
+// long before that the link is cut, and submits its answers again.
+const relaySilence = 4 * wire.LostAfter
+
+// cutSilent ends the streams of gateways that are silent, so that nothing is computed
+// for them.
+func (o *owner) cutSilent(now time.Time) {
+	for _, r := range o.sortedRelays() {
+		if silent := r.silence.Look(now, r.beats); r.beats > 0 && silent > relaySilence {
+			o.log.Warn("gateway is silent", "gateway", r.node, "for", silent)
+			r.beats = 0
+			r.stop()
+		}
+	}
 }
 
 // inOrder returns the stream's generations in the order in which they began.
@@ -139,7 +158,7 @@ func (s *server) Relay(stream pb.CoordinatorService_RelayServer) error {
 }
 
 // errBadGateway says that a gateway reads too slowly or breaks the protocol.
-var errBadGateway = status.Error(codes.ResourceExhausted, "the stream was cut: the gateway reads too slowly or repeats itself")
+var errBadGateway = status.Error(codes.ResourceExhausted, "the stream was cut: the gateway is silent, reads too slowly or repeats itself")
 
 // errRelayEnded says that the gateway has ended its stream.
 var errRelayEnded = errors.New("the gateway has ended its stream")
@@ -216,6 +235,9 @@ func (e upward) apply(o *owner) {
 			if s != nil {
 				o.grant(s, m.Credit.GetSeq())
 			}
+		case *pb.Upward_Beat: // by the owner, so that one that hangs is as silent as one that is gone
+			e.r.beats++
+			o.postDown(e.r, &pb.Downward{Beat: m.Beat})
 		}
 	}
 }

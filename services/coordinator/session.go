@@ -385,13 +385,17 @@ func (o *owner) send(s *session, e *pb.Event) {
 
 // post queues an event for a gateway until the end of this step.
 func (o *owner) post(r *relay, number uint64, e *pb.Event) {
+	o.postDown(r, &pb.Downward{Number: number, Event: e})
+}
+
+func (o *owner) postDown(r *relay, m *pb.Downward) {
 	if r.closed {
 		return
 	}
 	if len(r.batch) == 0 {
 		o.dirty = append(o.dirty, r)
 	}
-	r.batch = append(r.batch, &pb.Downward{Number: number, Event: e})
+	r.batch = append(r.batch, m)
 }
 
 // flush hands what was sent during a step to the gateways' streams, a step's

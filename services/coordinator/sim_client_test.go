@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/shoal-llm/shoal/internal/wire"
 	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
 )
 
@@ -30,14 +31,13 @@ type simRelayLink struct {
 	lost bool
 }
 
-// Times of services/gateway, and of keepalives of connections (wire.DialOptions).
+// Times of services/gateway.
 const (
 	simGrace      = 2 * time.Second
 	simPatience   = 30 * time.Second
 	simResubmit   = 100 * time.Millisecond
 	simMinBackoff = 50 * time.Millisecond
 	simMaxBackoff = 2 * time.Second
-	simKeepalive  = 13 * time.Second
 	simBarren     = 2
 )
 
@@ -100,7 +100,7 @@ func (g *simGateway) connect() {
 				}
 			}
 		}
-		l.beat = g.w.watch(g.simProc, h.simProc, simKeepalive, broken)
+		l.beat = g.w.watch(g.simProc, h.simProc, wire.LostAfter, broken)
 		for _, c := range g.clients {
 			c.linked()
 		}
@@ -165,6 +165,7 @@ type simClient struct {
 	began     bool
 	accepted  *pb.Accepted
 	ids       []int32
+	times     []time.Duration // of tokens, once somebody wants to know
 	text      string
 	since     time.Duration // it is interrupted; -1 is not
 	fruitless bool          // this try was accepted and gave no token yet
@@ -317,6 +318,9 @@ func (c *simClient) token(t *pb.Token) {
 	}
 	c.g.s.tally.tokens++
 	c.ids, c.text = append(c.ids, t.Id), c.text+t.GetDelta().GetContent()
+	if c.times != nil {
+		c.times = append(c.times, w.now)
+	}
 	if w.say != nil {
 		w.trace(c.g.simProc, "%s has token %d", c.name, len(c.ids))
 	}

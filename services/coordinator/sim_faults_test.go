@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
 	"github.com/shoal-llm/shoal/services/coordinator/plan"
 )
 
@@ -272,6 +273,11 @@ func (s *simulation) stopNicely(sh *simShard, h *simHead) {
 		s.trace(sh.simProc, "is stopped")
 		for _, k := range sh.keys() {
 			sh.blow(sh.parts[k], 0, errors.New("the shard is stopping"))
+		}
+		if sh.control != nil {
+			sh.control.send(&pb.ControlResponse{Message: &pb.ControlResponse_Leaving{Leaving: &pb.Leaving{Reason: "the shard is stopping"}}})
+			sh.control.close("the shard is stopping")
+			sh.control = nil
 		}
 		s.killSoon(sh.simProc, func() { s.killShard(sh) })
 	}

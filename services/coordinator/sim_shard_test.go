@@ -177,7 +177,7 @@ func (sh *simShard) report(st *simStage, state pb.LoadState, err string) {
 	sh.states = slices.DeleteFunc(slices.Clone(sh.states), func(s *pb.StageState) bool {
 		return s.Epoch == k.Epoch && s.Pipeline == k.ID && int(s.Stage) == st.index
 	})
-	sh.states = append(sh.states, &pb.StageState{Epoch: k.Epoch, Pipeline: k.ID, Stage: uint32(st.index), State: state, Error: err})
+	sh.states = append(sh.states, &pb.StageState{Epoch: k.Epoch, Pipeline: k.ID, Stage: uint32(st.index), State: state, Error: err, NoMemory: sh.full && sh.life%2 == 0})
 	sh.tell()
 }
 

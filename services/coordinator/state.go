@@ -28,6 +28,7 @@ type node struct {
 	state  string // joining, ready, lost or refused
 	holder string // the other coordinator that commands it; "" is none
 	reason string
+	leaves bool // it was stopped, and has said so
 }
 
 // owner holds all state of the coordinator. It is used by the one goroutine of
@@ -143,6 +144,7 @@ func (o *owner) tick(now time.Time) {
 	o.surveyNodes(now)
 	o.expire(now)
 	o.expireKept(now)
+	o.cutSilent(now)
 }
 
 // lease renews the lease of a shard that is connected.
@@ -204,7 +206,7 @@ func (e linkUp) apply(o *owner) {
 		e.conn.hangUp()
 		return
 	}
-	n.conn, n.hello, n.state, n.reason = e.conn, e.hello, "ready", ""
+	n.conn, n.hello, n.state, n.reason, n.leaves = e.conn, e.hello, "ready", "", false
 	if o.standBy(); n.conn == nil {
 		return
 	}
@@ -235,6 +237,12 @@ func (e linkDown) apply(o *owner) {
 	state, kind := "lost", noteNodeLost
 	if errors.Is(e.err, errRefused) {
 		state, kind = "refused", noteNodeRefused
+	}
+	if n.leaves && n.conn == e.conn { // which has been told
+		n.state, n.holder, n.conn, n.leaves = "lost", "", nil, false
+		o.orphan(n.link.node)
+		o.findNodes()
+		return
 	}
 	if n.conn != nil || n.state != state || n.reason != e.err.Error() {
 		o.log.Warn("shard "+state, "shard", n.link.node, "err", e.err)
@@ -274,6 +282,10 @@ func (e controlled) apply(o *owner) {
 		o.childState(n, c)
 		return
 	}
+	if l := e.msg.GetLeaving(); l != nil {
+		o.left(n, l.GetReason())
+		return
+	}
 	s := e.msg.GetStage()
 	if s == nil || o.machine.Plan() == nil {
 		return
@@ -293,8 +305,21 @@ func (e controlled) apply(o *owner) {
 		if why == "" {
 			why = "it does not say why"
 		}
-		o.step(plan.Loaded{Pipeline: key, Stage: int(s.GetStage()), Err: why})
+		o.step(plan.Loaded{Pipeline: key, Stage: int(s.GetStage()), Err: why, NoMemory: s.GetNoMemory()})
 	}
+}
+
+// left hears that a shard was stopped. Nobody is to blame for the end of what it
+// computed; that may have been heard of before, by other streams.
+func (o *owner) left(n *node, why string) {
+	if n.leaves {
+		return
+	}
+	n.leaves, n.reason = true, why
+	o.log.Info("shard leaves", "shard", n.link.node, "reason", why)
+	o.note(noteNodeLost, n.link.node, why)
+	o.pardon(n.link.node)
+	o.step(plan.Lost{Node: n.link.node, Reason: why, Stopped: true})
 }
 
 // step gives the plan machine an event and does what it asks for. What comes up
@@ -322,6 +347,9 @@ func (o *owner) obey(a plan.Action) {
 		o.retire(a.Pipeline, a.Reason)
 	case plan.Drop:
 		o.drop(a)
+	case plan.Stay:
+		o.log.Warn("a better plan does not fit in memory beside what serves", "reason", a.Reason, "retry", a.Retry)
+		o.note(noteMoveFailed, "", a.Reason)
 	case plan.Wait:
 		o.log.Info("not ready", "reason", a.Reason)
 		o.tellWaiting(phaseWaiting)

@@ -30,13 +30,15 @@ const patience = 10 * time.Second
 type fakeCoordinator struct {
 	pb.UnimplementedCoordinatorServiceServer
 	started chan *fakeGeneration
-	kill    func() // ends the server for good
+	kill    func()        // ends the server for good
+	beaten  chan struct{} // a heartbeat has been answered
 
 	mu      sync.Mutex // guards following
 	keeps   bool       // claims are for the script; else there is nothing to claim
 	script  func(*fakeGeneration)
 	cluster *pb.ClusterResponse
 	breaks  []chan struct{} // of the streams that are open
+	mutes   []chan struct{} // of the streams that are to say nothing, as those over a cut link
 }
 
 // fakeGeneration is one generation as the coordinator sees it.
@@ -56,6 +58,7 @@ type fakeGeneration struct {
 func newFake() *fakeCoordinator {
 	return &fakeCoordinator{
 		started: make(chan *fakeGeneration, 4096),
+		beaten:  make(chan struct{}),
 		script:  func(g *fakeGeneration) { g.answer("Hello", " ", "world") },
 		cluster: &pb.ClusterResponse{Ready: true, Models: []*pb.ModelInfo{{
 			Name: "tiny", State: "ready", Precision: "int8", Context: 2048, Layers: 8,
@@ -93,24 +96,41 @@ func (f *fakeCoordinator) breakStreams() {
 	f.breaks = nil
 }
 
+// muteStreams has all relays of now say nothing more.
+func (f *fakeCoordinator) muteStreams() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, m := range f.mutes {
+		close(m)
+	}
+	f.mutes = nil
+}
+
 // Relay runs the script for each generation.
 func (f *fakeCoordinator) Relay(stream grpc.BidiStreamingServer[pb.RelayRequest, pb.RelayResponse]) error {
-	broken := make(chan struct{})
+	broken, mute := make(chan struct{}), make(chan struct{})
 	f.mu.Lock()
-	f.breaks = append(f.breaks, broken)
+	f.breaks, f.mutes = append(f.breaks, broken), append(f.mutes, mute)
 	f.mu.Unlock()
 	var sending sync.Mutex
-	send := func(number uint64, events ...*pb.Event) {
-		resp := &pb.RelayResponse{}
-		for _, e := range events {
-			resp.Messages = append(resp.Messages, &pb.Downward{Number: number, Event: e})
-		}
+	say := func(messages ...*pb.Downward) {
 		sending.Lock()
 		defer sending.Unlock()
-		_ = stream.Send(resp) // a broken stream shows on the receiving side
+		select {
+		case <-mute:
+		default:
+			_ = stream.Send(&pb.RelayResponse{Messages: messages}) // a broken stream shows on the receiving side
+		}
+	}
+	send := func(number uint64, events ...*pb.Event) {
+		var messages []*pb.Downward
+		for _, e := range events {
+			messages = append(messages, &pb.Downward{Number: number, Event: e})
+		}
+		say(messages...)
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- f.receive(stream, send) }()
+	go func() { ended <- f.receive(stream, say, send) }()
 	select {
 	case <-broken:
 		return fmt.Errorf("the coordinator crashed")
@@ -119,7 +139,7 @@ func (f *fakeCoordinator) Relay(stream grpc.BidiStreamingServer[pb.RelayRequest,
 	}
 }
 
-func (f *fakeCoordinator) receive(stream grpc.BidiStreamingServer[pb.RelayRequest, pb.RelayResponse], send func(uint64, ...*pb.Event)) error {
+func (f *fakeCoordinator) receive(stream grpc.BidiStreamingServer[pb.RelayRequest, pb.RelayResponse], say func(...*pb.Downward), send func(uint64, ...*pb.Event)) error {
 	open := map[uint64]*fakeGeneration{}
 	defer func() {
 		for _, g := range open {
@@ -146,6 +166,12 @@ func (f *fakeCoordinator) receive(stream grpc.BidiStreamingServer[pb.RelayReques
 				}
 				f.started <- g
 				go script(g)
+			case *pb.Upward_Beat:
+				say(&pb.Downward{Beat: msg.Beat})
+				select {
+				case f.beaten <- struct{}{}:
+				default: // nobody waits for it
+				}
 			case *pb.Upward_Credit:
 				open[m.GetNumber()].grant(msg.Credit.GetSeq())
 			case *pb.Upward_Stop:

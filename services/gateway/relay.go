@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/shoal-llm/shoal/internal/wire"
 	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
 )
 
@@ -27,6 +28,7 @@ const (
 	minBackoff   = 50 * time.Millisecond
 	maxBackoff   = 2 * time.Second
 	connectGrace = 2 * time.Second // how long a request waits for a connection
+	slowest      = 1 << 20         // bytes a second that a link carries at least: a heartbeat waits behind pictures
 )
 
 // relay is the gateway's end of CoordinatorService.Relay: one stream that
@@ -104,6 +106,10 @@ func (r *relay) connect(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return l.send(ctx, stream) })
 	group.Go(func() error {
+		defer cancel() // the receiver does not hear of a link that is cut
+		return l.watch(ctx)
+	})
+	group.Go(func() error {
 		err := l.receive(stream)
 		cancel() // a coordinator that ended the stream without an error ends it too
 		return err
@@ -166,6 +172,10 @@ type link struct {
 	out  chan *pb.Upward
 	done chan struct{} // closed when the stream broke
 
+	heard atomic.Uint64 // messages
+	owed  atomic.Int64  // bytes sent since the last one
+	beats atomic.Bool   // the coordinator answers heartbeats
+
 	mu   sync.Mutex // guards following
 	open map[uint64]*mailbox
 	lost bool
@@ -215,12 +225,40 @@ func (l *link) post(messages ...*pb.Upward) {
 	}
 }
 
-// send writes what is queued, everything that waits in one message.
-func (l *link) send(ctx context.Context, stream pb.CoordinatorService_RelayClient) error {
+// watch returns when the coordinator, which has answered heartbeats, is silent for
+// too long: the link is cut, in one direction or both, or the process is frozen.
+func (l *link) watch(ctx context.Context) error {
+	ticker := time.NewTicker(wire.BeatEvery / 2)
+	defer ticker.Stop()
+	var silence wire.Silence
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-ticker.C:
+		}
+		silent := silence.Look(time.Now(), l.heard.Load())
+		patience := wire.LostAfter + time.Duration(l.owed.Load())*time.Second/slowest
+		if l.beats.Load() && silent > patience {
+			return fmt.Errorf("no heartbeat of the coordinator for %v", silent.Round(time.Millisecond))
+		}
+	}
+}
+
+// send writes what is queued, everything that waits in one message, and heartbeats.
+func (l *link) send(ctx context.Context, stream pb.CoordinatorService_RelayClient) error {
+	ticker := time.NewTicker(wire.BeatEvery)
+	defer ticker.Stop()
+	for beat := uint64(1); ; {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-ticker.C:
+			m := &pb.Upward{Message: &pb.Upward_Beat{Beat: beat}}
+			if err := stream.Send(&pb.RelayRequest{Messages: []*pb.Upward{m}}); err != nil {
+				return fmt.Errorf("send to coordinator: %w", err)
+			}
+			beat++
 		case first := <-l.out:
 			req := &pb.RelayRequest{Messages: append(make([]*pb.Upward, 0, 8), first)}
 			size := proto.Size(first.GetStart())
@@ -233,6 +271,7 @@ func (l *link) send(ctx context.Context, stream pb.CoordinatorService_RelayClien
 					more = false
 				}
 			}
+			l.owed.Add(int64(size))
 			if err := stream.Send(req); err != nil {
 				return fmt.Errorf("send to coordinator: %w", err)
 			}
@@ -247,6 +286,8 @@ func (l *link) receive(stream pb.CoordinatorService_RelayClient) error {
 		if err != nil {
 			return fmt.Errorf("receive from coordinator: %w", err)
 		}
+		l.heard.Add(1)
+		l.owed.Store(0)
 		l.deal(resp.GetMessages())
 	}
 }
@@ -255,6 +296,10 @@ func (l *link) deal(messages []*pb.Downward) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, m := range messages {
+		if m.GetBeat() != 0 {
+			l.beats.Store(true)
+			continue
+		}
 		box := l.open[m.GetNumber()]
 		if box == nil {
 			continue // it has been stopped meanwhile

@@ -99,6 +99,30 @@ func TestResubmission(t *testing.T) {
 	}
 }
 
+// TestSilentCoordinator: a coordinator that is there and says nothing, as one that is
+// frozen or behind a link that is cut, is lost: its answers are submitted again.
+func TestSilentCoordinator(t *testing.T) {
+	f := serve(t)
+	first := true
+	f.fake.set(func(g *fakeGeneration) {
+		if !first {
+			resumable(f.fake, 5, func(uint64) bool { return false })(g)
+			return
+		}
+		first = false
+		g.accept()
+		g.send(g.number, tokenEvent(1, "1 "))
+		<-f.fake.beaten // one that answers none is not missed
+		f.fake.muteStreams()
+		g.send(g.number, tokenEvent(2, "this is lost"))
+	})
+	p := f.dial(t, nil)
+	p.send(`{"prompt":"count"}`)
+	if text, _, last := p.answer(); text != counted(5) || last["type"] != "complete" {
+		t.Errorf("%q, then %v", text, last)
+	}
+}
+
 // A coordinator that comes back is not ready at once, and may give another
 // class: the reader waits, and hears of that.
 func TestResubmissionWaits(t *testing.T) {

@@ -27,7 +27,8 @@ type control struct {
 	states    []*pb.StageState          // guarded by mu; replaced, never changed
 	children  []*pb.Child               // guarded by mu; replaced, never changed
 	listener  chan struct{}             // guarded by mu; capacity 1: states or children have changed
-	replaced  chan struct{}             // guarded by mu; closed when another stream has taken over
+	replaced  chan struct{}             // guarded by mu; closed when another stream has taken over, or the shard stops
+	stopped   error                     // guarded by mu; why the shard was stopped
 }
 
 func newControl() *control { return &control{pipelines: map[command.Key]*pipeline{}} }
@@ -166,11 +167,14 @@ func (c *control) snapshot() ([]*pb.StageState, []*pb.Child) {
 	return c.states, c.children
 }
 
-// end ends all pipelines because the shard stops.
-func (c *control) end(reason error) {
+// end ends all pipelines because the shard stops: somebody stopped it, or it failed.
+func (c *control) end(reason error, stopped bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.machine.End(reason)
+	if stopped {
+		c.stopped = reason
+	}
 	for _, p := range c.pipelines {
 		p.fuse.blow(0, reason)
 	}
@@ -178,6 +182,13 @@ func (c *control) end(reason error) {
 		close(c.replaced)
 		c.replaced = nil
 	}
+}
+
+// leaving says why the shard was stopped; nil when it was not.
+func (c *control) leaving() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.stopped
 }
 
 // Control gives a coordinator the lease, takes its plans and tells it how far
@@ -213,9 +224,18 @@ func (s *server) Control(stream pb.ShardService_ControlServer) error {
 		case err := <-failed:
 			return err
 		case <-replaced:
-			return status.Error(codes.Aborted, "another Control stream has taken over, or the shard stops")
+			if why := s.control.leaving(); why != nil {
+				return leave(stream, why)
+			}
+			return status.Error(codes.Aborted, "another Control stream has taken over, or the shard fails")
 		}
 	}
+}
+
+// leave is a shard's last word.
+func leave(stream pb.ShardService_ControlServer, why error) error {
+	err := stream.Send(&pb.ControlResponse{Message: &pb.ControlResponse_Leaving{Leaving: &pb.Leaving{Reason: why.Error()}}})
+	return errors.Join(status.Error(codes.Aborted, why.Error()), err)
 }
 
 // obey follows what the coordinator says until the stream ends.

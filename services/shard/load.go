@@ -249,7 +249,7 @@ func (s *Shard) openSight(name string, m *Model) (uint64, error) {
 func (s *Shard) fail(st *stage, err error) {
 	s.deps.Log.Error("load stage", "epoch", st.pipe.epoch, "stage", st.index, "err", err)
 	state := st.state(pb.LoadState_LOAD_STATE_FAILED)
-	state.Error = err.Error()
+	state.Error, state.NoMemory = err.Error(), errors.Is(err, compute.ErrMemory)
 	s.control.report(state)
 }
 

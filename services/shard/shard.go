@@ -54,6 +54,7 @@ func (s *Shard) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	stopped := ctx // by somebody; the group's ends also when the shard fails
 	group, ctx := errgroup.WithContext(ctx)
 	for _, d := range s.devices {
 		group.Go(func() error { return d.run(ctx) })
@@ -67,7 +68,7 @@ func (s *Shard) Run(ctx context.Context) error {
 	})
 	group.Go(func() error {
 		<-ctx.Done()
-		s.control.end(errors.New("the shard is stopping"))
+		s.control.end(errors.New("the shard is stopping"), stopped.Err() != nil)
 		stopServer(server)
 		return nil
 	})

@@ -157,6 +157,39 @@ func TestDeviceFailure(t *testing.T) {
 	}
 }
 
+// TestLastWord: a shard that is stopped says so to its coordinator; one that fails
+// does not, for a request may be the cause.
+func TestLastWord(t *testing.T) {
+	for name, stopped := range map[string]bool{"stopped": true, "failed": false} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, 1)
+			boss := b.boss("boss")
+			p := b.plan(1, b.nodes[0])
+			boss.install(p, b.nodes[0])
+			drive, _ := boss.streams(p, b.nodes[0], b.nodes[0])
+			if stopped {
+				go b.nodes[0].kill()
+			} else {
+				b.nodes[0].backend.lost.Store(true)
+				if err := drive.Send(newAnswers(1)[0].submit(0)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			said := false
+			for {
+				m, err := boss.controls[b.nodes[0].id].Recv()
+				if err != nil {
+					break
+				}
+				said = said || m.GetLeaving().GetReason() == "the shard is stopping"
+			}
+			if said != stopped {
+				t.Errorf("it says that it leaves: %v", said)
+			}
+		})
+	}
+}
+
 // TestHaltAndDeadline: a stopped session and one whose time is up are closed
 // with the reason, while the device still works on them.
 func TestHaltAndDeadline(t *testing.T) {

@@ -27,7 +27,7 @@ var (
 	// drops denormals, so that a pass has other bits than those of the class.
 	ErrFloatMode = errors.New("wrong floating-point mode")
 	// ErrMemory says that an object does not fit the memory of the device.
-	ErrMemory = errors.New("out of device memory")
+	ErrMemory = compute.ErrMemory
 )
 
 // maxThreads bounds Config.Threads.

@@ -14,7 +14,7 @@ var (
 	// ErrFormat says that there is no kernel for a weight format.
 	ErrFormat = errors.New("no webgpu kernel for the weight format")
 	// ErrMemory says that the device could not give the memory asked for.
-	ErrMemory = errors.New("out of device memory")
+	ErrMemory = compute.ErrMemory
 	// ErrLost says that the device failed; it must be closed and opened again.
 	ErrLost = compute.ErrLost
 )

@@ -172,6 +172,7 @@ type Upward struct {
 	//	*Upward_Stop
 	//	*Upward_Credit
 	//	*Upward_Claim
+	//	*Upward_Beat
 	Message       isUpward_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -257,6 +258,15 @@ func (x *Upward) GetClaim() *Claim {
 	return nil
 }
 
+func (x *Upward) GetBeat() uint64 {
+	if x != nil {
+		if x, ok := x.Message.(*Upward_Beat); ok {
+			return x.Beat
+		}
+	}
+	return 0
+}
+
 type isUpward_Message interface {
 	isUpward_Message()
 }
@@ -277,6 +287,10 @@ type Upward_Claim struct {
 	Claim *Claim `protobuf:"bytes,5,opt,name=claim,proto3,oneof"`
 }
 
+type Upward_Beat struct {
+	Beat uint64 `protobuf:"varint,100,opt,name=beat,proto3,oneof"` // a sign of life, of no generation; it comes back
+}
+
 func (*Upward_Start) isUpward_Message() {}
 
 func (*Upward_Stop) isUpward_Message() {}
@@ -284,6 +298,8 @@ func (*Upward_Stop) isUpward_Message() {}
 func (*Upward_Credit) isUpward_Message() {}
 
 func (*Upward_Claim) isUpward_Message() {}
+
+func (*Upward_Beat) isUpward_Message() {}
 
 // Claim goes on with an answer that another gateway has lost, or still has: then it
 // is told that the answer was resumed elsewhere. The first event is Claimed, or an
@@ -487,7 +503,8 @@ func (x *RelayResponse) GetMessages() []*Downward {
 type Downward struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Number        uint64                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
-	Event         *Event                 `protobuf:"bytes,2,opt,name=event,proto3" json:"event,omitempty"`
+	Event         *Event                 `protobuf:"bytes,2,opt,name=event,proto3" json:"event,omitempty"` // unset in what answers a beat
+	Beat          uint64                 `protobuf:"varint,100,opt,name=beat,proto3" json:"beat,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -534,6 +551,13 @@ func (x *Downward) GetEvent() *Event {
 		return x.Event
 	}
 	return nil
+}
+
+func (x *Downward) GetBeat() uint64 {
+	if x != nil {
+		return x.Beat
+	}
+	return 0
 }
 
 type ClusterRequest struct {
@@ -1222,7 +1246,7 @@ type ClusterEvent struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Number        uint64                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`               // grows by one
 	TimeMs        int64                  `protobuf:"varint,2,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"` // Unix milliseconds
-	Kind          string                 `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`                    // node_joined, node_lost, node_refused, node_drain, plan, ready, pipeline_lost, pipeline_retired, gateway_joined, gateway_left
+	Kind          string                 `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`                    // node_joined, node_lost, node_refused, node_drain, plan, ready, pipeline_lost, pipeline_retired, move_failed, gateway_joined, gateway_left
 	Node          string                 `protobuf:"bytes,4,opt,name=node,proto3" json:"node,omitempty"`                    // empty unless it is about one
 	Text          string                 `protobuf:"bytes,5,opt,name=text,proto3" json:"text,omitempty"`                    // a few words for people
 	unknownFields protoimpl.UnknownFields
@@ -1406,13 +1430,14 @@ const file_shoal_v1_coordinator_proto_rawDesc = "" +
 	"\rDrainResponse\x12\x14\n" +
 	"\x05state\x18\x01 \x01(\tR\x05state\"<\n" +
 	"\fRelayRequest\x12,\n" +
-	"\bmessages\x18\x01 \x03(\v2\x10.shoal.v1.UpwardR\bmessages\"\xd4\x01\n" +
+	"\bmessages\x18\x01 \x03(\v2\x10.shoal.v1.UpwardR\bmessages\"\xea\x01\n" +
 	"\x06Upward\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12,\n" +
 	"\x05start\x18\x02 \x01(\v2\x14.shoal.v1.GenerationH\x00R\x05start\x12$\n" +
 	"\x04stop\x18\x03 \x01(\v2\x0e.shoal.v1.StopH\x00R\x04stop\x12*\n" +
 	"\x06credit\x18\x04 \x01(\v2\x10.shoal.v1.CreditH\x00R\x06credit\x12'\n" +
-	"\x05claim\x18\x05 \x01(\v2\x0f.shoal.v1.ClaimH\x00R\x05claimB\t\n" +
+	"\x05claim\x18\x05 \x01(\v2\x0f.shoal.v1.ClaimH\x00R\x05claim\x12\x14\n" +
+	"\x04beat\x18d \x01(\x04H\x00R\x04beatB\t\n" +
 	"\amessage\"E\n" +
 	"\x05Claim\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x0e\n" +
@@ -1423,10 +1448,11 @@ const file_shoal_v1_coordinator_proto_rawDesc = "" +
 	"\x06Credit\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\"?\n" +
 	"\rRelayResponse\x12.\n" +
-	"\bmessages\x18\x01 \x03(\v2\x12.shoal.v1.DownwardR\bmessages\"I\n" +
+	"\bmessages\x18\x01 \x03(\v2\x12.shoal.v1.DownwardR\bmessages\"]\n" +
 	"\bDownward\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12%\n" +
-	"\x05event\x18\x02 \x01(\v2\x0f.shoal.v1.EventR\x05event\"\x10\n" +
+	"\x05event\x18\x02 \x01(\v2\x0f.shoal.v1.EventR\x05event\x12\x12\n" +
+	"\x04beat\x18d \x01(\x04R\x04beat\"\x10\n" +
 	"\x0eClusterRequest\"\xfc\x04\n" +
 	"\x0fClusterResponse\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12 \n" +
@@ -1602,6 +1628,7 @@ func file_shoal_v1_coordinator_proto_init() {
 		(*Upward_Stop)(nil),
 		(*Upward_Credit)(nil),
 		(*Upward_Claim)(nil),
+		(*Upward_Beat)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

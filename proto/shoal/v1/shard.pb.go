@@ -455,6 +455,7 @@ type ControlResponse struct {
 	//	*ControlResponse_Stage
 	//	*ControlResponse_Refused
 	//	*ControlResponse_Child
+	//	*ControlResponse_Leaving
 	Message       isControlResponse_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -524,6 +525,15 @@ func (x *ControlResponse) GetChild() *Child {
 	return nil
 }
 
+func (x *ControlResponse) GetLeaving() *Leaving {
+	if x != nil {
+		if x, ok := x.Message.(*ControlResponse_Leaving); ok {
+			return x.Leaving
+		}
+	}
+	return nil
+}
+
 type isControlResponse_Message interface {
 	isControlResponse_Message()
 }
@@ -540,11 +550,63 @@ type ControlResponse_Child struct {
 	Child *Child `protobuf:"bytes,3,opt,name=child,proto3,oneof"`
 }
 
+type ControlResponse_Leaving struct {
+	Leaving *Leaving `protobuf:"bytes,100,opt,name=leaving,proto3,oneof"`
+}
+
 func (*ControlResponse_Stage) isControlResponse_Message() {}
 
 func (*ControlResponse_Refused) isControlResponse_Message() {}
 
 func (*ControlResponse_Child) isControlResponse_Message() {}
+
+func (*ControlResponse_Leaving) isControlResponse_Message() {}
+
+// Leaving is the last word of a shard that somebody stops: its end is nobody's
+// fault.
+type Leaving struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Reason        string                 `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Leaving) Reset() {
+	*x = Leaving{}
+	mi := &file_shoal_v1_shard_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Leaving) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Leaving) ProtoMessage() {}
+
+func (x *Leaving) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_v1_shard_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Leaving.ProtoReflect.Descriptor instead.
+func (*Leaving) Descriptor() ([]byte, []int) {
+	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Leaving) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
 
 // StageState is how far a stage of a plan is.
 type StageState struct {
@@ -560,13 +622,14 @@ type StageState struct {
 	Phase         string                 `protobuf:"bytes,9,opt,name=phase,proto3" json:"phase,omitempty"`                           // of LOADING: fetch (done and total are bytes of it), load; empty is load
 	Rate          float64                `protobuf:"fixed64,10,opt,name=rate,proto3" json:"rate,omitempty"`                          // bytes a second of late, of the phase
 	Note          string                 `protobuf:"bytes,11,opt,name=note,proto3" json:"note,omitempty"`                            // what the phase waits for, in words; empty while it goes on
+	NoMemory      bool                   `protobuf:"varint,100,opt,name=no_memory,json=noMemory,proto3" json:"no_memory,omitempty"`  // of FAILED: the device has no memory left for it beside what it holds
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StageState) Reset() {
 	*x = StageState{}
-	mi := &file_shoal_v1_shard_proto_msgTypes[5]
+	mi := &file_shoal_v1_shard_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -578,7 +641,7 @@ func (x *StageState) String() string {
 func (*StageState) ProtoMessage() {}
 
 func (x *StageState) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_shard_proto_msgTypes[5]
+	mi := &file_shoal_v1_shard_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -591,7 +654,7 @@ func (x *StageState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StageState.ProtoReflect.Descriptor instead.
 func (*StageState) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{5}
+	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *StageState) GetEpoch() uint64 {
@@ -671,6 +734,13 @@ func (x *StageState) GetNote() string {
 	return ""
 }
 
+func (x *StageState) GetNoMemory() bool {
+	if x != nil {
+		return x.NoMemory
+	}
+	return false
+}
+
 // Refused says that the shard obeys somebody else or something newer.
 type Refused struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -682,7 +752,7 @@ type Refused struct {
 
 func (x *Refused) Reset() {
 	*x = Refused{}
-	mi := &file_shoal_v1_shard_proto_msgTypes[6]
+	mi := &file_shoal_v1_shard_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -694,7 +764,7 @@ func (x *Refused) String() string {
 func (*Refused) ProtoMessage() {}
 
 func (x *Refused) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_shard_proto_msgTypes[6]
+	mi := &file_shoal_v1_shard_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -707,7 +777,7 @@ func (x *Refused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refused.ProtoReflect.Descriptor instead.
 func (*Refused) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{6}
+	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Refused) GetReason() string {
@@ -740,7 +810,7 @@ type Child struct {
 
 func (x *Child) Reset() {
 	*x = Child{}
-	mi := &file_shoal_v1_shard_proto_msgTypes[7]
+	mi := &file_shoal_v1_shard_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -752,7 +822,7 @@ func (x *Child) String() string {
 func (*Child) ProtoMessage() {}
 
 func (x *Child) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_shard_proto_msgTypes[7]
+	mi := &file_shoal_v1_shard_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -765,7 +835,7 @@ func (x *Child) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Child.ProtoReflect.Descriptor instead.
 func (*Child) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{7}
+	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Child) GetNode() string {
@@ -818,7 +888,7 @@ type DriveRequest struct {
 
 func (x *DriveRequest) Reset() {
 	*x = DriveRequest{}
-	mi := &file_shoal_v1_shard_proto_msgTypes[8]
+	mi := &file_shoal_v1_shard_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -830,7 +900,7 @@ func (x *DriveRequest) String() string {
 func (*DriveRequest) ProtoMessage() {}
 
 func (x *DriveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_shard_proto_msgTypes[8]
+	mi := &file_shoal_v1_shard_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -843,7 +913,7 @@ func (x *DriveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DriveRequest.ProtoReflect.Descriptor instead.
 func (*DriveRequest) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{8}
+	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *DriveRequest) GetMessage() isDriveRequest_Message {
@@ -928,7 +998,7 @@ type DriveOpen struct {
 
 func (x *DriveOpen) Reset() {
 	*x = DriveOpen{}
-	mi := &file_shoal_v1_shard_proto_msgTypes[9]
+	mi := &file_shoal_v1_shard_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -940,7 +1010,7 @@ func (x *DriveOpen) String() string {
 func (*DriveOpen) ProtoMessage() {}
 
 func (x *DriveOpen) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_shard_proto_msgTypes[9]
+	mi := &file_shoal_v1_shard_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -953,7 +1023,7 @@ func (x *DriveOpen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DriveOpen.ProtoReflect.Descriptor instead.
 func (*DriveOpen) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{9}
+	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *DriveOpen) GetEpoch() uint64 {
@@ -983,7 +1053,7 @@ type Submit struct {
 
 func (x *Submit) Reset() {
 	*x = Submit{}
-	mi := &file_shoal_v1_shard_proto_msgTypes[10]
+	mi := &file_shoal_v1_shard_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -995,7 +1065,7 @@ func (x *Submit) String() string {
 func (*Submit) ProtoMessage() {}
 
 func (x *Submit) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_shard_proto_msgTypes[10]
+	mi := &file_shoal_v1_shard_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1008,7 +1078,7 @@ func (x *Submit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Submit.ProtoReflect.Descriptor instead.
 func (*Submit) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{10}
+	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Submit) GetOpen() *OpenSession {
@@ -1051,7 +1121,7 @@ type Commit struct {
 
 func (x *Commit) Reset() {
 	*x = Commit{}
-	mi := &file_shoal_v1_shard_proto_msgTypes[11]
+	mi := &file_shoal_v1_shard_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1063,7 +1133,7 @@ func (x *Commit) String() string {
 func (*Commit) ProtoMessage() {}
 
 func (x *Commit) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_shard_proto_msgTypes[11]
+	mi := &file_shoal_v1_shard_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1076,7 +1146,7 @@ func (x *Commit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Commit.ProtoReflect.Descriptor instead.
 func (*Commit) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{11}
+	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Commit) GetSlot() uint32 {
@@ -1111,7 +1181,7 @@ type Halt struct {
 
 func (x *Halt) Reset() {
 	*x = Halt{}
-	mi := &file_shoal_v1_shard_proto_msgTypes[12]
+	mi := &file_shoal_v1_shard_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1123,7 +1193,7 @@ func (x *Halt) String() string {
 func (*Halt) ProtoMessage() {}
 
 func (x *Halt) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_shard_proto_msgTypes[12]
+	mi := &file_shoal_v1_shard_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1136,7 +1206,7 @@ func (x *Halt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Halt.ProtoReflect.Descriptor instead.
 func (*Halt) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{12}
+	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Halt) GetSlot() uint32 {
@@ -1167,7 +1237,7 @@ type DriveResponse struct {
 
 func (x *DriveResponse) Reset() {
 	*x = DriveResponse{}
-	mi := &file_shoal_v1_shard_proto_msgTypes[13]
+	mi := &file_shoal_v1_shard_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1179,7 +1249,7 @@ func (x *DriveResponse) String() string {
 func (*DriveResponse) ProtoMessage() {}
 
 func (x *DriveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_shard_proto_msgTypes[13]
+	mi := &file_shoal_v1_shard_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1192,7 +1262,7 @@ func (x *DriveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DriveResponse.ProtoReflect.Descriptor instead.
 func (*DriveResponse) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{13}
+	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DriveResponse) GetMessage() isDriveResponse_Message {
@@ -1265,7 +1335,7 @@ type Prefilled struct {
 
 func (x *Prefilled) Reset() {
 	*x = Prefilled{}
-	mi := &file_shoal_v1_shard_proto_msgTypes[14]
+	mi := &file_shoal_v1_shard_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1277,7 +1347,7 @@ func (x *Prefilled) String() string {
 func (*Prefilled) ProtoMessage() {}
 
 func (x *Prefilled) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_shard_proto_msgTypes[14]
+	mi := &file_shoal_v1_shard_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1290,7 +1360,7 @@ func (x *Prefilled) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Prefilled.ProtoReflect.Descriptor instead.
 func (*Prefilled) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{14}
+	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Prefilled) GetSlot() uint32 {
@@ -1341,7 +1411,7 @@ type Closed struct {
 
 func (x *Closed) Reset() {
 	*x = Closed{}
-	mi := &file_shoal_v1_shard_proto_msgTypes[15]
+	mi := &file_shoal_v1_shard_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1353,7 +1423,7 @@ func (x *Closed) String() string {
 func (*Closed) ProtoMessage() {}
 
 func (x *Closed) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_shard_proto_msgTypes[15]
+	mi := &file_shoal_v1_shard_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1366,7 +1436,7 @@ func (x *Closed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Closed.ProtoReflect.Descriptor instead.
 func (*Closed) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{15}
+	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Closed) GetSlot() uint32 {
@@ -1408,7 +1478,7 @@ type Faulted struct {
 
 func (x *Faulted) Reset() {
 	*x = Faulted{}
-	mi := &file_shoal_v1_shard_proto_msgTypes[16]
+	mi := &file_shoal_v1_shard_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1420,7 +1490,7 @@ func (x *Faulted) String() string {
 func (*Faulted) ProtoMessage() {}
 
 func (x *Faulted) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_shard_proto_msgTypes[16]
+	mi := &file_shoal_v1_shard_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1433,7 +1503,7 @@ func (x *Faulted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Faulted.ProtoReflect.Descriptor instead.
 func (*Faulted) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{16}
+	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Faulted) GetReason() string {
@@ -1460,7 +1530,7 @@ type PushRequest struct {
 
 func (x *PushRequest) Reset() {
 	*x = PushRequest{}
-	mi := &file_shoal_v1_shard_proto_msgTypes[17]
+	mi := &file_shoal_v1_shard_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1472,7 +1542,7 @@ func (x *PushRequest) String() string {
 func (*PushRequest) ProtoMessage() {}
 
 func (x *PushRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_shard_proto_msgTypes[17]
+	mi := &file_shoal_v1_shard_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1485,7 +1555,7 @@ func (x *PushRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PushRequest.ProtoReflect.Descriptor instead.
 func (*PushRequest) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{17}
+	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *PushRequest) GetFrame() *StepFrame {
@@ -1507,7 +1577,7 @@ type PushResponse struct {
 
 func (x *PushResponse) Reset() {
 	*x = PushResponse{}
-	mi := &file_shoal_v1_shard_proto_msgTypes[18]
+	mi := &file_shoal_v1_shard_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1519,7 +1589,7 @@ func (x *PushResponse) String() string {
 func (*PushResponse) ProtoMessage() {}
 
 func (x *PushResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_shard_proto_msgTypes[18]
+	mi := &file_shoal_v1_shard_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1532,7 +1602,7 @@ func (x *PushResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PushResponse.ProtoReflect.Descriptor instead.
 func (*PushResponse) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{18}
+	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *PushResponse) GetTakenStep() uint64 {
@@ -1566,7 +1636,7 @@ type ResultsRequest struct {
 
 func (x *ResultsRequest) Reset() {
 	*x = ResultsRequest{}
-	mi := &file_shoal_v1_shard_proto_msgTypes[19]
+	mi := &file_shoal_v1_shard_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1578,7 +1648,7 @@ func (x *ResultsRequest) String() string {
 func (*ResultsRequest) ProtoMessage() {}
 
 func (x *ResultsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_shard_proto_msgTypes[19]
+	mi := &file_shoal_v1_shard_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1591,7 +1661,7 @@ func (x *ResultsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResultsRequest.ProtoReflect.Descriptor instead.
 func (*ResultsRequest) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{19}
+	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ResultsRequest) GetEpoch() uint64 {
@@ -1617,7 +1687,7 @@ type ResultsResponse struct {
 
 func (x *ResultsResponse) Reset() {
 	*x = ResultsResponse{}
-	mi := &file_shoal_v1_shard_proto_msgTypes[20]
+	mi := &file_shoal_v1_shard_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1629,7 +1699,7 @@ func (x *ResultsResponse) String() string {
 func (*ResultsResponse) ProtoMessage() {}
 
 func (x *ResultsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_shard_proto_msgTypes[20]
+	mi := &file_shoal_v1_shard_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1642,7 +1712,7 @@ func (x *ResultsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResultsResponse.ProtoReflect.Descriptor instead.
 func (*ResultsResponse) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{20}
+	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ResultsResponse) GetResult() *StepResult {
@@ -1661,7 +1731,7 @@ type BeatRequest struct {
 
 func (x *BeatRequest) Reset() {
 	*x = BeatRequest{}
-	mi := &file_shoal_v1_shard_proto_msgTypes[21]
+	mi := &file_shoal_v1_shard_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1673,7 +1743,7 @@ func (x *BeatRequest) String() string {
 func (*BeatRequest) ProtoMessage() {}
 
 func (x *BeatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_shard_proto_msgTypes[21]
+	mi := &file_shoal_v1_shard_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1686,7 +1756,7 @@ func (x *BeatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeatRequest.ProtoReflect.Descriptor instead.
 func (*BeatRequest) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{21}
+	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *BeatRequest) GetSequence() uint64 {
@@ -1705,7 +1775,7 @@ type BeatResponse struct {
 
 func (x *BeatResponse) Reset() {
 	*x = BeatResponse{}
-	mi := &file_shoal_v1_shard_proto_msgTypes[22]
+	mi := &file_shoal_v1_shard_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1717,7 +1787,7 @@ func (x *BeatResponse) String() string {
 func (*BeatResponse) ProtoMessage() {}
 
 func (x *BeatResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_shard_proto_msgTypes[22]
+	mi := &file_shoal_v1_shard_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1730,7 +1800,7 @@ func (x *BeatResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeatResponse.ProtoReflect.Descriptor instead.
 func (*BeatResponse) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{22}
+	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *BeatResponse) GetSequence() uint64 {
@@ -1753,7 +1823,7 @@ type MeasureRequest struct {
 
 func (x *MeasureRequest) Reset() {
 	*x = MeasureRequest{}
-	mi := &file_shoal_v1_shard_proto_msgTypes[23]
+	mi := &file_shoal_v1_shard_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1765,7 +1835,7 @@ func (x *MeasureRequest) String() string {
 func (*MeasureRequest) ProtoMessage() {}
 
 func (x *MeasureRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_shard_proto_msgTypes[23]
+	mi := &file_shoal_v1_shard_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1778,7 +1848,7 @@ func (x *MeasureRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MeasureRequest.ProtoReflect.Descriptor instead.
 func (*MeasureRequest) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{23}
+	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *MeasureRequest) GetModel() *Model {
@@ -1830,7 +1900,7 @@ type MeasurePart struct {
 
 func (x *MeasurePart) Reset() {
 	*x = MeasurePart{}
-	mi := &file_shoal_v1_shard_proto_msgTypes[24]
+	mi := &file_shoal_v1_shard_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1842,7 +1912,7 @@ func (x *MeasurePart) String() string {
 func (*MeasurePart) ProtoMessage() {}
 
 func (x *MeasurePart) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_shard_proto_msgTypes[24]
+	mi := &file_shoal_v1_shard_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1855,7 +1925,7 @@ func (x *MeasurePart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MeasurePart.ProtoReflect.Descriptor instead.
 func (*MeasurePart) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{24}
+	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *MeasurePart) GetShape() string {
@@ -1895,7 +1965,7 @@ type MeasureResponse struct {
 
 func (x *MeasureResponse) Reset() {
 	*x = MeasureResponse{}
-	mi := &file_shoal_v1_shard_proto_msgTypes[25]
+	mi := &file_shoal_v1_shard_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1907,7 +1977,7 @@ func (x *MeasureResponse) String() string {
 func (*MeasureResponse) ProtoMessage() {}
 
 func (x *MeasureResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_shard_proto_msgTypes[25]
+	mi := &file_shoal_v1_shard_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1920,7 +1990,7 @@ func (x *MeasureResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MeasureResponse.ProtoReflect.Descriptor instead.
 func (*MeasureResponse) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{25}
+	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *MeasureResponse) GetDevices() []*DeviceSpeed {
@@ -1939,7 +2009,7 @@ type MeasureLinksRequest struct {
 
 func (x *MeasureLinksRequest) Reset() {
 	*x = MeasureLinksRequest{}
-	mi := &file_shoal_v1_shard_proto_msgTypes[26]
+	mi := &file_shoal_v1_shard_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1951,7 +2021,7 @@ func (x *MeasureLinksRequest) String() string {
 func (*MeasureLinksRequest) ProtoMessage() {}
 
 func (x *MeasureLinksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_shard_proto_msgTypes[26]
+	mi := &file_shoal_v1_shard_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1964,7 +2034,7 @@ func (x *MeasureLinksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MeasureLinksRequest.ProtoReflect.Descriptor instead.
 func (*MeasureLinksRequest) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{26}
+	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *MeasureLinksRequest) GetPeers() []*Peer {
@@ -1984,7 +2054,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_shoal_v1_shard_proto_msgTypes[27]
+	mi := &file_shoal_v1_shard_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1996,7 +2066,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_shard_proto_msgTypes[27]
+	mi := &file_shoal_v1_shard_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2009,7 +2079,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{27}
+	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Peer) GetNode() string {
@@ -2035,7 +2105,7 @@ type MeasureLinksResponse struct {
 
 func (x *MeasureLinksResponse) Reset() {
 	*x = MeasureLinksResponse{}
-	mi := &file_shoal_v1_shard_proto_msgTypes[28]
+	mi := &file_shoal_v1_shard_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2047,7 +2117,7 @@ func (x *MeasureLinksResponse) String() string {
 func (*MeasureLinksResponse) ProtoMessage() {}
 
 func (x *MeasureLinksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_shard_proto_msgTypes[28]
+	mi := &file_shoal_v1_shard_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2060,7 +2130,7 @@ func (x *MeasureLinksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MeasureLinksResponse.ProtoReflect.Descriptor instead.
 func (*MeasureLinksResponse) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{28}
+	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *MeasureLinksResponse) GetLinks() []*LinkSpeed {
@@ -2082,7 +2152,7 @@ type SeeRequest struct {
 
 func (x *SeeRequest) Reset() {
 	*x = SeeRequest{}
-	mi := &file_shoal_v1_shard_proto_msgTypes[29]
+	mi := &file_shoal_v1_shard_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2094,7 +2164,7 @@ func (x *SeeRequest) String() string {
 func (*SeeRequest) ProtoMessage() {}
 
 func (x *SeeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_shard_proto_msgTypes[29]
+	mi := &file_shoal_v1_shard_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2107,7 +2177,7 @@ func (x *SeeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SeeRequest.ProtoReflect.Descriptor instead.
 func (*SeeRequest) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{29}
+	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *SeeRequest) GetEpoch() uint64 {
@@ -2148,7 +2218,7 @@ type SeeResponse struct {
 
 func (x *SeeResponse) Reset() {
 	*x = SeeResponse{}
-	mi := &file_shoal_v1_shard_proto_msgTypes[30]
+	mi := &file_shoal_v1_shard_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2160,7 +2230,7 @@ func (x *SeeResponse) String() string {
 func (*SeeResponse) ProtoMessage() {}
 
 func (x *SeeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_shard_proto_msgTypes[30]
+	mi := &file_shoal_v1_shard_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2173,7 +2243,7 @@ func (x *SeeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SeeResponse.ProtoReflect.Descriptor instead.
 func (*SeeResponse) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{30}
+	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *SeeResponse) GetRows() uint32 {
@@ -2201,7 +2271,7 @@ type ProbeRequest struct {
 
 func (x *ProbeRequest) Reset() {
 	*x = ProbeRequest{}
-	mi := &file_shoal_v1_shard_proto_msgTypes[31]
+	mi := &file_shoal_v1_shard_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2213,7 +2283,7 @@ func (x *ProbeRequest) String() string {
 func (*ProbeRequest) ProtoMessage() {}
 
 func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_shard_proto_msgTypes[31]
+	mi := &file_shoal_v1_shard_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2226,7 +2296,7 @@ func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeRequest.ProtoReflect.Descriptor instead.
 func (*ProbeRequest) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{31}
+	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ProbeRequest) GetSequence() uint64 {
@@ -2259,7 +2329,7 @@ type ProbeResponse struct {
 
 func (x *ProbeResponse) Reset() {
 	*x = ProbeResponse{}
-	mi := &file_shoal_v1_shard_proto_msgTypes[32]
+	mi := &file_shoal_v1_shard_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2271,7 +2341,7 @@ func (x *ProbeResponse) String() string {
 func (*ProbeResponse) ProtoMessage() {}
 
 func (x *ProbeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_shard_proto_msgTypes[32]
+	mi := &file_shoal_v1_shard_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2284,7 +2354,7 @@ func (x *ProbeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeResponse.ProtoReflect.Descriptor instead.
 func (*ProbeResponse) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{32}
+	return file_shoal_v1_shard_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ProbeResponse) GetSequence() uint64 {
@@ -2323,12 +2393,15 @@ const file_shoal_v1_shard_proto_rawDesc = "" +
 	"\vcoordinator\x18\x01 \x01(\tR\vcoordinator\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x1f\n" +
 	"\vduration_ms\x18\x03 \x01(\rR\n" +
-	"durationMs\"\xa2\x01\n" +
+	"durationMs\"\xd1\x01\n" +
 	"\x0fControlResponse\x12,\n" +
 	"\x05stage\x18\x01 \x01(\v2\x14.shoal.v1.StageStateH\x00R\x05stage\x12-\n" +
 	"\arefused\x18\x02 \x01(\v2\x11.shoal.v1.RefusedH\x00R\arefused\x12'\n" +
-	"\x05child\x18\x03 \x01(\v2\x0f.shoal.v1.ChildH\x00R\x05childB\t\n" +
-	"\amessage\"\xb2\x02\n" +
+	"\x05child\x18\x03 \x01(\v2\x0f.shoal.v1.ChildH\x00R\x05child\x12-\n" +
+	"\aleaving\x18d \x01(\v2\x11.shoal.v1.LeavingH\x00R\aleavingB\t\n" +
+	"\amessage\"!\n" +
+	"\aLeaving\x12\x16\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\"\xcf\x02\n" +
 	"\n" +
 	"StageState\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x1a\n" +
@@ -2345,7 +2418,8 @@ const file_shoal_v1_shard_proto_rawDesc = "" +
 	"\x05phase\x18\t \x01(\tR\x05phase\x12\x12\n" +
 	"\x04rate\x18\n" +
 	" \x01(\x01R\x04rate\x12\x12\n" +
-	"\x04note\x18\v \x01(\tR\x04note\"7\n" +
+	"\x04note\x18\v \x01(\tR\x04note\x12\x1b\n" +
+	"\tno_memory\x18d \x01(\bR\bnoMemory\"7\n" +
 	"\aRefused\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\"\xa3\x01\n" +
@@ -2486,7 +2560,7 @@ func file_shoal_v1_shard_proto_rawDescGZIP() []byte {
 }
 
 var file_shoal_v1_shard_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_shoal_v1_shard_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_shoal_v1_shard_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_shoal_v1_shard_proto_goTypes = []any{
 	(LoadState)(0),               // 0: shoal.v1.LoadState
 	(ChildState)(0),              // 1: shoal.v1.ChildState
@@ -2495,97 +2569,99 @@ var file_shoal_v1_shard_proto_goTypes = []any{
 	(*ControlRequest)(nil),       // 4: shoal.v1.ControlRequest
 	(*Lease)(nil),                // 5: shoal.v1.Lease
 	(*ControlResponse)(nil),      // 6: shoal.v1.ControlResponse
-	(*StageState)(nil),           // 7: shoal.v1.StageState
-	(*Refused)(nil),              // 8: shoal.v1.Refused
-	(*Child)(nil),                // 9: shoal.v1.Child
-	(*DriveRequest)(nil),         // 10: shoal.v1.DriveRequest
-	(*DriveOpen)(nil),            // 11: shoal.v1.DriveOpen
-	(*Submit)(nil),               // 12: shoal.v1.Submit
-	(*Commit)(nil),               // 13: shoal.v1.Commit
-	(*Halt)(nil),                 // 14: shoal.v1.Halt
-	(*DriveResponse)(nil),        // 15: shoal.v1.DriveResponse
-	(*Prefilled)(nil),            // 16: shoal.v1.Prefilled
-	(*Closed)(nil),               // 17: shoal.v1.Closed
-	(*Faulted)(nil),              // 18: shoal.v1.Faulted
-	(*PushRequest)(nil),          // 19: shoal.v1.PushRequest
-	(*PushResponse)(nil),         // 20: shoal.v1.PushResponse
-	(*ResultsRequest)(nil),       // 21: shoal.v1.ResultsRequest
-	(*ResultsResponse)(nil),      // 22: shoal.v1.ResultsResponse
-	(*BeatRequest)(nil),          // 23: shoal.v1.BeatRequest
-	(*BeatResponse)(nil),         // 24: shoal.v1.BeatResponse
-	(*MeasureRequest)(nil),       // 25: shoal.v1.MeasureRequest
-	(*MeasurePart)(nil),          // 26: shoal.v1.MeasurePart
-	(*MeasureResponse)(nil),      // 27: shoal.v1.MeasureResponse
-	(*MeasureLinksRequest)(nil),  // 28: shoal.v1.MeasureLinksRequest
-	(*Peer)(nil),                 // 29: shoal.v1.Peer
-	(*MeasureLinksResponse)(nil), // 30: shoal.v1.MeasureLinksResponse
-	(*SeeRequest)(nil),           // 31: shoal.v1.SeeRequest
-	(*SeeResponse)(nil),          // 32: shoal.v1.SeeResponse
-	(*ProbeRequest)(nil),         // 33: shoal.v1.ProbeRequest
-	(*ProbeResponse)(nil),        // 34: shoal.v1.ProbeResponse
-	(*Device)(nil),               // 35: shoal.v1.Device
-	(*Plan)(nil),                 // 36: shoal.v1.Plan
-	(*OpenSession)(nil),          // 37: shoal.v1.OpenSession
-	(*Scheduling)(nil),           // 38: shoal.v1.Scheduling
-	(*StepFrame)(nil),            // 39: shoal.v1.StepFrame
-	(*StepResult)(nil),           // 40: shoal.v1.StepResult
-	(*Model)(nil),                // 41: shoal.v1.Model
-	(*Holder)(nil),               // 42: shoal.v1.Holder
-	(*DeviceSpeed)(nil),          // 43: shoal.v1.DeviceSpeed
-	(*LinkSpeed)(nil),            // 44: shoal.v1.LinkSpeed
+	(*Leaving)(nil),              // 7: shoal.v1.Leaving
+	(*StageState)(nil),           // 8: shoal.v1.StageState
+	(*Refused)(nil),              // 9: shoal.v1.Refused
+	(*Child)(nil),                // 10: shoal.v1.Child
+	(*DriveRequest)(nil),         // 11: shoal.v1.DriveRequest
+	(*DriveOpen)(nil),            // 12: shoal.v1.DriveOpen
+	(*Submit)(nil),               // 13: shoal.v1.Submit
+	(*Commit)(nil),               // 14: shoal.v1.Commit
+	(*Halt)(nil),                 // 15: shoal.v1.Halt
+	(*DriveResponse)(nil),        // 16: shoal.v1.DriveResponse
+	(*Prefilled)(nil),            // 17: shoal.v1.Prefilled
+	(*Closed)(nil),               // 18: shoal.v1.Closed
+	(*Faulted)(nil),              // 19: shoal.v1.Faulted
+	(*PushRequest)(nil),          // 20: shoal.v1.PushRequest
+	(*PushResponse)(nil),         // 21: shoal.v1.PushResponse
+	(*ResultsRequest)(nil),       // 22: shoal.v1.ResultsRequest
+	(*ResultsResponse)(nil),      // 23: shoal.v1.ResultsResponse
+	(*BeatRequest)(nil),          // 24: shoal.v1.BeatRequest
+	(*BeatResponse)(nil),         // 25: shoal.v1.BeatResponse
+	(*MeasureRequest)(nil),       // 26: shoal.v1.MeasureRequest
+	(*MeasurePart)(nil),          // 27: shoal.v1.MeasurePart
+	(*MeasureResponse)(nil),      // 28: shoal.v1.MeasureResponse
+	(*MeasureLinksRequest)(nil),  // 29: shoal.v1.MeasureLinksRequest
+	(*Peer)(nil),                 // 30: shoal.v1.Peer
+	(*MeasureLinksResponse)(nil), // 31: shoal.v1.MeasureLinksResponse
+	(*SeeRequest)(nil),           // 32: shoal.v1.SeeRequest
+	(*SeeResponse)(nil),          // 33: shoal.v1.SeeResponse
+	(*ProbeRequest)(nil),         // 34: shoal.v1.ProbeRequest
+	(*ProbeResponse)(nil),        // 35: shoal.v1.ProbeResponse
+	(*Device)(nil),               // 36: shoal.v1.Device
+	(*Plan)(nil),                 // 37: shoal.v1.Plan
+	(*OpenSession)(nil),          // 38: shoal.v1.OpenSession
+	(*Scheduling)(nil),           // 39: shoal.v1.Scheduling
+	(*StepFrame)(nil),            // 40: shoal.v1.StepFrame
+	(*StepResult)(nil),           // 41: shoal.v1.StepResult
+	(*Model)(nil),                // 42: shoal.v1.Model
+	(*Holder)(nil),               // 43: shoal.v1.Holder
+	(*DeviceSpeed)(nil),          // 44: shoal.v1.DeviceSpeed
+	(*LinkSpeed)(nil),            // 45: shoal.v1.LinkSpeed
 }
 var file_shoal_v1_shard_proto_depIdxs = []int32{
-	35, // 0: shoal.v1.HelloResponse.devices:type_name -> shoal.v1.Device
+	36, // 0: shoal.v1.HelloResponse.devices:type_name -> shoal.v1.Device
 	5,  // 1: shoal.v1.ControlRequest.lease:type_name -> shoal.v1.Lease
-	36, // 2: shoal.v1.ControlRequest.plan:type_name -> shoal.v1.Plan
-	7,  // 3: shoal.v1.ControlResponse.stage:type_name -> shoal.v1.StageState
-	8,  // 4: shoal.v1.ControlResponse.refused:type_name -> shoal.v1.Refused
-	9,  // 5: shoal.v1.ControlResponse.child:type_name -> shoal.v1.Child
-	0,  // 6: shoal.v1.StageState.state:type_name -> shoal.v1.LoadState
-	1,  // 7: shoal.v1.Child.state:type_name -> shoal.v1.ChildState
-	35, // 8: shoal.v1.Child.device:type_name -> shoal.v1.Device
-	11, // 9: shoal.v1.DriveRequest.attach:type_name -> shoal.v1.DriveOpen
-	12, // 10: shoal.v1.DriveRequest.submit:type_name -> shoal.v1.Submit
-	13, // 11: shoal.v1.DriveRequest.commit:type_name -> shoal.v1.Commit
-	14, // 12: shoal.v1.DriveRequest.halt:type_name -> shoal.v1.Halt
-	37, // 13: shoal.v1.Submit.open:type_name -> shoal.v1.OpenSession
-	38, // 14: shoal.v1.Submit.scheduling:type_name -> shoal.v1.Scheduling
-	16, // 15: shoal.v1.DriveResponse.prefilled:type_name -> shoal.v1.Prefilled
-	17, // 16: shoal.v1.DriveResponse.closed:type_name -> shoal.v1.Closed
-	18, // 17: shoal.v1.DriveResponse.faulted:type_name -> shoal.v1.Faulted
-	39, // 18: shoal.v1.PushRequest.frame:type_name -> shoal.v1.StepFrame
-	40, // 19: shoal.v1.ResultsResponse.result:type_name -> shoal.v1.StepResult
-	41, // 20: shoal.v1.MeasureRequest.model:type_name -> shoal.v1.Model
-	26, // 21: shoal.v1.MeasureRequest.parts:type_name -> shoal.v1.MeasurePart
-	42, // 22: shoal.v1.MeasureRequest.holder:type_name -> shoal.v1.Holder
-	43, // 23: shoal.v1.MeasureResponse.devices:type_name -> shoal.v1.DeviceSpeed
-	29, // 24: shoal.v1.MeasureLinksRequest.peers:type_name -> shoal.v1.Peer
-	44, // 25: shoal.v1.MeasureLinksResponse.links:type_name -> shoal.v1.LinkSpeed
-	2,  // 26: shoal.v1.ShardService.Hello:input_type -> shoal.v1.HelloRequest
-	4,  // 27: shoal.v1.ShardService.Control:input_type -> shoal.v1.ControlRequest
-	10, // 28: shoal.v1.ShardService.Drive:input_type -> shoal.v1.DriveRequest
-	19, // 29: shoal.v1.ShardService.Push:input_type -> shoal.v1.PushRequest
-	21, // 30: shoal.v1.ShardService.Results:input_type -> shoal.v1.ResultsRequest
-	23, // 31: shoal.v1.ShardService.Beat:input_type -> shoal.v1.BeatRequest
-	25, // 32: shoal.v1.ShardService.Measure:input_type -> shoal.v1.MeasureRequest
-	28, // 33: shoal.v1.ShardService.MeasureLinks:input_type -> shoal.v1.MeasureLinksRequest
-	31, // 34: shoal.v1.ShardService.See:input_type -> shoal.v1.SeeRequest
-	33, // 35: shoal.v1.ShardService.Probe:input_type -> shoal.v1.ProbeRequest
-	3,  // 36: shoal.v1.ShardService.Hello:output_type -> shoal.v1.HelloResponse
-	6,  // 37: shoal.v1.ShardService.Control:output_type -> shoal.v1.ControlResponse
-	15, // 38: shoal.v1.ShardService.Drive:output_type -> shoal.v1.DriveResponse
-	20, // 39: shoal.v1.ShardService.Push:output_type -> shoal.v1.PushResponse
-	22, // 40: shoal.v1.ShardService.Results:output_type -> shoal.v1.ResultsResponse
-	24, // 41: shoal.v1.ShardService.Beat:output_type -> shoal.v1.BeatResponse
-	27, // 42: shoal.v1.ShardService.Measure:output_type -> shoal.v1.MeasureResponse
-	30, // 43: shoal.v1.ShardService.MeasureLinks:output_type -> shoal.v1.MeasureLinksResponse
-	32, // 44: shoal.v1.ShardService.See:output_type -> shoal.v1.SeeResponse
-	34, // 45: shoal.v1.ShardService.Probe:output_type -> shoal.v1.ProbeResponse
-	36, // [36:46] is the sub-list for method output_type
-	26, // [26:36] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	37, // 2: shoal.v1.ControlRequest.plan:type_name -> shoal.v1.Plan
+	8,  // 3: shoal.v1.ControlResponse.stage:type_name -> shoal.v1.StageState
+	9,  // 4: shoal.v1.ControlResponse.refused:type_name -> shoal.v1.Refused
+	10, // 5: shoal.v1.ControlResponse.child:type_name -> shoal.v1.Child
+	7,  // 6: shoal.v1.ControlResponse.leaving:type_name -> shoal.v1.Leaving
+	0,  // 7: shoal.v1.StageState.state:type_name -> shoal.v1.LoadState
+	1,  // 8: shoal.v1.Child.state:type_name -> shoal.v1.ChildState
+	36, // 9: shoal.v1.Child.device:type_name -> shoal.v1.Device
+	12, // 10: shoal.v1.DriveRequest.attach:type_name -> shoal.v1.DriveOpen
+	13, // 11: shoal.v1.DriveRequest.submit:type_name -> shoal.v1.Submit
+	14, // 12: shoal.v1.DriveRequest.commit:type_name -> shoal.v1.Commit
+	15, // 13: shoal.v1.DriveRequest.halt:type_name -> shoal.v1.Halt
+	38, // 14: shoal.v1.Submit.open:type_name -> shoal.v1.OpenSession
+	39, // 15: shoal.v1.Submit.scheduling:type_name -> shoal.v1.Scheduling
+	17, // 16: shoal.v1.DriveResponse.prefilled:type_name -> shoal.v1.Prefilled
+	18, // 17: shoal.v1.DriveResponse.closed:type_name -> shoal.v1.Closed
+	19, // 18: shoal.v1.DriveResponse.faulted:type_name -> shoal.v1.Faulted
+	40, // 19: shoal.v1.PushRequest.frame:type_name -> shoal.v1.StepFrame
+	41, // 20: shoal.v1.ResultsResponse.result:type_name -> shoal.v1.StepResult
+	42, // 21: shoal.v1.MeasureRequest.model:type_name -> shoal.v1.Model
+	27, // 22: shoal.v1.MeasureRequest.parts:type_name -> shoal.v1.MeasurePart
+	43, // 23: shoal.v1.MeasureRequest.holder:type_name -> shoal.v1.Holder
+	44, // 24: shoal.v1.MeasureResponse.devices:type_name -> shoal.v1.DeviceSpeed
+	30, // 25: shoal.v1.MeasureLinksRequest.peers:type_name -> shoal.v1.Peer
+	45, // 26: shoal.v1.MeasureLinksResponse.links:type_name -> shoal.v1.LinkSpeed
+	2,  // 27: shoal.v1.ShardService.Hello:input_type -> shoal.v1.HelloRequest
+	4,  // 28: shoal.v1.ShardService.Control:input_type -> shoal.v1.ControlRequest
+	11, // 29: shoal.v1.ShardService.Drive:input_type -> shoal.v1.DriveRequest
+	20, // 30: shoal.v1.ShardService.Push:input_type -> shoal.v1.PushRequest
+	22, // 31: shoal.v1.ShardService.Results:input_type -> shoal.v1.ResultsRequest
+	24, // 32: shoal.v1.ShardService.Beat:input_type -> shoal.v1.BeatRequest
+	26, // 33: shoal.v1.ShardService.Measure:input_type -> shoal.v1.MeasureRequest
+	29, // 34: shoal.v1.ShardService.MeasureLinks:input_type -> shoal.v1.MeasureLinksRequest
+	32, // 35: shoal.v1.ShardService.See:input_type -> shoal.v1.SeeRequest
+	34, // 36: shoal.v1.ShardService.Probe:input_type -> shoal.v1.ProbeRequest
+	3,  // 37: shoal.v1.ShardService.Hello:output_type -> shoal.v1.HelloResponse
+	6,  // 38: shoal.v1.ShardService.Control:output_type -> shoal.v1.ControlResponse
+	16, // 39: shoal.v1.ShardService.Drive:output_type -> shoal.v1.DriveResponse
+	21, // 40: shoal.v1.ShardService.Push:output_type -> shoal.v1.PushResponse
+	23, // 41: shoal.v1.ShardService.Results:output_type -> shoal.v1.ResultsResponse
+	25, // 42: shoal.v1.ShardService.Beat:output_type -> shoal.v1.BeatResponse
+	28, // 43: shoal.v1.ShardService.Measure:output_type -> shoal.v1.MeasureResponse
+	31, // 44: shoal.v1.ShardService.MeasureLinks:output_type -> shoal.v1.MeasureLinksResponse
+	33, // 45: shoal.v1.ShardService.See:output_type -> shoal.v1.SeeResponse
+	35, // 46: shoal.v1.ShardService.Probe:output_type -> shoal.v1.ProbeResponse
+	37, // [37:47] is the sub-list for method output_type
+	27, // [27:37] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_shoal_v1_shard_proto_init() }
@@ -2604,14 +2680,15 @@ func file_shoal_v1_shard_proto_init() {
 		(*ControlResponse_Stage)(nil),
 		(*ControlResponse_Refused)(nil),
 		(*ControlResponse_Child)(nil),
+		(*ControlResponse_Leaving)(nil),
 	}
-	file_shoal_v1_shard_proto_msgTypes[8].OneofWrappers = []any{
+	file_shoal_v1_shard_proto_msgTypes[9].OneofWrappers = []any{
 		(*DriveRequest_Attach)(nil),
 		(*DriveRequest_Submit)(nil),
 		(*DriveRequest_Commit)(nil),
 		(*DriveRequest_Halt)(nil),
 	}
-	file_shoal_v1_shard_proto_msgTypes[13].OneofWrappers = []any{
+	file_shoal_v1_shard_proto_msgTypes[14].OneofWrappers = []any{
 		(*DriveResponse_Prefilled)(nil),
 		(*DriveResponse_Closed)(nil),
 		(*DriveResponse_Faulted)(nil),
@@ -2622,7 +2699,7 @@ func file_shoal_v1_shard_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shoal_v1_shard_proto_rawDesc), len(file_shoal_v1_shard_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   33,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -125,9 +125,9 @@ func drawEvent(t *rapid.T, m *Machine) Event {
 	case 0, 1:
 		return Joined{Node: Node{ID: id, Devices: []Device{{Memory: rapid.Uint64Range(0, 9000).Draw(t, "memory")}}}}
 	case 2:
-		return Lost{id, "lost"}
+		return Lost{Node: id, Reason: "lost", Stopped: rapid.Bool().Draw(t, "stopped")}
 	case 3, 4, 5:
-		return Loaded{Pipeline: key, Stage: stage, Err: rapid.SampledFrom([]string{"", "", "", "", "no"}).Draw(t, "error")}
+		return Loaded{Pipeline: key, Stage: stage, Err: rapid.SampledFrom([]string{"", "", "", "", "no"}).Draw(t, "error"), NoMemory: rapid.Bool().Draw(t, "memory")}
 	case 6:
 		return Refused{id, m.Epoch() + rapid.Uint64Range(0, 600).Draw(t, "ahead"), "newer"}
 	case 7:

@@ -47,18 +47,23 @@ type (
 	}
 	// Learned says that facts about a node have changed, measured ones for example.
 	Learned struct{ Node Node }
-	// Lost says that a node is gone.
-	Lost struct{ Node, Reason string }
+	// Lost says that a node is gone. One that was stopped is not blamed for it.
+	Lost struct {
+		Node, Reason string
+		Stopped      bool
+	}
 	// Drain says that a node shall hold nothing, or with Undo that it may again.
 	Drain struct {
 		Node string
 		Undo bool
 	}
-	// Loaded says that a stage is ready, or with Err that it cannot be.
+	// Loaded says that a stage is ready, or with Err that it cannot be: with
+	// NoMemory because the device has no room for it beside what it holds.
 	Loaded struct {
 		Pipeline Key
 		Stage    int
 		Err      string
+		NoMemory bool
 	}
 	// Refused says that a node refused the lease or a plan and has seen Epoch.
 	Refused struct {
@@ -108,6 +113,14 @@ type (
 		Pipeline Key
 		Reason   string // a sentence that names the node and the stage
 		Died     string // the node whose loss it was; empty when no node died
+		Meant    bool   // somebody wanted it so: no session can be the cause
+	}
+	// Stay says that something better than what runs did not fit in memory beside
+	// it, and when it is tried again unless nodes change. It is said once for a set of
+	// nodes.
+	Stay struct {
+		Reason string
+		Retry  time.Duration
 	}
 	// Wait says that there is no pipeline, and why.
 	Wait struct{ Reason string }
@@ -117,6 +130,7 @@ func (Install) action() {}
 func (Start) action()   {}
 func (Retire) action()  {}
 func (Drop) action()    {}
+func (Stay) action()    {}
 func (Wait) action()    {}
 
 // Machine turns facts into plans. It belongs to one goroutine.
@@ -131,6 +145,7 @@ type Machine struct {
 	planAt  time.Time // when to plan for lost pipelines; zero is not
 	moveAt  time.Time // when to look for something better than what runs; zero is not
 	moved   time.Time // when running pipelines were last replaced
+	unfit   int       // times in a row that what was to replace them did not fit beside them
 	forming bool      // wait for MinShards: true until the first plan of a set of nodes
 
 	reason    string // why nothing is ready
@@ -242,11 +257,12 @@ func (m *Machine) Step(e Event) []Action {
 func (m *Machine) joined(e Joined) []Action {
 	m.seen = max(m.seen, e.Epoch)
 	_, again := m.nodes[e.Node.ID]
+	m.unfit = 0
 	m.nodes[e.Node.ID] = e.Node
 	var actions []Action
 	if again {
 		actions = m.dropOf(e.Node.ID, func(p *pipe) Drop {
-			return Drop{p.Key, fmt.Sprintf("node %s started again", e.Node.ID), e.Node.ID}
+			return Drop{Pipeline: p.Key, Reason: fmt.Sprintf("node %s started again", e.Node.ID), Died: e.Node.ID}
 		})
 		if len(actions) > 0 {
 			m.health.died(e.Node.ID, m.now)
@@ -271,13 +287,17 @@ func (m *Machine) lost(e Lost) []Action {
 		return nil
 	}
 	delete(m.nodes, e.Node)
+	m.unfit = 0
 	awaited := len(m.suspects) > 0 // this is the news
 	m.suspects = nil
 	m.forming = m.forming || len(m.nodes) == 0
 	actions := m.dropOf(e.Node, func(p *pipe) Drop {
-		return Drop{p.Key, fmt.Sprintf("%s was lost: %s", p.name(p.OfNode(e.Node)), e.Reason), e.Node}
+		if e.Stopped {
+			return Drop{Pipeline: p.Key, Reason: fmt.Sprintf("%s was stopped: %s", p.name(p.OfNode(e.Node)), e.Reason), Meant: true}
+		}
+		return Drop{Pipeline: p.Key, Reason: fmt.Sprintf("%s was lost: %s", p.name(p.OfNode(e.Node)), e.Reason), Died: e.Node}
 	})
-	if awaited || len(actions) > 0 {
+	if !e.Stopped && (awaited || len(actions) > 0) {
 		m.health.died(e.Node, m.now)
 	}
 	switch {
@@ -303,8 +323,14 @@ func (m *Machine) stageLoaded(e Loaded) []Action {
 	}
 	if e.Err != "" {
 		reason := fmt.Sprintf("%s failed: %s", p.name(e.Stage), e.Err)
-		m.health.refuse(p.Stages[e.Stage].Node, reason, m.now)
-		return append(m.drop(p, Drop{p.Key, reason, ""}), m.repair()...)
+		var actions []Action
+		if e.NoMemory && !p.leaving && m.anyLeaving() { // the node is as good as before
+			actions = m.unfitted(reason)
+		} else {
+			m.health.refuse(p.Stages[e.Stage].Node, reason, m.now)
+		}
+		actions = append(actions, m.drop(p, Drop{Pipeline: p.Key, Reason: reason})...)
+		return append(actions, m.repair()...)
 	}
 	p.loaded[e.Stage] = true
 	if p.ready || slices.Contains(p.loaded, false) {
@@ -320,7 +346,7 @@ func (m *Machine) refused(e Refused) []Action {
 		// This coordinator is new to the cluster: all nodes will refuse, and come
 		// again. So the next plan forms like the first.
 		actions := m.dropOf(e.Node, func(p *pipe) Drop {
-			return Drop{p.Key, fmt.Sprintf("node %s refused the plan: %s", e.Node, e.Reason), ""}
+			return Drop{Pipeline: p.Key, Reason: fmt.Sprintf("node %s refused the plan: %s", e.Node, e.Reason)}
 		})
 		if len(actions) == 0 {
 			return nil
@@ -333,7 +359,7 @@ func (m *Machine) refused(e Refused) []Action {
 	}
 	reason := fmt.Sprintf("node %s refused: %s", e.Node, e.Reason)
 	m.health.refuse(e.Node, reason, m.now)
-	actions := m.dropOf(e.Node, func(p *pipe) Drop { return Drop{p.Key, reason, ""} })
+	actions := m.dropOf(e.Node, func(p *pipe) Drop { return Drop{Pipeline: p.Key, Reason: reason} })
 	if len(actions) == 0 {
 		return nil
 	}
@@ -350,7 +376,7 @@ func (m *Machine) faulted(e Faulted) []Action {
 			m.suspects = append(m.suspects, node)
 		}
 	}
-	actions := m.drop(p, Drop{p.Key, fmt.Sprintf("%s failed: %s", p.name(e.Stage), e.Reason), ""})
+	actions := m.drop(p, Drop{Pipeline: p.Key, Reason: fmt.Sprintf("%s failed: %s", p.name(e.Stage), e.Reason)})
 	m.planAt = m.now.Add(newsDelay)
 	if len(m.pipes) > 0 {
 		return actions

@@ -147,13 +147,18 @@ func parseEvent(t *testing.T, m *Machine, verb, rest string) Event {
 			Epoch: number(t, epoch),
 		}
 	case "lost":
-		return Lost{word, tail}
+		return Lost{Node: word, Reason: tail}
+	case "stopped":
+		return Lost{Node: word, Reason: tail, Stopped: true}
 	case "loaded":
 		key, stage := pipeAt(t, m, word)
 		return Loaded{Pipeline: key, Stage: stage}
 	case "failed":
 		key, stage := pipeAt(t, m, word)
 		return Loaded{Pipeline: key, Stage: stage, Err: tail}
+	case "unfit":
+		key, stage := pipeAt(t, m, word)
+		return Loaded{Pipeline: key, Stage: stage, Err: tail, NoMemory: true}
 	case "emptied":
 		key, _ := pipeAt(t, m, word+"/0")
 		return Emptied{key}
@@ -210,6 +215,8 @@ func showAction(a Action) string {
 			died = " (" + a.Died + " died)"
 		}
 		return fmt.Sprintf("  drop %v: %s%s\n", a.Pipeline, a.Reason, died)
+	case Stay:
+		return fmt.Sprintf("  stay for %v: %s\n", a.Retry, a.Reason)
 	case Wait:
 		return fmt.Sprintf("  wait: %s\n", a.Reason)
 	}

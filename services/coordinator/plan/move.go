@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -9,7 +10,8 @@ import (
 // When running pipelines are replaced by better ones.
 const (
 	gainLeast = 0.1 // a smaller gain is not worth a pause
-	moveEvery = 5   // times the steady time at most, unless a node is drained
+	moveEvery = 5   // times the steady time at most, unless a node is drained; doubled each time that memory was short
+	moveMost  = 10 * time.Minute
 )
 
 // consider has running pipelines looked at once the nodes have been steady.
@@ -21,6 +23,7 @@ func (m *Machine) consider() {
 
 // drain begins to empty a node, or lets it be used again.
 func (m *Machine) drain(e Drain) []Action {
+	m.unfit = 0
 	if e.Undo {
 		if _, ok := m.drained[e.Node]; ok {
 			delete(m.drained, e.Node)
@@ -64,11 +67,14 @@ func (m *Machine) improve() []Action {
 			return nil
 		}
 	}
-	if next := m.moved.Add(moveEvery * m.cfg.Wishes.Steady); !forced && !m.moved.IsZero() && m.now.Before(next) {
+	if next := m.moved.Add(m.pause()); !forced && !m.moved.IsZero() && m.now.Before(next) {
 		m.moveAt = next
 		return nil
 	}
 	p, err := m.place(Facts{Leaving: m.kept(nil)})
+	if forced && m.unfit > 0 {
+		err = errors.New("memory is too short for the new pipelines beside the old")
+	}
 	if err == nil && (forced || p.Gain >= gainLeast) {
 		return m.move(p)
 	}
@@ -80,6 +86,24 @@ func (m *Machine) improve() []Action {
 		return nil
 	}
 	return m.install(p.Pipelines, p.Spares)
+}
+
+// pause is the time between two moves.
+func (m *Machine) pause() time.Duration {
+	p := moveEvery * m.cfg.Wishes.Steady
+	for range m.unfit {
+		p = min(2*p, max(p, moveMost))
+	}
+	return p
+}
+
+// unfitted notes that what was to replace running pipelines did not fit beside them. It
+// would not the next time: until nodes change it is tried more and more seldom.
+func (m *Machine) unfitted(reason string) []Action {
+	if m.unfit++; m.unfit > 1 {
+		return nil
+	}
+	return []Action{Stay{reason, m.pause()}}
 }
 
 // move prepares new pipelines beside those that are to leave.
@@ -110,7 +134,7 @@ func (m *Machine) clear(cause error) []Action {
 	var actions []Action
 	for _, old := range m.sorted() {
 		if !stay[old.Key] {
-			actions = append(actions, m.drop(old, Drop{old.Key, fmt.Sprintf("it makes room: %v", cause), ""})...)
+			actions = append(actions, m.drop(old, Drop{Pipeline: old.Key, Reason: fmt.Sprintf("it makes room: %v", cause), Meant: true})...)
 		}
 	}
 	m.lostPipes, m.moved = nil, m.now
@@ -154,7 +178,7 @@ func (m *Machine) retire() []Action {
 	var actions []Action
 	for _, p := range m.sorted() {
 		if p.leaving && !p.retired {
-			p.retired = true
+			p.retired, m.unfit = true, 0
 			actions = append(actions, Retire{p.Key, "a better plan is ready"})
 		}
 	}
@@ -178,7 +202,7 @@ func (m *Machine) emptied(e Emptied) []Action {
 		return nil
 	}
 	delete(m.pipes, p.Key)
-	actions := []Action{Drop{p.Key, "its sessions have moved", ""}}
+	actions := []Action{Drop{Pipeline: p.Key, Reason: "its sessions have moved", Meant: true}}
 	if slices.ContainsFunc(m.sorted(), func(p *pipe) bool { return p.retired }) {
 		return actions
 	}
