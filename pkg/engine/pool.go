@@ -65,10 +65,14 @@ func (s *Stage) noteOps(ops []frame.Op) {
 			if len(op.Open.Pictures) > 0 {
 				s.pictures[op.Open.Slot] = op.Open.Pictures
 			}
+			if op.Open.Adapter != "" {
+				s.adapters[op.Open.Slot] = s.numberOf(op.Open.Adapter)
+			}
 		case op.Close != nil:
 			delete(s.pooling, op.Close.Slot)
 			delete(s.plain, op.Close.Slot)
 			delete(s.pictures, op.Close.Slot)
+			delete(s.adapters, op.Close.Slot)
 		}
 	}
 }
