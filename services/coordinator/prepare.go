@@ -32,6 +32,8 @@ type prepared struct {
 	chain     []uint64 // names of the prompt's whole pages
 	pictures  []picture
 	structure
+
+	adapterName, adapter string // name and ID; empty is none
 }
 
 // prepareAll turns requests into prompts until ctx ends.
@@ -91,7 +93,10 @@ func (m *Model) prepare(g *pb.Generation, positions int) (*prepared, error) {
 	if err != nil {
 		return nil, asProblem(err)
 	}
-	p.chain = chainOf(g.GetTenant(), p.prompt, p.shown())
+	if a := m.adapter(g.GetModel()); a != nil {
+		p.adapterName, p.adapter = a.Name, a.ID
+	}
+	p.chain = chainOf(g.GetTenant()+"\x00"+p.adapter, p.prompt, p.shown())
 	return p, p.limitTokens(g, positions)
 }
 

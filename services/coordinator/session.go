@@ -328,7 +328,7 @@ func (o *owner) submit(s *session) {
 	open := &frame.Open{
 		Slot: s.place, Attempt: s.attempt, Session: s.id, PrefixSalt: salt(s.request.GetTenant()),
 		Sampling: p.spec, AnswerStart: int32(len(p.prompt)), Pooling: frame.Pooling(s.request.GetPooling()),
-		Grammar: p.grammar, Pictures: p.shown(),
+		Grammar: p.grammar, Pictures: p.shown(), Adapter: p.adapter,
 		// No deadline goes along: it is kept here, by one clock.
 	}
 	if t := s.request.GetTraceparent(); len(t) <= maxTraceparent {

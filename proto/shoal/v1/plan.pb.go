@@ -177,6 +177,7 @@ type Model struct {
 	KvRecent      uint32                 `protobuf:"varint,12,opt,name=kv_recent,json=kvRecent,proto3" json:"kv_recent,omitempty"` // of 4, 3 and 2 bits: positions before a row's page that it sees in halves
 	KvUpper       uint32                 `protobuf:"varint,13,opt,name=kv_upper,json=kvUpper,proto3" json:"kv_upper,omitempty"`    // bits of a step between halves and kv_bits; 0 is none
 	KvFar         uint32                 `protobuf:"varint,14,opt,name=kv_far,json=kvFar,proto3" json:"kv_far,omitempty"`          // with kv_upper: positions before a row's page that it does not see in kv_bits
+	Adapters      []*Adapter             `protobuf:"bytes,70,rep,name=adapters,proto3" json:"adapters,omitempty"`                  // low-rank changes that sessions may ask for, on every stage
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -309,6 +310,74 @@ func (x *Model) GetKvFar() uint32 {
 	return 0
 }
 
+func (x *Model) GetAdapters() []*Adapter {
+	if x != nil {
+		return x.Adapters
+	}
+	return nil
+}
+
+// Adapter is low-rank changes of a model's matrices.
+type Adapter struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`         // as clients ask for it
+	Id            string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`             // as sessions name it: it stands for the bytes too
+	Manifest      []byte                 `protobuf:"bytes,3,opt,name=manifest,proto3" json:"manifest,omitempty"` // an encoded Manifest
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Adapter) Reset() {
+	*x = Adapter{}
+	mi := &file_shoal_v1_plan_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Adapter) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Adapter) ProtoMessage() {}
+
+func (x *Adapter) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_v1_plan_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Adapter.ProtoReflect.Descriptor instead.
+func (*Adapter) Descriptor() ([]byte, []int) {
+	return file_shoal_v1_plan_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Adapter) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Adapter) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Adapter) GetManifest() []byte {
+	if x != nil {
+		return x.Manifest
+	}
+	return nil
+}
+
 // Pipeline is a row of stages that together cover the model once.
 type Pipeline struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -326,7 +395,7 @@ type Pipeline struct {
 
 func (x *Pipeline) Reset() {
 	*x = Pipeline{}
-	mi := &file_shoal_v1_plan_proto_msgTypes[3]
+	mi := &file_shoal_v1_plan_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -338,7 +407,7 @@ func (x *Pipeline) String() string {
 func (*Pipeline) ProtoMessage() {}
 
 func (x *Pipeline) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_plan_proto_msgTypes[3]
+	mi := &file_shoal_v1_plan_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -351,7 +420,7 @@ func (x *Pipeline) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pipeline.ProtoReflect.Descriptor instead.
 func (*Pipeline) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_plan_proto_rawDescGZIP(), []int{3}
+	return file_shoal_v1_plan_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Pipeline) GetId() uint32 {
@@ -428,7 +497,7 @@ type Stage struct {
 
 func (x *Stage) Reset() {
 	*x = Stage{}
-	mi := &file_shoal_v1_plan_proto_msgTypes[4]
+	mi := &file_shoal_v1_plan_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -440,7 +509,7 @@ func (x *Stage) String() string {
 func (*Stage) ProtoMessage() {}
 
 func (x *Stage) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_plan_proto_msgTypes[4]
+	mi := &file_shoal_v1_plan_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -453,7 +522,7 @@ func (x *Stage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stage.ProtoReflect.Descriptor instead.
 func (*Stage) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_plan_proto_rawDescGZIP(), []int{4}
+	return file_shoal_v1_plan_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Stage) GetNode() string {
@@ -537,7 +606,7 @@ type Device struct {
 
 func (x *Device) Reset() {
 	*x = Device{}
-	mi := &file_shoal_v1_plan_proto_msgTypes[5]
+	mi := &file_shoal_v1_plan_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -549,7 +618,7 @@ func (x *Device) String() string {
 func (*Device) ProtoMessage() {}
 
 func (x *Device) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_plan_proto_msgTypes[5]
+	mi := &file_shoal_v1_plan_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -562,7 +631,7 @@ func (x *Device) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Device.ProtoReflect.Descriptor instead.
 func (*Device) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_plan_proto_rawDescGZIP(), []int{5}
+	return file_shoal_v1_plan_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Device) GetIndex() uint32 {
@@ -642,7 +711,7 @@ type DeviceSpeed struct {
 
 func (x *DeviceSpeed) Reset() {
 	*x = DeviceSpeed{}
-	mi := &file_shoal_v1_plan_proto_msgTypes[6]
+	mi := &file_shoal_v1_plan_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -654,7 +723,7 @@ func (x *DeviceSpeed) String() string {
 func (*DeviceSpeed) ProtoMessage() {}
 
 func (x *DeviceSpeed) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_plan_proto_msgTypes[6]
+	mi := &file_shoal_v1_plan_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -667,7 +736,7 @@ func (x *DeviceSpeed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeviceSpeed.ProtoReflect.Descriptor instead.
 func (*DeviceSpeed) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_plan_proto_rawDescGZIP(), []int{6}
+	return file_shoal_v1_plan_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *DeviceSpeed) GetDevice() uint32 {
@@ -719,7 +788,7 @@ type ShapeSpeed struct {
 
 func (x *ShapeSpeed) Reset() {
 	*x = ShapeSpeed{}
-	mi := &file_shoal_v1_plan_proto_msgTypes[7]
+	mi := &file_shoal_v1_plan_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -731,7 +800,7 @@ func (x *ShapeSpeed) String() string {
 func (*ShapeSpeed) ProtoMessage() {}
 
 func (x *ShapeSpeed) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_plan_proto_msgTypes[7]
+	mi := &file_shoal_v1_plan_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -744,7 +813,7 @@ func (x *ShapeSpeed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShapeSpeed.ProtoReflect.Descriptor instead.
 func (*ShapeSpeed) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_plan_proto_rawDescGZIP(), []int{7}
+	return file_shoal_v1_plan_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ShapeSpeed) GetShape() string {
@@ -788,7 +857,7 @@ type LinkSpeed struct {
 
 func (x *LinkSpeed) Reset() {
 	*x = LinkSpeed{}
-	mi := &file_shoal_v1_plan_proto_msgTypes[8]
+	mi := &file_shoal_v1_plan_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -800,7 +869,7 @@ func (x *LinkSpeed) String() string {
 func (*LinkSpeed) ProtoMessage() {}
 
 func (x *LinkSpeed) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_plan_proto_msgTypes[8]
+	mi := &file_shoal_v1_plan_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -813,7 +882,7 @@ func (x *LinkSpeed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LinkSpeed.ProtoReflect.Descriptor instead.
 func (*LinkSpeed) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_plan_proto_rawDescGZIP(), []int{8}
+	return file_shoal_v1_plan_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *LinkSpeed) GetFrom() string {
@@ -858,7 +927,7 @@ const file_shoal_v1_plan_proto_rawDesc = "" +
 	"\aholders\x18\x06 \x03(\v2\x10.shoal.v1.HolderR\aholders\"6\n" +
 	"\x06Holder\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
-	"\aaddress\x18\x02 \x01(\tR\aaddress\"\xda\x02\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\"\x89\x03\n" +
 	"\x05Model\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x12\n" +
@@ -874,7 +943,12 @@ const file_shoal_v1_plan_proto_rawDesc = "" +
 	"\bmanifest\x18\v \x01(\fR\bmanifest\x12\x1b\n" +
 	"\tkv_recent\x18\f \x01(\rR\bkvRecent\x12\x19\n" +
 	"\bkv_upper\x18\r \x01(\rR\akvUpper\x12\x15\n" +
-	"\x06kv_far\x18\x0e \x01(\rR\x05kvFar\"\xc9\x01\n" +
+	"\x06kv_far\x18\x0e \x01(\rR\x05kvFar\x12-\n" +
+	"\badapters\x18F \x03(\v2\x11.shoal.v1.AdapterR\badapters\"I\n" +
+	"\aAdapter\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12\x1a\n" +
+	"\bmanifest\x18\x03 \x01(\fR\bmanifest\"\xc9\x01\n" +
 	"\bPipeline\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12'\n" +
 	"\x06stages\x18\x02 \x03(\v2\x0f.shoal.v1.StageR\x06stages\x12\x14\n" +
@@ -935,30 +1009,32 @@ func file_shoal_v1_plan_proto_rawDescGZIP() []byte {
 	return file_shoal_v1_plan_proto_rawDescData
 }
 
-var file_shoal_v1_plan_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_shoal_v1_plan_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_shoal_v1_plan_proto_goTypes = []any{
 	(*Plan)(nil),        // 0: shoal.v1.Plan
 	(*Holder)(nil),      // 1: shoal.v1.Holder
 	(*Model)(nil),       // 2: shoal.v1.Model
-	(*Pipeline)(nil),    // 3: shoal.v1.Pipeline
-	(*Stage)(nil),       // 4: shoal.v1.Stage
-	(*Device)(nil),      // 5: shoal.v1.Device
-	(*DeviceSpeed)(nil), // 6: shoal.v1.DeviceSpeed
-	(*ShapeSpeed)(nil),  // 7: shoal.v1.ShapeSpeed
-	(*LinkSpeed)(nil),   // 8: shoal.v1.LinkSpeed
+	(*Adapter)(nil),     // 3: shoal.v1.Adapter
+	(*Pipeline)(nil),    // 4: shoal.v1.Pipeline
+	(*Stage)(nil),       // 5: shoal.v1.Stage
+	(*Device)(nil),      // 6: shoal.v1.Device
+	(*DeviceSpeed)(nil), // 7: shoal.v1.DeviceSpeed
+	(*ShapeSpeed)(nil),  // 8: shoal.v1.ShapeSpeed
+	(*LinkSpeed)(nil),   // 9: shoal.v1.LinkSpeed
 }
 var file_shoal_v1_plan_proto_depIdxs = []int32{
 	2, // 0: shoal.v1.Plan.model:type_name -> shoal.v1.Model
-	3, // 1: shoal.v1.Plan.pipelines:type_name -> shoal.v1.Pipeline
-	4, // 2: shoal.v1.Plan.spares:type_name -> shoal.v1.Stage
+	4, // 1: shoal.v1.Plan.pipelines:type_name -> shoal.v1.Pipeline
+	5, // 2: shoal.v1.Plan.spares:type_name -> shoal.v1.Stage
 	1, // 3: shoal.v1.Plan.holders:type_name -> shoal.v1.Holder
-	4, // 4: shoal.v1.Pipeline.stages:type_name -> shoal.v1.Stage
-	7, // 5: shoal.v1.DeviceSpeed.shapes:type_name -> shoal.v1.ShapeSpeed
-	6, // [6:6] is the sub-list for method output_type
-	6, // [6:6] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	3, // 4: shoal.v1.Model.adapters:type_name -> shoal.v1.Adapter
+	5, // 5: shoal.v1.Pipeline.stages:type_name -> shoal.v1.Stage
+	8, // 6: shoal.v1.DeviceSpeed.shapes:type_name -> shoal.v1.ShapeSpeed
+	7, // [7:7] is the sub-list for method output_type
+	7, // [7:7] is the sub-list for method input_type
+	7, // [7:7] is the sub-list for extension type_name
+	7, // [7:7] is the sub-list for extension extendee
+	0, // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_shoal_v1_plan_proto_init() }
@@ -972,7 +1048,7 @@ func file_shoal_v1_plan_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shoal_v1_plan_proto_rawDesc), len(file_shoal_v1_plan_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
