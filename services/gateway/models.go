@@ -62,6 +62,15 @@ func adapterCard(m *pb.ModelInfo, name string) modelCard {
 	return c
 }
 
+// cardsOf is a model and, behind it, what its adapters make of it.
+func cardsOf(m *pb.ModelInfo) []modelCard {
+	out := []modelCard{cardOf(m)}
+	for _, name := range m.GetAdapters() {
+		out = append(out, adapterCard(m, name))
+	}
+	return out
+}
+
 // models serves GET /v1/models.
 func (g *Gateway) models(w http.ResponseWriter, r *http.Request) {
 	state, err := g.cluster.state(r.Context())
@@ -71,10 +80,7 @@ func (g *Gateway) models(w http.ResponseWriter, r *http.Request) {
 	}
 	list := modelList{Object: "list", Data: []modelCard{}}
 	for _, m := range visible(callerOf(r.Context()), state.GetModels()) {
-		list.Data = append(list.Data, cardOf(m))
-		for _, name := range m.GetAdapters() {
-			list.Data = append(list.Data, adapterCard(m, name))
-		}
+		list.Data = append(list.Data, cardsOf(m)...)
 	}
 	writeJSON(w, http.StatusOK, list)
 }
