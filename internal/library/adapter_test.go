@@ -81,7 +81,7 @@ func TestAdapterIsRefused(t *testing.T) {
 	}
 	refused(folder([]byte("{"), weights), "adapter_config.json")
 	refused(folder(text, weights[:len(weights)/2]), "adapter_model.safetensors")
-	refused(folder(text, []byte(strings.Replace(string(weights), "layers.0.self_attn.q_proj", "layers.9.self_attn.q_proj", 1))), "blk.9")
+	refused(folder(text, []byte(strings.Replace(string(weights), "layers.0.self_attn.q_proj", "layers.9.self_attn.q_proj", -1))), "blk.9")
 	refused(folder(text, []byte(strings.Replace(string(weights), "self_attn.q_proj.lora_A", "self_attn.r_proj.lora_A", 1))), "r_proj")
 	refused(folder(text, []byte(strings.Replace(string(weights), "q_proj.lora_A.weight", "q_proj.lora_M.weight", 1))), "lora_M")
 	refused(adapterFolder("qwen2"), "the matrix is")

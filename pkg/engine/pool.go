@@ -24,9 +24,12 @@ func newPool(kind frame.Pooling, hidden int) *pool {
 // norm. It reports whether the state is finite.
 func (p *pool) add(row []float32, norm func(dst []float64, row []float32)) bool {
 	norm(p.row, row)
-	if p.kind == frame.PoolingLast {
+	switch {
+	case p.kind == frame.PoolingLast:
 		clear(p.sum)
 		p.n = 0
+	case p.kind == frame.PoolingFirst && p.n > 0:
+		return true
 	}
 	p.n++
 	finite := true

@@ -151,6 +151,7 @@ const (
 	PoolingNone Pooling = iota // the session generates
 	PoolingMean                // of all positions
 	PoolingLast                // of the last position
+	PoolingFirst               // of the first position
 )
 
 // KVClass says how a session's keys and values are stored.

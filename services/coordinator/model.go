@@ -58,6 +58,8 @@ type Model struct {
 	PictureRows int   // positions that a picture takes; 0: the model reads text alone
 	Placeholder int32 // id of such a position
 
+	Pooling library.Pooling // of embeddings, where a request names none
+
 	Adapters []Adapter // low-rank changes that requests may ask for
 
 	Text Text
@@ -120,7 +122,7 @@ func NewModel(m *library.Model, kv compute.KVClass, w plan.Wishes, adapters ...*
 	out := Model{
 		Name: m.Name, Path: m.Path, Architecture: m.Spec.Arch, Precision: m.Precision, TensorTypes: m.TensorTypes, Parameters: m.Parameters,
 		Size: m.Size, Digest: m.Digest, Hidden: m.Spec.Hidden, Vocab: m.Spec.Vocab, Created: time.Now(),
-		Facts: facts, KV: kv, StopIDs: vocab.End(),
+		Facts: facts, KV: kv, StopIDs: vocab.End(), Pooling: m.Pooling(),
 	}
 	placeholder := token.None
 	if m.Vision != nil {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/shoal-llm/shoal/internal/telemetry"
 	"github.com/shoal-llm/shoal/internal/wire"
+	"github.com/shoal-llm/shoal/pkg/frame"
 	"github.com/shoal-llm/shoal/pkg/sample"
 	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
 )
@@ -33,6 +34,7 @@ type prepared struct {
 	pictures  []picture
 	structure
 
+	pooling              frame.Pooling
 	adapterName, adapter string // name and ID; empty is none
 }
 
@@ -58,7 +60,7 @@ func (m *Model) prepare(g *pb.Generation, positions int) (*prepared, error) {
 	if err := m.checkOptions(g); err != nil {
 		return nil, err
 	}
-	if err := checkPooling(g); err != nil {
+	if err := m.checkPooling(g); err != nil {
 		return nil, err
 	}
 	if err := m.checkKV(g.GetKv()); err != nil {
@@ -93,6 +95,7 @@ func (m *Model) prepare(g *pb.Generation, positions int) (*prepared, error) {
 	if err != nil {
 		return nil, asProblem(err)
 	}
+	p.pooling = m.poolingOf(g)
 	if a := m.adapter(g.GetModel()); a != nil {
 		p.adapterName, p.adapter = a.Name, a.ID
 	}

@@ -327,7 +327,7 @@ func (o *owner) submit(s *session) {
 	p := s.ready
 	open := &frame.Open{
 		Slot: s.place, Attempt: s.attempt, Session: s.id, PrefixSalt: salt(s.request.GetTenant()),
-		Sampling: p.spec, AnswerStart: int32(len(p.prompt)), Pooling: frame.Pooling(s.request.GetPooling()),
+		Sampling: p.spec, AnswerStart: int32(len(p.prompt)), Pooling: p.pooling,
 		Grammar: p.grammar, Pictures: p.shown(), Adapter: p.adapter,
 		// No deadline goes along: it is kept here, by one clock.
 	}
