@@ -21,7 +21,6 @@ import (
 	"github.com/shoal-llm/shoal/internal/pki"
 	"github.com/shoal-llm/shoal/internal/telemetry/admin"
 	"github.com/shoal-llm/shoal/internal/wire"
-	"github.com/shoal-llm/shoal/pkg/compute"
 	"github.com/shoal-llm/shoal/services/coordinator"
 	"github.com/shoal-llm/shoal/services/coordinator/plan"
 	"github.com/shoal-llm/shoal/services/gateway"
@@ -32,15 +31,21 @@ import (
 const kernelSet = "1"
 
 // loadModel opens what a coordinator needs of a model: of one that has to be fetched,
-// what lies before its weights.
-func loadModel(ctx context.Context, found *models, name string, kv compute.KVClass, w plan.Wishes, show *shown) (coordinator.Model, opened, error) {
-	m, err := found.open(ctx, name, false, show)
+// what lies before its weights. The adapters are read and closed again.
+func (o *coordinatorOptions) loadModel(ctx context.Context, found *models, show *shown) (described coordinator.Model, m opened, err error) {
+	m, err = found.open(ctx, o.model, false, show)
 	if err != nil {
-		return coordinator.Model{}, m, err
+		return described, m, err
 	}
-	described, err := coordinator.NewModel(m.Model, kv, w)
-	if err != nil {
-		return coordinator.Model{}, m, errors.Join(err, m.Close())
+	adapters, paths, err := o.lora.open(m.Model, append([]string{m.Name}, o.config.Aliases...))
+	if err == nil {
+		described, err = coordinator.NewModel(m.Model, o.kv.KVClass, o.config.Wishes, adapters...)
+	}
+	if err == nil {
+		described.Adapters, err = found.offered(adapters, paths)
+	}
+	if err = errors.Join(err, closeAdapters(adapters)); err != nil {
+		return described, m, errors.Join(err, m.Close())
 	}
 	return described, m, nil
 }
@@ -74,6 +79,7 @@ type coordinatorOptions struct {
 	place   placeOptions
 	aliases []string
 	kv      kvFlag
+	lora    loraOptions
 	join    string // address of the JoinService
 	weights weightOptions
 }
@@ -95,6 +101,7 @@ func (o *coordinatorOptions) flags(f *pflag.FlagSet) {
 	f.IntVar(&w.Rows, "rows", w.Rows, "rows of a step: decodes and prefill together")
 	f.StringVar(&o.draft, "draft", "", "a smaller model with the same tokenizer, which guesses the next tokens on the first stage's device; answers stay the same and come sooner where its guesses hold and it pays")
 	o.kv.flags(f)
+	o.lora.flags(f, ": requests that name it as their model go through it; may be given several times")
 	o.place.flags(f)
 	o.weights.flags(f)
 }
@@ -150,7 +157,7 @@ func runCoordinator(c *cobra.Command, o coordinatorOptions, opts nodeOptions) (e
 		return usageError{c.CommandPath(), err}
 	}
 	defer func() { err = errors.Join(err, found.close()) }()
-	model, file, err := loadModel(ctx, found, o.model, o.kv.KVClass, o.config.Wishes, newShown(c.ErrOrStderr()))
+	model, file, err := o.loadModel(ctx, found, newShown(c.ErrOrStderr()))
 	if err != nil {
 		return err
 	}

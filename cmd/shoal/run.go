@@ -30,6 +30,7 @@ type runOptions struct {
 	spec      sample.Spec
 	device    deviceOptions
 	kv        kvFlag
+	lora      loraOptions
 	weights   weightOptions
 }
 
@@ -58,6 +59,7 @@ from standard input.`,
 	f := c.Flags()
 	f.StringVar(&o.models, "models", "", "folder of GGUF files")
 	o.kv.flags(f)
+	o.lora.flags(f, ": the answer goes through it")
 	o.weights.flags(f)
 	f.StringVar(&o.system, "system", "", "system message")
 	f.StringArrayVar(&o.images, "image", nil, "a picture before the prompt: a PNG, JPEG, WebP or GIF file; may be given several times")
@@ -122,9 +124,13 @@ func (o *runOptions) run(c *cobra.Command, name, prompt string) (err error) {
 		return err
 	}
 	defer be.Close()
+	adapters, err := o.openAdapter(c, m)
+	if err != nil {
+		return err
+	}
 	st, err := engine.Open(be, m.Arch, m.Source, m.Spec, engine.Config{
 		Epoch: 1, Part: model.Whole(m.Spec), Slots: 1, Rows: 256,
-		Pages: (len(ids)+int(o.spec.MaxTokens))/64 + 1, Context: m.Spec.Context, KV: o.kv.KVClass,
+		Pages: (len(ids)+int(o.spec.MaxTokens))/64 + 1, Context: m.Spec.Context, KV: o.kv.KVClass, Adapters: adapters,
 	})
 	if err != nil {
 		return errors.Join(m.Err(), err)
@@ -136,6 +142,19 @@ func (o *runOptions) run(c *cobra.Command, name, prompt string) (err error) {
 	return o.print(c, l, vocab, ids, shown)
 }
 
+// openAdapter opens the adapter of the answer, whose files stay open until the process
+// ends; there may be none.
+func (o *runOptions) openAdapter(c *cobra.Command, m *library.Model) ([]model.Adapter, error) {
+	if len(o.lora.adapters) > 1 {
+		return nil, usageError{c.CommandPath(), errors.New("--lora is given more than once: one answer goes through one adapter")}
+	}
+	all, _, err := o.lora.open(m, nil)
+	if err != nil || len(all) == 0 {
+		return nil, err
+	}
+	return []model.Adapter{all[0].Model(all[0].Name)}, nil
+}
+
 // print streams the answer and the figures.
 func (o *runOptions) print(c *cobra.Command, l *engine.Local, vocab *token.Vocab, ids []int32, pictures []seenPicture) error {
 	out := c.OutOrStdout()
@@ -144,6 +163,9 @@ func (o *runOptions) print(c *cobra.Command, l *engine.Local, vocab *token.Vocab
 	var first time.Time
 	n := 0
 	open := &frame.Open{Attempt: 1, Sampling: o.spec}
+	if names, _, _ := o.lora.named(nil); len(names) > 0 {
+		open.Adapter = names[0]
+	}
 	for _, p := range pictures {
 		open.Pictures = append(open.Pictures, p.Picture)
 	}

@@ -28,7 +28,7 @@ type Footprint struct {
 
 // Footprint measures the parts of a model whose keys and values are of a class.
 // No weight is read.
-func (m *Model) Footprint(class compute.KVClass) (Footprint, error) {
+func (m *Model) Footprint(class compute.KVClass, adapters ...*Adapter) (Footprint, error) {
 	if err := m.Spec.CheckKV(class); err != nil {
 		return Footprint{}, fmt.Errorf("weigh model %s: %w", m.Name, err)
 	}
@@ -47,7 +47,14 @@ func (m *Model) Footprint(class compute.KVClass) (Footprint, error) {
 	f.HeadShape = "head:" + m.shape(model.Part{First: last, End: last, Head: true})
 	w := &scale{vocab: m.Spec.Vocab}
 	rows := quant.TileTokens[0]
-	if _, err := m.Arch.Load(w, outline{m.file}, m.Spec, model.Whole(m.Spec), model.Limits{Rows: rows, Logits: rows, Pages: 1, Slots: 1, Positions: 1, KV: class}); err != nil {
+	var changes []model.Adapter
+	for _, a := range adapters {
+		for i := range f.Layers {
+			f.Layers[i] += a.Packed(m, model.Part{First: i, End: i + 1})
+		}
+		changes = append(changes, a.Model(a.Name))
+	}
+	if _, err := m.Arch.Load(w, outline{m.file}, m.Spec, model.Whole(m.Spec), model.Limits{Rows: rows, Logits: rows, Pages: 1, Slots: 1, Positions: 1, KV: class, Adapters: changes}); err != nil {
 		return f, fmt.Errorf("weigh model %s: %w", m.Name, err)
 	}
 	f.KVPage, f.KVRecent, f.KVUpper = w.cache.PageBytes(), w.cache.RecentBytes(), w.cache.UpperBytes()

@@ -35,6 +35,7 @@ type holder interface {
 // lent is a model whose files lie outside the store. Its bytes are not checked: the
 // file's owner answers for them, as when the file is loaded here.
 type lent struct {
+	path     string
 	encoded  []byte
 	segments []store.Segment
 	files    []*os.File
@@ -64,14 +65,33 @@ func (k *Keeper) Lend(m *library.Model) (manifest []byte, err error) {
 	if m.Path == "" {
 		return nil, nil
 	}
-	dir := m.Path
+	return k.lend(m.Name, m.Path, m)
+}
+
+// LendAdapter is Lend for an adapter at path.
+func (k *Keeper) LendAdapter(a *library.Adapter, path string) (manifest []byte, err error) {
+	return k.lend(a.Name, path, a)
+}
+
+// Lent returns the path of the files of this machine that a manifest of Lend describes.
+func (k *Keeper) Lent(manifest []byte) (path string, ok bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if l := k.lent[store.HashOf(manifest)]; l != nil {
+		return l.path, true
+	}
+	return "", false
+}
+
+func (k *Keeper) lend(name, path string, m places) (manifest []byte, err error) {
+	dir := path
 	if info, err := os.Stat(dir); err == nil && !info.IsDir() {
 		dir = filepath.Dir(dir)
 	}
-	l := &lent{}
+	l := &lent{path: path}
 	defer func() {
 		if err != nil {
-			err = errors.Join(fmt.Errorf("offer %s to other nodes: %w", m.Path, err), l.close())
+			err = errors.Join(fmt.Errorf("offer %s to other nodes: %w", path, err), l.close())
 		}
 	}()
 	var files []file
@@ -89,7 +109,7 @@ func (k *Keeper) Lend(m *library.Model) (manifest []byte, err error) {
 		one.Size = info.Size()
 		files = append(files, one)
 	}
-	if l.encoded, err = describe(m.Name, m, files); err != nil {
+	if l.encoded, err = describe(name, m, files); err != nil {
 		return nil, err
 	}
 	if _, l.segments, err = store.Decode(l.encoded); err != nil {

@@ -185,8 +185,14 @@ type origin struct {
 	manifest []byte // that the origin itself offers; nil is none
 }
 
+// places says where the tensors of files lie.
+type places interface {
+	Heads() []library.Range
+	Bounds() map[string][]uint64
+}
+
 // describe makes the manifest of a model: files are cut where tensors begin.
-func describe(source string, m *library.Model, files []file) ([]byte, error) {
+func describe(source string, m places, files []file) ([]byte, error) {
 	bounds, heads := m.Bounds(), map[string]uint64{}
 	for _, h := range m.Heads() {
 		heads[h.File] = h.Size
@@ -316,7 +322,12 @@ func NameOf(m *store.Model) string {
 // by again. Ctx and again are used until the model is closed. Again may be nil: what
 // is missing is an error then.
 func (k *Keeper) Open(ctx context.Context, m *store.Model, again func(ctx context.Context, segments []int) error) (*library.Model, error) {
-	return library.OpenFiles(NameOf(m), &view{ctx: ctx, m: m, again: again})
+	return library.OpenFiles(NameOf(m), k.Files(ctx, m, again))
+}
+
+// Files are the files of a model of the store, as Open reads them.
+func (k *Keeper) Files(ctx context.Context, m *store.Model, again func(ctx context.Context, segments []int) error) library.Files {
+	return &view{ctx: ctx, m: m, again: again}
 }
 
 // view is a model of the store as files.

@@ -127,7 +127,7 @@ func OpenFromProto(m *pb.OpenSession) (*frame.Open, error) {
 		return nil, invalid("KV of %d bits in groups of %d", m.Kv.Bits, m.Kv.GroupSize)
 	case m.AnswerStart < 0 || m.AnswerStart > MaxPositions:
 		return nil, invalid("answer from position %d", m.AnswerStart)
-	case m.Pooling < 0 || m.Pooling > pb.Pooling(frame.PoolingLast):
+	case m.Pooling < 0 || m.Pooling > pb.Pooling(frame.PoolingFirst):
 		return nil, invalid("pooling %d", m.Pooling)
 	case !(m.Weight >= 0 && m.Weight <= 1000):
 		return nil, invalid("weight %v", m.Weight)

@@ -148,6 +148,9 @@ type Span struct {
 	// Where values step down as they age (KVClass): places of the finer forms of
 	// page i in the cache's pools, or -1 when no row from Start on sees them.
 	Recent, Upper []int32
+	// Adapter is the number of the low-rank adapter that the rows go through, from 1 on
+	// in the order in which they were loaded; 0 is none.
+	Adapter int
 }
 
 // Matrix is a weight of Rows rows of Cols values in a packed format.

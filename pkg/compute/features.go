@@ -22,6 +22,7 @@ const (
 	FeatureSoftCap // of logits
 	FeatureExperts
 	FeaturePackedKV // no operation: caches of a KVClass other than float32
+	FeatureLowRank  // with AdaptedGateUp
 
 	featuresEnd
 )
@@ -32,7 +33,7 @@ const AllFeatures = featuresEnd - 1
 // String names the features.
 func (f Features) String() string {
 	var names []string
-	for i, name := range []string{"scaled rows", "biases", "norms of heads", "norms of what is added", "capped logits", "mixtures of experts", "packed KV caches"} {
+	for i, name := range []string{"scaled rows", "biases", "norms of heads", "norms of what is added", "capped logits", "mixtures of experts", "packed KV caches", "low-rank adapters"} {
 		if f&(1<<i) != 0 {
 			names = append(names, name)
 		}
@@ -62,6 +63,23 @@ type Variations interface {
 	// rmsnorm(x, eps)∘gain. It chooses the Used experts with the largest values
 	// of Router·n, of equal ones the first; p is the softmax over these.
 	AddExperts(x Buffer, gain Vector, eps float32, e *Experts)
+	// AddLowRank computes dst[i] += c.Scale·c.B·(c.A·n) in the rows whose span has an
+	// adapter a, with c = changes[i][a-1] where that is not nil, and n =
+	// rmsnorm(x, eps)∘gain, or x itself where gain is nil. Other rows are not touched.
+	AddLowRank(dst []Buffer, x Buffer, gain Vector, eps float32, changes [][]*LowRank)
+	// AdaptedGateUp is NormGateUp of the weights gate and up, to whose products
+	// AddLowRank adds its own. Rooms are two buffers as wide as dst. Rows without an
+	// adapter have the bits of NormGateUp.
+	AdaptedGateUp(dst, x Buffer, gain Vector, eps float32, ws []Weight, act Activation, rooms []Buffer, changes [][]*LowRank)
+}
+
+// LowRank is what an adapter adds to a matrix W: y = W·x + Scale·B·(A·x) (Hu et al.,
+// "LoRA: Low-rank adaptation of large language models", arXiv:2106.09685). Both
+// factors are of float32.
+type LowRank struct {
+	A     Weight // rank × columns of the matrix
+	B     Weight // rows of the matrix × rank
+	Scale float32
 }
 
 // Experts are the feed-forward networks of a mixture (Shazeer et al., "Outrageously

@@ -34,6 +34,7 @@ type Config struct {
 	Rows     int // rows of a step
 	Context  int // positions of a session
 	KV       compute.KVClass
+	Adapters []model.Adapter // that sessions may go through, by their IDs
 
 	Vocabulary *grammar.Vocabulary // of a stage with the head; nil: sessions with a grammar fail
 }
@@ -67,6 +68,7 @@ type Stage struct {
 	plain    map[frame.Slot]bool            // those whose ids are those of the largest logits
 	pictures map[frame.Slot][]frame.Picture // of sessions that have some
 	at       []int32                        // of the frame that is started: rows of pictures
+	adapters map[frame.Slot]int             // numbers of those that sessions go through
 	picks    compute.Buffer                 // what the device finds of these, where the head is: see picks.go
 }
 
@@ -103,12 +105,15 @@ func Open(be compute.Backend, arch model.Arch, src model.Source, spec model.Spec
 	if cfg.KV != (compute.KVClass{}) {
 		needs |= compute.FeaturePackedKV
 	}
+	if len(cfg.Adapters) > 0 {
+		needs |= compute.FeatureLowRank
+	}
 	if lacks := needs & be.Info().Lacks; lacks != 0 {
 		return nil, fmt.Errorf("open stage: %w: %s; run this model on a CPU", compute.ErrUnsupported, lacks)
 	}
 	arena := be.NewArena()
 	net, err := arch.Load(arena, src, spec, cfg.Part, model.Limits{
-		Rows: cfg.Rows, Logits: cfg.Rows, Pages: cfg.Pages, Slots: cfg.Slots, Positions: cfg.Context, KV: cfg.KV,
+		Rows: cfg.Rows, Logits: cfg.Rows, Pages: cfg.Pages, Slots: cfg.Slots, Positions: cfg.Context, KV: cfg.KV, Adapters: cfg.Adapters,
 	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("load layers [%d, %d): %w", cfg.Part.First, cfg.Part.End, err), arena.Free())
@@ -124,7 +129,7 @@ func Open(be compute.Backend, arch model.Arch, src model.Source, spec model.Spec
 			Pages: cfg.Pages, Slots: cfg.Slots, Rows: cfg.Rows, Context: cfg.Context, KV: cfg.KV,
 		}),
 		sessions: map[frame.Slot]*session{}, pooling: map[frame.Slot]bool{}, plain: map[frame.Slot]bool{}, pictures: map[frame.Slot][]frame.Picture{},
-		automata: automata{vocab: cfg.Vocabulary},
+		adapters: map[frame.Slot]int{}, automata: automata{vocab: cfg.Vocabulary},
 	}, nil
 }
 
@@ -178,6 +183,9 @@ func (s *Stage) check(f *frame.Frame) error {
 			}
 		}
 	}
+	if err := s.checkAdapters(f); err != nil {
+		return err
+	}
 	return s.checkPools(f)
 }
 
@@ -210,6 +218,7 @@ func wantsLogits(o frame.Output) bool { return o == frame.OutputSample || o == f
 // empty pass: it keeps its place in the order.
 func (s *Stage) submit(w *work, step *kv.Step) {
 	s.noteOps(w.frame.Ops)
+	s.adapt(w)
 	w.picked = false
 	p := s.be.Begin(&w.batch)
 	if len(step.Clear) > 0 {

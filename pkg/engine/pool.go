@@ -24,9 +24,12 @@ func newPool(kind frame.Pooling, hidden int) *pool {
 // norm. It reports whether the state is finite.
 func (p *pool) add(row []float32, norm func(dst []float64, row []float32)) bool {
 	norm(p.row, row)
-	if p.kind == frame.PoolingLast {
+	switch {
+	case p.kind == frame.PoolingLast:
 		clear(p.sum)
 		p.n = 0
+	case p.kind == frame.PoolingFirst && p.n > 0:
+		return true
 	}
 	p.n++
 	finite := true
@@ -65,10 +68,14 @@ func (s *Stage) noteOps(ops []frame.Op) {
 			if len(op.Open.Pictures) > 0 {
 				s.pictures[op.Open.Slot] = op.Open.Pictures
 			}
+			if op.Open.Adapter != "" {
+				s.adapters[op.Open.Slot] = s.numberOf(op.Open.Adapter)
+			}
 		case op.Close != nil:
 			delete(s.pooling, op.Close.Slot)
 			delete(s.plain, op.Close.Slot)
 			delete(s.pictures, op.Close.Slot)
+			delete(s.adapters, op.Close.Slot)
 		}
 	}
 }

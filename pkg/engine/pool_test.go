@@ -46,7 +46,7 @@ func (r *rig) embed(kind frame.Pooling, slot frame.Slot, ids []int32, n int) []f
 // to each other: the mean of one position is the last.
 func TestEmbeddingsDoNotDependOnChunks(t *testing.T) {
 	r := newRig(t, engine.Config{})
-	for _, kind := range []frame.Pooling{frame.PoolingMean, frame.PoolingLast} {
+	for _, kind := range []frame.Pooling{frame.PoolingMean, frame.PoolingLast, frame.PoolingFirst} {
 		whole := r.embed(kind, 0, hello, 64)
 		length := 0.0
 		for _, v := range whole {
@@ -60,12 +60,15 @@ func TestEmbeddingsDoNotDependOnChunks(t *testing.T) {
 				t.Errorf("pooling %d in chunks of %d differs", kind, n)
 			}
 		}
-		if other := r.embed(kind, 0, hello[:7], 64); slices.Equal(other, whole) {
+		if other := r.embed(kind, 0, hello[:7], 64); slices.Equal(other, whole) != (kind == frame.PoolingFirst) { // what comes later is not seen
 			t.Errorf("pooling %d: two texts have one embedding", kind)
 		}
 	}
 	if !slices.Equal(r.embed(frame.PoolingMean, 0, hello[:1], 1), r.embed(frame.PoolingLast, 2, hello[:1], 1)) {
 		t.Error("the mean of one position is not its state")
+	}
+	if !slices.Equal(r.embed(frame.PoolingFirst, 0, hello, 5), r.embed(frame.PoolingLast, 2, hello[:1], 1)) {
+		t.Error("the first position is not itself")
 	}
 	if slices.Equal(r.embed(frame.PoolingMean, 0, hello, 64), r.embed(frame.PoolingLast, 0, hello, 64)) {
 		t.Error("mean and last are the same")

@@ -148,9 +148,10 @@ func CheckPictures(pictures []Picture, positions int) error {
 type Pooling uint8
 
 const (
-	PoolingNone Pooling = iota // the session generates
-	PoolingMean                // of all positions
-	PoolingLast                // of the last position
+	PoolingNone  Pooling = iota // the session generates
+	PoolingMean                 // of all positions
+	PoolingLast                 // of the last position
+	PoolingFirst                // of the first position
 )
 
 // KVClass says how a session's keys and values are stored.

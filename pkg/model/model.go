@@ -103,6 +103,20 @@ func (p Part) Check(layers int) error {
 	return nil
 }
 
+// Adapter is low-rank changes of a model's matrices, which sessions ask for by its ID.
+type Adapter struct {
+	ID string
+	// Change returns what a matrix gets, by the name of its tensor; false: nothing. Its
+	// factors are of float32 and their data is read while a part is loaded.
+	Change func(tensor string) (Change, bool, error)
+}
+
+// Change is two factors of a low-rank change, scale·b·a.
+type Change struct {
+	A, B  compute.Matrix // rank × columns of the matrix, rows of the matrix × rank
+	Scale float32
+}
+
 // Arch is an architecture.
 type Arch struct {
 	Name string // as general.architecture spells it
@@ -110,11 +124,13 @@ type Arch struct {
 	Parse func(src Source) (Spec, error)
 	// Tensors names the tensors that a part needs.
 	Tensors func(s Spec, p Part) []string
+	// Adaptable names those of them that an adapter may change.
+	Adaptable func(s Spec, p Part) []string
 	// Load loads a part onto a device. What it makes belongs to the arena.
 	Load func(arena compute.Arena, src Source, s Spec, p Part, limits Limits) (Stage, error)
 }
 
-// Limits bound the buffers of a stage.
+// Limits bound the buffers of a stage and say what there is besides the model.
 type Limits struct {
 	Rows      int // rows of a batch
 	Logits    int // rows of a batch that may ask for logits
@@ -122,6 +138,7 @@ type Limits struct {
 	Slots     int // sessions
 	Positions int // the largest context of a session
 	KV        compute.KVClass
+	Adapters  []Adapter // that rows may go through: number i+1 of compute.Span.Adapter is Adapters[i]
 }
 
 // Input is what a batch begins with, one row after the other.

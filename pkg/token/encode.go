@@ -64,6 +64,8 @@ func (v *Vocab) EncodeSegments(segments []Segment) []int32 {
 func (e *encoder) plain(text string) {
 	switch {
 	case text == "":
+	case e.v.unigram != nil:
+		e.unigrams(text)
 	case e.v.runes != nil:
 		e.pieces(text)
 	case e.v.compose:

@@ -30,7 +30,16 @@ func ConfigFrom(m Metadata) (Config, error) {
 		UNK:    r.id("unknown_token_id"),
 		AddBOS: optional(&r, "add_bos_token", m.Bool, false),
 	}
-	c.SpacePrefix = optional(&r, "add_space_prefix", m.Bool, c.Model == "llama")
+	c.SpacePrefix = optional(&r, "add_space_prefix", m.Bool, c.Model == "llama" || c.Model == "t5")
+	if c.Model == "t5" {
+		c.Spaces = optional(&r, "remove_extra_whitespaces", m.Bool, false)
+		c.Join = optional(&r, "join_whitespaces", m.Bool, false)
+		c.PrefixOnce = optional(&r, "prefix_once", m.Bool, false)
+		c.Words = optional(&r, "split_words", m.Bool, false)
+		for _, b := range optional(&r, "precompiled_charsmap", m.Int32s, nil) {
+			c.Charsmap = append(c.Charsmap, byte(b))
+		}
+	}
 	for _, t := range optional(&r, "token_type", m.Int32s, nil) {
 		c.Types = append(c.Types, Type(t))
 	}

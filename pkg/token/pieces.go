@@ -30,8 +30,18 @@ func unknownByte(b byte) int32 { return unknownRune(utf8.MaxRune + 1 + rune(b)) 
 
 // indexPieces decodes the texts, and makes the pairs that merge.
 func (v *Vocab) indexPieces() error {
+	ids, err := v.pieceIDs()
+	if err != nil {
+		return err
+	}
+	return v.indexPairs(ids)
+}
+
+// pieceIDs decodes the texts and returns the ids of Normal tokens by the text of the
+// file.
+func (v *Vocab) pieceIDs() (map[string]int32, error) {
 	if len(v.cfg.Scores) != len(v.cfg.Tokens) {
-		return fmt.Errorf("%w: %d tokens but %d scores", ErrTokenizer, len(v.cfg.Tokens), len(v.cfg.Scores))
+		return nil, fmt.Errorf("%w: %d tokens but %d scores", ErrTokenizer, len(v.cfg.Tokens), len(v.cfg.Scores))
 	}
 	for i := range v.byByte {
 		v.byByte[i] = None
@@ -46,7 +56,7 @@ func (v *Vocab) indexPieces() error {
 		case Byte:
 			b, err := byteOf(text)
 			if err != nil {
-				return fmt.Errorf("%w: token %d: %w", ErrTokenizer, id, err)
+				return nil, fmt.Errorf("%w: token %d: %w", ErrTokenizer, id, err)
 			}
 			v.bytes[id], v.byByte[b] = []byte{b}, int32(id)
 		default:
@@ -60,7 +70,7 @@ func (v *Vocab) indexPieces() error {
 			v.runes[r] = int32(id)
 		}
 	}
-	return v.indexPairs(ids)
+	return ids, nil
 }
 
 // byteOf reads the text of a byte's token, <0x0A> for example.

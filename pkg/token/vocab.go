@@ -1,5 +1,5 @@
 // Package token turns text into token ids and back, by the vocabulary of a model
-// file: byte-level BPE as GPT-2 has it, or byte pairs of SentencePiece.
+// file: byte-level BPE as GPT-2 has it, or byte pairs or unigrams of SentencePiece.
 //
 // Text of users and text of templates are kept apart: only text that is marked
 // as special can become control tokens, whatever a user types.
@@ -41,17 +41,22 @@ const None int32 = -1
 // Config is a vocabulary as a model file describes it. Ids that are missing are
 // None.
 type Config struct {
-	Model  string    // kind of tokenizer: "gpt2", or "llama" for SentencePiece
+	Model  string    // kind of tokenizer: "gpt2", or of SentencePiece "llama" (pairs) and "t5" (unigrams)
 	Pre    string    // name of the rule that splits text; "" is that of GPT-2
 	Tokens []string  // text by id: bytes written as the runes of GPT-2, or spaces as ▁
 	Types  []Type    // by id; empty if all are Normal
 	Merges []string  // of gpt2: pairs "left right", the first to merge first
-	Scores []float32 // of llama: by id, the largest to merge first
+	Scores []float32 // of llama: by id, the largest to merge first; of t5: logarithms of probabilities
 
 	BOS, EOS, EOT, EOM, PAD, UNK int32
 
-	AddBOS      bool // raw prompts begin with BOS
-	SpacePrefix bool // of llama: text begins with a space that it does not have
+	AddBOS      bool   // raw prompts begin with BOS
+	SpacePrefix bool   // of llama and t5: text begins with a space that it does not have
+	Spaces      bool   // of t5: spaces around text go, and runs of them become one
+	Join        bool   // of t5: runs of spaces become one
+	PrefixOnce  bool   // of t5: a text that begins with a space gets no other
+	Words       bool   // of t5: no token reaches over a space, but for the one that it begins with
+	Charsmap    []byte // of t5: rules that rewrite text, as SentencePiece compiles them; empty is none
 }
 
 // Vocab encodes and decodes. It is not changed after it was made, so any number
@@ -66,6 +71,7 @@ type Vocab struct {
 	split   splitter
 	compose bool           // text is put into Unicode's form NFC before it is split
 	runes   map[rune]int32 // of llama: ids of single runes
+	unigram *unigram       // of t5; else nil
 	special specials
 	always  specials // found in any text
 	end     []int32
@@ -80,9 +86,9 @@ type merge struct{ rank, id int32 }
 // New checks a vocabulary and prepares it. Errors wrap ErrTokenizer, ErrModel or
 // ErrPreTokenizer. The slices of the config are kept and must not be changed.
 func New(cfg Config) (*Vocab, error) {
-	index, ok := map[string]func(*Vocab) error{"gpt2": (*Vocab).indexBytePairs, "llama": (*Vocab).indexPieces}[cfg.Model]
+	index, ok := map[string]func(*Vocab) error{"gpt2": (*Vocab).indexBytePairs, "llama": (*Vocab).indexPieces, "t5": (*Vocab).indexUnigrams}[cfg.Model]
 	if !ok {
-		return nil, fmt.Errorf("%w %q; known: gpt2, llama", ErrModel, cfg.Model)
+		return nil, fmt.Errorf("%w %q; known: gpt2, llama, t5", ErrModel, cfg.Model)
 	}
 	if err := cfg.check(); err != nil {
 		return nil, err

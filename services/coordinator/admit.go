@@ -88,8 +88,8 @@ func (o *owner) begin(r *relay, number uint64, g *pb.Generation) {
 // refusal says why a request cannot be taken in; nil says that it can.
 func (o *owner) refusal(g *pb.Generation) *problem {
 	m := &o.c.deps.Model
-	if name := g.GetModel(); name != "" && name != m.Name && !slices.Contains(o.c.cfg.Aliases, name) {
-		return &problem{Code: codeNotFound, Param: "model", Message: fmt.Sprintf("There is no model %s; served is %q.", shorten(name), m.Name)}
+	if name := g.GetModel(); name != "" && name != m.Name && !slices.Contains(o.c.cfg.Aliases, name) && m.adapter(name) == nil {
+		return &problem{Code: codeNotFound, Param: "model", Message: fmt.Sprintf("There is no model %s; served is %q%s.", shorten(name), m.Name, m.adapterNames())}
 	}
 	if code, text := o.reason(); code != "" && !(code == codeLoading && o.context > 0) { // else it waits until answers go on
 		return later(code, "No answer is possible at the moment: %s.", text)
@@ -277,7 +277,7 @@ func (o *owner) accept(s *session, on *pipeline) {
 	p := s.ready
 	s.recovery.fingerprint = on.fingerprint
 	a := &pb.Accepted{
-		Id: s.id, Model: o.c.deps.Model.Name, PromptIds: p.prompt, Seed: p.spec.Seed, Fingerprint: on.fingerprint,
+		Id: s.id, Model: cmp.Or(p.adapterName, o.c.deps.Model.Name), PromptIds: p.prompt, Seed: p.spec.Seed, Fingerprint: on.fingerprint,
 		Precision: o.c.deps.Model.Precision, MaxTokens: uint32(p.spec.MaxTokens), Notes: p.notes,
 	}
 	for _, s := range p.pictures {
@@ -297,7 +297,7 @@ func drawSeed() uint64 {
 }
 
 // fingerprint names everything that fixes the bits of answers besides the
-// request: the model's file, its precision, the KV class, the numerics class of every layer,
+// request: the model's file and adapters, its precision, the KV class, the numerics class of every layer,
 // and the program's version. Within one class it does not matter where the
 // layers are cut.
 func fingerprint(m *Model, p *plan.Pipeline, version string) string {
@@ -305,6 +305,9 @@ func fingerprint(m *Model, p *plan.Pipeline, version string) string {
 	fmt.Fprintf(h, "%x\n%s\n%s\n", m.Digest, m.Precision, version)
 	if m.KV != (compute.KVClass{}) {
 		fmt.Fprintf(h, "kv %s\n", m.KV)
+	}
+	for _, a := range m.Adapters {
+		fmt.Fprintf(h, "adapter %s\n", a.ID)
 	}
 	for i, s := range p.Stages {
 		if i == 0 || s.Class != p.Stages[i-1].Class || string(s.Fingerprint) != string(p.Stages[i-1].Fingerprint) {

@@ -10,9 +10,11 @@ import (
 // come over the relay like all others and end with one Complete.
 
 // checkPooling refuses what an embedding cannot honour, by name.
-func checkPooling(g *pb.Generation) error {
+func (m *Model) checkPooling(g *pb.Generation) error {
 	switch {
-	case g.GetPooling() < 0 || g.GetPooling() > pb.Pooling_POOLING_LAST:
+	case g.GetPooling() == pb.Pooling_POOLING_OWN && m.Pooling.Refused != "":
+		return unsupported("pooling", "The model's own pooling is %s, which is not computed: name mean, last or cls.", m.Pooling.Refused)
+	case g.GetPooling() < 0 || g.GetPooling() > pb.Pooling_POOLING_OWN:
 		return unsupported("pooling", "Pooling %d is not known.", g.GetPooling())
 	case g.GetPooling() != 0 && len(g.GetStop()) > 0:
 		return invalid("stop", "An embedding has no stop strings.")
@@ -20,6 +22,14 @@ func checkPooling(g *pb.Generation) error {
 		return invalid("resumption", "An embedding is not resumed.")
 	}
 	return nil
+}
+
+// poolingOf returns how the hidden states of a request's prompt become one vector.
+func (m *Model) poolingOf(g *pb.Generation) frame.Pooling {
+	if g.GetPooling() == pb.Pooling_POOLING_OWN {
+		return max(m.Pooling.Kind, frame.PoolingMean)
+	}
+	return frame.Pooling(g.GetPooling())
 }
 
 // embedding gives a session the embedding of its prompt, which is its end.

@@ -1,8 +1,11 @@
 package coordinator
 
 import (
+	"errors"
 	"testing"
 
+	"github.com/shoal-llm/shoal/internal/library"
+	"github.com/shoal-llm/shoal/pkg/frame"
 	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
 )
 
@@ -55,5 +58,32 @@ func TestEmbeddingRefusals(t *testing.T) {
 		if e := r.relay.ask(1, g).finish().GetError(); e.GetParam() != param {
 			t.Errorf("%s: %v", param, e)
 		}
+	}
+}
+
+// TestEmbeddingsAsTheModelSays: a request that names no pooling has the model's own; one
+// that is not computed is refused, but for requests that name another.
+func TestEmbeddingsAsTheModelSays(t *testing.T) {
+	own := raw("hello", 0)
+	own.Pooling = pb.Pooling_POOLING_OWN
+	last := raw("hello", 0)
+	last.Pooling = pb.Pooling_POOLING_LAST
+	for kind, want := range map[library.Pooling]frame.Pooling{
+		{}: frame.PoolingMean, {Kind: frame.PoolingFirst}: frame.PoolingFirst, {Kind: frame.PoolingLast}: frame.PoolingLast,
+	} {
+		m := toyModel()
+		m.Pooling = kind
+		if p, err := m.prepare(own, 64); err != nil || p.pooling != want {
+			t.Errorf("a model of %v: %v, want %v: %v", kind, p, want, err)
+		}
+	}
+	m := toyModel()
+	m.Pooling = library.Pooling{Refused: "a rank"}
+	var p *problem
+	if _, err := m.prepare(own, 64); !errors.As(err, &p) || p.Param != "pooling" {
+		t.Errorf("error %v", err)
+	}
+	if got, err := m.prepare(last, 64); err != nil || got.pooling != frame.PoolingLast {
+		t.Errorf("a request that names one: %v", err)
 	}
 }

@@ -14,9 +14,10 @@ import (
 const wireBytes = 4
 
 // PlaceModel weighs an open model file for placement, with keys and values of a
-// class, for slots sessions and steps of rows rows.
-func PlaceModel(m *library.Model, kv compute.KVClass, slots, rows int) (*place.Model, error) {
-	f, err := m.Footprint(kv)
+// class, for slots sessions and steps of rows rows. Every stage holds its part of all
+// adapters.
+func PlaceModel(m *library.Model, kv compute.KVClass, slots, rows int, adapters ...*library.Adapter) (*place.Model, error) {
+	f, err := m.Footprint(kv, adapters...)
 	if err != nil {
 		return nil, err
 	}

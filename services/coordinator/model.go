@@ -3,7 +3,9 @@ package coordinator
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/shoal-llm/shoal/internal/library"
@@ -56,6 +58,10 @@ type Model struct {
 	PictureRows int   // positions that a picture takes; 0: the model reads text alone
 	Placeholder int32 // id of such a position
 
+	Pooling library.Pooling // of embeddings, where a request names none
+
+	Adapters []Adapter // low-rank changes that requests may ask for
+
 	Text Text
 
 	Draft *Draft // nil: there is no draft model
@@ -63,9 +69,48 @@ type Model struct {
 	vocab *token.Vocab
 }
 
+// Adapter is a low-rank adapter of the model: a request that names it in the place of
+// the model goes through it on every stage.
+type Adapter struct {
+	Name     string
+	ID       string // of its bytes too: answers and cached pages of two never mix
+	Manifest []byte // of its files
+}
+
+// idLength is how many bytes of an adapter's digest are in its ID.
+const idLength = 8
+
+// NewAdapter describes an adapter whose files a manifest describes.
+func NewAdapter(a *library.Adapter, manifest []byte) (Adapter, error) {
+	sum, err := a.Digest()
+	if err != nil {
+		return Adapter{}, err
+	}
+	return Adapter{Name: a.Name, ID: fmt.Sprintf("%s@%x", a.Name, sum[:idLength]), Manifest: manifest}, nil
+}
+
+// adapterNames are the names of adapters as a message has them.
+func (m *Model) adapterNames() string {
+	var out strings.Builder
+	for _, a := range m.Adapters {
+		fmt.Fprintf(&out, ", and with an adapter %q", a.Name)
+	}
+	return out.String()
+}
+
+// adapter returns the adapter that a request names as its model; nil is none.
+func (m *Model) adapter(name string) *Adapter {
+	for i := range m.Adapters {
+		if m.Adapters[i].Name == name {
+			return &m.Adapters[i]
+		}
+	}
+	return nil
+}
+
 // NewModel describes an open model file that is served with keys and values of a
-// class, to sessions and in steps as many as w says.
-func NewModel(m *library.Model, kv compute.KVClass, w plan.Wishes) (Model, error) {
+// class, to sessions and in steps as many as w says. Stages make room for adapters.
+func NewModel(m *library.Model, kv compute.KVClass, w plan.Wishes, adapters ...*library.Adapter) (Model, error) {
 	vocab, err := m.Vocab()
 	if err != nil {
 		return Model{}, err
@@ -74,14 +119,14 @@ func NewModel(m *library.Model, kv compute.KVClass, w plan.Wishes) (Model, error
 	if err != nil {
 		return Model{}, err
 	}
-	facts, err := factsOf(m, kv, w)
+	facts, err := factsOf(m, kv, w, adapters...)
 	if err != nil {
 		return Model{}, err
 	}
 	out := Model{
 		Name: m.Name, Path: m.Path, Architecture: m.Spec.Arch, Precision: m.Precision, TensorTypes: m.TensorTypes, Parameters: m.Parameters,
 		Size: m.Size, Digest: m.Digest, Hidden: m.Spec.Hidden, Vocab: m.Spec.Vocab, Created: time.Now(),
-		Facts: facts, KV: kv, StopIDs: vocab.End(), vocab: vocab,
+		Facts: facts, KV: kv, StopIDs: vocab.End(), Pooling: m.Pooling(), vocab: vocab,
 	}
 	placeholder := token.None
 	if m.Vision != nil {
@@ -93,8 +138,8 @@ func NewModel(m *library.Model, kv compute.KVClass, w plan.Wishes) (Model, error
 }
 
 // factsOf weighs the parts of a model.
-func factsOf(m *library.Model, kv compute.KVClass, w plan.Wishes) (plan.Model, error) {
-	p, err := PlaceModel(m, kv, w.Slots, w.Rows)
+func factsOf(m *library.Model, kv compute.KVClass, w plan.Wishes, adapters ...*library.Adapter) (plan.Model, error) {
+	p, err := PlaceModel(m, kv, w.Slots, w.Rows, adapters...)
 	if err != nil {
 		return plan.Model{}, err
 	}
@@ -189,8 +234,12 @@ func (t text) Detokenizer() generation.Detokenizer { return t.vocab.NewDetokeniz
 
 // proto names the model for the shards, who find the file themselves.
 func (m *Model) proto() *pb.Model {
+	var adapters []*pb.Adapter
+	for _, a := range m.Adapters {
+		adapters = append(adapters, &pb.Adapter{Name: a.Name, Id: a.ID, Manifest: a.Manifest})
+	}
 	return &pb.Model{
-		Name: m.Name, Path: m.Path, Size: uint64(m.Size), Digest: m.Digest[:],
+		Adapters: adapters, Name: m.Name, Path: m.Path, Size: uint64(m.Size), Digest: m.Digest[:],
 		Layers: uint32(m.Facts.Layers()), Hidden: uint32(m.Hidden), Vocab: uint32(m.Vocab), Context: uint32(m.Facts.Context),
 		KvBits: uint32(m.KV.Bits), KvGroup: uint32(m.KV.Group), Manifest: m.Manifest,
 		KvRecent: uint32(m.KV.Recent), KvUpper: uint32(m.KV.Upper), KvFar: uint32(m.KV.Far),

@@ -12,11 +12,11 @@ import (
 const maxPrefixes = 1 << 14
 
 // chainOf names the whole pages of a prompt: each name stands for all ids up to
-// the page's end, for what pictures among them show, and for the tenant, as in the
-// prefix caches of the stages.
-func chainOf(tenant string, ids []int32, pictures []frame.Picture) []uint64 {
+// the page's end, for what pictures among them show, and for their domain, which is the
+// tenant and the adapter, as in the prefix caches of the stages.
+func chainOf(domain string, ids []int32, pictures []frame.Picture) []uint64 {
 	h := fnv.New64a()
-	h.Write([]byte(tenant))
+	h.Write([]byte(domain))
 	var out []uint64
 	var word [4]byte
 	for i, id := range ids {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/shoal-llm/shoal/internal/telemetry"
 	"github.com/shoal-llm/shoal/internal/wire"
+	"github.com/shoal-llm/shoal/pkg/frame"
 	"github.com/shoal-llm/shoal/pkg/sample"
 	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
 )
@@ -32,6 +33,9 @@ type prepared struct {
 	chain     []uint64 // names of the prompt's whole pages
 	pictures  []picture
 	structure
+
+	pooling              frame.Pooling
+	adapterName, adapter string // name and ID; empty is none
 }
 
 // prepareAll turns requests into prompts until ctx ends.
@@ -56,7 +60,7 @@ func (m *Model) prepare(g *pb.Generation, positions int) (*prepared, error) {
 	if err := m.checkOptions(g); err != nil {
 		return nil, err
 	}
-	if err := checkPooling(g); err != nil {
+	if err := m.checkPooling(g); err != nil {
 		return nil, err
 	}
 	if err := m.checkKV(g.GetKv()); err != nil {
@@ -91,7 +95,11 @@ func (m *Model) prepare(g *pb.Generation, positions int) (*prepared, error) {
 	if err != nil {
 		return nil, asProblem(err)
 	}
-	p.chain = chainOf(g.GetTenant(), p.prompt, p.shown())
+	p.pooling = m.poolingOf(g)
+	if a := m.adapter(g.GetModel()); a != nil {
+		p.adapterName, p.adapter = a.Name, a.ID
+	}
+	p.chain = chainOf(g.GetTenant()+"\x00"+p.adapter, p.prompt, p.shown())
 	return p, p.limitTokens(g, positions)
 }
 

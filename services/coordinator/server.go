@@ -285,6 +285,9 @@ func (o *owner) modelInfo(why string) *pb.ModelInfo {
 		TensorTypes: map[string]uint32{}, Aliases: o.c.cfg.Aliases,
 		PictureRows: uint32(m.PictureRows), Parameters: m.Parameters, Size: uint64(m.Size), Digest: hex.EncodeToString(m.Digest[:]),
 	}
+	for _, a := range m.Adapters {
+		info.Adapters = append(info.Adapters, a.Name)
+	}
 	for name, n := range m.TensorTypes {
 		info.TensorTypes[name] = uint32(n)
 	}

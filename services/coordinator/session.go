@@ -333,8 +333,8 @@ func (s *session) opening(place frame.Slot, attempt uint32) *frame.Open {
 	p := s.ready
 	open := &frame.Open{
 		Slot: place, Attempt: attempt, Session: s.id, PrefixSalt: salt(s.request.GetTenant()),
-		Sampling: p.spec, AnswerStart: int32(len(p.prompt)), Pooling: frame.Pooling(s.request.GetPooling()),
-		Grammar: p.grammar, Pictures: p.shown(),
+		Sampling: p.spec, AnswerStart: int32(len(p.prompt)), Pooling: p.pooling,
+		Grammar: p.grammar, Pictures: p.shown(), Adapter: p.adapter,
 		// No deadline goes along: it is kept here, by one clock.
 	}
 	if t := s.request.GetTraceparent(); len(t) <= maxTraceparent {

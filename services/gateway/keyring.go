@@ -198,13 +198,14 @@ func (g *Gateway) allowed(ctx context.Context, models []string, name string) *pr
 	if err != nil {
 		return errNoCoordinator
 	}
-	if m := findModel(state.GetModels(), name); m != nil && listed(models, m) {
+	if m := findModel(state.GetModels(), name); m != nil && (listed(models, m) || slices.Contains(models, name)) {
 		return nil
 	}
 	return &problem{code: codeModelDenied, param: "model", message: "This API key is not for that model."}
 }
 
-// listed reports whether a key's list has a model, by its name or an alias.
+// listed reports whether a key's list has a model, by its name or an alias: then it is
+// for the model's adapters too. A list may name an adapter alone.
 func listed(models []string, m *pb.ModelInfo) bool {
 	return slices.Contains(models, m.GetName()) || slices.ContainsFunc(m.GetAliases(), func(a string) bool { return slices.Contains(models, a) })
 }

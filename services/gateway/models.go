@@ -19,6 +19,7 @@ type modelCard struct {
 	Object  string     `json:"object"`
 	Created int64      `json:"created"`
 	OwnedBy string     `json:"owned_by"`
+	Parent  string     `json:"parent,omitempty"` // of a name that stands for a model with an adapter: the model's
 	Shoal   modelFacts `json:"shoal"`
 }
 
@@ -54,6 +55,22 @@ func cardOf(m *pb.ModelInfo) modelCard {
 	}
 }
 
+// adapterCard is a model with an adapter, which clients call by a name of its own.
+func adapterCard(m *pb.ModelInfo, name string) modelCard {
+	c := cardOf(m)
+	c.ID, c.Parent, c.Shoal.Aliases = name, m.GetName(), []string{}
+	return c
+}
+
+// cardsOf is a model and, behind it, what its adapters make of it.
+func cardsOf(m *pb.ModelInfo) []modelCard {
+	out := []modelCard{cardOf(m)}
+	for _, name := range m.GetAdapters() {
+		out = append(out, adapterCard(m, name))
+	}
+	return out
+}
+
 // models serves GET /v1/models.
 func (g *Gateway) models(w http.ResponseWriter, r *http.Request) {
 	state, err := g.cluster.state(r.Context())
@@ -63,7 +80,7 @@ func (g *Gateway) models(w http.ResponseWriter, r *http.Request) {
 	}
 	list := modelList{Object: "list", Data: []modelCard{}}
 	for _, m := range visible(callerOf(r.Context()), state.GetModels()) {
-		list.Data = append(list.Data, cardOf(m))
+		list.Data = append(list.Data, cardsOf(m)...)
 	}
 	writeJSON(w, http.StatusOK, list)
 }
@@ -79,6 +96,10 @@ func (g *Gateway) model(w http.ResponseWriter, r *http.Request) {
 	for _, m := range visible(callerOf(r.Context()), state.GetModels()) {
 		if m.GetName() == id || slices.Contains(m.GetAliases(), id) {
 			writeJSON(w, http.StatusOK, cardOf(m))
+			return
+		}
+		if slices.Contains(m.GetAdapters(), id) {
+			writeJSON(w, http.StatusOK, adapterCard(m, id))
 			return
 		}
 	}

@@ -165,7 +165,7 @@ func (g *Gateway) ollamaRunning(w http.ResponseWriter, r *http.Request) {
 func findModel(models []*pb.ModelInfo, name string) *pb.ModelInfo {
 	for _, m := range models {
 		for _, n := range []string{name, strings.TrimSuffix(name, latest)} {
-			if n == "" || m.GetName() == n || slices.Contains(m.GetAliases(), n) {
+			if n == "" || m.GetName() == n || slices.Contains(m.GetAliases(), n) || slices.Contains(m.GetAdapters(), n) {
 				return m
 			}
 		}

@@ -197,7 +197,7 @@ func parseOllamaEmbed(data []byte) (*ollamaRequest, []promptInput, error) {
 		return nil, nil, err
 	}
 	q.generation.Sampling, q.generation.Stop = &pb.Sampling{}, nil
-	q.generation.Pooling = pb.Pooling_POOLING_MEAN
+	q.generation.Pooling = pb.Pooling_POOLING_OWN
 	return q, inputs, nil
 }
 

@@ -55,12 +55,16 @@ func parseEmbedding(data []byte) (*embeddingRequest, error) {
 func readPooling(r *strictjson.Reader) pb.Pooling {
 	kind, _ := r.String("pooling", maxShortText)
 	switch kind {
-	case "", "mean":
+	case "":
+		return pb.Pooling_POOLING_OWN
+	case "mean":
 		return pb.Pooling_POOLING_MEAN
+	case "cls":
+		return pb.Pooling_POOLING_FIRST
 	case "last":
 		return pb.Pooling_POOLING_LAST
 	}
-	r.Fail("pooling", "must be mean or last")
+	r.Fail("pooling", "must be mean, last or cls")
 	return pb.Pooling_POOLING_MEAN
 }
 

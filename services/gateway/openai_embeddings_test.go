@@ -53,7 +53,7 @@ func TestEmbeddingsKeepTheOrder(t *testing.T) {
 	if got.Usage.Prompt != sum || got.Usage.Total != sum {
 		t.Errorf("usage %+v, want %d", got.Usage, sum)
 	}
-	if g := f.next(t); g.GetPooling() != pb.Pooling_POOLING_MEAN {
+	if g := f.next(t); g.GetPooling() != pb.Pooling_POOLING_OWN {
 		t.Errorf("pooling %v", g.GetPooling())
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"log/slog"
 	"net"
 
+	"github.com/shoal-llm/shoal/internal/library"
 	"github.com/shoal-llm/shoal/internal/pki"
 	"github.com/shoal-llm/shoal/internal/telemetry"
 	gather "github.com/shoal-llm/shoal/internal/weights"
@@ -90,6 +91,9 @@ type Model struct {
 	StandIns model.Source // as fast to compute with as Source, which may have to be fetched; nil: Source is here
 	Err      func() error // why Source could not be read; nil: it can
 	stored   *storedModel // what of it is in the store; nil: it is this node's own
+
+	file     *library.Model // that adapters are opened for; nil: it takes none
+	adapters []*adapter     // of the plan
 }
 
 // failure adds to an error why weights could not be read.

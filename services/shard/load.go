@@ -83,7 +83,14 @@ func (s *Shard) loadFrom(ctx context.Context, plan *pb.Plan, stages []*stage, re
 	}
 	m, err := s.openModel(ctx, model, plan.Holders)
 	if err == nil {
-		err = m.closeOn(s.fetchStages(ctx, m, plan, stages))
+		err = s.openAdapters(ctx, m, plan)
+		if err == nil {
+			err = s.fetchStages(ctx, m, plan, stages)
+		}
+		if err == nil {
+			err = s.fetchAdapters(ctx, m, plan, stages)
+		}
+		err = m.closeOn(err)
 	}
 	var draft *Model
 	if err == nil {
@@ -169,7 +176,7 @@ func (s *Shard) loadStage(ctx context.Context, st *stage, m, draft *Model) error
 	total := m.Bytes(part)
 	cfg := engine.Config{
 		Epoch: st.pipe.epoch, Pipeline: pl.Id, Stage: uint32(st.index), Part: part,
-		Pages: int(pl.Pages), Slots: int(pl.Slots), Rows: int(pl.Rows), Context: int(pl.Context), KV: m.KV,
+		Pages: int(pl.Pages), Slots: int(pl.Slots), Rows: int(pl.Rows), Context: int(pl.Context), KV: m.KV, Adapters: m.changes(),
 	}
 	if part.Head && m.Spelling != nil {
 		v, err := m.Spelling()

@@ -6,7 +6,7 @@ import "github.com/shoal-llm/shoal/internal/library"
 func NewModel(m *library.Model) *Model {
 	out := &Model{
 		Arch: m.Arch, Spec: m.Spec, Source: m.Source, Digest: m.Digest, Bytes: m.Bytes, Close: m.Close,
-		Spelling: m.Spelling, Err: m.Err,
+		Spelling: m.Spelling, Err: m.Err, file: m,
 	}
 	if m.Vision != nil {
 		out.Vision = m.Vision

@@ -49,14 +49,15 @@ func (f *fuse) blown() bool {
 // pipeline is this node's part of a pipeline in one epoch. Its fields do not
 // change; what a step changes lies in its stages.
 type pipeline struct {
-	epoch  uint64
-	plan   *pb.Pipeline
-	model  string
-	vocab  int
-	steps  bool      // keys and values step down as they age: no prefix is shared
-	draft  *pb.Draft // nil: no model guesses
-	fuse   *fuse
-	stages map[int]*stage // by place in the pipeline
+	epoch    uint64
+	plan     *pb.Pipeline
+	model    string
+	vocab    int
+	adapters []string  // IDs of the adapters that its sessions may go through
+	steps    bool      // keys and values step down as they age: no prefix is shared
+	draft    *pb.Draft // nil: no model guesses
+	fuse     *fuse
+	stages   map[int]*stage // by place in the pipeline
 	// results is there on the node of the last stage.
 	results *results
 	// machine is there on the node of the first stage, for the one Drive
@@ -74,6 +75,9 @@ func (s *Shard) newPipeline(plan *pb.Plan, pl *pb.Pipeline) (*pipeline, error) {
 		epoch: command.KeyOf(plan, pl).Epoch, plan: pl, model: plan.GetModel().GetName(),
 		vocab: int(plan.GetModel().GetVocab()), steps: command.KVOf(plan.GetModel()).Steps(),
 		draft: plan.GetDraft(), fuse: newFuse(), stages: map[int]*stage{},
+	}
+	for _, a := range plan.GetModel().GetAdapters() {
+		p.adapters = append(p.adapters, a.Id)
 	}
 	for i, st := range pl.Stages {
 		if st.Node != s.deps.Identity.NodeID() {
@@ -116,7 +120,7 @@ func (s *Shard) addMachine(p *pipeline) error {
 		Epoch: p.epoch, Pipeline: p.plan.Id, Slots: int(p.plan.Slots), Pages: int(p.plan.Pages),
 		Context: int(p.plan.Context), Rows: int(p.plan.Rows), Chunk: chunk,
 		Stages: len(p.plan.Stages), Lanes: int(p.plan.Lanes), InFlight: maxInFlight,
-		Drafts: maxDrafts, Drafter: p.draft != nil, Cached: cached, Target: stepTarget,
+		Drafts: maxDrafts, Drafter: p.draft != nil, Cached: cached, Target: stepTarget, Adapters: p.adapters,
 	})
 	if err != nil {
 		return err

@@ -36,7 +36,8 @@ const ConfigName = "config.json"
 
 // SmallFiles returns the names of the files that are read whole, where they are there.
 func SmallFiles() []string {
-	return []string{ConfigName, "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", preprocessorName, safetensors.IndexName}
+	return []string{ConfigName, "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", preprocessorName, safetensors.IndexName,
+		poolingName, modulesName}
 }
 
 // Bounds of the small files.
@@ -128,6 +129,9 @@ func (r reader) open(formats []quant.Format, weigh func(c *Checkpoint) error) (*
 	}
 	if cfg.Vision != nil {
 		cfg.Vision.describe(c.meta)
+	}
+	if err := r.pooling(c.meta); err != nil {
+		return nil, err
 	}
 	if err := r.texts(cfg, c.meta); err != nil {
 		return nil, err

@@ -136,7 +136,7 @@ func TestBadTokenizers(t *testing.T) {
 	}{
 		"too big":         {"{" + strings.Repeat(" ", maxTokenizerBytes) + "}", ErrTooBig},
 		"costly pattern":  {`{"pre_tokenizer":{"type":"Sequence","pretokenizers":[{"type":"Split","pattern":{"Regex":"(a+)+$"}},{"type":"ByteLevel"}]},"model":{"type":"BPE"}}`, token.ErrPreTokenizer},
-		"another kind":    {`{"model":{"type":"Unigram"}}`, token.ErrModel},
+		"another kind":    {`{"model":{"type":"WordPiece"}}`, token.ErrModel},
 		"id too large":    {"{" + fmt.Sprintf(bytes, `{"a":4}`, `[]`) + "}", token.ErrTokenizer},
 		"id below 0":      {"{" + fmt.Sprintf(bytes, `{"a":-1}`, `[]`) + "}", token.ErrTokenizer},
 		"id of two":       {"{" + fmt.Sprintf(bytes, `{"a":1,"b":1}`, `[]`) + "}", token.ErrTokenizer},

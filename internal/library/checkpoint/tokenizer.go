@@ -24,11 +24,12 @@ type tokenizer struct {
 	Split      json.RawMessage `json:"pre_tokenizer"`
 	Post       json.RawMessage `json:"post_processor"`
 	Model      struct {
-		Type         string         `json:"type"`
-		Unknown      *string        `json:"unk_token"`
-		ByteFallback bool           `json:"byte_fallback"`
-		Vocab        map[string]int `json:"vocab"`
-		Merges       []mergePair    `json:"merges"`
+		Type         string      `json:"type"`
+		Unknown      *string     `json:"unk_token"`
+		ByteFallback bool        `json:"byte_fallback"`
+		Vocab        vocabulary  `json:"vocab"`
+		UnknownID    *int        `json:"unk_id"` // of Unigram
+		Merges       []mergePair `json:"merges"`
 	} `json:"model"`
 }
 
@@ -162,8 +163,11 @@ func (r reader) template(s settings, m Metadata) error {
 
 // describe writes the vocabulary. Ids up to size that no token has are unused.
 func (t *tokenizer) describe(size int, m Metadata) error {
-	if t.Model.Type != "BPE" && t.Model.Type != "" {
-		return fmt.Errorf("%w: %.32q; BPE is read", token.ErrModel, t.Model.Type)
+	if t.Model.Type == "Unigram" {
+		return t.describeUnigram(size, m)
+	}
+	if t.Model.Type != "BPE" && t.Model.Type != "" || t.Model.Vocab.list != nil {
+		return fmt.Errorf("%w: %.32q; BPE and Unigram are read", token.ErrModel, t.Model.Type)
 	}
 	texts, types, err := t.list(size)
 	if err != nil {
@@ -201,7 +205,7 @@ func (t *tokenizer) list(size int) ([]string, []int32, error) {
 		return nil
 	}
 	bytes := t.Model.ByteFallback
-	for text, id := range t.Model.Vocab {
+	for text, id := range t.Model.Vocab.ids {
 		if id >= 0 && id < size && types[id] != int32(token.Unused) {
 			return nil, nil, fmt.Errorf("%w: id %d has two tokens", token.ErrTokenizer, id)
 		}
@@ -365,4 +369,25 @@ func firstIs(piece json.RawMessage, text string) bool {
 		} `json:"SpecialToken"`
 	}
 	return json.Unmarshal(piece, &p) == nil && p.Special.ID == text
+}
+
+// Tokenizer reads a tokenizer.json by itself: its vocabulary under the keys of GGUF,
+// without the ids of special tokens, which other files name.
+func Tokenizer(text []byte) (Metadata, error) {
+	var t tokenizer
+	if err := json.Unmarshal(text, &t); err != nil {
+		return nil, fmt.Errorf("read tokenizer.json: %w", err)
+	}
+	size := 0
+	for _, id := range t.Model.Vocab.ids {
+		size = max(size, id+1)
+	}
+	for _, a := range t.Added {
+		size = max(size, a.ID+1)
+	}
+	m := Metadata{}
+	if err := t.describe(min(size, maxVocab), m); err != nil {
+		return nil, fmt.Errorf("read tokenizer.json: %w", err)
+	}
+	return m, nil
 }

@@ -38,6 +38,7 @@ func Run(t *testing.T, open func(testing.TB) compute.Backend) {
 		{"clear pages", testClearPages},
 		{"not finite", testNotFinite},
 		{"variations", testVariations},
+		{"low rank", testLowRank},
 		{"pick", testPick},
 		{"reference data", testFixtures},
 	} {

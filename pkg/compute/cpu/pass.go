@@ -32,6 +32,7 @@ type pass struct {
 	queries  []queryTile
 	varied   []varied
 	routes   routing
+	lows     []lowTask
 
 	rows    list // the batch's rows as tiles
 	heads   int  // geometry that queries was made for
@@ -74,7 +75,7 @@ func (p *pass) begin(batch *compute.Batch) {
 	p.batch, p.tag, p.reads = batch, 0, p.reads[:0]
 	p.clears, p.steps = p.clears[:0], p.steps[:0]
 	p.ints, p.bytes, p.tiles = p.ints[:0], p.bytes[:0], p.tiles[:0]
-	p.products, p.queries, p.varied = p.products[:0], p.queries[:0], p.varied[:0]
+	p.products, p.queries, p.varied, p.lows = p.products[:0], p.queries[:0], p.varied[:0], p.lows[:0]
 	p.rows, p.heads, p.kvHeads, p.attends, p.need = list{}, 0, 0, list{}, need{}
 	p.mode.Store(0)
 	p.bad = grown(p.bad, batch.Rows)

@@ -17,24 +17,30 @@ func (w *worker) referenceTile(p *pass, s *step, i, row int) {
 	if row < 0 {
 		return
 	}
-	src := s.src.row(row)[:cols]
-	var sum float64
-	for c, v := range src {
+	for c, v := range s.src.row(row)[:cols] {
 		out[c] = float64(v)
-		sum += float64(float64(v) * float64(v))
 	}
-	if !s.norm {
-		return
+	if s.norm && !w.referenceNorm(p, s, out, row) {
+		clear(out)
+	}
+}
+
+// referenceNorm normalises the values x of a row. It marks a row that is not finite,
+// and reports whether it is.
+func (w *worker) referenceNorm(p *pass, s *step, x []float64, row int) bool {
+	var sum float64
+	for _, v := range x {
+		sum += float64(v * v)
 	}
 	if sum = float64(float32(sum)); math.IsNaN(sum) || math.IsInf(sum, 0) {
 		atomic.StoreUint32(&p.bad[row], 1)
-		clear(out)
-		return
+		return false
 	}
-	scale := 1 / math.Sqrt(sum/float64(cols)+float64(s.eps))
-	for c, g := range s.gain.data[:cols] {
-		out[c] = float64(float64(out[c]*scale) * float64(g))
+	scale := 1 / math.Sqrt(sum/float64(len(x))+float64(s.eps))
+	for c, g := range s.gain.data[:len(x)] {
+		x[c] = float64(float64(x[c]*scale) * float64(g))
 	}
+	return true
 }
 
 // referenceProduct computes some groups of rows of a weight for all rows of the

@@ -37,6 +37,8 @@ const (
 	expertJoin                // a row
 	expertGateOne             // expertGate of the only row, at the experts it goes to
 	expertDownOne             // dst += Σ share·(down·row), a block of all of these
+	lowRank                   // rows of one adapter: dst += scale·b·(a·row)
+	gateRow                   // a row that the step names: dst = act(src)∘src2
 )
 
 // step is tasks that may run at the same time. All steps of a pass are records
@@ -66,6 +68,7 @@ type step struct {
 	pages    list // of pass.ints: clearPages; lower, 3 for each page
 	bytes    list // of pass.bytes: writeRow
 	varied   list // of pass.varied: biasRow, normHeads
+	lows     list // of pass.lows
 	forms    forms
 	own      bool // product: each worker fills tiles of its own, from what a tileRows step has
 	norm     bool // the tiles are normalised
@@ -132,6 +135,10 @@ func (w *worker) do(p *pass, s *step, task int) {
 		w.gateOne(p, s, task)
 	case expertDownOne:
 		w.downOne(p, s, task)
+	case lowRank:
+		w.lowRank(p, s, &p.lows[s.lows.from+task])
+	case gateRow:
+		w.gateRow(p, s, task)
 	}
 }
 

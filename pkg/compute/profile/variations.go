@@ -56,3 +56,14 @@ func (p *pass) AddExperts(x compute.Buffer, gain compute.Vector, eps float32, e 
 		func(to compute.Pass) { to.AddExperts(x, gain, eps, e) }, bytes + routerBytes, flops + routerFlops,
 	})
 }
+
+// AddLowRank records. Factors are small beside the matrices that they change.
+func (p *pass) AddLowRank(dst []compute.Buffer, x compute.Buffer, gain compute.Vector, eps float32, changes [][]*compute.LowRank) {
+	p.add("AddLowRank", fmt.Sprintf("%d matrices", len(dst)), call{run: func(to compute.Pass) { to.AddLowRank(dst, x, gain, eps, changes) }})
+}
+
+// AdaptedGateUp records.
+func (p *pass) AdaptedGateUp(dst, x compute.Buffer, gain compute.Vector, eps float32, ws []compute.Weight, act compute.Activation, rooms []compute.Buffer, changes [][]*compute.LowRank) {
+	shape, bytes, flops := p.product(p.batch.Rows, ws...)
+	p.add("AdaptedGateUp", shape, call{func(to compute.Pass) { to.AdaptedGateUp(dst, x, gain, eps, ws, act, rooms, changes) }, bytes, flops})
+}

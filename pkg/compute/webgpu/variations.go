@@ -6,7 +6,7 @@ import "github.com/shoal-llm/shoal/pkg/compute"
 
 // lacks is what models may need that the device has no kernels for: they are refused
 // before they are loaded.
-const lacks = compute.FeaturePackedKV
+const lacks = compute.FeaturePackedKV | compute.FeatureLowRank
 
 // Scale multiplies the batch's rows.
 func (p *pass) Scale(x compute.Buffer, factor float32) {
@@ -110,4 +110,14 @@ func (p *pass) NormAdd(x, y compute.Buffer, gain compute.Vector, eps float32) {
 	holds("norm add", from, p.batch.Rows, g.cols)
 	holds("norm add", to, p.batch.Rows, g.cols)
 	p.dispatch(kernel{op: normAddOp}, words(bits(eps), 0, 0, 0).shapes(to, from, g), p.batch.Rows, 1, 1, from.buffer, g.buffer, to.buffer)
+}
+
+// AddLowRank is not there: models with adapters are refused before they are loaded.
+func (p *pass) AddLowRank([]compute.Buffer, compute.Buffer, compute.Vector, float32, [][]*compute.LowRank) {
+	fail("low-rank adapters: the device has no kernels for them")
+}
+
+// AdaptedGateUp is not there either.
+func (p *pass) AdaptedGateUp(_, _ compute.Buffer, _ compute.Vector, _ float32, _ []compute.Weight, _ compute.Activation, _ []compute.Buffer, _ [][]*compute.LowRank) {
+	fail("low-rank adapters: the device has no kernels for them")
 }

@@ -9,8 +9,9 @@ type Attention struct {
 	norm      compute.Vector
 	eps       float32
 	qkv       []compute.Weight
-	bias      []compute.Vector // of q, k and v; empty is none
-	headNorms []compute.Vector // of each head of q and k, before its rotation; empty is none
+	changes   [][]*compute.LowRank // of q, k and v; nil is none
+	bias      []compute.Vector     // of q, k and v; empty is none
+	headNorms []compute.Vector     // of each head of q and k, before its rotation; empty is none
 	attend    compute.Attention
 	rope      *compute.Rope
 	layer     int
@@ -24,18 +25,35 @@ type Attention struct {
 // output adds a product to the residual stream.
 type output struct {
 	weight compute.Weight
-	norm   compute.Vector // of what is added; nil is none
+	change [][]*compute.LowRank // nil is none
+	norm   compute.Vector       // of what is added; nil is none
 	eps    float32
 	room   compute.Buffer
+	to     [1]compute.Buffer
+}
+
+// output makes the product of a weight of layer i.
+func (b *Builder) output(i int, tensor string, cols int) output {
+	return output{weight: b.Matrix(i, tensor, b.Hidden, cols), change: b.Changes(i, tensor, cols, b.Hidden)}
 }
 
 func (o *output) add(p compute.Pass, x, y compute.Buffer) {
 	if o.norm == nil {
 		p.LinearAdd(x, o.weight, y)
+		o.adapt(p, x, y)
 		return
 	}
 	p.Linear(o.room, o.weight, y)
+	o.adapt(p, o.room, y)
 	p.NormAdd(x, o.room, o.norm, o.eps)
+}
+
+// adapt adds what adapters add to the product.
+func (o *output) adapt(p compute.Pass, dst, y compute.Buffer) {
+	if o.change != nil {
+		o.to[0] = dst
+		p.AddLowRank(o.to[:], y, nil, 0, o.change)
+	}
 }
 
 // Attention makes the attention of layer i, which has these angles and no window.
@@ -46,6 +64,8 @@ func (b *Builder) Attention(i int, r RopeParams) *Attention {
 		b.Matrix(i, "attn_k.weight", b.keys(), b.Hidden),
 		b.Matrix(i, "attn_v.weight", b.keys(), b.Hidden),
 	}
+	a.changes = joined(
+		b.Changes(i, "attn_q.weight", b.Hidden, b.queries()), b.Changes(i, "attn_k.weight", b.Hidden, b.keys()), b.Changes(i, "attn_v.weight", b.Hidden, b.keys()))
 	return a
 }
 
@@ -53,6 +73,7 @@ func (b *Builder) Attention(i int, r RopeParams) *Attention {
 func (b *Builder) FusedAttention(i int, r RopeParams) *Attention {
 	a := b.attention(i, r)
 	a.qkv = b.Split(i, "attn_qkv.weight", b.Hidden, b.queries(), b.keys(), b.keys())
+	a.changes = b.Changes(i, "attn_qkv.weight", b.Hidden, b.queries(), b.keys(), b.keys())
 	return a
 }
 
@@ -60,7 +81,7 @@ func (b *Builder) attention(i int, r RopeParams) *Attention {
 	a := &Attention{
 		norm: b.Vector(i, "attn_norm.weight", b.Hidden), eps: b.Eps,
 		attend: compute.Attention{Heads: b.Heads, Scale: b.Scale}, rope: b.rope(r), layer: b.cache.layer,
-		out:    output{weight: b.Matrix(i, "attn_output.weight", b.Hidden, b.queries())},
+		out:    b.output(i, "attn_output.weight", b.queries()),
 		rows:   []compute.Buffer{b.Buffer("q", b.queries()), b.Buffer("k", b.keys()), b.Buffer("v", b.keys())},
 		result: b.Buffer("attended", b.queries()),
 	}
@@ -107,6 +128,9 @@ func (a *Attention) WithSoftCap(limit float32) *Attention {
 func (a *Attention) Forward(p compute.Pass, x compute.Buffer) {
 	q, k, v := a.rows[0], a.rows[1], a.rows[2]
 	p.NormLinear(a.rows, x, a.norm, a.eps, a.qkv)
+	if a.changes != nil {
+		p.AddLowRank(a.rows, x, a.norm, a.eps, a.changes)
+	}
 	if len(a.bias) > 0 {
 		p.AddBias(a.rows, a.bias)
 	}

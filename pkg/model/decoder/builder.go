@@ -25,6 +25,7 @@ type Builder struct {
 	limits model.Limits
 
 	names   []string
+	adapts  []string // names of matrices that adapters may change
 	err     error
 	buffers map[string]compute.Buffer
 	ropes   map[RopeParams]*compute.Rope

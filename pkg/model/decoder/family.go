@@ -30,19 +30,21 @@ func (f Family) Arch() model.Arch {
 			p, err := f.parse(src)
 			return p.Spec, err
 		},
-		Tensors: f.tensors,
-		Load:    f.load,
+		Tensors:   func(s model.Spec, p model.Part) []string { return f.named(s, p).names },
+		Adaptable: func(s model.Spec, p model.Part) []string { return f.named(s, p).adapts },
+		Load:      f.load,
 	}
 }
 
-// tensors names the tensors that a part needs. Names follow from the spec alone.
-func (f Family) tensors(spec model.Spec, part model.Part) []string {
+// named returns a builder that has noted the tensors of a part. Names follow from the
+// spec alone.
+func (f Family) named(spec model.Spec, part model.Part) *Builder {
 	b := &Builder{Params: Params{Spec: spec}, part: part}
 	b.ends()
 	for i := part.First; i < part.End; i++ {
 		f.Layer(b, i)
 	}
-	return b.names
+	return b
 }
 
 // check holds every tensor of a file against the hyperparameters.

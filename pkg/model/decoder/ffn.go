@@ -5,33 +5,43 @@ import "github.com/shoal-llm/shoal/pkg/compute"
 // FFN is a gated feed-forward network (Shazeer, "GLU variants improve
 // transformer", arXiv:2002.05202).
 type FFN struct {
-	norm     compute.Vector
-	eps      float32
-	gate, up compute.Weight
-	act      compute.Activation
-	out      output
-	inner    compute.Buffer
+	norm    compute.Vector
+	eps     float32
+	gateUp  []compute.Weight
+	changes [][]*compute.LowRank // of gate and up; nil is none
+	rooms   []compute.Buffer     // for both, where adapters change them
+	act     compute.Activation
+	out     output
+	inner   compute.Buffer
 }
 
 // FFN makes the feed-forward network of layer i.
 func (b *Builder) FFN(i int, act compute.Activation) *FFN {
 	f := b.ffn(i, act)
-	f.gate, f.up = b.Matrix(i, "ffn_gate.weight", b.FFNWidth, b.Hidden), b.Matrix(i, "ffn_up.weight", b.FFNWidth, b.Hidden)
+	f.gateUp = []compute.Weight{b.Matrix(i, "ffn_gate.weight", b.FFNWidth, b.Hidden), b.Matrix(i, "ffn_up.weight", b.FFNWidth, b.Hidden)}
+	f.adapt(b, joined(b.Changes(i, "ffn_gate.weight", b.Hidden, b.FFNWidth), b.Changes(i, "ffn_up.weight", b.Hidden, b.FFNWidth)))
 	return f
 }
 
 // FusedFFN is FFN with gate and up in one tensor, in this order.
 func (b *Builder) FusedFFN(i int, act compute.Activation) *FFN {
 	f := b.ffn(i, act)
-	both := b.Split(i, "ffn_up.weight", b.Hidden, b.FFNWidth, b.FFNWidth)
-	f.gate, f.up = both[0], both[1]
+	f.gateUp = b.Split(i, "ffn_up.weight", b.Hidden, b.FFNWidth, b.FFNWidth)
+	f.adapt(b, b.Changes(i, "ffn_up.weight", b.Hidden, b.FFNWidth, b.FFNWidth))
 	return f
+}
+
+// adapt takes the changes of gate and up, and room for both products.
+func (f *FFN) adapt(b *Builder, changes [][]*compute.LowRank) {
+	if changes != nil {
+		f.changes, f.rooms = changes, []compute.Buffer{b.Buffer("gate", b.FFNWidth), b.Buffer("up", b.FFNWidth)}
+	}
 }
 
 func (b *Builder) ffn(i int, act compute.Activation) *FFN {
 	return &FFN{
 		norm: b.Vector(i, "ffn_norm.weight", b.Hidden), eps: b.Eps, act: act,
-		out:   output{weight: b.Matrix(i, "ffn_down.weight", b.Hidden, b.FFNWidth)},
+		out:   b.output(i, "ffn_down.weight", b.FFNWidth),
 		inner: b.Buffer("inner", b.FFNWidth),
 	}
 }
@@ -44,7 +54,11 @@ func (f *FFN) WithPostNorm(b *Builder, i int) *FFN {
 
 // Forward records the block.
 func (f *FFN) Forward(p compute.Pass, x compute.Buffer) {
-	p.NormGateUp(f.inner, x, f.norm, f.eps, f.gate, f.up, f.act)
+	if f.changes != nil {
+		p.AdaptedGateUp(f.inner, x, f.norm, f.eps, f.gateUp, f.act, f.rooms, f.changes)
+	} else {
+		p.NormGateUp(f.inner, x, f.norm, f.eps, f.gateUp[0], f.gateUp[1], f.act)
+	}
 	f.out.add(p, x, f.inner)
 }
 

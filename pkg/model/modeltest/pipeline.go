@@ -20,6 +20,8 @@ type setup struct {
 	stages int
 	rows   int // largest batch
 	slots  int
+
+	adapters []model.Adapter
 }
 
 // open opens a model file for the test.
@@ -49,6 +51,7 @@ func pipeline(tb testing.TB, m *library.Model, s setup) *engine.Local {
 			Epoch: 1, Stage: uint32(i),
 			Part:  model.Part{First: first, End: end, Embed: first == 0, Head: end == m.Spec.Layers},
 			Pages: s.slots * context / 64, Slots: s.slots, Rows: s.rows, Context: min(context, m.Spec.Context),
+			Adapters: s.adapters,
 		})
 		if err != nil {
 			tb.Fatal(err)
@@ -62,7 +65,13 @@ func pipeline(tb testing.TB, m *library.Model, s setup) *engine.Local {
 // last position.
 func logitsOf(tb testing.TB, l *engine.Local, slot frame.Slot, ids []int32, chunk int) []float32 {
 	tb.Helper()
-	ops := []frame.Op{{Open: &frame.Open{Slot: slot, Attempt: 1}}}
+	return adaptedLogits(tb, l, "", slot, ids, chunk)
+}
+
+// adaptedLogits is logitsOf through an adapter.
+func adaptedLogits(tb testing.TB, l *engine.Local, adapter string, slot frame.Slot, ids []int32, chunk int) []float32 {
+	tb.Helper()
+	ops := []frame.Op{{Open: &frame.Open{Slot: slot, Attempt: 1, Adapter: adapter}}}
 	var out []float32
 	for at := 0; at < len(ids); at += chunk {
 		n := min(chunk, len(ids)-at)

@@ -719,6 +719,7 @@ type ModelInfo struct {
 	Digest        string                 `protobuf:"bytes,14,opt,name=digest,proto3" json:"digest,omitempty"`                               // SHA-256 of the file's header, in hex
 	Parameters    uint64                 `protobuf:"varint,15,opt,name=parameters,proto3" json:"parameters,omitempty"`                      // values that its tensors hold
 	PictureRows   uint32                 `protobuf:"varint,16,opt,name=picture_rows,json=pictureRows,proto3" json:"picture_rows,omitempty"` // positions that a picture takes; 0: the model reads text alone
+	Adapters      []string               `protobuf:"bytes,70,rep,name=adapters,proto3" json:"adapters,omitempty"`                           // names that stand for the model with a low-rank adapter
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -863,6 +864,13 @@ func (x *ModelInfo) GetPictureRows() uint32 {
 		return x.PictureRows
 	}
 	return 0
+}
+
+func (x *ModelInfo) GetAdapters() []string {
+	if x != nil {
+		return x.Adapters
+	}
+	return nil
 }
 
 // Generation asks for one answer.
@@ -2790,7 +2798,7 @@ const file_shoal_v1_generate_proto_rawDesc = "" +
 	"\x05input\":\n" +
 	"\x10TokenizeResponse\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x10\n" +
-	"\x03ids\x18\x02 \x03(\x05R\x03ids\"\xa7\x04\n" +
+	"\x03ids\x18\x02 \x03(\x05R\x03ids\"\xc3\x04\n" +
 	"\tModelInfo\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
@@ -2810,7 +2818,8 @@ const file_shoal_v1_generate_proto_rawDesc = "" +
 	"\n" +
 	"parameters\x18\x0f \x01(\x04R\n" +
 	"parameters\x12!\n" +
-	"\fpicture_rows\x18\x10 \x01(\rR\vpictureRows\x1a>\n" +
+	"\fpicture_rows\x18\x10 \x01(\rR\vpictureRows\x12\x1a\n" +
+	"\badapters\x18F \x03(\tR\badapters\x1a>\n" +
 	"\x10TensorTypesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"\x86\a\n" +

@@ -255,6 +255,7 @@ type Model struct {
 	KvRecent      uint32                 `protobuf:"varint,12,opt,name=kv_recent,json=kvRecent,proto3" json:"kv_recent,omitempty"` // of 4, 3 and 2 bits: positions before a row's page that it sees in halves
 	KvUpper       uint32                 `protobuf:"varint,13,opt,name=kv_upper,json=kvUpper,proto3" json:"kv_upper,omitempty"`    // bits of a step between halves and kv_bits; 0 is none
 	KvFar         uint32                 `protobuf:"varint,14,opt,name=kv_far,json=kvFar,proto3" json:"kv_far,omitempty"`          // with kv_upper: positions before a row's page that it does not see in kv_bits
+	Adapters      []*Adapter             `protobuf:"bytes,70,rep,name=adapters,proto3" json:"adapters,omitempty"`                  // low-rank changes that sessions may ask for, on every stage
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -387,6 +388,74 @@ func (x *Model) GetKvFar() uint32 {
 	return 0
 }
 
+func (x *Model) GetAdapters() []*Adapter {
+	if x != nil {
+		return x.Adapters
+	}
+	return nil
+}
+
+// Adapter is low-rank changes of a model's matrices.
+type Adapter struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`         // as clients ask for it
+	Id            string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`             // as sessions name it: it stands for the bytes too
+	Manifest      []byte                 `protobuf:"bytes,3,opt,name=manifest,proto3" json:"manifest,omitempty"` // an encoded Manifest
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Adapter) Reset() {
+	*x = Adapter{}
+	mi := &file_shoal_v1_plan_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Adapter) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Adapter) ProtoMessage() {}
+
+func (x *Adapter) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_v1_plan_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Adapter.ProtoReflect.Descriptor instead.
+func (*Adapter) Descriptor() ([]byte, []int) {
+	return file_shoal_v1_plan_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Adapter) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Adapter) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Adapter) GetManifest() []byte {
+	if x != nil {
+		return x.Manifest
+	}
+	return nil
+}
+
 // Pipeline is a row of stages that together cover the model once.
 type Pipeline struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -404,7 +473,7 @@ type Pipeline struct {
 
 func (x *Pipeline) Reset() {
 	*x = Pipeline{}
-	mi := &file_shoal_v1_plan_proto_msgTypes[4]
+	mi := &file_shoal_v1_plan_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -416,7 +485,7 @@ func (x *Pipeline) String() string {
 func (*Pipeline) ProtoMessage() {}
 
 func (x *Pipeline) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_plan_proto_msgTypes[4]
+	mi := &file_shoal_v1_plan_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -429,7 +498,7 @@ func (x *Pipeline) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pipeline.ProtoReflect.Descriptor instead.
 func (*Pipeline) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_plan_proto_rawDescGZIP(), []int{4}
+	return file_shoal_v1_plan_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Pipeline) GetId() uint32 {
@@ -506,7 +575,7 @@ type Stage struct {
 
 func (x *Stage) Reset() {
 	*x = Stage{}
-	mi := &file_shoal_v1_plan_proto_msgTypes[5]
+	mi := &file_shoal_v1_plan_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -518,7 +587,7 @@ func (x *Stage) String() string {
 func (*Stage) ProtoMessage() {}
 
 func (x *Stage) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_plan_proto_msgTypes[5]
+	mi := &file_shoal_v1_plan_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -531,7 +600,7 @@ func (x *Stage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stage.ProtoReflect.Descriptor instead.
 func (*Stage) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_plan_proto_rawDescGZIP(), []int{5}
+	return file_shoal_v1_plan_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Stage) GetNode() string {
@@ -615,7 +684,7 @@ type Device struct {
 
 func (x *Device) Reset() {
 	*x = Device{}
-	mi := &file_shoal_v1_plan_proto_msgTypes[6]
+	mi := &file_shoal_v1_plan_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -627,7 +696,7 @@ func (x *Device) String() string {
 func (*Device) ProtoMessage() {}
 
 func (x *Device) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_plan_proto_msgTypes[6]
+	mi := &file_shoal_v1_plan_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -640,7 +709,7 @@ func (x *Device) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Device.ProtoReflect.Descriptor instead.
 func (*Device) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_plan_proto_rawDescGZIP(), []int{6}
+	return file_shoal_v1_plan_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Device) GetIndex() uint32 {
@@ -720,7 +789,7 @@ type DeviceSpeed struct {
 
 func (x *DeviceSpeed) Reset() {
 	*x = DeviceSpeed{}
-	mi := &file_shoal_v1_plan_proto_msgTypes[7]
+	mi := &file_shoal_v1_plan_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -732,7 +801,7 @@ func (x *DeviceSpeed) String() string {
 func (*DeviceSpeed) ProtoMessage() {}
 
 func (x *DeviceSpeed) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_plan_proto_msgTypes[7]
+	mi := &file_shoal_v1_plan_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -745,7 +814,7 @@ func (x *DeviceSpeed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeviceSpeed.ProtoReflect.Descriptor instead.
 func (*DeviceSpeed) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_plan_proto_rawDescGZIP(), []int{7}
+	return file_shoal_v1_plan_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *DeviceSpeed) GetDevice() uint32 {
@@ -797,7 +866,7 @@ type ShapeSpeed struct {
 
 func (x *ShapeSpeed) Reset() {
 	*x = ShapeSpeed{}
-	mi := &file_shoal_v1_plan_proto_msgTypes[8]
+	mi := &file_shoal_v1_plan_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -809,7 +878,7 @@ func (x *ShapeSpeed) String() string {
 func (*ShapeSpeed) ProtoMessage() {}
 
 func (x *ShapeSpeed) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_plan_proto_msgTypes[8]
+	mi := &file_shoal_v1_plan_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -822,7 +891,7 @@ func (x *ShapeSpeed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShapeSpeed.ProtoReflect.Descriptor instead.
 func (*ShapeSpeed) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_plan_proto_rawDescGZIP(), []int{8}
+	return file_shoal_v1_plan_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ShapeSpeed) GetShape() string {
@@ -866,7 +935,7 @@ type LinkSpeed struct {
 
 func (x *LinkSpeed) Reset() {
 	*x = LinkSpeed{}
-	mi := &file_shoal_v1_plan_proto_msgTypes[9]
+	mi := &file_shoal_v1_plan_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -878,7 +947,7 @@ func (x *LinkSpeed) String() string {
 func (*LinkSpeed) ProtoMessage() {}
 
 func (x *LinkSpeed) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_plan_proto_msgTypes[9]
+	mi := &file_shoal_v1_plan_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -891,7 +960,7 @@ func (x *LinkSpeed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LinkSpeed.ProtoReflect.Descriptor instead.
 func (*LinkSpeed) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_plan_proto_rawDescGZIP(), []int{9}
+	return file_shoal_v1_plan_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *LinkSpeed) GetFrom() string {
@@ -942,7 +1011,7 @@ const file_shoal_v1_plan_proto_rawDesc = "" +
 	"\x04rows\x18\x04 \x01(\rR\x04rows\"6\n" +
 	"\x06Holder\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
-	"\aaddress\x18\x02 \x01(\tR\aaddress\"\xda\x02\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\"\x89\x03\n" +
 	"\x05Model\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x12\n" +
@@ -958,7 +1027,12 @@ const file_shoal_v1_plan_proto_rawDesc = "" +
 	"\bmanifest\x18\v \x01(\fR\bmanifest\x12\x1b\n" +
 	"\tkv_recent\x18\f \x01(\rR\bkvRecent\x12\x19\n" +
 	"\bkv_upper\x18\r \x01(\rR\akvUpper\x12\x15\n" +
-	"\x06kv_far\x18\x0e \x01(\rR\x05kvFar\"\xc9\x01\n" +
+	"\x06kv_far\x18\x0e \x01(\rR\x05kvFar\x12-\n" +
+	"\badapters\x18F \x03(\v2\x11.shoal.v1.AdapterR\badapters\"I\n" +
+	"\aAdapter\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12\x1a\n" +
+	"\bmanifest\x18\x03 \x01(\fR\bmanifest\"\xc9\x01\n" +
 	"\bPipeline\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12'\n" +
 	"\x06stages\x18\x02 \x03(\v2\x0f.shoal.v1.StageR\x06stages\x12\x14\n" +
@@ -1019,33 +1093,35 @@ func file_shoal_v1_plan_proto_rawDescGZIP() []byte {
 	return file_shoal_v1_plan_proto_rawDescData
 }
 
-var file_shoal_v1_plan_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_shoal_v1_plan_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_shoal_v1_plan_proto_goTypes = []any{
 	(*Plan)(nil),        // 0: shoal.v1.Plan
 	(*Draft)(nil),       // 1: shoal.v1.Draft
 	(*Holder)(nil),      // 2: shoal.v1.Holder
 	(*Model)(nil),       // 3: shoal.v1.Model
-	(*Pipeline)(nil),    // 4: shoal.v1.Pipeline
-	(*Stage)(nil),       // 5: shoal.v1.Stage
-	(*Device)(nil),      // 6: shoal.v1.Device
-	(*DeviceSpeed)(nil), // 7: shoal.v1.DeviceSpeed
-	(*ShapeSpeed)(nil),  // 8: shoal.v1.ShapeSpeed
-	(*LinkSpeed)(nil),   // 9: shoal.v1.LinkSpeed
+	(*Adapter)(nil),     // 4: shoal.v1.Adapter
+	(*Pipeline)(nil),    // 5: shoal.v1.Pipeline
+	(*Stage)(nil),       // 6: shoal.v1.Stage
+	(*Device)(nil),      // 7: shoal.v1.Device
+	(*DeviceSpeed)(nil), // 8: shoal.v1.DeviceSpeed
+	(*ShapeSpeed)(nil),  // 9: shoal.v1.ShapeSpeed
+	(*LinkSpeed)(nil),   // 10: shoal.v1.LinkSpeed
 }
 var file_shoal_v1_plan_proto_depIdxs = []int32{
 	3, // 0: shoal.v1.Plan.model:type_name -> shoal.v1.Model
-	4, // 1: shoal.v1.Plan.pipelines:type_name -> shoal.v1.Pipeline
-	5, // 2: shoal.v1.Plan.spares:type_name -> shoal.v1.Stage
+	5, // 1: shoal.v1.Plan.pipelines:type_name -> shoal.v1.Pipeline
+	6, // 2: shoal.v1.Plan.spares:type_name -> shoal.v1.Stage
 	2, // 3: shoal.v1.Plan.holders:type_name -> shoal.v1.Holder
 	1, // 4: shoal.v1.Plan.draft:type_name -> shoal.v1.Draft
 	3, // 5: shoal.v1.Draft.model:type_name -> shoal.v1.Model
-	5, // 6: shoal.v1.Pipeline.stages:type_name -> shoal.v1.Stage
-	8, // 7: shoal.v1.DeviceSpeed.shapes:type_name -> shoal.v1.ShapeSpeed
-	8, // [8:8] is the sub-list for method output_type
-	8, // [8:8] is the sub-list for method input_type
-	8, // [8:8] is the sub-list for extension type_name
-	8, // [8:8] is the sub-list for extension extendee
-	0, // [0:8] is the sub-list for field type_name
+	4, // 6: shoal.v1.Model.adapters:type_name -> shoal.v1.Adapter
+	6, // 7: shoal.v1.Pipeline.stages:type_name -> shoal.v1.Stage
+	9, // 8: shoal.v1.DeviceSpeed.shapes:type_name -> shoal.v1.ShapeSpeed
+	9, // [9:9] is the sub-list for method output_type
+	9, // [9:9] is the sub-list for method input_type
+	9, // [9:9] is the sub-list for extension type_name
+	9, // [9:9] is the sub-list for extension extendee
+	0, // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_shoal_v1_plan_proto_init() }
@@ -1059,7 +1135,7 @@ func file_shoal_v1_plan_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shoal_v1_plan_proto_rawDesc), len(file_shoal_v1_plan_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

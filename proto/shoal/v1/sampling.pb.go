@@ -28,6 +28,8 @@ const (
 	Pooling_POOLING_UNSPECIFIED Pooling = 0 // none: the session generates
 	Pooling_POOLING_MEAN        Pooling = 1 // of all positions
 	Pooling_POOLING_LAST        Pooling = 2 // of the last position
+	Pooling_POOLING_FIRST       Pooling = 3 // of the first position
+	Pooling_POOLING_OWN         Pooling = 4 // as the model says; of a request, never of a session
 )
 
 // Enum value maps for Pooling.
@@ -36,11 +38,15 @@ var (
 		0: "POOLING_UNSPECIFIED",
 		1: "POOLING_MEAN",
 		2: "POOLING_LAST",
+		3: "POOLING_FIRST",
+		4: "POOLING_OWN",
 	}
 	Pooling_value = map[string]int32{
 		"POOLING_UNSPECIFIED": 0,
 		"POOLING_MEAN":        1,
 		"POOLING_LAST":        2,
+		"POOLING_FIRST":       3,
+		"POOLING_OWN":         4,
 	}
 )
 
@@ -525,11 +531,13 @@ const file_shoal_v1_sampling_proto_rawDesc = "" +
 	"TopLogProb\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x05R\x02id\x12\x18\n" +
 	"\alogprob\x18\x02 \x01(\x02R\alogprob\x12\x12\n" +
-	"\x04text\x18\x03 \x01(\tR\x04text*F\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text*j\n" +
 	"\aPooling\x12\x17\n" +
 	"\x13POOLING_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fPOOLING_MEAN\x10\x01\x12\x10\n" +
-	"\fPOOLING_LAST\x10\x02B3Z1github.com/shoal-llm/shoal/proto/shoal/v1;shoalv1b\x06proto3"
+	"\fPOOLING_LAST\x10\x02\x12\x11\n" +
+	"\rPOOLING_FIRST\x10\x03\x12\x0f\n" +
+	"\vPOOLING_OWN\x10\x04B3Z1github.com/shoal-llm/shoal/proto/shoal/v1;shoalv1b\x06proto3"
 
 var (
 	file_shoal_v1_sampling_proto_rawDescOnce sync.Once

@@ -14,6 +14,7 @@ import (
 const (
 	maxPipelines = 64
 	maxSpares    = 1 << 12
+	maxAdapters  = 64
 	maxLanes     = 1 << 10
 	maxPages     = 1 << 24
 )
@@ -28,8 +29,15 @@ func check(p *pb.Plan) error {
 		return fmt.Errorf("digest of %d bytes", len(p.Model.Digest))
 	case KVOf(p.Model).Validate() != nil:
 		return KVOf(p.Model).Validate()
+	case len(p.Model.Adapters) > maxAdapters:
+		return fmt.Errorf("%d adapters", len(p.Model.Adapters))
 	case len(p.Pipelines) == 0 || len(p.Pipelines) > maxPipelines:
 		return fmt.Errorf("%d pipelines", len(p.Pipelines))
+	}
+	for i, a := range p.Model.Adapters {
+		if a.GetName() == "" || a.GetId() == "" || len(a.Id) > wire.MaxName || len(a.Manifest) == 0 {
+			return fmt.Errorf("adapter %d has no name, no manifest or an ID of %d bytes", i, len(a.GetId()))
+		}
 	}
 	seen := map[uint32]bool{}
 	for _, pl := range p.Pipelines {

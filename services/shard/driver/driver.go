@@ -58,6 +58,8 @@ type Config struct {
 	// Rows, chunks and lanes are chosen for it by measurement; 0 measures
 	// nothing, and all are as long and as many as they may be.
 	Target time.Duration
+	// Adapters are the IDs of the low-rank adapters that sessions may go through.
+	Adapters []string
 }
 
 func (c Config) check() error {

@@ -105,8 +105,8 @@ func (e Submit) apply(m *Machine, _ *Output) error {
 		return refused("chunks of %d rows in class %d", e.Chunk, e.Class)
 	case frame.CheckPictures(o.Pictures, len(e.Tokens)) != nil:
 		return refused("%v", frame.CheckPictures(o.Pictures, len(e.Tokens)))
-	case o.Adapter != "":
-		return refused("adapter %q: adapters are not loaded", o.Adapter)
+	case o.Adapter != "" && !slices.Contains(m.cfg.Adapters, o.Adapter):
+		return refused("adapter %q is not loaded", o.Adapter)
 	case o.KV != (frame.KVClass{}):
 		return refused("a KV cache of %d bits: only the device's own precision is kept", o.KV.Bits)
 	}
