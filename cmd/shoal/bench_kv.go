@@ -122,7 +122,7 @@ func (o *benchKVOptions) open(be compute.Backend, m *library.Model, class string
 	s := &kvSubject{class: kv}
 	pages := windowPages(o.positions())
 	pools := kv.Pools(1, perplexityRows, pages)
-	layer := uint64(pages)*facts.KVPage + uint64(pools.Recent)*facts.KVRecent + uint64(pools.Upper)*facts.KVUpper
+	layer := uint64(pages)*facts.KVPage + uint64(pools.Recent)*facts.KVRecent + uint64(pools.Upper)*facts.KVUpper + uint64(pools.Queries)*facts.KVQueries
 	tokens := float64(pages * compute.PageTokens)
 	s.predicted = float64(layer) * float64(m.Spec.Layers) / tokens
 	before := be.Used().Caches

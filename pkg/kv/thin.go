@@ -32,6 +32,7 @@ func (l *Log) due(s *slot) (b block, ok bool) {
 // thinned.
 func (l *Log) freeThinned(f *frame.Frame) (free int, err error) {
 	free = l.pages.free
+	var released map[int32]uint32 // holders of shared pages that let go of them
 	for i := range f.Spans {
 		s := &l.slots[f.Spans[i].Slot]
 		b, ok := l.due(s)
@@ -39,7 +40,13 @@ func (l *Log) freeThinned(f *frame.Frame) (free int, err error) {
 			continue
 		}
 		for _, page := range s.table[b.from : b.from+b.pages] {
-			if !l.pages.shared(page) {
+			if l.pages.shared(page) {
+				if released == nil {
+					released = map[int32]uint32{}
+				}
+				released[page]++
+			}
+			if l.pages.refs[page] == max(1, released[page]) {
 				free++
 			}
 		}

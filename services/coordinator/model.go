@@ -96,7 +96,7 @@ func factsOf(m *library.Model, kv compute.KVClass, w plan.Wishes) (plan.Model, e
 	}
 	facts := plan.Model{
 		Name: p.Name, EmbedBytes: p.Embed, HeadBytes: p.Head, TiedBytes: p.Tied, HeadShape: p.HeadShape,
-		KVPage: p.KVPage, KVPools: p.KVPools, Context: p.Context, RowScratch: p.Buffers, Logits: p.Logits, Wire: p.Wire,
+		KVPage: p.KVPage, KVPools: p.KVPools, KVQueries: p.KVQueries, KV: p.KV, Context: p.Context, RowScratch: p.Buffers, Logits: p.Logits, Wire: p.Wire,
 	}
 	for _, l := range p.Layers {
 		facts.LayerBytes = append(facts.LayerBytes, l.Bytes)
@@ -190,5 +190,6 @@ func (m *Model) proto() *pb.Model {
 		Layers: uint32(m.Facts.Layers()), Hidden: uint32(m.Hidden), Vocab: uint32(m.Vocab), Context: uint32(m.Facts.Context),
 		KvBits: uint32(m.KV.Bits), KvGroup: uint32(m.KV.Group), Manifest: m.Manifest,
 		KvRecent: uint32(m.KV.Recent), KvUpper: uint32(m.KV.Upper), KvFar: uint32(m.KV.Far),
+		KvRatio: uint32(m.KV.Ratio), KvOlder: uint32(m.KV.Older),
 	}
 }

@@ -1355,13 +1355,17 @@ func (x *ToolChoice) GetName() string {
 
 // KvOptions are the client's wishes for the KV cache.
 type KvOptions struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Bits          uint32                 `protobuf:"varint,1,opt,name=bits,proto3" json:"bits,omitempty"`
-	GroupSize     uint32                 `protobuf:"varint,2,opt,name=group_size,json=groupSize,proto3" json:"group_size,omitempty"`
-	MaxSeqLen     uint32                 `protobuf:"varint,3,opt,name=max_seq_len,json=maxSeqLen,proto3" json:"max_seq_len,omitempty"`
-	Progressive   bool                   `protobuf:"varint,4,opt,name=progressive,proto3" json:"progressive,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Bits             uint32                 `protobuf:"varint,1,opt,name=bits,proto3" json:"bits,omitempty"`
+	GroupSize        uint32                 `protobuf:"varint,2,opt,name=group_size,json=groupSize,proto3" json:"group_size,omitempty"`
+	MaxSeqLen        uint32                 `protobuf:"varint,3,opt,name=max_seq_len,json=maxSeqLen,proto3" json:"max_seq_len,omitempty"`
+	Progressive      bool                   `protobuf:"varint,4,opt,name=progressive,proto3" json:"progressive,omitempty"`
+	Compression      *bool                  `protobuf:"varint,90,opt,name=compression,proto3,oneof" json:"compression,omitempty"`                             // old positions are thinned out; unset is no wish
+	CompressionRatio uint32                 `protobuf:"varint,91,opt,name=compression_ratio,json=compressionRatio,proto3" json:"compression_ratio,omitempty"` // to one of so many
+	CompressOlder    *uint32                `protobuf:"varint,92,opt,name=compress_older,json=compressOlder,proto3,oneof" json:"compress_older,omitempty"`    // positions that stay whole
+	Optimized        bool                   `protobuf:"varint,93,opt,name=optimized,proto3" json:"optimized,omitempty"`                                       // fewer bits than float32
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *KvOptions) Reset() {
@@ -1418,6 +1422,34 @@ func (x *KvOptions) GetMaxSeqLen() uint32 {
 func (x *KvOptions) GetProgressive() bool {
 	if x != nil {
 		return x.Progressive
+	}
+	return false
+}
+
+func (x *KvOptions) GetCompression() bool {
+	if x != nil && x.Compression != nil {
+		return *x.Compression
+	}
+	return false
+}
+
+func (x *KvOptions) GetCompressionRatio() uint32 {
+	if x != nil {
+		return x.CompressionRatio
+	}
+	return 0
+}
+
+func (x *KvOptions) GetCompressOlder() uint32 {
+	if x != nil && x.CompressOlder != nil {
+		return *x.CompressOlder
+	}
+	return 0
+}
+
+func (x *KvOptions) GetOptimized() bool {
+	if x != nil {
+		return x.Optimized
 	}
 	return false
 }
@@ -2860,13 +2892,19 @@ const file_shoal_v1_generate_proto_rawDesc = "" +
 	"\n" +
 	"ToolChoice\x12\x12\n" +
 	"\x04mode\x18\x01 \x01(\tR\x04mode\x12\x12\n" +
-	"\x04name\x18\x02 \x01(\tR\x04name\"\x80\x01\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"\xc1\x02\n" +
 	"\tKvOptions\x12\x12\n" +
 	"\x04bits\x18\x01 \x01(\rR\x04bits\x12\x1d\n" +
 	"\n" +
 	"group_size\x18\x02 \x01(\rR\tgroupSize\x12\x1e\n" +
 	"\vmax_seq_len\x18\x03 \x01(\rR\tmaxSeqLen\x12 \n" +
-	"\vprogressive\x18\x04 \x01(\bR\vprogressive\"5\n" +
+	"\vprogressive\x18\x04 \x01(\bR\vprogressive\x12%\n" +
+	"\vcompression\x18Z \x01(\bH\x00R\vcompression\x88\x01\x01\x12+\n" +
+	"\x11compression_ratio\x18[ \x01(\rR\x10compressionRatio\x12*\n" +
+	"\x0ecompress_older\x18\\ \x01(\rH\x01R\rcompressOlder\x88\x01\x01\x12\x1c\n" +
+	"\toptimized\x18] \x01(\bR\toptimizedB\x0e\n" +
+	"\f_compressionB\x11\n" +
+	"\x0f_compress_older\"5\n" +
 	"\x04Chat\x12-\n" +
 	"\bmessages\x18\x01 \x03(\v2\x11.shoal.v1.MessageR\bmessages\"\xe4\x01\n" +
 	"\aMessage\x12\x12\n" +
@@ -3110,6 +3148,7 @@ func file_shoal_v1_generate_proto_init() {
 		(*Generation_Raw)(nil),
 		(*Generation_Resumption)(nil),
 	}
+	file_shoal_v1_generate_proto_msgTypes[18].OneofWrappers = []any{}
 	file_shoal_v1_generate_proto_msgTypes[21].OneofWrappers = []any{
 		(*Part_Text)(nil),
 		(*Part_Picture)(nil),

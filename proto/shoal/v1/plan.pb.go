@@ -177,6 +177,8 @@ type Model struct {
 	KvRecent      uint32                 `protobuf:"varint,12,opt,name=kv_recent,json=kvRecent,proto3" json:"kv_recent,omitempty"` // of 4, 3 and 2 bits: positions before a row's page that it sees in halves
 	KvUpper       uint32                 `protobuf:"varint,13,opt,name=kv_upper,json=kvUpper,proto3" json:"kv_upper,omitempty"`    // bits of a step between halves and kv_bits; 0 is none
 	KvFar         uint32                 `protobuf:"varint,14,opt,name=kv_far,json=kvFar,proto3" json:"kv_far,omitempty"`          // with kv_upper: positions before a row's page that it does not see in kv_bits
+	KvRatio       uint32                 `protobuf:"varint,90,opt,name=kv_ratio,json=kvRatio,proto3" json:"kv_ratio,omitempty"`    // one of so many old positions is kept; 0 keeps all
+	KvOlder       uint32                 `protobuf:"varint,91,opt,name=kv_older,json=kvOlder,proto3" json:"kv_older,omitempty"`    // with kv_ratio: positions before a multiple of 1,024 that are kept whole
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -305,6 +307,20 @@ func (x *Model) GetKvUpper() uint32 {
 func (x *Model) GetKvFar() uint32 {
 	if x != nil {
 		return x.KvFar
+	}
+	return 0
+}
+
+func (x *Model) GetKvRatio() uint32 {
+	if x != nil {
+		return x.KvRatio
+	}
+	return 0
+}
+
+func (x *Model) GetKvOlder() uint32 {
+	if x != nil {
+		return x.KvOlder
 	}
 	return 0
 }
@@ -858,7 +874,7 @@ const file_shoal_v1_plan_proto_rawDesc = "" +
 	"\aholders\x18\x06 \x03(\v2\x10.shoal.v1.HolderR\aholders\"6\n" +
 	"\x06Holder\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
-	"\aaddress\x18\x02 \x01(\tR\aaddress\"\xda\x02\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\"\x90\x03\n" +
 	"\x05Model\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x12\n" +
@@ -874,7 +890,9 @@ const file_shoal_v1_plan_proto_rawDesc = "" +
 	"\bmanifest\x18\v \x01(\fR\bmanifest\x12\x1b\n" +
 	"\tkv_recent\x18\f \x01(\rR\bkvRecent\x12\x19\n" +
 	"\bkv_upper\x18\r \x01(\rR\akvUpper\x12\x15\n" +
-	"\x06kv_far\x18\x0e \x01(\rR\x05kvFar\"\xc9\x01\n" +
+	"\x06kv_far\x18\x0e \x01(\rR\x05kvFar\x12\x19\n" +
+	"\bkv_ratio\x18Z \x01(\rR\akvRatio\x12\x19\n" +
+	"\bkv_older\x18[ \x01(\rR\akvOlder\"\xc9\x01\n" +
 	"\bPipeline\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12'\n" +
 	"\x06stages\x18\x02 \x03(\v2\x0f.shoal.v1.StageR\x06stages\x12\x14\n" +

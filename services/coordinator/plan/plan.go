@@ -57,6 +57,8 @@ type Model struct {
 	TiedBytes  uint64   // counted in both, stored once where one stage has both
 	KVPage     uint64   // keys and values of one page of one layer
 	KVPools    []place.KVPool
+	KVQueries  uint64 // of one layer, of sessions whose positions thin out
+	KV         compute.KVClass
 	Context    int      // positions the model was made for
 	RowScratch uint64   // activation buffers for one row of a step
 	Logits     uint64   // logits of one row
@@ -196,5 +198,5 @@ func (s Stage) String() string {
 	return text
 }
 
-// PagesFor returns the KV pages that hold n positions.
-func PagesFor(n int) int { return (n + compute.PageTokens - 1) / compute.PageTokens }
+// PagesFor returns the KV pages that a session of n positions needs.
+func (m *Model) PagesFor(n int) int { return m.KV.Pages(n) }

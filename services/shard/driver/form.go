@@ -253,9 +253,10 @@ func (m *Machine) addSpan(st *step, s *session, tokens []int32, drafted int, wan
 		Slot: s.open.Slot, Attempt: s.open.Attempt, Start: int32(s.sent),
 		Tokens: tokens, Output: want, Drafted: uint8(drafted),
 	})
+	from := s.sent
 	s.sent += len(tokens)
 	s.sure = s.sent - drafted
-	m.grow(s, s.sent)
+	m.grow(s, from, s.sent)
 	if want != frame.OutputNone {
 		s.awaiting = true
 		st.flight.asks = append(st.flight.asks, ask{session: s, drafts: tokens[len(tokens)-drafted:]})

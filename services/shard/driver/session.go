@@ -24,6 +24,7 @@ type session struct {
 	awaiting  bool       // a step that asks for its next id is in flight
 	opened    bool       // a step has carried its Open
 	longest   float64    // ns that a chunk of its prompt takes at the slowest place
+	thinned   int        // blocks of which the stages kept one of several positions
 	shared    int        // of the pages, the first ones: published or adopted
 	lookup    lookup
 	trust     trust
