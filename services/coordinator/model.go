@@ -49,9 +49,11 @@ type Model struct {
 
 	Manifest []byte // of the files, for shards that lack them; nil: each has its own
 
-	Facts   plan.Model
-	KV      compute.KVClass // of keys and values
-	StopIDs []int32         // ids that end an answer
+	Facts plan.Model
+	KV    compute.KVClass // of keys and values
+	// HalfPage is what one page of one layer would take in 16 bits.
+	HalfPage uint64
+	StopIDs  []int32 // ids that end an answer
 
 	PictureRows int   // positions that a picture takes; 0: the model reads text alone
 	Placeholder int32 // id of such a position
@@ -77,7 +79,7 @@ func NewModel(m *library.Model, kv compute.KVClass, w plan.Wishes) (Model, error
 	out := Model{
 		Name: m.Name, Path: m.Path, Architecture: m.Spec.Arch, Precision: m.Precision, TensorTypes: m.TensorTypes, Parameters: m.Parameters,
 		Size: m.Size, Digest: m.Digest, Hidden: m.Spec.Hidden, Vocab: m.Spec.Vocab, Created: time.Now(),
-		Facts: facts, KV: kv, StopIDs: vocab.End(),
+		Facts: facts, KV: kv, HalfPage: m.Spec.KVBytes(1) / 2, StopIDs: vocab.End(),
 	}
 	placeholder := token.None
 	if m.Vision != nil {

@@ -198,5 +198,8 @@ func (s Stage) String() string {
 	return text
 }
 
+// CacheBytes returns what a layer's cache of so many pages takes.
+func (m *Model) CacheBytes(pages int) uint64 { return m.placed().Cache(pages) }
+
 // PagesFor returns the KV pages that a session of n positions needs.
 func (m *Model) PagesFor(n int) int { return m.KV.Pages(n) }
