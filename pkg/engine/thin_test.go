@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -150,6 +151,20 @@ func TestThinningFreesPages(t *testing.T) {
 		}
 		if used, _ := st.Pages(); used != 0 {
 			t.Errorf("%s: %d pages are held when all is closed", class, used)
+		}
+	}
+}
+
+// TestWindowsAreNotThinned: a model that sees a window of positions needs all of them.
+func TestWindowsAreNotThinned(t *testing.T) {
+	spec := model.Spec{Arch: "windowed", HeadDim: 64, KVHeads: 1, Window: 512}
+	for _, class := range thinned {
+		if err := spec.CheckKV(class); !errors.Is(err, compute.ErrKVClass) {
+			t.Errorf("%s: %v", class, err)
+		}
+		class.Ratio, class.Older = 0, 0
+		if err := spec.CheckKV(class); err != nil {
+			t.Errorf("%s: %v", class, err)
 		}
 	}
 }
