@@ -246,16 +246,19 @@ func (c KVClass) Kept(blocks int) (pages, gone int) {
 	return pages, blocks*blockPages - pages
 }
 
-// Pages returns the most pages that a session holds until it has n positions.
+// Pages returns the most pages that a session needs until it has n positions. Where it
+// thins a block that others hold too, what it keeps is a copy beside it.
 func (c KVClass) Pages(n int) int {
 	at := func(n int) int {
 		_, gone := c.Kept(c.Thinned(max(0, n-1)))
 		return (n+PageTokens-1)/PageTokens - gone
 	}
-	if c.Ratio == 0 {
+	last := max(0, n-1) / KVBlock * KVBlock
+	if c.Thinned(last) == 0 {
 		return at(n)
 	}
-	return max(at(n), at(max(0, n-1)/KVBlock*KVBlock))
+	kept, _ := c.Kept(1)
+	return max(at(n), at(last)+kept)
 }
 
 // Cut returns how many of n rows from a position on may be in one step.

@@ -182,6 +182,7 @@ type Machine struct {
 	sessions []*session // live ones, oldest first
 	ending   []*session // to be closed with the next step
 	free     int        // pages
+	restart  *session   // the one that begins anew with the next step
 	prefixes prefixes
 	flight   []flight
 	decodes  int        // steps with decode rows in flight
@@ -223,6 +224,7 @@ type Stats struct {
 	Cached            int // positions that were not computed, thanks to shared prefixes
 	Evicted           int // pages of prefixes that made room for others
 	Prefixes          int // pages of prefixes that are kept
+	Restarted         int // sessions whose pages went to others, which began anew
 	Lanes             int // in force
 }
 

@@ -125,7 +125,8 @@ func (m *Machine) insert(name, parent [32]byte, p *page) {
 	}
 }
 
-// evict drops the least recently used prefix that nobody holds or continues, and
+// evict drops the least recently used prefix that no other continues and nobody holds,
+// or that keeps pages which nobody holds, and
 // what nothing else continues of the pages before it. It reports whether there
 // was one and the step had room to say so.
 func (m *Machine) evict(st *step) bool {
@@ -134,7 +135,7 @@ func (m *Machine) evict(st *step) bool {
 	}
 	for at := m.prefixes.order.Front(); at != nil; at = at.Next() {
 		e := at.Value.(*prefix)
-		if e.children > 0 || e.page.users > 0 {
+		if e.children > 0 || e.page.users > 0 && !m.pins(e) {
 			continue
 		}
 		st.frame.Ops = append(st.frame.Ops, frame.Op{Evict: &frame.Evict{Prefix: e.name}})
@@ -142,6 +143,20 @@ func (m *Machine) evict(st *step) bool {
 			e = m.forget(e)
 		}
 		return true
+	}
+	return false
+}
+
+// pins reports whether nobody holds a page before this one, which sessions hold: they
+// have thinned it out of their own.
+func (m *Machine) pins(e *prefix) bool {
+	if m.cfg.KV.Ratio == 0 {
+		return false
+	}
+	for up := m.prefixes.byName[e.parent]; up != nil; up = m.prefixes.byName[up.parent] {
+		if up.page.users == 0 {
+			return true
+		}
 	}
 	return false
 }

@@ -383,7 +383,7 @@ func (w *world) runAlone(t *rapid.T) {
 		if !c.closed {
 			t.Fatalf("session %d never closed", i)
 		}
-		if c.halted || c.reason == ReasonFailed && w.cfg.Pages < w.cfg.KV.Pages(w.cfg.Context)*w.cfg.Slots {
+		if c.halted || c.reason == ReasonFailed && w.cfg.Pages < w.cfg.KV.Pages(len(c.prompt)+len(c.got)+1) {
 			want = want[:min(len(want), len(c.got))]
 		}
 		if !slices.Equal(c.got, want) {
