@@ -129,8 +129,11 @@ func (m *Machine) next() *step {
 	m.addCloses(st)
 	m.addRestart(st)
 	decoding := m.decoding()
-	m.addDecodes(st, decoding)
+	m.addDecodes(st, decoding, slices.ContainsFunc(m.sessions, (*session).filling))
 	m.addChunks(st, decoding)
+	if len(st.frame.Spans) == 0 { // no prompt has pages for the row that was left to it
+		m.addDecodes(st, decoding, false)
+	}
 	return st
 }
 
@@ -173,8 +176,9 @@ func (m *Machine) serve(s *session, kind, rows int) {
 }
 
 // addDecodes adds the decode rows of one lane, unless all lanes are in flight. A
-// session of the latency class is of every lane.
-func (m *Machine) addDecodes(st *step, decoding []*session) {
+// session of the latency class is of every lane. While prompts are filling one row is left
+// to them.
+func (m *Machine) addDecodes(st *step, decoding []*session, filling bool) {
 	var lane []*session
 	most, full := m.lanes.share(len(decoding)), m.decodes >= m.lanes.now
 	for _, s := range turn(slices.Clone(decoding), decodeTurn) {
@@ -188,7 +192,7 @@ func (m *Machine) addDecodes(st *step, decoding []*session) {
 		}
 	}
 	keep := st.rows
-	if (keep > 1 || m.step%2 == 0) && slices.ContainsFunc(m.sessions, (*session).filling) {
+	if (keep > 1 || m.step%2 == 0) && filling {
 		keep-- // a prompt goes on, however many decode
 	}
 	lane = lane[:min(len(lane), keep)]

@@ -387,7 +387,7 @@ func (w *world) runAlone(t *rapid.T) {
 			want = want[:min(len(want), len(c.got))]
 		}
 		if !slices.Equal(c.got, want) {
-			t.Fatalf("session %d got %v, alone %v (closed: %s)", i, c.got, want, c.reason)
+			t.Fatalf("session %d got %v, alone %v (closed: %s; prompt of %d, %d pages)", i, c.got, want, c.reason, len(c.prompt), w.cfg.Pages)
 		}
 		if !c.halted && c.reason != ReasonFailed && c.done != len(c.prompt) {
 			t.Fatalf("session %d: prompt done up to %d of %d", i, c.done, len(c.prompt))
