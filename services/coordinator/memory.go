@@ -8,6 +8,14 @@ import (
 	"github.com/shoal-llm/shoal/services/coordinator/plan"
 )
 
+// speedAndMemory reports how fast a pipeline is, and what its stages hold; nothing while
+// nothing is predicted.
+func (o *owner) speedAndMemory(p *pipeline) (*pb.PipelineSpeed, []*pb.StageMemory) {
+	held := o.held(p.plan)
+	speed := p.tempo.proto(p.plan, held)
+	return speed, o.c.deps.Model.memory(p.plan, held, speed.GetStages())
+}
+
 // memory is what the stages of a pipeline hold, each with its device alone, by the
 // backend's account where it is known and else as predicted; and what its share of the
 // model's values, and as many positions of a cache, would take in 16 bits.

@@ -56,6 +56,7 @@ func TestGuideOptionsAct(t *testing.T) {
 		`"config":{"kvCacheConfig":{"maxSeqLen":12288.5}}`: kv(&pb.KvOptions{MaxSeqLen: 12289}),
 		`"config":{"kvCacheConfig":{"progressivePrecision":true}}`:                kv(&pb.KvOptions{Progressive: true}),
 		`"config":{"kvCacheConfig":{"bits":16,"groupSize":32}}`:                   kv(&pb.KvOptions{Bits: 16, GroupSize: 32}),
+		`"config":{"trackMemoryUsage":true}`:                                      base(func(g *pb.Generation) { g.ReportMemory = true }),
 		`"config":{"optimizeKVCache":true}`:                                       kv(&pb.KvOptions{Optimized: true}),
 		`"config":{"kvCacheOptimization":false}`:                                  kv(&pb.KvOptions{Bits: 16}),
 		`"config":{"contextCompressionEnabled":true,"contextCompressionRatio":4}`: kv(&pb.KvOptions{Compression: proto.Bool(true), CompressionRatio: 4}),
@@ -111,7 +112,7 @@ func TestGuideOptionsAreRefusedByName(t *testing.T) {
 		"adaptivePrecisionConfig", "reducedModelSize", "visionModelPath", "shardId", "totalShards", "computeShaders",
 		"streamingInference", "computeTransferOverlap", "memoryOptimizedMode", "progressiveLoading", "parallelLoading", "shaderPrecompilation",
 		"parallelCompilation", "workgroupSize", "computeShaderOptimization", "metalOptimizations", "fallbackPreference",
-		"fallbackToWebGL", "fallbacks", "enableProfiling", "profilingDetail", "collectLayerTiming", "trackMemoryUsage",
+		"fallbackToWebGL", "fallbacks", "enableProfiling", "profilingDetail", "collectLayerTiming",
 		"reportIntervalMs", "debug", "logLevel", "debugInference", "debugTokens",
 	}
 	refused := map[string]string{ // member and value by name

@@ -44,6 +44,8 @@ type plainComplete struct {
 	Model        string       `json:"model"`
 	Precision    string       `json:"precision"`
 	RequestID    string       `json:"requestId"`
+
+	Memory *memoryReport `json:"memory,omitempty"` // when asked for
 }
 
 type plainUsage struct {
@@ -225,6 +227,7 @@ func readConfig(r *strictjson.Reader, g *pb.Generation) {
 		kv.Close()
 	}
 	readCompression(config, g)
+	g.ReportMemory, _ = config.Bool("trackMemoryUsage")
 	g.Scheduling = readScheduling(config)
 	config.Close()
 }

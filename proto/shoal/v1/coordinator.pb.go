@@ -946,91 +946,6 @@ func (x *PipelineInfo) GetMemory() []*StageMemory {
 	return nil
 }
 
-// StageMemory is what the device of a stage holds, by the backend's account, in bytes.
-type StageMemory struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Gpu           bool                   `protobuf:"varint,1,opt,name=gpu,proto3" json:"gpu,omitempty"`
-	Measured      bool                   `protobuf:"varint,2,opt,name=measured,proto3" json:"measured,omitempty"` // else what the plan predicts
-	Weights       uint64                 `protobuf:"varint,3,opt,name=weights,proto3" json:"weights,omitempty"`
-	Caches        uint64                 `protobuf:"varint,4,opt,name=caches,proto3" json:"caches,omitempty"` // keys and values of all sessions
-	Buffers       uint64                 `protobuf:"varint,5,opt,name=buffers,proto3" json:"buffers,omitempty"`
-	Halves        uint64                 `protobuf:"varint,6,opt,name=halves,proto3" json:"halves,omitempty"` // what its weights, and caches of as many positions, would take in 16 bits a value
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *StageMemory) Reset() {
-	*x = StageMemory{}
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[13]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *StageMemory) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*StageMemory) ProtoMessage() {}
-
-func (x *StageMemory) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[13]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use StageMemory.ProtoReflect.Descriptor instead.
-func (*StageMemory) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{13}
-}
-
-func (x *StageMemory) GetGpu() bool {
-	if x != nil {
-		return x.Gpu
-	}
-	return false
-}
-
-func (x *StageMemory) GetMeasured() bool {
-	if x != nil {
-		return x.Measured
-	}
-	return false
-}
-
-func (x *StageMemory) GetWeights() uint64 {
-	if x != nil {
-		return x.Weights
-	}
-	return 0
-}
-
-func (x *StageMemory) GetCaches() uint64 {
-	if x != nil {
-		return x.Caches
-	}
-	return 0
-}
-
-func (x *StageMemory) GetBuffers() uint64 {
-	if x != nil {
-		return x.Buffers
-	}
-	return 0
-}
-
-func (x *StageMemory) GetHalves() uint64 {
-	if x != nil {
-		return x.Halves
-	}
-	return 0
-}
-
 // PipelineSpeed is how fast a pipeline is predicted to be, and was measured. All
 // times are seconds; 0 is unknown.
 type PipelineSpeed struct {
@@ -1049,7 +964,7 @@ type PipelineSpeed struct {
 
 func (x *PipelineSpeed) Reset() {
 	*x = PipelineSpeed{}
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[14]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1061,7 +976,7 @@ func (x *PipelineSpeed) String() string {
 func (*PipelineSpeed) ProtoMessage() {}
 
 func (x *PipelineSpeed) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[14]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1074,7 +989,7 @@ func (x *PipelineSpeed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PipelineSpeed.ProtoReflect.Descriptor instead.
 func (*PipelineSpeed) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{14}
+	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PipelineSpeed) GetToken() float64 {
@@ -1150,7 +1065,7 @@ type StageSpeed struct {
 
 func (x *StageSpeed) Reset() {
 	*x = StageSpeed{}
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[15]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1162,7 +1077,7 @@ func (x *StageSpeed) String() string {
 func (*StageSpeed) ProtoMessage() {}
 
 func (x *StageSpeed) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[15]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1175,7 +1090,7 @@ func (x *StageSpeed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StageSpeed.ProtoReflect.Descriptor instead.
 func (*StageSpeed) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{15}
+	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *StageSpeed) GetDecode() float64 {
@@ -1254,7 +1169,7 @@ type Totals struct {
 
 func (x *Totals) Reset() {
 	*x = Totals{}
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[16]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1266,7 +1181,7 @@ func (x *Totals) String() string {
 func (*Totals) ProtoMessage() {}
 
 func (x *Totals) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[16]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1279,7 +1194,7 @@ func (x *Totals) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Totals.ProtoReflect.Descriptor instead.
 func (*Totals) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{16}
+	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Totals) GetRequests() uint64 {
@@ -1324,7 +1239,7 @@ type ClusterEvent struct {
 
 func (x *ClusterEvent) Reset() {
 	*x = ClusterEvent{}
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[17]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1336,7 +1251,7 @@ func (x *ClusterEvent) String() string {
 func (*ClusterEvent) ProtoMessage() {}
 
 func (x *ClusterEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[17]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1349,7 +1264,7 @@ func (x *ClusterEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterEvent.ProtoReflect.Descriptor instead.
 func (*ClusterEvent) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{17}
+	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ClusterEvent) GetNumber() uint64 {
@@ -1404,7 +1319,7 @@ type NodeInfo struct {
 
 func (x *NodeInfo) Reset() {
 	*x = NodeInfo{}
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[18]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1416,7 +1331,7 @@ func (x *NodeInfo) String() string {
 func (*NodeInfo) ProtoMessage() {}
 
 func (x *NodeInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_coordinator_proto_msgTypes[18]
+	mi := &file_shoal_v1_coordinator_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1429,7 +1344,7 @@ func (x *NodeInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeInfo.ProtoReflect.Descriptor instead.
 func (*NodeInfo) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{18}
+	return file_shoal_v1_coordinator_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *NodeInfo) GetNode() string {
@@ -1560,14 +1475,7 @@ const file_shoal_v1_coordinator_proto_rawDesc = "" +
 	"free_pages\x18\x04 \x01(\rR\tfreePages\x12 \n" +
 	"\vfingerprint\x18\x05 \x01(\tR\vfingerprint\x12-\n" +
 	"\x05speed\x18\x06 \x01(\v2\x17.shoal.v1.PipelineSpeedR\x05speed\x12-\n" +
-	"\x06memory\x18Z \x03(\v2\x15.shoal.v1.StageMemoryR\x06memory\"\x9f\x01\n" +
-	"\vStageMemory\x12\x10\n" +
-	"\x03gpu\x18\x01 \x01(\bR\x03gpu\x12\x1a\n" +
-	"\bmeasured\x18\x02 \x01(\bR\bmeasured\x12\x18\n" +
-	"\aweights\x18\x03 \x01(\x04R\aweights\x12\x16\n" +
-	"\x06caches\x18\x04 \x01(\x04R\x06caches\x12\x18\n" +
-	"\abuffers\x18\x05 \x01(\x04R\abuffers\x12\x16\n" +
-	"\x06halves\x18\x06 \x01(\x04R\x06halves\"\xf5\x01\n" +
+	"\x06memory\x18Z \x03(\v2\x15.shoal.v1.StageMemoryR\x06memory\"\xf5\x01\n" +
 	"\rPipelineSpeed\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\x01R\x05token\x12\x1f\n" +
 	"\vfirst_token\x18\x02 \x01(\x01R\n" +
@@ -1627,7 +1535,7 @@ func file_shoal_v1_coordinator_proto_rawDescGZIP() []byte {
 	return file_shoal_v1_coordinator_proto_rawDescData
 }
 
-var file_shoal_v1_coordinator_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_shoal_v1_coordinator_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_shoal_v1_coordinator_proto_goTypes = []any{
 	(*DrainRequest)(nil),    // 0: shoal.v1.DrainRequest
 	(*DrainResponse)(nil),   // 1: shoal.v1.DrainResponse
@@ -1642,42 +1550,42 @@ var file_shoal_v1_coordinator_proto_goTypes = []any{
 	(*ClusterResponse)(nil), // 10: shoal.v1.ClusterResponse
 	(*LoadInfo)(nil),        // 11: shoal.v1.LoadInfo
 	(*PipelineInfo)(nil),    // 12: shoal.v1.PipelineInfo
-	(*StageMemory)(nil),     // 13: shoal.v1.StageMemory
-	(*PipelineSpeed)(nil),   // 14: shoal.v1.PipelineSpeed
-	(*StageSpeed)(nil),      // 15: shoal.v1.StageSpeed
-	(*Totals)(nil),          // 16: shoal.v1.Totals
-	(*ClusterEvent)(nil),    // 17: shoal.v1.ClusterEvent
-	(*NodeInfo)(nil),        // 18: shoal.v1.NodeInfo
-	(*Generation)(nil),      // 19: shoal.v1.Generation
-	(*Event)(nil),           // 20: shoal.v1.Event
-	(*ModelInfo)(nil),       // 21: shoal.v1.ModelInfo
-	(*Pipeline)(nil),        // 22: shoal.v1.Pipeline
-	(*Stage)(nil),           // 23: shoal.v1.Stage
-	(*LinkSpeed)(nil),       // 24: shoal.v1.LinkSpeed
+	(*PipelineSpeed)(nil),   // 13: shoal.v1.PipelineSpeed
+	(*StageSpeed)(nil),      // 14: shoal.v1.StageSpeed
+	(*Totals)(nil),          // 15: shoal.v1.Totals
+	(*ClusterEvent)(nil),    // 16: shoal.v1.ClusterEvent
+	(*NodeInfo)(nil),        // 17: shoal.v1.NodeInfo
+	(*Generation)(nil),      // 18: shoal.v1.Generation
+	(*Event)(nil),           // 19: shoal.v1.Event
+	(*ModelInfo)(nil),       // 20: shoal.v1.ModelInfo
+	(*Pipeline)(nil),        // 21: shoal.v1.Pipeline
+	(*Stage)(nil),           // 22: shoal.v1.Stage
+	(*LinkSpeed)(nil),       // 23: shoal.v1.LinkSpeed
+	(*StageMemory)(nil),     // 24: shoal.v1.StageMemory
 	(*Device)(nil),          // 25: shoal.v1.Device
 	(*DeviceSpeed)(nil),     // 26: shoal.v1.DeviceSpeed
 }
 var file_shoal_v1_coordinator_proto_depIdxs = []int32{
 	3,  // 0: shoal.v1.RelayRequest.messages:type_name -> shoal.v1.Upward
-	19, // 1: shoal.v1.Upward.start:type_name -> shoal.v1.Generation
+	18, // 1: shoal.v1.Upward.start:type_name -> shoal.v1.Generation
 	5,  // 2: shoal.v1.Upward.stop:type_name -> shoal.v1.Stop
 	6,  // 3: shoal.v1.Upward.credit:type_name -> shoal.v1.Credit
 	4,  // 4: shoal.v1.Upward.claim:type_name -> shoal.v1.Claim
 	8,  // 5: shoal.v1.RelayResponse.messages:type_name -> shoal.v1.Downward
-	20, // 6: shoal.v1.Downward.event:type_name -> shoal.v1.Event
-	21, // 7: shoal.v1.ClusterResponse.models:type_name -> shoal.v1.ModelInfo
-	18, // 8: shoal.v1.ClusterResponse.nodes:type_name -> shoal.v1.NodeInfo
-	22, // 9: shoal.v1.ClusterResponse.pipeline:type_name -> shoal.v1.Pipeline
-	16, // 10: shoal.v1.ClusterResponse.totals:type_name -> shoal.v1.Totals
-	17, // 11: shoal.v1.ClusterResponse.events:type_name -> shoal.v1.ClusterEvent
+	19, // 6: shoal.v1.Downward.event:type_name -> shoal.v1.Event
+	20, // 7: shoal.v1.ClusterResponse.models:type_name -> shoal.v1.ModelInfo
+	17, // 8: shoal.v1.ClusterResponse.nodes:type_name -> shoal.v1.NodeInfo
+	21, // 9: shoal.v1.ClusterResponse.pipeline:type_name -> shoal.v1.Pipeline
+	15, // 10: shoal.v1.ClusterResponse.totals:type_name -> shoal.v1.Totals
+	16, // 11: shoal.v1.ClusterResponse.events:type_name -> shoal.v1.ClusterEvent
 	12, // 12: shoal.v1.ClusterResponse.pipelines:type_name -> shoal.v1.PipelineInfo
-	23, // 13: shoal.v1.ClusterResponse.spares:type_name -> shoal.v1.Stage
-	24, // 14: shoal.v1.ClusterResponse.links:type_name -> shoal.v1.LinkSpeed
+	22, // 13: shoal.v1.ClusterResponse.spares:type_name -> shoal.v1.Stage
+	23, // 14: shoal.v1.ClusterResponse.links:type_name -> shoal.v1.LinkSpeed
 	11, // 15: shoal.v1.ClusterResponse.loads:type_name -> shoal.v1.LoadInfo
-	22, // 16: shoal.v1.PipelineInfo.pipeline:type_name -> shoal.v1.Pipeline
-	14, // 17: shoal.v1.PipelineInfo.speed:type_name -> shoal.v1.PipelineSpeed
-	13, // 18: shoal.v1.PipelineInfo.memory:type_name -> shoal.v1.StageMemory
-	15, // 19: shoal.v1.PipelineSpeed.stages:type_name -> shoal.v1.StageSpeed
+	21, // 16: shoal.v1.PipelineInfo.pipeline:type_name -> shoal.v1.Pipeline
+	13, // 17: shoal.v1.PipelineInfo.speed:type_name -> shoal.v1.PipelineSpeed
+	24, // 18: shoal.v1.PipelineInfo.memory:type_name -> shoal.v1.StageMemory
+	14, // 19: shoal.v1.PipelineSpeed.stages:type_name -> shoal.v1.StageSpeed
 	25, // 20: shoal.v1.NodeInfo.devices:type_name -> shoal.v1.Device
 	26, // 21: shoal.v1.NodeInfo.speeds:type_name -> shoal.v1.DeviceSpeed
 	2,  // 22: shoal.v1.CoordinatorService.Relay:input_type -> shoal.v1.RelayRequest
@@ -1712,7 +1620,7 @@ func file_shoal_v1_coordinator_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shoal_v1_coordinator_proto_rawDesc), len(file_shoal_v1_coordinator_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   19,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
