@@ -212,6 +212,11 @@ bench-kv: build model $(MODELS)/smollm2-f16.gguf ## what each class of KV cache 
 	    bin/shoal bench kv $$model testdata/tiny/heldout_$$text.txt --windows 2 --window 8128 --save docs/measurements/kv.json || exit 1; done; done
 	$(MAKE) docs
 
+.PHONY: bench-context
+bench-context: build ## a context of 32,768 positions in some KV classes, on a quiet machine, into docs/measurements/kv.json (10 minutes)
+	bin/shoal bench context tiny testdata/tiny/heldout_stories.txt --save docs/measurements/kv.json
+	$(MAKE) docs
+
 .PHONY: quality
 quality: build ## perplexity of the tiny model in each precision that quantize writes, beside the framework's of its f16 weights, into docs/measurements/quality.json (2 minutes)
 	@mkdir -p .tmp/quality && rm -f .tmp/quality/*

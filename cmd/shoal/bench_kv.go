@@ -58,6 +58,9 @@ costs; others round activations to int8, and a change of any bit then costs abou
 	return c
 }
 
+// kvNames makes names of figures of classes.
+var kvNames = strings.NewReplacer("/", "g", "@", "after", "-", "to", "+", "thin", ":", "to")
+
 // kvSubject is a class under test: a whole model with a cache of it, and what is
 // known so far.
 type kvSubject struct {
@@ -122,7 +125,7 @@ func (o *benchKVOptions) open(be compute.Backend, m *library.Model, class string
 	s := &kvSubject{class: kv}
 	pages := windowPages(o.positions())
 	pools := kv.Pools(1, perplexityRows, pages)
-	layer := uint64(pages)*facts.KVPage + uint64(pools.Recent)*facts.KVRecent + uint64(pools.Upper)*facts.KVUpper
+	layer := uint64(pages)*facts.KVPage + uint64(pools.Recent)*facts.KVRecent + uint64(pools.Upper)*facts.KVUpper + uint64(pools.Queries)*facts.KVQueries
 	tokens := float64(pages * compute.PageTokens)
 	s.predicted = float64(layer) * float64(m.Spec.Layers) / tokens
 	before := be.Used().Caches
@@ -240,7 +243,6 @@ func (o *benchKVOptions) print(c *cobra.Command, m *library.Model, file string, 
 // figures are the results as they are kept.
 func (o *benchKVOptions) figures(m *library.Model, file, machine, name string, subjects []*kvSubject) (out []measure.Figure) {
 	command := fmt.Sprintf("shoal bench kv %s %s --windows %d --window %d", filepath.Base(name), filepath.ToSlash(file), o.windows, o.window)
-	names := strings.NewReplacer("/", "g", "@", "after", "-", "to")
 	for _, s := range subjects {
 		n, exact := float64(s.rows), subjects[0]
 		for _, f := range []measure.Figure{
@@ -252,7 +254,7 @@ func (o *benchKVOptions) figures(m *library.Model, file, machine, name string, s
 			if f.Name == "kl" && s == exact {
 				continue // with itself
 			}
-			f.Name = fmt.Sprintf("kv_%s_%s_%d_%s_%s", m.Name, baseName(file), o.window, names.Replace(s.class.String()), f.Name)
+			f.Name = fmt.Sprintf("kv_%s_%s_%d_%s_%s", m.Name, baseName(file), o.window, kvNames.Replace(s.class.String()), f.Name)
 			f.Runs, f.Machine, f.Command = o.windows, machine, command
 			out = append(out, f)
 		}

@@ -66,6 +66,33 @@ func printPipeline(out io.Writer, info *pb.PipelineInfo) {
 		}
 		fmt.Fprintln(out)
 	}
+	printMemory(out, info.GetMemory())
+}
+
+// printMemory says what the stages hold, and how much less that is than in 16 bits.
+func printMemory(out io.Writer, stages []*pb.StageMemory) {
+	if len(stages) == 0 {
+		return
+	}
+	var all pb.StageMemory
+	for i, s := range stages {
+		how := "held"
+		if !s.GetMeasured() {
+			how = "predicted"
+		}
+		fmt.Fprintf(out, "  memory of stage %d, %s: %s\n", i, how, memoryText(s))
+		all.Weights, all.Caches, all.Buffers, all.Halves = all.Weights+s.Weights, all.Caches+s.Caches, all.Buffers+s.Buffers, all.Halves+s.Halves
+	}
+	fmt.Fprintf(out, "  memory in all: %s\n", memoryText(&all))
+}
+
+func memoryText(s *pb.StageMemory) string {
+	held := s.GetWeights() + s.GetCaches()
+	text := fmt.Sprintf("weights %s, KV cache %s, buffers %s", bytesText(s.GetWeights()), bytesText(s.GetCaches()), bytesText(s.GetBuffers()))
+	if s.GetHalves() > 0 {
+		text += fmt.Sprintf("; weights and cache take %.1f %% less than the %s of 16 bits", 100*(1-float64(held)/float64(s.GetHalves())), bytesText(s.GetHalves()))
+	}
+	return text
 }
 
 func measuredRate(seconds float64) string {

@@ -22,6 +22,7 @@ type Footprint struct {
 	KVPage    uint64 // keys and values of one page of one layer, in their oldest form
 	KVRecent  uint64 // and in halves, where values step down as they age
 	KVUpper   uint64 // and in the step between
+	KVQueries uint64 // of a session and layer, where positions thin out
 	Row       uint64 // buffers of a part, for one row of a batch
 	Logits    uint64 // more of them where the head is
 }
@@ -63,6 +64,9 @@ func (m *Model) Footprint(class compute.KVClass, adapters ...*Adapter) (Footprin
 	}
 	if class.Upper == 0 {
 		f.KVUpper = 0
+	}
+	if class.Ratio != 0 {
+		f.KVQueries = w.cache.QueryBytes()
 	}
 	f.Row, f.Logits = w.buffers/uint64(rows), w.logits/uint64(rows)
 	return f, nil

@@ -141,16 +141,22 @@ type Batch struct {
 
 // Span is a run of consecutive positions of one session.
 type Span struct {
-	Row   int     // first row in the batch
-	Start int     // position of the first row
-	Count int     // rows
-	Pages []int32 // Pages[i] is the page that holds positions 64·i to 64·i+63
+	Row   int // first row in the batch
+	Start int // position of the first row
+	Count int // rows
+	// Pages[i] is the page that holds positions 64·i to 64·i+63; where blocks were
+	// thinned it is what they kept, and then the positions after them.
+	Pages []int32
 	// Where values step down as they age (KVClass): places of the finer forms of
 	// page i in the cache's pools, or -1 when no row from Start on sees them.
 	Recent, Upper []int32
 	// Adapter is the number of the low-rank adapter that the rows go through, from 1 on
 	// in the order in which they were loaded; 0 is none.
 	Adapter int
+	// Of a class that thins: the session's place for queries, and where the span
+	// begins with it, the pages of a block that become the last thinned ones of Pages.
+	Slot    int
+	Thinned []int32
 }
 
 // Matrix is a weight of Rows rows of Cols values in a packed format.
@@ -176,8 +182,9 @@ type CacheSpec struct {
 	Pages   int // pages of PageTokens positions, shared by all sessions
 	KVHeads int
 	HeadDim int
+	Heads   int // of queries
 	Class   KVClass
-	Pools   KVPools // of a class whose values step down
+	Pools   KVPools // of a class whose values step down or thin out
 }
 
 // Rope is a table of rotations: for position p and pair i the angle's cosine

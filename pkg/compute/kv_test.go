@@ -25,6 +25,7 @@ func TestKVClassIsSpelled(t *testing.T) {
 	for text, want := range map[string]string{
 		"4": "4/32@128", "8": "8/32", "3/64": "3/64@128", "16-4": "4/32@128", "16-4@256": "4/32@256",
 		"16-4@128-3@1024": "4@128-3/32@1024", "4-2@1024": "4@128-2/32@1024", "4/64@64-2@128": "4@64-2/64@128",
+		"16+4:1": "16+4:1@1024", "8+8:1@4096": "8/32+8:1@4096", "4@128-3@1024+4:1": "4@128-3/32@1024+4:1@1024", "4@128-2@1536+4:1": "4@128-2/32@1536+4:1@2048",
 	} {
 		if got, err := ParseKVClass(text); err != nil || got.String() != want {
 			t.Errorf("%s is %s, want %s, %v", text, got, want, err)
@@ -33,6 +34,7 @@ func TestKVClassIsSpelled(t *testing.T) {
 	for _, text := range []string{
 		"", "0", "5", "4/7", "4/", "16/32", "32", "float32/32", "-4", "four", "4@", "4@0", "4@100", "4@-64", "8@128", "16@128", "16-", "16-16", "float32-4",
 		"4-3", "4@128-3@128", "4@128-3@64", "3@128-4@1024", "4@128-4@1024", "8@128-4@1024", "4@64-3@128-2@256", "4/32@64-3/64@128", "16-8", "4@64@128", "16-16-4",
+		"float32+4:1", "16+", "16+4", "16+0:1", "16+2:1", "16+4:1@", "16+4:1@0", "16+4:1@100", "16+4:1@1000", "4@2048+4:1@1024", "16+4:1@1024+8:1",
 	} {
 		if got, err := ParseKVClass(text); !errors.Is(err, ErrKVClass) {
 			t.Errorf("%q: %+v, %v", text, got, err)
@@ -53,7 +55,7 @@ func TestPools(t *testing.T) {
 		slots, rows, pages int
 		want               KVPools
 	}{
-		{1, 256, 1000, KVPools{5 + 4, 19 + 4}}, {4, 64, 1000, KVPools{21, 77}}, {4, 64, 30, KVPools{21, 30}},
+		{1, 256, 1000, KVPools{Recent: 5 + 4, Upper: 19 + 4}}, {4, 64, 1000, KVPools{Recent: 21, Upper: 77}}, {4, 64, 30, KVPools{Recent: 21, Upper: 30}},
 	} {
 		if got := class.Pools(c.slots, c.rows, c.pages); got != c.want {
 			t.Errorf("%d slots, %d rows, %d pages: %+v, want %+v", c.slots, c.rows, c.pages, got, c.want)
@@ -65,5 +67,31 @@ func TestPools(t *testing.T) {
 	spec := CacheSpec{Layers: 3, Pages: 10, KVHeads: 2, HeadDim: 64, Class: class, Pools: KVPools{Recent: 4, Upper: 6}}
 	if got, want := spec.Bytes(), uint64(3*2*(10*4096+4*16384+6*5120)); got != want {
 		t.Errorf("%d bytes, want %d", got, want)
+	}
+}
+
+// TestThinning: where a session has a multiple of 1,024 positions it keeps a fourth,
+// or an eighth, of the block that has become old enough; Pages counts what it holds, and what it keeps
+// beside the block while it thins it.
+func TestThinning(t *testing.T) {
+	class := KVClass{Bits: 16, Ratio: 4, Older: 1024}
+	for position, want := range map[int]int{0: 0, 2047: 0, 2048: 1, 3071: 1, 3072: 2, 32767: 30} {
+		if got := class.Thinned(position); got != want {
+			t.Errorf("position %d sees %d thinned blocks, want %d", position, got, want)
+		}
+	}
+	for _, c := range []struct{ n, four, eight int }{
+		{0, 0, 0}, {1, 1, 1}, {2048, 32, 32}, {2049, 36, 34}, {3072, 36, 34}, {32768, 152, 92},
+	} {
+		eight := KVClass{Bits: 16, Ratio: 8, Older: 1024}
+		if four, eight := class.Pages(c.n), eight.Pages(c.n); four != c.four || eight != c.eight {
+			t.Errorf("%d positions take %d and %d pages, want %d and %d", c.n, four, eight, c.four, c.eight)
+		}
+	}
+	if got := class.Cut(1000, 100); got != 24 {
+		t.Errorf("%d rows from 1000 on are in one step", got)
+	}
+	if got := class.Shared(); got != 1984 {
+		t.Errorf("%d positions are shared", got)
 	}
 }

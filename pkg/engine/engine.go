@@ -200,6 +200,7 @@ func (w *work) fill(tag uint64, f *frame.Frame, step *kv.Step) {
 		n := len(span.Tokens)
 		w.batch.Spans = append(w.batch.Spans, compute.Span{
 			Row: w.batch.Rows, Start: int(span.Start), Count: n, Pages: at.Pages, Recent: at.Recent, Upper: at.Upper,
+			Slot: int(at.Slot), Thinned: at.Thinned,
 		})
 		w.ids = append(w.ids, span.Tokens...)
 		w.batch.Rows += n

@@ -33,13 +33,17 @@ type held struct {
 	from  int     // pages before this one have been given back, but page 0 where it keeps the form
 }
 
-// released is the page before which no row from position n on sees the form.
-func (f *finer) released(n int) int { return n/PageTokens - f.reach }
+// released is the place in a slot's tables before which no row from position n on
+// sees the form.
+func (l *Log) released(f *finer, s *slot, n int) int {
+	_, gone := l.cfg.KV.Kept(s.thinned)
+	return n/PageTokens - f.reach - gone
+}
 
 // spare returns how many places a slot gives back once all positions before n are
 // certain.
-func (f *finer) spare(h *held, n int) (places int) {
-	for page := h.from; page < min(f.released(n), len(h.table)); page++ {
+func (l *Log) spare(f *finer, s *slot, h *held, n int) (places int) {
+	for page := h.from; page < min(l.released(f, s, n), len(h.table)); page++ {
 		if page > 0 || !f.first {
 			places++
 		}
@@ -52,7 +56,7 @@ func (f *finer) spare(h *held, n int) (places int) {
 func (l *Log) coarsen(s *slot, n int) {
 	for i := range l.finer {
 		f, h := &l.finer[i], &s.finer[i]
-		for ; h.from < min(f.released(n), len(h.table)); h.from++ {
+		for ; h.from < min(l.released(f, s, n), len(h.table)); h.from++ {
 			if h.from > 0 || !f.first {
 				f.release(h.table[h.from])
 				h.table[h.from] = -1
@@ -69,8 +73,8 @@ func (l *Log) checkFiner(f *frame.Frame) error {
 		for j := range f.Spans {
 			sp := &f.Spans[j]
 			s := &l.slots[sp.Slot]
-			wanted += pagesOf(s.length+len(sp.Tokens)) - len(s.table)
-			spare += form.spare(&s.finer[i], s.length)
+			wanted += pagesOf(s.length+len(sp.Tokens)) - pagesOf(s.length)
+			spare += l.spare(form, s, &s.finer[i], s.length)
 		}
 		if wanted > form.free+spare {
 			return fmt.Errorf("%w: %d wanted in a finer form, %d of %d free", ErrNoPages, wanted, form.free+spare, len(form.refs))
@@ -97,7 +101,7 @@ func (l *Log) takeFiner(s *slot, page int32) (written int32) {
 // position n on see.
 func (l *Log) checkTruncate(s *slot, n int) error {
 	for i := range l.finer {
-		if h := &s.finer[i]; h.from > max(l.finer[i].released(n), 1) { // of page 0 rows see one form alone
+		if h := &s.finer[i]; n > 0 && h.from > max(l.released(&l.finer[i], s, n), 1) { // of page 0 rows see one form alone
 			return invalid("truncated to %d, from where on pages before %d are seen in a finer form that is given back", n, h.from)
 		}
 	}

@@ -72,10 +72,11 @@ type slot struct {
 	open    *frame.Open // nil when the slot is free
 	adopted bool        // its history has been adopted
 	length  int         // positions held
-	table   []int32     // pages of positions 0 on, none without a position
+	table   []int32     // pages of what thinned blocks kept, and of the positions after them, none without a position
 	names   [][32]byte  // identities of the first pages, as far as they were needed
 	seen    uint64      // the last step with a span of this slot
 	finer   [2]held     // finer forms of its pages
+	thinned int         // blocks of which one of several positions was kept
 }
 
 // NewLog returns the empty log of a pipeline. Its first step is 1. It takes 4
@@ -165,8 +166,12 @@ func (l *Log) apply(f *frame.Frame, step *Step) error {
 	if err != nil {
 		return err
 	}
-	if pages > l.pages.free {
-		return fmt.Errorf("%w: %d wanted, %d of %d free", ErrNoPages, pages, l.pages.free, l.cfg.Pages)
+	free, err := l.freeThinned(f)
+	if err != nil {
+		return err
+	}
+	if pages > free {
+		return fmt.Errorf("%w: %d wanted, %d of %d free", ErrNoPages, pages, free, l.cfg.Pages)
 	}
 	if err := l.checkFiner(f); err != nil {
 		return err
@@ -192,7 +197,7 @@ func (l *Log) checkSpans(f *frame.Frame) (pages int, err error) {
 		if rows += len(sp.Tokens); rows > l.cfg.Rows {
 			return 0, invalid("more than %d rows", l.cfg.Rows)
 		}
-		pages += pagesOf(s.length+len(sp.Tokens)) - len(s.table)
+		pages += pagesOf(s.length+len(sp.Tokens)) - pagesOf(s.length)
 	}
 	return pages, nil
 }
@@ -213,6 +218,8 @@ func (l *Log) checkSpan(sp *frame.Span) error {
 		return invalid("position %d of slot %d, which holds %d", sp.Start, sp.Slot, s.length)
 	case s.length+len(sp.Tokens) > l.cfg.Context:
 		return invalid("position %d of slot %d, context of %d", s.length+len(sp.Tokens)-1, sp.Slot, l.cfg.Context)
+	case l.cfg.KV.Cut(s.length, len(sp.Tokens)) < len(sp.Tokens):
+		return invalid("positions %d to %d of slot %d in one span, on both sides of a multiple of %d", s.length, s.length+len(sp.Tokens)-1, sp.Slot, compute.KVBlock)
 	}
 	return nil
 }
@@ -223,8 +230,9 @@ func (l *Log) applySpans(f *frame.Frame, step *Step) {
 		sp := &f.Spans[i]
 		s := &l.slots[sp.Slot]
 		l.coarsen(s, s.length)
+		thinned := l.thin(s, step)
 		l.extend(s, sp.Tokens, step)
-		step.addSpan(sp, row, s)
+		step.addSpan(sp, row, s, thinned)
 		row += len(sp.Tokens)
 	}
 	step.setPages(len(l.finer))
@@ -238,7 +246,7 @@ func (l *Log) applySpans(f *frame.Frame, step *Step) {
 // extend appends positions to a slot, on pages of its own.
 func (l *Log) extend(s *slot, ids []int32, step *Step) {
 	for len(ids) > 0 {
-		if s.length == len(s.table)*PageTokens {
+		if s.length%PageTokens == 0 {
 			page := l.pages.take()
 			s.table = append(s.table, page)
 			step.Clear = append(step.Clear, l.takeFiner(s, page))

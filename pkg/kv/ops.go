@@ -59,6 +59,8 @@ func (l *Log) adopt(a *frame.Adopt, step *Step) error {
 	switch {
 	case len(l.finer) > 0:
 		return invalid("slot %d adopts pages whose values step down", a.Slot)
+	case len(s.open.History) > l.cfg.KV.Shared():
+		return invalid("slot %d adopts %d positions, of which some are thinned by its own queries", a.Slot, len(s.open.History))
 	case s.length > 0 || s.adopted:
 		return invalid("slot %d is not fresh", a.Slot)
 	case a.Tokens == 0 || int(a.Tokens) != len(s.open.History):
@@ -101,6 +103,9 @@ func (l *Log) publish(p *frame.Publish) error {
 	}
 	if len(l.finer) > 0 {
 		return invalid("slot %d publishes pages whose values step down", p.Slot)
+	}
+	if int(p.Tokens) > l.cfg.KV.Shared() || s.thinned > 0 {
+		return invalid("slot %d publishes %d positions, of which some are thinned by its own queries", p.Slot, p.Tokens)
 	}
 	if int(p.Tokens) > s.length || p.Tokens < PageTokens {
 		return invalid("slot %d publishes %d positions of %d", p.Slot, p.Tokens, s.length)
@@ -190,7 +195,16 @@ func (l *Log) truncate(t *frame.Truncate) error {
 	if n < 0 || n > s.length {
 		return invalid("slot %d, which holds %d positions, truncated to %d", t.Slot, s.length, n)
 	}
-	keep := pagesOf(n)
+	keep, thinned := pagesOf(n), s.thinned
+	if n > 0 {
+		_, gone := l.cfg.KV.Kept(thinned)
+		keep -= gone
+	} else {
+		thinned = 0
+	}
+	if thinned > l.cfg.KV.Thinned(n) {
+		return invalid("slot %d truncated to %d, from where on positions are seen that are thinned", t.Slot, n)
+	}
 	if n%PageTokens != 0 && n < s.length && l.pages.shared(s.table[keep-1]) {
 		return invalid("slot %d truncated to %d, inside a page that others hold", t.Slot, n)
 	}
@@ -199,11 +213,11 @@ func (l *Log) truncate(t *frame.Truncate) error {
 	}
 	l.dropFiner(s, keep)
 	gone := slices.Clone(s.table[keep:])
-	held, names := s.length, s.names
+	held, names, was := s.length, s.names, s.thinned
 	for _, page := range gone {
 		l.pages.release(page)
 	}
-	s.table, s.length = s.table[:keep], n
+	s.table, s.length, s.thinned = s.table[:keep], n, thinned
 	if len(names) > n/PageTokens {
 		s.names = names[: n/PageTokens : n/PageTokens]
 	}
@@ -211,7 +225,7 @@ func (l *Log) truncate(t *frame.Truncate) error {
 		for _, page := range gone {
 			l.pages.hold(page)
 		}
-		s.table, s.length, s.names = append(s.table, gone...), held, names
+		s.table, s.length, s.names, s.thinned = append(s.table, gone...), held, names, was
 	})
 	return nil
 }

@@ -59,6 +59,8 @@ type Spec struct {
 	HeadDim  int
 	TiedHead bool // the head multiplies the embedding table
 
+	Window int // positions that a row sees in some layer; 0 is all in every layer
+
 	Experts     int // networks of a mixture; 0 is none
 	ExpertsUsed int // of them that a row goes through
 
@@ -75,6 +77,9 @@ func (s Spec) KVBytes(layers int) uint64 {
 func (s Spec) CheckKV(class compute.KVClass) error {
 	if err := class.CheckHead(s.HeadDim); err != nil {
 		return err
+	}
+	if class.Ratio != 0 && s.Window != 0 {
+		return fmt.Errorf("%w %s: %s sees a window of %d positions, of which none can be left out; take the class without +%d:1", compute.ErrKVClass, class, s.Arch, s.Window, class.Ratio)
 	}
 	if class.Steps() && s.Needs&compute.FeatureBias != 0 {
 		return fmt.Errorf("%w %s: keys of %s have biases, which codes of fewer than 8 bits do not hold; take 8 or 16", compute.ErrKVClass, class, s.Arch)

@@ -211,7 +211,7 @@ func (o *owner) admit() {
 }
 
 // pages are those of the prompt and the longest answer.
-func (p *prepared) pages() int { return plan.PagesFor(len(p.prompt) + int(p.spec.MaxTokens)) }
+func (p *prepared) pages() int { return p.kv.Pages(len(p.prompt) + int(p.spec.MaxTokens)) }
 
 // fits checks a prompt again, against a plan that may have come after it was
 // made.

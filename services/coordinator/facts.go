@@ -23,7 +23,7 @@ func PlaceModel(m *library.Model, kv compute.KVClass, slots, rows int, adapters 
 	}
 	out := &place.Model{
 		Name: m.Name, Embed: f.Embed, Head: f.Head, Tied: f.Tied, HeadShape: f.HeadShape,
-		KVPage: f.KVPage, Buffers: f.Row, Logits: f.Logits,
+		KVPage: f.KVPage, KV: kv, Buffers: f.Row, Logits: f.Logits,
 		Wire: uint64(m.Spec.Hidden) * wireBytes, Context: m.Spec.Context,
 	}
 	if m.Vision != nil { // the first stage's node turns pictures into rows
@@ -32,6 +32,7 @@ func PlaceModel(m *library.Model, kv compute.KVClass, slots, rows int, adapters 
 	if pools := kv.Pools(slots, rows, math.MaxInt); kv.Steps() {
 		out.KVPools = append(out.KVPools, place.KVPool{Pages: pools.Recent, Bytes: f.KVRecent}, place.KVPool{Pages: pools.Upper, Bytes: f.KVUpper})
 	}
+	out.KVQueries = uint64(kv.Pools(slots, rows, math.MaxInt).Queries) * f.KVQueries
 	for i, bytes := range f.Layers {
 		out.Layers = append(out.Layers, place.Layer{Bytes: bytes, Shape: f.Shapes[i]})
 	}

@@ -14,6 +14,8 @@ import (
 // TestKVOptions: what is loaded is accepted, all else refused by name, and the
 // refusal says what is loaded.
 func TestKVOptions(t *testing.T) {
+	on, off, whole, odd := true, false, uint32(1024), uint32(1000)
+	thin := compute.KVClass{Bits: 16, Ratio: 4, Older: 1024}
 	f32, half, four := compute.KVClass{}, compute.KVClass{Bits: 16}, compute.KVClass{Bits: 4, Group: 64, Recent: 128}
 	for name, c := range map[string]struct {
 		loaded compute.KVClass
@@ -35,6 +37,17 @@ func TestKVOptions(t *testing.T) {
 		"bits that there are not":    {four, &pb.KvOptions{Bits: 5}, "kv.bits", codeInvalid},
 		"a group that there is not":  {four, &pb.KvOptions{GroupSize: 7}, "kv.group_size", codeInvalid},
 		"the steps that are loaded":  {four, &pb.KvOptions{Bits: 4, Progressive: true}, "", ""},
+		"an optimised cache":         {half, &pb.KvOptions{Optimized: true}, "", ""},
+		"float32 is not optimised":   {f32, &pb.KvOptions{Optimized: true}, "kv.optimized", codeUnsupported},
+		"what is thinned":            {thin, &pb.KvOptions{Compression: &on, CompressionRatio: 4, CompressOlder: &whole}, "", ""},
+		"the loaded ratio":           {thin, &pb.KvOptions{CompressionRatio: 4}, "", ""},
+		"no thinning where none is":  {half, &pb.KvOptions{Compression: &off, CompressionRatio: 4}, "", ""},
+		"thinning where none is":     {half, &pb.KvOptions{Compression: &on}, "kv.compression", codeUnsupported},
+		"no thinning where it is":    {thin, &pb.KvOptions{Compression: &off}, "kv.compression", codeUnsupported},
+		"another ratio":              {thin, &pb.KvOptions{CompressionRatio: 8}, "kv.compression_ratio", codeUnsupported},
+		"a ratio that there is not":  {thin, &pb.KvOptions{CompressionRatio: 3}, "kv.compression_ratio", codeInvalid},
+		"positions in no blocks":     {thin, &pb.KvOptions{CompressOlder: &odd}, "kv.compress_older", codeInvalid},
+		"other positions whole":      {compute.KVClass{Bits: 16, Ratio: 4, Older: 2048}, &pb.KvOptions{CompressOlder: &whole}, "kv.compress_older", codeUnsupported},
 		"a ladder that is not there": {half, &pb.KvOptions{Bits: 4, Progressive: true}, "kv.progressive", codeUnsupported},
 	} {
 		err := (&Model{KV: c.loaded}).checkKV(c.ask)
@@ -64,7 +77,8 @@ func TestKVClassIsPlanned(t *testing.T) {
 	}
 	defer file.Close()
 	prints := map[string]bool{}
-	for _, class := range []compute.KVClass{{}, {Bits: 16}, {Bits: 8, Group: 32}, {Bits: 4, Group: 32, Recent: 128}, {Bits: 2, Group: 32, Recent: 128, Upper: 3, Far: 512}} {
+	thins := compute.KVClass{Bits: 4, Group: 32, Recent: 128, Ratio: 8, Older: 2048}
+	for _, class := range []compute.KVClass{{}, {Bits: 16}, {Bits: 8, Group: 32}, {Bits: 4, Group: 32, Recent: 128}, {Bits: 2, Group: 32, Recent: 128, Upper: 3, Far: 512}, thins} {
 		m, err := NewModel(file, class, Default().Wishes)
 		if err != nil {
 			t.Fatal(err)
@@ -74,13 +88,14 @@ func TestKVClassIsPlanned(t *testing.T) {
 			t.Errorf("%s: a page of %d bytes, want %d", class, m.Facts.KVPage, want)
 		}
 		if told := m.proto(); int(told.GetKvBits()) != class.Bits || int(told.GetKvGroup()) != class.Group ||
-			int(told.GetKvRecent()) != class.Recent || int(told.GetKvUpper()) != class.Upper || int(told.GetKvFar()) != class.Far {
+			int(told.GetKvRecent()) != class.Recent || int(told.GetKvUpper()) != class.Upper || int(told.GetKvFar()) != class.Far ||
+			int(told.GetKvRatio()) != class.Ratio || int(told.GetKvOlder()) != class.Older {
 			t.Errorf("%s: shards are told %v", class, told)
 		}
 		prints[fingerprint(&m, &plan.Pipeline{}, "v")] = true
 	}
-	if len(prints) != 5 {
-		t.Errorf("5 classes have %d fingerprints", len(prints))
+	if len(prints) != 6 {
+		t.Errorf("6 classes have %d fingerprints", len(prints))
 	}
 	if _, err := NewModel(file, compute.KVClass{Bits: 4, Group: 128, Recent: 128}, Default().Wishes); !errors.Is(err, compute.ErrKVClass) {
 		t.Errorf("groups wider than a head: %v", err)

@@ -51,9 +51,11 @@ type Model struct {
 
 	Manifest []byte // of the files, for shards that lack them; nil: each has its own
 
-	Facts   plan.Model
-	KV      compute.KVClass // of keys and values
-	StopIDs []int32         // ids that end an answer
+	Facts plan.Model
+	KV    compute.KVClass // of keys and values
+	// HalfPage is what one page of one layer would take in 16 bits.
+	HalfPage uint64
+	StopIDs  []int32 // ids that end an answer
 
 	PictureRows int   // positions that a picture takes; 0: the model reads text alone
 	Placeholder int32 // id of such a position
@@ -126,7 +128,7 @@ func NewModel(m *library.Model, kv compute.KVClass, w plan.Wishes, adapters ...*
 	out := Model{
 		Name: m.Name, Path: m.Path, Architecture: m.Spec.Arch, Precision: m.Precision, TensorTypes: m.TensorTypes, Parameters: m.Parameters,
 		Size: m.Size, Digest: m.Digest, Hidden: m.Spec.Hidden, Vocab: m.Spec.Vocab, Created: time.Now(),
-		Facts: facts, KV: kv, StopIDs: vocab.End(), Pooling: m.Pooling(), vocab: vocab,
+		Facts: facts, KV: kv, HalfPage: m.Spec.KVBytes(1) / 2, StopIDs: vocab.End(), Pooling: m.Pooling(), vocab: vocab,
 	}
 	placeholder := token.None
 	if m.Vision != nil {
@@ -145,7 +147,7 @@ func factsOf(m *library.Model, kv compute.KVClass, w plan.Wishes, adapters ...*l
 	}
 	facts := plan.Model{
 		Name: p.Name, EmbedBytes: p.Embed, HeadBytes: p.Head, TiedBytes: p.Tied, HeadShape: p.HeadShape,
-		KVPage: p.KVPage, KVPools: p.KVPools, Context: p.Context, RowScratch: p.Buffers, Logits: p.Logits, Wire: p.Wire,
+		KVPage: p.KVPage, KVPools: p.KVPools, KVQueries: p.KVQueries, KV: p.KV, Context: p.Context, RowScratch: p.Buffers, Logits: p.Logits, Wire: p.Wire,
 	}
 	for _, l := range p.Layers {
 		facts.LayerBytes = append(facts.LayerBytes, l.Bytes)
@@ -243,5 +245,6 @@ func (m *Model) proto() *pb.Model {
 		Layers: uint32(m.Facts.Layers()), Hidden: uint32(m.Hidden), Vocab: uint32(m.Vocab), Context: uint32(m.Facts.Context),
 		KvBits: uint32(m.KV.Bits), KvGroup: uint32(m.KV.Group), Manifest: m.Manifest,
 		KvRecent: uint32(m.KV.Recent), KvUpper: uint32(m.KV.Upper), KvFar: uint32(m.KV.Far),
+		KvRatio: uint32(m.KV.Ratio), KvOlder: uint32(m.KV.Older),
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/shoal-llm/shoal/internal/telemetry"
 	"github.com/shoal-llm/shoal/internal/wire"
+	"github.com/shoal-llm/shoal/pkg/compute"
 	"github.com/shoal-llm/shoal/pkg/frame"
 	"github.com/shoal-llm/shoal/pkg/sample"
 	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
@@ -32,6 +33,7 @@ type prepared struct {
 	notes     []string // what was clamped
 	chain     []uint64 // names of the prompt's whole pages
 	pictures  []picture
+	kv        compute.KVClass
 	structure
 
 	pooling              frame.Pooling
@@ -56,7 +58,7 @@ func (c *Coordinator) prepareAll(ctx context.Context) error {
 // prepare checks a request and makes its prompt, for sessions of at most context
 // positions. Its error is a *problem.
 func (m *Model) prepare(g *pb.Generation, positions int) (*prepared, error) {
-	p := &prepared{}
+	p := &prepared{kv: m.KV}
 	if err := m.checkOptions(g); err != nil {
 		return nil, err
 	}
@@ -131,8 +133,13 @@ func (m *Model) checkOptions(g *pb.Generation) error {
 // checkKV refuses keys and values of another class than is loaded. Who asks for 16
 // bits is served float32 too.
 func (m *Model) checkKV(kv *pb.KvOptions) error {
+	if kv == nil {
+		return nil
+	}
 	bits, group := int(kv.GetBits()), int(kv.GetGroupSize())
 	switch {
+	case kv.GetOptimized() && m.KV.Bits == 0:
+		return unsupported("kv.optimized", "An optimised KV cache is not loaded; loaded is one of class %s (shoal up --kv chooses it).", m.KV)
 	case kv.GetProgressive() && !m.KV.Steps():
 		return unsupported("kv.progressive", "A progressive KV cache is not loaded; loaded is one of class %s (shoal up --kv chooses it).", m.KV)
 	case !slices.Contains([]int{0, 16, 8, 4, 3, 2}, bits):
@@ -143,6 +150,31 @@ func (m *Model) checkKV(kv *pb.KvOptions) error {
 		return unsupported("kv.bits", "A KV cache of %d bits is not loaded; loaded is one of class %s (shoal up --kv chooses it).", bits, m.KV)
 	case group != 0 && group != m.KV.Group:
 		return unsupported("kv.group_size", "A KV cache in groups of %d is not loaded; loaded is one of class %s (shoal up --kv chooses it).", group, m.KV)
+	}
+	return m.checkThinning(kv)
+}
+
+// checkThinning refuses to thin old positions out in another way than is loaded, or not
+// at all where they are.
+func (m *Model) checkThinning(kv *pb.KvOptions) error {
+	ratio, older := int(kv.GetCompressionRatio()), int(kv.GetCompressOlder())
+	switch {
+	case !slices.Contains([]int{0, 4, 8}, ratio):
+		return invalid("kv.compression_ratio", "Of old positions one of 4 or of 8 is kept, not of %d.", ratio)
+	case kv.CompressOlder != nil && (older == 0 || older%compute.KVBlock != 0):
+		return invalid("kv.compress_older", "Positions stay whole in blocks of %d, so %d cannot.", compute.KVBlock, older)
+	case kv.Compression == nil && ratio == 0 && older == 0:
+		return nil
+	}
+	wanted := kv.GetCompression() || kv.Compression == nil
+	switch {
+	case wanted != (m.KV.Ratio != 0):
+		return unsupported("kv.compression", "A KV cache that %s is not loaded; loaded is one of class %s (shoal up --kv chooses it).",
+			map[bool]string{true: "compresses old positions", false: "keeps all positions"}[wanted], m.KV)
+	case wanted && ratio != 0 && ratio != m.KV.Ratio:
+		return unsupported("kv.compression_ratio", "A KV cache that keeps one of %d old positions is not loaded; loaded is one of class %s (shoal up --kv chooses it).", ratio, m.KV)
+	case wanted && older != 0 && older != m.KV.Older:
+		return unsupported("kv.compress_older", "A KV cache that keeps %d positions whole is not loaded; loaded is one of class %s (shoal up --kv chooses it).", older, m.KV)
 	}
 	return nil
 }

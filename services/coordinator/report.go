@@ -89,7 +89,7 @@ func (o *owner) reportPlan(r *pb.ClusterResponse) {
 		info := &pb.PipelineInfo{Pipeline: pipelineProto(pl), State: "loading", FreePages: uint32(pl.Pages)}
 		if pipe := o.pipes[pl.Key]; pipe != nil {
 			info.Running, info.FreePages, info.Fingerprint = uint32(pipe.running()), uint32(pipe.free), pipe.fingerprint
-			info.Speed = pipe.tempo.proto(pl, o.held(pl))
+			info.Speed, info.Memory = o.speedAndMemory(pipe)
 			switch {
 			case !pipe.retiring.IsZero():
 				info.State = "retiring"

@@ -136,7 +136,11 @@ func (o *owner) act(s *session, actions []generation.Action) {
 		case generation.Halt:
 			o.halt(s)
 		case generation.Complete:
-			o.end(s, &pb.Event{Event: &pb.Event_Complete{Complete: s.complete(a)}})
+			c := s.complete(a)
+			if s.request.GetReportMemory() && s.pipe != nil {
+				_, c.Memory = o.speedAndMemory(s.pipe)
+			}
+			o.end(s, &pb.Event{Event: &pb.Event_Complete{Complete: c}})
 		case generation.Stopped:
 			o.end(s, s.stopped(a.Reason))
 		case generation.Failed:

@@ -298,7 +298,7 @@ func (e controlled) apply(o *owner) {
 	o.noteLoad(n.link.node, s)
 	switch s.GetState() {
 	case pb.LoadState_LOAD_STATE_READY:
-		o.survey.of(n.link.node).used[p.Stages[s.GetStage()].Device] = s.GetUsedBytes()
+		o.survey.of(n.link.node).used[p.Stages[s.GetStage()].Device] = deviceUse{s.GetUsedBytes(), s.GetUsedWeights(), s.GetUsedCaches()}
 		o.step(plan.Loaded{Pipeline: key, Stage: int(s.GetStage())})
 	case pb.LoadState_LOAD_STATE_FAILED:
 		why := s.GetError()

@@ -41,7 +41,7 @@ type surveyed struct {
 	peers   string // whom links were measured to
 	linked  time.Time
 	slow    map[int]*slowness // by device
-	used    map[int]uint64    // bytes of memory that a device held when a stage was loaded
+	used    map[int]deviceUse // what a device held when a stage was loaded
 }
 
 // taught is the answer of a shard that was told a turn; speeds is nil when there
@@ -83,6 +83,9 @@ type linksMeasured struct {
 	links []*pb.LinkSpeed
 }
 
+// deviceUse is bytes of memory by the backend's account; the rest is buffers.
+type deviceUse struct{ total, weights, caches uint64 }
+
 func newSurvey() survey {
 	return survey{nodes: map[string]*surveyed{}, hosts: map[string]bool{}}
 }
@@ -96,7 +99,7 @@ func (s *survey) of(node string) *surveyed {
 }
 
 func newSurveyed(speeds []*pb.DeviceSpeed) *surveyed {
-	return &surveyed{speeds: speeds, slow: map[int]*slowness{}, used: map[int]uint64{}}
+	return &surveyed{speeds: speeds, slow: map[int]*slowness{}, used: map[int]deviceUse{}}
 }
 
 // complete reports whether every device of a node is known for every part.
@@ -339,8 +342,8 @@ func sortedKeys[V any](m map[string]V) []string {
 
 // held is the bytes that the stages of a pipeline hold by their backends'
 // accounts; 0 where a device has others too, or nothing was said.
-func (o *owner) held(p *plan.Pipeline) []uint64 {
-	out := make([]uint64, len(p.Stages))
+func (o *owner) held(p *plan.Pipeline) []deviceUse {
+	out := make([]deviceUse, len(p.Stages))
 	for i, st := range p.Stages {
 		stages := 0
 		for _, other := range o.machine.Plan().Pipelines {

@@ -181,7 +181,7 @@ func (o *owner) turned(p *pipeline) {
 }
 
 // proto reports what is predicted and what was measured.
-func (t *tempo) proto(p *plan.Pipeline, used []uint64) *pb.PipelineSpeed {
+func (t *tempo) proto(p *plan.Pipeline, used []deviceUse) *pb.PipelineSpeed {
 	if t.predicted == nil {
 		return nil
 	}
@@ -190,7 +190,7 @@ func (t *tempo) proto(p *plan.Pipeline, used []uint64) *pb.PipelineSpeed {
 		Rate: t.predicted.Throughput, Streams: uint32(t.predicted.Streams), TokenMeasured: t.token,
 	}
 	for i, s := range t.predicted.Stages {
-		v := &pb.StageSpeed{Decode: s.Decode, Prefill: s.Prefill, Hop: s.Hop, Assumed: s.Assumed, Bytes: p.Stages[i].Bytes, BytesMeasured: used[i], WeightBytes: s.Weights, PageBytes: s.Page}
+		v := &pb.StageSpeed{Decode: s.Decode, Prefill: s.Prefill, Hop: s.Hop, Assumed: s.Assumed, Bytes: p.Stages[i].Bytes, BytesMeasured: used[i].total, WeightBytes: s.Weights, PageBytes: s.Page}
 		if t.took != nil {
 			v.DecodeMeasured = t.took[i]
 		}

@@ -31,14 +31,15 @@ func linkReports(links []*pb.LinkSpeed) map[string]map[string]linkReport {
 
 // pipelineReport is one pipeline of the plan, and how it is doing.
 type pipelineReport struct {
-	ID          uint32       `json:"id"`
-	Epoch       uint64       `json:"epoch"` // of the plan that made it
-	State       string       `json:"state"` // loading, ready, retiring
-	Running     uint32       `json:"running"`
-	FreePages   uint32       `json:"freePages"` // of plan.pages
-	Fingerprint string       `json:"fingerprint"`
-	Plan        planReport   `json:"plan"`
-	Speed       *speedReport `json:"speed,omitempty"` // absent while nothing is known
+	ID          uint32        `json:"id"`
+	Epoch       uint64        `json:"epoch"` // of the plan that made it
+	State       string        `json:"state"` // loading, ready, retiring
+	Running     uint32        `json:"running"`
+	FreePages   uint32        `json:"freePages"` // of plan.pages
+	Fingerprint string        `json:"fingerprint"`
+	Plan        planReport    `json:"plan"`
+	Speed       *speedReport  `json:"speed,omitempty"`  // absent while nothing is known
+	Memory      *memoryReport `json:"memory,omitempty"` // absent while nothing is known
 }
 
 // speedReport is a prediction beside what was measured. Seconds; 0 is unknown.
@@ -71,7 +72,7 @@ func pipelineReports(list []*pb.PipelineInfo) []pipelineReport {
 		out = append(out, pipelineReport{
 			ID: p.GetPipeline().GetId(), Epoch: p.GetPipeline().GetEpoch(), State: p.GetState(),
 			Running: p.GetRunning(), FreePages: p.GetFreePages(), Fingerprint: p.GetFingerprint(),
-			Plan: *planReportOf(orEmpty(p.GetPipeline())), Speed: speedReportOf(p.GetSpeed()),
+			Plan: *planReportOf(orEmpty(p.GetPipeline())), Speed: speedReportOf(p.GetSpeed()), Memory: memoryReportOf(p.GetMemory()),
 		})
 	}
 	return out

@@ -30,6 +30,10 @@ func clusterState() *pb.ClusterResponse {
 					Token: .01, TokenMeasured: .02, FirstToken: .5, Prompt: 512, Back: .001, Rate: 200, Streams: 8,
 					Stages: []*pb.StageSpeed{{Decode: .01, DecodeMeasured: .02, Prefill: .2, Hop: .003, Bytes: 10, BytesMeasured: 12, WeightBytes: 6, PageBytes: 2, Assumed: true}},
 				},
+				Memory: []*pb.StageMemory{
+					{Measured: true, Weights: 3 << 20, Caches: 1 << 20, Buffers: 2 << 20, Halves: 8 << 20},
+					{Gpu: true, Weights: 1 << 20, Caches: 1 << 20, Halves: 4 << 20},
+				},
 			},
 			{Pipeline: &pb.Pipeline{Id: 2}, State: "loading"},
 		},
@@ -97,6 +101,13 @@ func TestClusterReport(t *testing.T) {
 						"decodeSeconds": .01, "decodeSecondsMeasured": .02, "prefillSeconds": .2, "hopSeconds": .003,
 						"bytes": 10., "bytesMeasured": 12., "weightBytes": 6., "pageBytes": 2., "assumed": true,
 					}},
+				},
+				"memory": map[string]any{
+					"peakWebGPUBufferMB": 2., "peakCPUBufferMB": 6., "kvCacheMB": 2., "modelWeightsMB": 4., "totalEstimatedMB": 8., "originalFP16MB": 12., "memoryReductionPercent": 50.,
+					"stages": []any{
+						map[string]any{"peakWebGPUBufferMB": 0., "peakCPUBufferMB": 6., "kvCacheMB": 1., "modelWeightsMB": 3., "totalEstimatedMB": 6., "originalFP16MB": 8., "memoryReductionPercent": 50., "measured": true},
+						map[string]any{"peakWebGPUBufferMB": 2., "peakCPUBufferMB": 0., "kvCacheMB": 1., "modelWeightsMB": 1., "totalEstimatedMB": 2., "originalFP16MB": 4., "memoryReductionPercent": 50., "measured": false},
+					},
 				},
 			},
 			map[string]any{

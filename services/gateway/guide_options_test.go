@@ -54,15 +54,23 @@ func TestGuideOptionsAct(t *testing.T) {
 		`"config":{"kvCacheConfig":{"groupSize":64}}`:      kv(&pb.KvOptions{GroupSize: 64}),
 		`"config":{"kvCacheConfig":{"maxSeqLen":8192}}`:    kv(&pb.KvOptions{MaxSeqLen: 8192}),
 		`"config":{"kvCacheConfig":{"maxSeqLen":12288.5}}`: kv(&pb.KvOptions{MaxSeqLen: 12289}),
-		`"config":{"kvCacheConfig":{"progressivePrecision":true}}`:          kv(&pb.KvOptions{Progressive: true}),
-		`"config":{"kvCacheConfig":{"bits":16,"groupSize":32}}`:             kv(&pb.KvOptions{Bits: 16, GroupSize: 32}),
-		`"config":{"quantization":"int4","kvCacheConfig":{"bits":4}}`:       base(func(g *pb.Generation) { g.Precision, g.Kv = "int4", &pb.KvOptions{Bits: 4} }),
-		`"config":{"adaptiveBatchSize":false}`:                              steps(&pb.Scheduling{Adaptive: proto.Bool(false)}),
-		`"config":{"latencyOptimized":true}`:                                steps(&pb.Scheduling{LowLatency: proto.Bool(true)}),
-		`"config":{"lowLatencyMode":false,"latencyOptimized":false}`:        steps(&pb.Scheduling{LowLatency: proto.Bool(false)}),
-		`"config":{"tokenPredictionEnabled":true}`:                          steps(&pb.Scheduling{Prediction: proto.Bool(true)}),
-		`"config":{"streamingChunkSize":4096}`:                              steps(&pb.Scheduling{Chunk: 4096}),
-		`"precision":"int4","config":{"quantization":4,"kvCacheConfig":{}}`: base(func(g *pb.Generation) { g.Precision, g.Kv = "int4", &pb.KvOptions{} }),
+		`"config":{"kvCacheConfig":{"progressivePrecision":true}}`:                kv(&pb.KvOptions{Progressive: true}),
+		`"config":{"kvCacheConfig":{"bits":16,"groupSize":32}}`:                   kv(&pb.KvOptions{Bits: 16, GroupSize: 32}),
+		`"config":{"trackMemoryUsage":true}`:                                      base(func(g *pb.Generation) { g.ReportMemory = true }),
+		`"config":{"optimizeKVCache":true}`:                                       kv(&pb.KvOptions{Optimized: true}),
+		`"config":{"kvCacheOptimization":false}`:                                  kv(&pb.KvOptions{Bits: 16}),
+		`"config":{"contextCompressionEnabled":true,"contextCompressionRatio":4}`: kv(&pb.KvOptions{Compression: proto.Bool(true), CompressionRatio: 4}),
+		`"config":{"contextCompressionEnabled":false}`:                            kv(&pb.KvOptions{Compression: proto.Bool(false)}),
+		`"config":{"optimizeKVCache":true,"kvCacheConfig":{"bits":3,"attentionCompression":{"enabled":true,"compressionRatio":8,"compressTokensOlderThan":4096}}}`: kv(&pb.KvOptions{
+			Optimized: true, Bits: 3, Compression: proto.Bool(true), CompressionRatio: 8, CompressOlder: proto.Uint32(4096)}),
+		`"config":{"kvCacheConfig":{"attentionCompression":{"compressionRatio":4}},"contextCompressionRatio":4}`: kv(&pb.KvOptions{Compression: proto.Bool(true), CompressionRatio: 4}),
+		`"config":{"quantization":"int4","kvCacheConfig":{"bits":4}}`:                                            base(func(g *pb.Generation) { g.Precision, g.Kv = "int4", &pb.KvOptions{Bits: 4} }),
+		`"config":{"adaptiveBatchSize":false}`:                                                                   steps(&pb.Scheduling{Adaptive: proto.Bool(false)}),
+		`"config":{"latencyOptimized":true}`:                                                                     steps(&pb.Scheduling{LowLatency: proto.Bool(true)}),
+		`"config":{"lowLatencyMode":false,"latencyOptimized":false}`:                                             steps(&pb.Scheduling{LowLatency: proto.Bool(false)}),
+		`"config":{"tokenPredictionEnabled":true}`:                                                               steps(&pb.Scheduling{Prediction: proto.Bool(true)}),
+		`"config":{"streamingChunkSize":4096}`:                                                                   steps(&pb.Scheduling{Chunk: 4096}),
+		`"precision":"int4","config":{"quantization":4,"kvCacheConfig":{}}`:                                      base(func(g *pb.Generation) { g.Precision, g.Kv = "int4", &pb.KvOptions{} }),
 	} {
 		plain, err := parsePlain([]byte(`{"prompt":"x",`+option+`}`), 10)
 		if err != nil {
@@ -96,22 +104,20 @@ func withSystem(system, prompt string) *pb.Generation_Chat {
 func TestGuideOptionsAreRefusedByName(t *testing.T) {
 	values := map[string]string{ // "true" where none is given
 		"adaptivePrecisionConfig": `{"mixedPrecision":true}`, "visionModelPath": `"models/clip-vit-base"`, "shardId": "0", "totalShards": "2",
-		"contextCompressionRatio": "4", "workgroupSize": "[128,1,1]", "computeShaderOptimization": `"audio"`,
+		"workgroupSize": "[128,1,1]", "computeShaderOptimization": `"audio"`,
 		"fallbackPreference": `["webgpu","wasm"]`, "fallbacks": `{"wasm":{"threads":true}}`, "profilingDetail": `"high"`,
 		"reportIntervalMs": "1000", "logLevel": `"debug"`,
 	}
 	config := []string{
 		"adaptivePrecisionConfig", "reducedModelSize", "visionModelPath", "shardId", "totalShards", "computeShaders",
-		"optimizeKVCache", "kvCacheOptimization", "contextCompressionEnabled", "contextCompressionRatio",
 		"streamingInference", "computeTransferOverlap", "memoryOptimizedMode", "progressiveLoading", "parallelLoading", "shaderPrecompilation",
 		"parallelCompilation", "workgroupSize", "computeShaderOptimization", "metalOptimizations", "fallbackPreference",
-		"fallbackToWebGL", "fallbacks", "enableProfiling", "profilingDetail", "collectLayerTiming", "trackMemoryUsage",
+		"fallbackToWebGL", "fallbacks", "enableProfiling", "profilingDetail", "collectLayerTiming",
 		"reportIntervalMs", "debug", "logLevel", "debugInference", "debugTokens",
 	}
 	refused := map[string]string{ // member and value by name
 		"text": `"text":"x"`, "imageData": `"imageData":"data:,x"`, "modelType": `"modelType":"text"`,
 		"autoDetect": `"autoDetect":true`, "callback": `"callback":true`, "profilingCallback": `"profilingCallback":true`,
-		"config.kvCacheConfig.attentionCompression": `"config":{"kvCacheConfig":{"attentionCompression":{"enabled":true}}}`,
 	}
 	for _, name := range config {
 		refused["config."+name] = fmt.Sprintf(`"config":{%q:%s}`, name, orDefault(values[name], "true"))
@@ -127,6 +133,24 @@ func TestGuideOptionsAreRefusedByName(t *testing.T) {
 			if p := problemOf(err); p.code != codeUnsupported || p.param != name {
 				t.Errorf("%s, %s: %s on %q, want %s on %q", protocol, option, p.code, p.param, codeUnsupported, name)
 			}
+		}
+	}
+}
+
+// TestKVOptionsThatContradict: two names of one wish that differ are an error of the
+// second.
+func TestKVOptionsThatContradict(t *testing.T) {
+	for config, param := range map[string]string{
+		`{"optimizeKVCache":true,"kvCacheOptimization":false}`:                                                         "config.kvCacheOptimization",
+		`{"optimizeKVCache":false,"kvCacheConfig":{"bits":4}}`:                                                         "config.optimizeKVCache",
+		`{"contextCompressionEnabled":true,"kvCacheConfig":{"attentionCompression":{"enabled":false}}}`:                "config.contextCompressionEnabled",
+		`{"contextCompressionRatio":8,"kvCacheConfig":{"attentionCompression":{"enabled":true,"compressionRatio":4}}}`: "config.contextCompressionRatio",
+		`{"kvCacheConfig":{"attentionCompression":{"enabled":"yes"}}}`:                                                 "config.kvCacheConfig.attentionCompression.enabled",
+		`{"kvCacheConfig":{"attentionCompression":{"compressionRatio":0}}}`:                                            "config.kvCacheConfig.attentionCompression.compressionRatio",
+	} {
+		_, err := parsePlain([]byte(`{"prompt":"x","config":`+config+`}`), 10)
+		if err == nil || problemOf(err).param != param || problemOf(err).code != codeInvalid {
+			t.Errorf("%s: %v, want %s on %s", config, err, codeInvalid, param)
 		}
 	}
 }

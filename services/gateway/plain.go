@@ -44,6 +44,8 @@ type plainComplete struct {
 	Model        string       `json:"model"`
 	Precision    string       `json:"precision"`
 	RequestID    string       `json:"requestId"`
+
+	Memory *memoryReport `json:"memory,omitempty"` // when asked for
 }
 
 type plainUsage struct {
@@ -90,9 +92,15 @@ var guideParams = map[string]string{
 	"kv.group_size":  "config.kvCacheConfig.groupSize",
 	"kv.max_seq_len": "config.kvCacheConfig.maxSeqLen",
 	"kv.progressive": "config.kvCacheConfig.progressivePrecision",
-	"ignore_eos":     "ignoreEos",
-	"logit_bias":     "logitBias",
-	"max_tokens":     "maxTokens",
+
+	"kv.optimized":         "config.optimizeKVCache",
+	"kv.compression":       "config.kvCacheConfig.attentionCompression.enabled",
+	"kv.compression_ratio": "config.kvCacheConfig.attentionCompression.compressionRatio",
+	"kv.compress_older":    "config.kvCacheConfig.attentionCompression.compressTokensOlderThan",
+
+	"ignore_eos": "ignoreEos",
+	"logit_bias": "logitBias",
+	"max_tokens": "maxTokens",
 }
 
 // guideParam is the guide's name of a member of a request.
@@ -218,6 +226,8 @@ func readConfig(r *strictjson.Reader, g *pb.Generation) {
 		g.Kv = readKV(kv)
 		kv.Close()
 	}
+	readCompression(config, g)
+	g.ReportMemory, _ = config.Bool("trackMemoryUsage")
 	g.Scheduling = readScheduling(config)
 	config.Close()
 }
@@ -257,7 +267,58 @@ func readKV(kv *strictjson.Reader) *pb.KvOptions {
 	group, _ := kv.Int("groupSize", 1, 1<<16)
 	length, _ := kv.Float("maxSeqLen", 1, maxContextTokens) // the guide computes it: 1.5 contexts
 	progressive, _ := kv.Bool("progressivePrecision")
-	return &pb.KvOptions{Bits: uint32(bits), GroupSize: uint32(group), MaxSeqLen: uint32(math.Ceil(length)), Progressive: progressive}
+	out := &pb.KvOptions{Bits: uint32(bits), GroupSize: uint32(group), MaxSeqLen: uint32(math.Ceil(length)), Progressive: progressive}
+	if c := kv.Object("attentionCompression"); c != nil {
+		on, ok := c.Bool("enabled")
+		on = on || !ok
+		ratio, _ := c.Int("compressionRatio", 1, 1<<16)
+		out.Compression, out.CompressionRatio = &on, uint32(ratio)
+		if older, ok := c.Int("compressTokensOlderThan", 0, maxContextTokens); ok {
+			n := uint32(older)
+			out.CompressOlder = &n
+		}
+		c.Close()
+	}
+	return out
+}
+
+// readCompression reads what the config object says of the KV cache besides: the short
+// names of the guide, which mean the same as those of kvCacheConfig.
+func readCompression(config *strictjson.Reader, g *pb.Generation) {
+	kv := g.Kv
+	if kv == nil {
+		kv = &pb.KvOptions{}
+	}
+	any := false
+	for _, name := range []string{"optimizeKVCache", "kvCacheOptimization"} {
+		optimised, ok := config.Bool(name)
+		if !ok {
+			continue
+		}
+		if !optimised && (kv.Optimized || g.Kv != nil) {
+			config.Fail(name, "contradicts other wishes for the KV cache")
+		}
+		if any = true; optimised {
+			kv.Optimized = true
+		} else {
+			kv.Bits = 16
+		}
+	}
+	if on, ok := config.Bool("contextCompressionEnabled"); ok {
+		if kv.Compression != nil && kv.GetCompression() != on {
+			config.Fail("contextCompressionEnabled", "contradicts kvCacheConfig.attentionCompression.enabled")
+		}
+		kv.Compression, any = &on, true
+	}
+	if ratio, ok := config.Int("contextCompressionRatio", 1, 1<<16); ok {
+		if kv.CompressionRatio != 0 && kv.CompressionRatio != uint32(ratio) {
+			config.Fail("contextCompressionRatio", "contradicts kvCacheConfig.attentionCompression.compressionRatio")
+		}
+		kv.CompressionRatio, any = uint32(ratio), true
+	}
+	if any {
+		g.Kv = kv
+	}
 }
 
 // precision reads "int4" or 4, which mean the same; 16 is "fp16".

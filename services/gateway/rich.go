@@ -134,6 +134,7 @@ type richComplete struct {
 	StopString   string         `json:"stopString,omitempty"`
 	Timings      plainTimings   `json:"timings"`
 	RequestID    string         `json:"requestId"`
+	Memory       *memoryReport  `json:"memory,omitempty"` // when asked for
 }
 
 // richStopped ends an answer that somebody ended: client, drain, deadline or
@@ -319,6 +320,7 @@ func (r *recording) terminalFrames(e *pb.Event, write func(uint64, any) error) e
 		return write(0, richComplete{
 			richHead: head(typeComplete, r.id), FinishReason: c.GetFinishReason(), Text: c.GetText(), ToolCalls: richToolCalls(c.GetToolCalls()),
 			StopString: c.GetStopString(), Timings: timingsOf(c.GetUsage(), c.GetTimings()), RequestID: r.requestID,
+			Memory: memoryReportOf(c.GetMemory()),
 		})
 	case *pb.Event_Stopped:
 		s := e.Stopped

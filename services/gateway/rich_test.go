@@ -332,7 +332,7 @@ func TestRichRefusals(t *testing.T) {
 		{`{"v":1,"type":"generate","id":"short","prompt":"x","resumable":true}`, "invalid_request_error", "id", "generate"},
 		{`{"v":1,"type":"generate","id":"x"}`, "invalid_request_error", "prompt", "generate"},
 		{`{"v":1,"type":"generate","id":"x","prompt":"x","shine":1}`, "unsupported_option", "shine", "generate"},
-		{`{"v":1,"type":"generate","id":"x","prompt":"x","config":{"optimizeKVCache":true}}`, "unsupported_option", "config.optimizeKVCache", "generate"},
+		{`{"v":1,"type":"generate","id":"x","prompt":"x","config":{"memoryOptimizedMode":true}}`, "unsupported_option", "config.memoryOptimizedMode", "generate"},
 		{`{"v":1,"type":"generate","id":"x","prompt":"x","topLogprobs":3}`, "invalid_request_error", "topLogprobs", "generate"},
 		{`{"v":1,"type":"generate","id":"x","prompt":"x","logitBias":{"cat":1}}`, "invalid_request_error", "logitBias.cat", "generate"},
 		{`{"v":1,"type":"generate","id":"x","prompt":"x","model":"` + strings.Repeat("x", 10_000) + `"}`, "model_not_found", "model", "generate"},

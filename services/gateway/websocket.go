@@ -279,7 +279,7 @@ func complete(c *pb.Complete, a *pb.Accepted, text, requestID string) plainCompl
 	return plainComplete{
 		Type: "complete", Text: text, FinishReason: c.GetFinishReason(),
 		Usage: plainUsage{u.GetPromptTokens(), u.GetCompletionTokens()}, Timings: timingsOf(u, c.GetTimings()),
-		Model: a.GetModel(), Precision: a.GetPrecision(), RequestID: requestID,
+		Model: a.GetModel(), Precision: a.GetPrecision(), RequestID: requestID, Memory: memoryReportOf(c.GetMemory()),
 	}
 }
 

@@ -337,7 +337,7 @@ func TestPlainErrorsKeepTheSocket(t *testing.T) {
 		{`{"prompt":"a","images":["https://example.com/a.png"]}`, "invalid_request_error", "images[0]"},
 		{`{"prompt":"a","raw":true,"images":["data:image/png;base64,AAAA"]}`, "invalid_request_error", "images"},
 		{`{"messages":[{"role":"user","content":"a"}],"images":["data:image/png;base64,AAAA"]}`, "invalid_request_error", "images"},
-		{`{"prompt":"a","config":{"optimizeKVCache":true}}`, "unsupported_option", "config.optimizeKVCache"},
+		{`{"prompt":"a","config":{"memoryOptimizedMode":true}}`, "unsupported_option", "config.memoryOptimizedMode"},
 		{`{"prompt":"a","maxTokens":0}`, "invalid_request_error", "maxTokens"},
 		{`{"prompt":"a","temperature":"hot"}`, "invalid_request_error", "temperature"},
 		{`{"prompt":"a","topP":0}`, "invalid_request_error", "topP"},

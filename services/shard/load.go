@@ -226,6 +226,7 @@ func (s *Shard) loadStage(ctx context.Context, st *stage, m, draft *Model) error
 	st.ready.Store(true)
 	state := st.state(pb.LoadState_LOAD_STATE_READY)
 	state.DoneBytes, state.TotalBytes, state.UsedBytes = total, total, used.Total()+seeing
+	state.UsedWeights, state.UsedCaches = used.Weights, used.Caches
 	s.control.report(state)
 	s.deps.Telemetry.ObserveLoad(st.pipe.model, int64(total), time.Since(began))
 	s.deps.Telemetry.SetLayers(st.pipe.model, part.End-part.First)

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/shoal-llm/shoal/pkg/compute"
 	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
 	"github.com/shoal-llm/shoal/services/shard/command"
 	"github.com/shoal-llm/shoal/services/shard/driver"
@@ -53,8 +54,8 @@ type pipeline struct {
 	plan     *pb.Pipeline
 	model    string
 	vocab    int
-	adapters []string  // IDs of the adapters that its sessions may go through
-	steps    bool      // keys and values step down as they age: no prefix is shared
+	adapters []string // IDs of the adapters that its sessions may go through
+	kv       compute.KVClass
 	draft    *pb.Draft // nil: no model guesses
 	fuse     *fuse
 	stages   map[int]*stage // by place in the pipeline
@@ -73,7 +74,7 @@ func (p *pipeline) last() int { return len(p.plan.Stages) - 1 }
 func (s *Shard) newPipeline(plan *pb.Plan, pl *pb.Pipeline) (*pipeline, error) {
 	p := &pipeline{
 		epoch: command.KeyOf(plan, pl).Epoch, plan: pl, model: plan.GetModel().GetName(),
-		vocab: int(plan.GetModel().GetVocab()), steps: command.KVOf(plan.GetModel()).Steps(),
+		vocab: int(plan.GetModel().GetVocab()), kv: command.KVOf(plan.GetModel()),
 		draft: plan.GetDraft(), fuse: newFuse(), stages: map[int]*stage{},
 	}
 	for _, a := range plan.GetModel().GetAdapters() {
@@ -113,12 +114,12 @@ func (s *Shard) addMachine(p *pipeline) error {
 		chunk = int(p.plan.Rows)
 	}
 	cached := int(p.plan.Pages)
-	if p.steps {
+	if p.kv.Steps() {
 		cached = 0
 	}
 	m, err := driver.New(driver.Config{
 		Epoch: p.epoch, Pipeline: p.plan.Id, Slots: int(p.plan.Slots), Pages: int(p.plan.Pages),
-		Context: int(p.plan.Context), Rows: int(p.plan.Rows), Chunk: chunk,
+		Context: int(p.plan.Context), KV: p.kv, Rows: int(p.plan.Rows), Chunk: chunk,
 		Stages: len(p.plan.Stages), Lanes: int(p.plan.Lanes), InFlight: maxInFlight,
 		Drafts: maxDrafts, Drafter: p.draft != nil, Cached: cached, Target: stepTarget, Adapters: p.adapters,
 	})

@@ -144,6 +144,9 @@ func (a *arena) NewCache(spec compute.CacheSpec) (compute.Cache, error) {
 	if p := spec.Pools; spec.Class.Steps() && (p.Recent <= 0 || spec.Class.Upper != 0 && p.Upper <= 0) {
 		return nil, fmt.Errorf("new cache of class %s: %d pages in halves, %d in %d bits: want positive numbers", spec.Class, p.Recent, p.Upper, spec.Class.Upper)
 	}
+	if n := spec.Pools.Queries; spec.Class.Ratio != 0 && (n <= 0 || spec.Heads <= 0 || spec.Heads%spec.KVHeads != 0) {
+		return nil, fmt.Errorf("new cache of class %s: queries of %d heads in %d places: want positive numbers, the heads a multiple of %d", spec.Class, spec.Heads, n, spec.KVHeads)
+	}
 	if a.be.reference && spec.Class != (compute.KVClass{}) {
 		return nil, fmt.Errorf("new cache of class %s: %w: the reference keeps float32", spec.Class, compute.ErrUnsupported)
 	}

@@ -54,6 +54,7 @@ type scratch struct {
 	page              []float32 // keys or values of a page, of a packed cache
 	scores            [packedRows * vec.Keys]float32
 	rows              [packedRows]vec.Row
+	thin              thinning
 	exact             []float64 // reference mode: a row of weights, or of scores
 }
 
@@ -66,7 +67,7 @@ func (s *scratch) grow(n *need) int {
 	s.mixed = grown(s.mixed, packedRows*n.headDim)
 	s.page = grown(s.page, n.page)
 	s.exact = grown(s.exact, n.exact)
-	return 4*(len(s.row)+len(s.outputs)+len(s.outputs2)+len(s.queries)+len(s.mixed)+len(s.page)) + 8*len(s.exact)
+	return 4*(len(s.row)+len(s.outputs)+len(s.outputs2)+len(s.queries)+len(s.mixed)+len(s.page)) + 8*len(s.exact) + s.thin.grow(n.thin)
 }
 
 // ropeStore rotates one head of keys, and the queries that share it, of some
@@ -83,7 +84,7 @@ func (w *worker) ropeStore(p *pass, s *step, task int) {
 		key := s.src.row(row)[head*dim:][:dim]
 		w.be.ops.Rotate(s.dst.row(row)[head*group*dim:][:group*dim], dim, cos, sin, s.rope.Neox)
 		w.be.ops.Rotate(key, dim, cos, sin, s.rope.Neox)
-		page, slot := s.cache.home(span, position/compute.PageTokens), position%compute.PageTokens
+		page, slot := s.cache.home(span, position/compute.PageTokens-s.cache.gone(span)), position%compute.PageTokens
 		s.cache.store(s.layer, page, head, slot, key, s.src2.row(row)[head*dim:][:dim], w.scratch.mixed)
 	}
 }
@@ -122,9 +123,13 @@ func (w *worker) attend(p *pass, s *step, task int) {
 	}
 	first := firstKey(span.Start+tile.first/group, s.window)
 	last := span.Start + (tile.first+tile.count-1)/group
+	// Pages are those of the span's tables: what was kept of thinned blocks is seen as if
+	// it had the first positions, and the rest as if it came right behind.
+	gone := s.cache.gone(span) * vec.Keys
+	first, last = max(0, first-gone), last-gone
 	for page := first / vec.Keys; page <= last/vec.Keys; page++ {
 		for r := range rows {
-			position := span.Start + (tile.first+r)/group
+			position := span.Start + (tile.first+r)/group - gone
 			rows[r].First = int32(firstKey(position, s.window) - page*vec.Keys)
 			rows[r].Last = int32(position - page*vec.Keys)
 		}
@@ -147,6 +152,10 @@ func (w *worker) attend(p *pass, s *step, task int) {
 	}
 	for r := range rows {
 		out := tile.of(s.dst, span, r, group, dim)
+		if position := span.Start + (tile.first+r)/group; watches(s.cache.spec.Class, position) {
+			head := tile.head*group + (tile.first+r)%group
+			s.cache.watched.watch(s.layer, span.Slot, head, position, queries[r*dim:(r+1)*dim], s.scale, &rows[r])
+		}
 		w.be.ops.Finish(out, mixed[r*dim:(r+1)*dim], &rows[r])
 		s.cache.turn(out)
 	}

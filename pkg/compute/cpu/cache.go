@@ -19,6 +19,8 @@ type cache struct {
 	oldest pool
 	recent pool // of classes that step down
 	upper  pool // of classes with a step between
+
+	watched watched // of classes that thin
 }
 
 // pool is pages in one form. A page holds for each head its keys and then its
@@ -58,6 +60,9 @@ func newCache(spec compute.CacheSpec, m mapping, ops *vec.Ops) *cache {
 	if class.Upper != 0 {
 		c.upper = take(class.Upper, spec.Pools.Upper, spec.UpperBytes())
 	}
+	if class.Ratio != 0 {
+		c.watched = watched{m.float32s(), spec.Pools.Queries, spec.Heads, spec.HeadDim}
+	}
 	return c
 }
 
@@ -88,7 +93,7 @@ func (c *cache) written() *pool {
 	return &c.oldest
 }
 
-// home returns where page i of a session is written.
+// home returns where page i of a session's tables is written.
 func (c *cache) home(s *compute.Span, i int) form {
 	if c.spec.Class.Steps() {
 		return form{&c.recent, s.Recent[i]}
@@ -96,7 +101,7 @@ func (c *cache) home(s *compute.Span, i int) form {
 	return form{&c.oldest, s.Pages[i]}
 }
 
-// form returns page i of a session as rows of its page query see it.
+// form returns page i of a session's tables as rows of page query of these see it.
 func (c *cache) form(s *compute.Span, query, i int) form {
 	class, back := c.spec.Class, (query-i)*compute.PageTokens
 	switch {
@@ -108,6 +113,12 @@ func (c *cache) form(s *compute.Span, query, i int) form {
 	return form{&c.oldest, s.Pages[i]}
 }
 
+// gone returns how many pages fewer than its positions a span's tables have.
+func (c *cache) gone(s *compute.Span) int {
+	_, gone := c.spec.Class.Kept(c.spec.Class.Thinned(s.Start))
+	return gone
+}
+
 // checkFiner panics unless the finer forms that the rows of a span see, or write,
 // are in the pools.
 func (c *cache) checkFiner(s *compute.Span) {
@@ -115,7 +126,8 @@ func (c *cache) checkFiner(s *compute.Span) {
 	if !class.Steps() {
 		return
 	}
-	first, pages := s.Start/compute.PageTokens, padTo(s.Start+s.Count, compute.PageTokens)/compute.PageTokens
+	gone := c.gone(s)
+	first, pages := s.Start/compute.PageTokens-gone, padTo(s.Start+s.Count, compute.PageTokens)/compute.PageTokens-gone
 	check := func(what string, table []int32, from, held int) {
 		if len(table) < pages {
 			fail("%d pages in %s for %d", len(table), what, pages)

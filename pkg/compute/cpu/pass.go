@@ -18,6 +18,7 @@ type pass struct {
 	tag   uint64
 	reads []compute.Read
 
+	thins    []step // run before clears
 	clears   []step // run before steps
 	steps    []step
 	progress []progress // of each step
@@ -64,7 +65,7 @@ func (b *Backend) Begin(batch *compute.Batch) compute.Pass {
 func (p *pass) begin(batch *compute.Batch) {
 	row := 0
 	for _, s := range batch.Spans {
-		if s.Row != row || s.Count <= 0 || s.Start < 0 || len(s.Pages)*compute.PageTokens < s.Start+s.Count {
+		if s.Row != row || s.Count <= 0 || s.Start < 0 || len(s.Pages) == 0 {
 			fail("span at row %d of %d rows from position %d with %d pages", s.Row, s.Count, s.Start, len(s.Pages))
 		}
 		row += s.Count
@@ -73,7 +74,7 @@ func (p *pass) begin(batch *compute.Batch) {
 		fail("spans of %d rows in a batch of %d", row, batch.Rows)
 	}
 	p.batch, p.tag, p.reads = batch, 0, p.reads[:0]
-	p.clears, p.steps = p.clears[:0], p.steps[:0]
+	p.thins, p.clears, p.steps = p.thins[:0], p.clears[:0], p.steps[:0]
 	p.ints, p.bytes, p.tiles = p.ints[:0], p.bytes[:0], p.tiles[:0]
 	p.products, p.queries, p.varied, p.lows = p.products[:0], p.queries[:0], p.varied[:0], p.lows[:0]
 	p.rows, p.heads, p.kvHeads, p.attends, p.need = list{}, 0, 0, list{}, need{}
@@ -139,6 +140,9 @@ func (p *pass) Submit(tag uint64, reads ...compute.Read) {
 	p.reads = append(p.reads, reads...)
 	if len(p.clears) > 0 {
 		p.steps = slices.Insert(p.steps, 0, p.clears...)
+	}
+	if len(p.thins) > 0 {
+		p.steps = slices.Insert(p.steps, 0, p.thins...)
 	}
 	p.progress = grown(p.progress, len(p.steps))
 	for i := range p.steps {

@@ -228,6 +228,31 @@ func (p *pass) RopeStore(q, k, v compute.Buffer, rope *compute.Rope, c compute.C
 		chunk: chunk, tasks: (p.batch.Rows + chunk - 1) / chunk * spec.KVHeads,
 	})
 	p.lowerPages(cache, layer)
+	p.thinPages(cache, layer)
+}
+
+// thinPages thins the blocks that spans begin with, in all layers before anything
+// writes pages.
+func (p *pass) thinPages(c *cache, layer int) {
+	for i := range p.batch.Spans {
+		s := &p.batch.Spans[i]
+		if len(s.Thinned) == 0 {
+			continue
+		}
+		pages, gone := c.spec.Class.Kept(1)
+		if end, _ := c.spec.Class.Kept(c.spec.Class.Thinned(s.Start)); end == 0 || end > len(s.Pages) || len(s.Thinned) != pages+gone && (end > pages || len(s.Thinned) != pages+gone-1) {
+			fail("thin %d pages at position %d", len(s.Thinned), s.Start)
+		}
+		for _, page := range s.Thinned {
+			if page < 0 || int(page) >= c.spec.Pages {
+				fail("thin page %d of %d", page, c.spec.Pages)
+			}
+		}
+		p.need.thin = c
+	}
+	if p.need.thin != nil {
+		p.thins = append(p.thins, step{kind: thin, cache: c, layer: layer, tasks: c.spec.KVHeads})
+	}
 }
 
 // lowerPages makes codes of the pages that the batch completes. That is a
@@ -240,7 +265,8 @@ func (p *pass) lowerPages(c *cache, layer int) {
 	from := len(p.ints)
 	for i := range p.batch.Spans {
 		s := &p.batch.Spans[i]
-		for page := max(s.Start/compute.PageTokens, 1); page < (s.Start+s.Count)/compute.PageTokens; page++ {
+		gone := c.gone(s)
+		for page := max(s.Start/compute.PageTokens-gone, 1); page < (s.Start+s.Count)/compute.PageTokens-gone; page++ {
 			upper := int32(-1)
 			if c.spec.Class.Upper != 0 {
 				upper = s.Upper[page]
@@ -259,7 +285,14 @@ func (p *pass) checkPages(c *cache, layer int) {
 		fail("layer %d of %d", layer, c.spec.Layers)
 	}
 	for _, s := range p.batch.Spans {
-		for _, page := range s.Pages[:(s.Start+s.Count+compute.PageTokens-1)/compute.PageTokens] {
+		n := padTo(s.Start+s.Count, compute.PageTokens)/compute.PageTokens - c.gone(&s)
+		if n > len(s.Pages) {
+			fail("%d rows from position %d with %d pages", s.Count, s.Start, len(s.Pages))
+		}
+		if class := c.spec.Class; class.Cut(s.Start, s.Count) < s.Count || class.Ratio != 0 && (s.Slot < 0 || s.Slot >= c.spec.Pools.Queries) {
+			fail("%d rows from position %d of slot %d of %d, of class %s", s.Count, s.Start, s.Slot, c.spec.Pools.Queries, class)
+		}
+		for _, page := range s.Pages[:n] {
 			if page < 0 || int(page) >= c.spec.Pages {
 				fail("page %d of %d", page, c.spec.Pages)
 			}
@@ -276,6 +309,9 @@ func (p *pass) Attend(dst, q compute.Buffer, c compute.Cache, layer int, a compu
 	holds("attend", out, p.batch.Rows, a.Heads*spec.HeadDim)
 	if a.Heads <= 0 || a.Heads%spec.KVHeads != 0 || a.Window < 0 || a.SoftCap < 0 {
 		fail("attend: %d heads share %d, window %d, soft cap %g", a.Heads, spec.KVHeads, a.Window, a.SoftCap)
+	}
+	if spec.Class.Ratio != 0 && (a.Heads != spec.Heads || a.Window != 0 || a.SoftCap != 0) {
+		fail("attend: %d of %d heads, window %d and soft cap %g over positions that thin out", a.Heads, spec.Heads, a.Window, a.SoftCap)
 	}
 	p.checkPages(cache, layer)
 	tiles := p.queryTiles(a.Heads, spec.KVHeads, spec.Class)

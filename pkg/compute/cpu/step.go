@@ -22,6 +22,7 @@ const (
 	productAdd                // dst += w·tiles
 	productGate               // dst = act(gate·tiles)∘(up·tiles)
 	ropeStore                 // rows: rotate, store in the cache
+	thin                      // one head of all blocks that are thinned
 	lower                     // one head of a page that is complete: codes of its halves
 	attend                    // a tile of query rows that share keys
 	scaleRow                  // a row
@@ -117,6 +118,8 @@ func (w *worker) do(p *pass, s *step, task int) {
 		heads := s.cache.spec.KVHeads
 		at := p.ints[s.pages.from+task/heads*3:]
 		s.cache.lower(s.layer, at[0], at[1], at[2], task%heads, w.scratch.page)
+	case thin:
+		w.thinPages(p, s, task)
 	case attend:
 		w.attend(p, s, task)
 	case scaleRow, biasRow, normHeads, normAdd, capRow:
@@ -158,6 +161,7 @@ type need struct {
 	headDim     int
 	page        int // values of one head in a page: packed caches
 	exact       int // values: reference mode
+	thin        *cache
 }
 
 // tileNeed is the room for activations in each form: bytes, and values in the

@@ -176,7 +176,7 @@ func (b *Builder) makeCache() {
 		return
 	}
 	made, err := b.arena.NewCache(compute.CacheSpec{
-		Layers: b.part.End - b.part.First, Pages: b.limits.Pages, KVHeads: b.KVHeads, HeadDim: b.HeadDim,
+		Layers: b.part.End - b.part.First, Pages: b.limits.Pages, KVHeads: b.KVHeads, HeadDim: b.HeadDim, Heads: b.Heads,
 		Class: b.limits.KV, Pools: b.limits.KV.Pools(b.limits.Slots, b.limits.Rows, b.limits.Pages),
 	})
 	if err != nil {

@@ -17,7 +17,6 @@ type Params struct {
 	Rope        RopeParams
 	LocalBase   float64 // of the rotations in layers with a window, where they differ
 	Scale       float32 // of the scores of attention
-	Window      int     // positions that are seen; 0 is all
 	EmbedScale  float32 // 0 is none
 	ScoreCap    float32 // 0 is none
 	LogitCap    float32 // 0 is none

@@ -886,6 +886,7 @@ type PipelineInfo struct {
 	FreePages     uint32                 `protobuf:"varint,4,opt,name=free_pages,json=freePages,proto3" json:"free_pages,omitempty"` // of pipeline.pages
 	Fingerprint   string                 `protobuf:"bytes,5,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`               // of the answers it gives
 	Speed         *PipelineSpeed         `protobuf:"bytes,6,opt,name=speed,proto3" json:"speed,omitempty"`                           // absent while nothing is known
+	Memory        []*StageMemory         `protobuf:"bytes,90,rep,name=memory,proto3" json:"memory,omitempty"`                        // of its stages, in order
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -958,6 +959,13 @@ func (x *PipelineInfo) GetFingerprint() string {
 func (x *PipelineInfo) GetSpeed() *PipelineSpeed {
 	if x != nil {
 		return x.Speed
+	}
+	return nil
+}
+
+func (x *PipelineInfo) GetMemory() []*StageMemory {
+	if x != nil {
+		return x.Memory
 	}
 	return nil
 }
@@ -1484,7 +1492,7 @@ const file_shoal_v1_coordinator_proto_rawDesc = "" +
 	"\vtotal_bytes\x18\a \x01(\x04R\n" +
 	"totalBytes\x12\x12\n" +
 	"\x04rate\x18\b \x01(\x01R\x04rate\x12\x12\n" +
-	"\x04note\x18\t \x01(\tR\x04note\"\xde\x01\n" +
+	"\x04note\x18\t \x01(\tR\x04note\"\x8d\x02\n" +
 	"\fPipelineInfo\x12.\n" +
 	"\bpipeline\x18\x01 \x01(\v2\x12.shoal.v1.PipelineR\bpipeline\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x18\n" +
@@ -1492,7 +1500,8 @@ const file_shoal_v1_coordinator_proto_rawDesc = "" +
 	"\n" +
 	"free_pages\x18\x04 \x01(\rR\tfreePages\x12 \n" +
 	"\vfingerprint\x18\x05 \x01(\tR\vfingerprint\x12-\n" +
-	"\x05speed\x18\x06 \x01(\v2\x17.shoal.v1.PipelineSpeedR\x05speed\"\xf5\x01\n" +
+	"\x05speed\x18\x06 \x01(\v2\x17.shoal.v1.PipelineSpeedR\x05speed\x12-\n" +
+	"\x06memory\x18Z \x03(\v2\x15.shoal.v1.StageMemoryR\x06memory\"\xf5\x01\n" +
 	"\rPipelineSpeed\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\x01R\x05token\x12\x1f\n" +
 	"\vfirst_token\x18\x02 \x01(\x01R\n" +
@@ -1578,8 +1587,9 @@ var file_shoal_v1_coordinator_proto_goTypes = []any{
 	(*Pipeline)(nil),        // 21: shoal.v1.Pipeline
 	(*Stage)(nil),           // 22: shoal.v1.Stage
 	(*LinkSpeed)(nil),       // 23: shoal.v1.LinkSpeed
-	(*Device)(nil),          // 24: shoal.v1.Device
-	(*DeviceSpeed)(nil),     // 25: shoal.v1.DeviceSpeed
+	(*StageMemory)(nil),     // 24: shoal.v1.StageMemory
+	(*Device)(nil),          // 25: shoal.v1.Device
+	(*DeviceSpeed)(nil),     // 26: shoal.v1.DeviceSpeed
 }
 var file_shoal_v1_coordinator_proto_depIdxs = []int32{
 	3,  // 0: shoal.v1.RelayRequest.messages:type_name -> shoal.v1.Upward
@@ -1600,20 +1610,21 @@ var file_shoal_v1_coordinator_proto_depIdxs = []int32{
 	11, // 15: shoal.v1.ClusterResponse.loads:type_name -> shoal.v1.LoadInfo
 	21, // 16: shoal.v1.PipelineInfo.pipeline:type_name -> shoal.v1.Pipeline
 	13, // 17: shoal.v1.PipelineInfo.speed:type_name -> shoal.v1.PipelineSpeed
-	14, // 18: shoal.v1.PipelineSpeed.stages:type_name -> shoal.v1.StageSpeed
-	24, // 19: shoal.v1.NodeInfo.devices:type_name -> shoal.v1.Device
-	25, // 20: shoal.v1.NodeInfo.speeds:type_name -> shoal.v1.DeviceSpeed
-	2,  // 21: shoal.v1.CoordinatorService.Relay:input_type -> shoal.v1.RelayRequest
-	9,  // 22: shoal.v1.CoordinatorService.Cluster:input_type -> shoal.v1.ClusterRequest
-	0,  // 23: shoal.v1.CoordinatorService.Drain:input_type -> shoal.v1.DrainRequest
-	7,  // 24: shoal.v1.CoordinatorService.Relay:output_type -> shoal.v1.RelayResponse
-	10, // 25: shoal.v1.CoordinatorService.Cluster:output_type -> shoal.v1.ClusterResponse
-	1,  // 26: shoal.v1.CoordinatorService.Drain:output_type -> shoal.v1.DrainResponse
-	24, // [24:27] is the sub-list for method output_type
-	21, // [21:24] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	24, // 18: shoal.v1.PipelineInfo.memory:type_name -> shoal.v1.StageMemory
+	14, // 19: shoal.v1.PipelineSpeed.stages:type_name -> shoal.v1.StageSpeed
+	25, // 20: shoal.v1.NodeInfo.devices:type_name -> shoal.v1.Device
+	26, // 21: shoal.v1.NodeInfo.speeds:type_name -> shoal.v1.DeviceSpeed
+	2,  // 22: shoal.v1.CoordinatorService.Relay:input_type -> shoal.v1.RelayRequest
+	9,  // 23: shoal.v1.CoordinatorService.Cluster:input_type -> shoal.v1.ClusterRequest
+	0,  // 24: shoal.v1.CoordinatorService.Drain:input_type -> shoal.v1.DrainRequest
+	7,  // 25: shoal.v1.CoordinatorService.Relay:output_type -> shoal.v1.RelayResponse
+	10, // 26: shoal.v1.CoordinatorService.Cluster:output_type -> shoal.v1.ClusterResponse
+	1,  // 27: shoal.v1.CoordinatorService.Drain:output_type -> shoal.v1.DrainResponse
+	25, // [25:28] is the sub-list for method output_type
+	22, // [22:25] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_shoal_v1_coordinator_proto_init() }

@@ -903,6 +903,7 @@ type Generation struct {
 	Scheduling        *Scheduling        `protobuf:"bytes,22,opt,name=scheduling,proto3" json:"scheduling,omitempty"`
 	Keep              *Keep              `protobuf:"bytes,23,opt,name=keep,proto3" json:"keep,omitempty"`                                                     // absent: the answer ends with its gateway
 	SeparateReasoning bool               `protobuf:"varint,24,opt,name=separate_reasoning,json=separateReasoning,proto3" json:"separate_reasoning,omitempty"` // what the model thinks before it answers comes as Delta.reasoning
+	ReportMemory      bool               `protobuf:"varint,90,opt,name=report_memory,json=reportMemory,proto3" json:"report_memory,omitempty"`                // Complete says what the stages hold
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -1116,6 +1117,13 @@ func (x *Generation) GetKeep() *Keep {
 func (x *Generation) GetSeparateReasoning() bool {
 	if x != nil {
 		return x.SeparateReasoning
+	}
+	return false
+}
+
+func (x *Generation) GetReportMemory() bool {
+	if x != nil {
+		return x.ReportMemory
 	}
 	return false
 }
@@ -1363,13 +1371,17 @@ func (x *ToolChoice) GetName() string {
 
 // KvOptions are the client's wishes for the KV cache.
 type KvOptions struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Bits          uint32                 `protobuf:"varint,1,opt,name=bits,proto3" json:"bits,omitempty"`
-	GroupSize     uint32                 `protobuf:"varint,2,opt,name=group_size,json=groupSize,proto3" json:"group_size,omitempty"`
-	MaxSeqLen     uint32                 `protobuf:"varint,3,opt,name=max_seq_len,json=maxSeqLen,proto3" json:"max_seq_len,omitempty"`
-	Progressive   bool                   `protobuf:"varint,4,opt,name=progressive,proto3" json:"progressive,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Bits             uint32                 `protobuf:"varint,1,opt,name=bits,proto3" json:"bits,omitempty"`
+	GroupSize        uint32                 `protobuf:"varint,2,opt,name=group_size,json=groupSize,proto3" json:"group_size,omitempty"`
+	MaxSeqLen        uint32                 `protobuf:"varint,3,opt,name=max_seq_len,json=maxSeqLen,proto3" json:"max_seq_len,omitempty"`
+	Progressive      bool                   `protobuf:"varint,4,opt,name=progressive,proto3" json:"progressive,omitempty"`
+	Compression      *bool                  `protobuf:"varint,90,opt,name=compression,proto3,oneof" json:"compression,omitempty"`                             // old positions are thinned out; unset is no wish
+	CompressionRatio uint32                 `protobuf:"varint,91,opt,name=compression_ratio,json=compressionRatio,proto3" json:"compression_ratio,omitempty"` // to one of so many
+	CompressOlder    *uint32                `protobuf:"varint,92,opt,name=compress_older,json=compressOlder,proto3,oneof" json:"compress_older,omitempty"`    // positions that stay whole
+	Optimized        bool                   `protobuf:"varint,93,opt,name=optimized,proto3" json:"optimized,omitempty"`                                       // fewer bits than float32
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *KvOptions) Reset() {
@@ -1426,6 +1438,34 @@ func (x *KvOptions) GetMaxSeqLen() uint32 {
 func (x *KvOptions) GetProgressive() bool {
 	if x != nil {
 		return x.Progressive
+	}
+	return false
+}
+
+func (x *KvOptions) GetCompression() bool {
+	if x != nil && x.Compression != nil {
+		return *x.Compression
+	}
+	return false
+}
+
+func (x *KvOptions) GetCompressionRatio() uint32 {
+	if x != nil {
+		return x.CompressionRatio
+	}
+	return 0
+}
+
+func (x *KvOptions) GetCompressOlder() uint32 {
+	if x != nil && x.CompressOlder != nil {
+		return *x.CompressOlder
+	}
+	return 0
+}
+
+func (x *KvOptions) GetOptimized() bool {
+	if x != nil {
+		return x.Optimized
 	}
 	return false
 }
@@ -2410,6 +2450,7 @@ type Complete struct {
 	StopString    string                 `protobuf:"bytes,5,opt,name=stop_string,json=stopString,proto3" json:"stop_string,omitempty"`
 	Embedding     []float32              `protobuf:"fixed32,6,rep,packed,name=embedding,proto3" json:"embedding,omitempty"`         // of a generation with pooling; its length is 1
 	ToolCalls     []*ToolCall            `protobuf:"bytes,7,rep,name=tool_calls,json=toolCalls,proto3" json:"tool_calls,omitempty"` // that were held back
+	Memory        []*StageMemory         `protobuf:"bytes,90,rep,name=memory,proto3" json:"memory,omitempty"`                       // of the stages that computed it, when asked for
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2493,6 +2534,98 @@ func (x *Complete) GetToolCalls() []*ToolCall {
 	return nil
 }
 
+func (x *Complete) GetMemory() []*StageMemory {
+	if x != nil {
+		return x.Memory
+	}
+	return nil
+}
+
+// StageMemory is what the device of a stage holds, by the backend's account, in bytes.
+type StageMemory struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Gpu           bool                   `protobuf:"varint,1,opt,name=gpu,proto3" json:"gpu,omitempty"`
+	Measured      bool                   `protobuf:"varint,2,opt,name=measured,proto3" json:"measured,omitempty"` // else what the plan predicts
+	Weights       uint64                 `protobuf:"varint,3,opt,name=weights,proto3" json:"weights,omitempty"`
+	Caches        uint64                 `protobuf:"varint,4,opt,name=caches,proto3" json:"caches,omitempty"` // keys and values of all sessions
+	Buffers       uint64                 `protobuf:"varint,5,opt,name=buffers,proto3" json:"buffers,omitempty"`
+	Halves        uint64                 `protobuf:"varint,6,opt,name=halves,proto3" json:"halves,omitempty"` // what its weights, and caches of as many positions, would take in 16 bits a value
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StageMemory) Reset() {
+	*x = StageMemory{}
+	mi := &file_shoal_v1_generate_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StageMemory) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StageMemory) ProtoMessage() {}
+
+func (x *StageMemory) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_v1_generate_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StageMemory.ProtoReflect.Descriptor instead.
+func (*StageMemory) Descriptor() ([]byte, []int) {
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *StageMemory) GetGpu() bool {
+	if x != nil {
+		return x.Gpu
+	}
+	return false
+}
+
+func (x *StageMemory) GetMeasured() bool {
+	if x != nil {
+		return x.Measured
+	}
+	return false
+}
+
+func (x *StageMemory) GetWeights() uint64 {
+	if x != nil {
+		return x.Weights
+	}
+	return 0
+}
+
+func (x *StageMemory) GetCaches() uint64 {
+	if x != nil {
+		return x.Caches
+	}
+	return 0
+}
+
+func (x *StageMemory) GetBuffers() uint64 {
+	if x != nil {
+		return x.Buffers
+	}
+	return 0
+}
+
+func (x *StageMemory) GetHalves() uint64 {
+	if x != nil {
+		return x.Halves
+	}
+	return 0
+}
+
 // Stopped is the terminal of an answer that somebody ended.
 type Stopped struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2505,7 +2638,7 @@ type Stopped struct {
 
 func (x *Stopped) Reset() {
 	*x = Stopped{}
-	mi := &file_shoal_v1_generate_proto_msgTypes[31]
+	mi := &file_shoal_v1_generate_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2517,7 +2650,7 @@ func (x *Stopped) String() string {
 func (*Stopped) ProtoMessage() {}
 
 func (x *Stopped) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_generate_proto_msgTypes[31]
+	mi := &file_shoal_v1_generate_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2530,7 +2663,7 @@ func (x *Stopped) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stopped.ProtoReflect.Descriptor instead.
 func (*Stopped) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{31}
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Stopped) GetReason() string {
@@ -2568,7 +2701,7 @@ type Error struct {
 
 func (x *Error) Reset() {
 	*x = Error{}
-	mi := &file_shoal_v1_generate_proto_msgTypes[32]
+	mi := &file_shoal_v1_generate_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2580,7 +2713,7 @@ func (x *Error) String() string {
 func (*Error) ProtoMessage() {}
 
 func (x *Error) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_generate_proto_msgTypes[32]
+	mi := &file_shoal_v1_generate_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2593,7 +2726,7 @@ func (x *Error) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Error.ProtoReflect.Descriptor instead.
 func (*Error) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{32}
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Error) GetCode() string {
@@ -2643,7 +2776,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_shoal_v1_generate_proto_msgTypes[33]
+	mi := &file_shoal_v1_generate_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2655,7 +2788,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_generate_proto_msgTypes[33]
+	mi := &file_shoal_v1_generate_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2668,7 +2801,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{33}
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Usage) GetPromptTokens() uint32 {
@@ -2704,7 +2837,7 @@ type Timings struct {
 
 func (x *Timings) Reset() {
 	*x = Timings{}
-	mi := &file_shoal_v1_generate_proto_msgTypes[34]
+	mi := &file_shoal_v1_generate_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2716,7 +2849,7 @@ func (x *Timings) String() string {
 func (*Timings) ProtoMessage() {}
 
 func (x *Timings) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_v1_generate_proto_msgTypes[34]
+	mi := &file_shoal_v1_generate_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2729,7 +2862,7 @@ func (x *Timings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timings.ProtoReflect.Descriptor instead.
 func (*Timings) Descriptor() ([]byte, []int) {
-	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{34}
+	return file_shoal_v1_generate_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Timings) GetQueueMs() float64 {
@@ -2822,7 +2955,7 @@ const file_shoal_v1_generate_proto_rawDesc = "" +
 	"\badapters\x18F \x03(\tR\badapters\x1a>\n" +
 	"\x10TensorTypesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"\x86\a\n" +
+	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"\xab\a\n" +
 	"\n" +
 	"Generation\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12$\n" +
@@ -2855,7 +2988,8 @@ const file_shoal_v1_generate_proto_rawDesc = "" +
 	"scheduling\x18\x16 \x01(\v2\x14.shoal.v1.SchedulingR\n" +
 	"scheduling\x12\"\n" +
 	"\x04keep\x18\x17 \x01(\v2\x0e.shoal.v1.KeepR\x04keep\x12-\n" +
-	"\x12separate_reasoning\x18\x18 \x01(\bR\x11separateReasoningB\a\n" +
+	"\x12separate_reasoning\x18\x18 \x01(\bR\x11separateReasoning\x12#\n" +
+	"\rreport_memory\x18Z \x01(\bR\freportMemoryB\a\n" +
 	"\x05input\"*\n" +
 	"\x04Keep\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
@@ -2869,13 +3003,19 @@ const file_shoal_v1_generate_proto_rawDesc = "" +
 	"\n" +
 	"ToolChoice\x12\x12\n" +
 	"\x04mode\x18\x01 \x01(\tR\x04mode\x12\x12\n" +
-	"\x04name\x18\x02 \x01(\tR\x04name\"\x80\x01\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"\xc1\x02\n" +
 	"\tKvOptions\x12\x12\n" +
 	"\x04bits\x18\x01 \x01(\rR\x04bits\x12\x1d\n" +
 	"\n" +
 	"group_size\x18\x02 \x01(\rR\tgroupSize\x12\x1e\n" +
 	"\vmax_seq_len\x18\x03 \x01(\rR\tmaxSeqLen\x12 \n" +
-	"\vprogressive\x18\x04 \x01(\bR\vprogressive\"5\n" +
+	"\vprogressive\x18\x04 \x01(\bR\vprogressive\x12%\n" +
+	"\vcompression\x18Z \x01(\bH\x00R\vcompression\x88\x01\x01\x12+\n" +
+	"\x11compression_ratio\x18[ \x01(\rR\x10compressionRatio\x12*\n" +
+	"\x0ecompress_older\x18\\ \x01(\rH\x01R\rcompressOlder\x88\x01\x01\x12\x1c\n" +
+	"\toptimized\x18] \x01(\bR\toptimizedB\x0e\n" +
+	"\f_compressionB\x11\n" +
+	"\x0f_compress_older\"5\n" +
 	"\x04Chat\x12-\n" +
 	"\bmessages\x18\x01 \x03(\v2\x11.shoal.v1.MessageR\bmessages\"\xe4\x01\n" +
 	"\aMessage\x12\x12\n" +
@@ -2949,7 +3089,7 @@ const file_shoal_v1_generate_proto_rawDesc = "" +
 	"\x05index\x18\x01 \x01(\rR\x05index\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x03 \x01(\tR\x04name\x12\x1c\n" +
-	"\targuments\x18\x04 \x01(\tR\targuments\"\x89\x02\n" +
+	"\targuments\x18\x04 \x01(\tR\targuments\"\xb8\x02\n" +
 	"\bComplete\x12#\n" +
 	"\rfinish_reason\x18\x01 \x01(\tR\ffinishReason\x12%\n" +
 	"\x05usage\x18\x02 \x01(\v2\x0f.shoal.v1.UsageR\x05usage\x12+\n" +
@@ -2959,7 +3099,15 @@ const file_shoal_v1_generate_proto_rawDesc = "" +
 	"stopString\x12\x1c\n" +
 	"\tembedding\x18\x06 \x03(\x02R\tembedding\x121\n" +
 	"\n" +
-	"tool_calls\x18\a \x03(\v2\x12.shoal.v1.ToolCallR\ttoolCalls\"u\n" +
+	"tool_calls\x18\a \x03(\v2\x12.shoal.v1.ToolCallR\ttoolCalls\x12-\n" +
+	"\x06memory\x18Z \x03(\v2\x15.shoal.v1.StageMemoryR\x06memory\"\x9f\x01\n" +
+	"\vStageMemory\x12\x10\n" +
+	"\x03gpu\x18\x01 \x01(\bR\x03gpu\x12\x1a\n" +
+	"\bmeasured\x18\x02 \x01(\bR\bmeasured\x12\x18\n" +
+	"\aweights\x18\x03 \x01(\x04R\aweights\x12\x16\n" +
+	"\x06caches\x18\x04 \x01(\x04R\x06caches\x12\x18\n" +
+	"\abuffers\x18\x05 \x01(\x04R\abuffers\x12\x16\n" +
+	"\x06halves\x18\x06 \x01(\x04R\x06halves\"u\n" +
 	"\aStopped\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12%\n" +
 	"\x05usage\x18\x02 \x01(\v2\x0f.shoal.v1.UsageR\x05usage\x12+\n" +
@@ -2997,7 +3145,7 @@ func file_shoal_v1_generate_proto_rawDescGZIP() []byte {
 	return file_shoal_v1_generate_proto_rawDescData
 }
 
-var file_shoal_v1_generate_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
+var file_shoal_v1_generate_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_shoal_v1_generate_proto_goTypes = []any{
 	(*GenerateRequest)(nil),                // 0: shoal.v1.GenerateRequest
 	(*GenerateResponse)(nil),               // 1: shoal.v1.GenerateResponse
@@ -3030,15 +3178,16 @@ var file_shoal_v1_generate_proto_goTypes = []any{
 	(*Delta)(nil),                          // 28: shoal.v1.Delta
 	(*ToolCall)(nil),                       // 29: shoal.v1.ToolCall
 	(*Complete)(nil),                       // 30: shoal.v1.Complete
-	(*Stopped)(nil),                        // 31: shoal.v1.Stopped
-	(*Error)(nil),                          // 32: shoal.v1.Error
-	(*Usage)(nil),                          // 33: shoal.v1.Usage
-	(*Timings)(nil),                        // 34: shoal.v1.Timings
-	nil,                                    // 35: shoal.v1.ModelInfo.TensorTypesEntry
-	(*Sampling)(nil),                       // 36: shoal.v1.Sampling
-	(Pooling)(0),                           // 37: shoal.v1.Pooling
-	(*Scheduling)(nil),                     // 38: shoal.v1.Scheduling
-	(*LogProb)(nil),                        // 39: shoal.v1.LogProb
+	(*StageMemory)(nil),                    // 31: shoal.v1.StageMemory
+	(*Stopped)(nil),                        // 32: shoal.v1.Stopped
+	(*Error)(nil),                          // 33: shoal.v1.Error
+	(*Usage)(nil),                          // 34: shoal.v1.Usage
+	(*Timings)(nil),                        // 35: shoal.v1.Timings
+	nil,                                    // 36: shoal.v1.ModelInfo.TensorTypesEntry
+	(*Sampling)(nil),                       // 37: shoal.v1.Sampling
+	(Pooling)(0),                           // 38: shoal.v1.Pooling
+	(*Scheduling)(nil),                     // 39: shoal.v1.Scheduling
+	(*LogProb)(nil),                        // 40: shoal.v1.LogProb
 }
 var file_shoal_v1_generate_proto_depIdxs = []int32{
 	13, // 0: shoal.v1.GenerateRequest.generation:type_name -> shoal.v1.Generation
@@ -3050,15 +3199,15 @@ var file_shoal_v1_generate_proto_depIdxs = []int32{
 	12, // 6: shoal.v1.GenerateServiceClusterResponse.models:type_name -> shoal.v1.ModelInfo
 	9,  // 7: shoal.v1.GenerateServiceClusterResponse.nodes:type_name -> shoal.v1.NodeState
 	19, // 8: shoal.v1.TokenizeRequest.chat:type_name -> shoal.v1.Chat
-	35, // 9: shoal.v1.ModelInfo.tensor_types:type_name -> shoal.v1.ModelInfo.TensorTypesEntry
+	36, // 9: shoal.v1.ModelInfo.tensor_types:type_name -> shoal.v1.ModelInfo.TensorTypesEntry
 	19, // 10: shoal.v1.Generation.chat:type_name -> shoal.v1.Chat
 	23, // 11: shoal.v1.Generation.resumption:type_name -> shoal.v1.Resumption
-	36, // 12: shoal.v1.Generation.sampling:type_name -> shoal.v1.Sampling
+	37, // 12: shoal.v1.Generation.sampling:type_name -> shoal.v1.Sampling
 	18, // 13: shoal.v1.Generation.kv:type_name -> shoal.v1.KvOptions
-	37, // 14: shoal.v1.Generation.pooling:type_name -> shoal.v1.Pooling
+	38, // 14: shoal.v1.Generation.pooling:type_name -> shoal.v1.Pooling
 	16, // 15: shoal.v1.Generation.response_format:type_name -> shoal.v1.ResponseFormat
 	17, // 16: shoal.v1.Generation.tool_choice:type_name -> shoal.v1.ToolChoice
-	38, // 17: shoal.v1.Generation.scheduling:type_name -> shoal.v1.Scheduling
+	39, // 17: shoal.v1.Generation.scheduling:type_name -> shoal.v1.Scheduling
 	14, // 18: shoal.v1.Generation.keep:type_name -> shoal.v1.Keep
 	13, // 19: shoal.v1.Claimed.request:type_name -> shoal.v1.Generation
 	20, // 20: shoal.v1.Chat.messages:type_name -> shoal.v1.Message
@@ -3069,33 +3218,34 @@ var file_shoal_v1_generate_proto_depIdxs = []int32{
 	26, // 25: shoal.v1.Event.progress:type_name -> shoal.v1.Progress
 	27, // 26: shoal.v1.Event.token:type_name -> shoal.v1.Token
 	30, // 27: shoal.v1.Event.complete:type_name -> shoal.v1.Complete
-	31, // 28: shoal.v1.Event.stopped:type_name -> shoal.v1.Stopped
-	32, // 29: shoal.v1.Event.error:type_name -> shoal.v1.Error
+	32, // 28: shoal.v1.Event.stopped:type_name -> shoal.v1.Stopped
+	33, // 29: shoal.v1.Event.error:type_name -> shoal.v1.Error
 	15, // 30: shoal.v1.Event.claimed:type_name -> shoal.v1.Claimed
 	22, // 31: shoal.v1.Accepted.pictures:type_name -> shoal.v1.PromptPicture
 	28, // 32: shoal.v1.Token.delta:type_name -> shoal.v1.Delta
-	39, // 33: shoal.v1.Token.logprob:type_name -> shoal.v1.LogProb
+	40, // 33: shoal.v1.Token.logprob:type_name -> shoal.v1.LogProb
 	29, // 34: shoal.v1.Delta.tool_call:type_name -> shoal.v1.ToolCall
-	33, // 35: shoal.v1.Complete.usage:type_name -> shoal.v1.Usage
-	34, // 36: shoal.v1.Complete.timings:type_name -> shoal.v1.Timings
+	34, // 35: shoal.v1.Complete.usage:type_name -> shoal.v1.Usage
+	35, // 36: shoal.v1.Complete.timings:type_name -> shoal.v1.Timings
 	29, // 37: shoal.v1.Complete.tool_calls:type_name -> shoal.v1.ToolCall
-	33, // 38: shoal.v1.Stopped.usage:type_name -> shoal.v1.Usage
-	34, // 39: shoal.v1.Stopped.timings:type_name -> shoal.v1.Timings
-	0,  // 40: shoal.v1.GenerateService.Generate:input_type -> shoal.v1.GenerateRequest
-	2,  // 41: shoal.v1.GenerateService.Models:input_type -> shoal.v1.ModelsRequest
-	4,  // 42: shoal.v1.GenerateService.Chat:input_type -> shoal.v1.ChatRequest
-	7,  // 43: shoal.v1.GenerateService.Cluster:input_type -> shoal.v1.GenerateServiceClusterRequest
-	10, // 44: shoal.v1.GenerateService.Tokenize:input_type -> shoal.v1.TokenizeRequest
-	1,  // 45: shoal.v1.GenerateService.Generate:output_type -> shoal.v1.GenerateResponse
-	3,  // 46: shoal.v1.GenerateService.Models:output_type -> shoal.v1.ModelsResponse
-	6,  // 47: shoal.v1.GenerateService.Chat:output_type -> shoal.v1.ChatResponse
-	8,  // 48: shoal.v1.GenerateService.Cluster:output_type -> shoal.v1.GenerateServiceClusterResponse
-	11, // 49: shoal.v1.GenerateService.Tokenize:output_type -> shoal.v1.TokenizeResponse
-	45, // [45:50] is the sub-list for method output_type
-	40, // [40:45] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	31, // 38: shoal.v1.Complete.memory:type_name -> shoal.v1.StageMemory
+	34, // 39: shoal.v1.Stopped.usage:type_name -> shoal.v1.Usage
+	35, // 40: shoal.v1.Stopped.timings:type_name -> shoal.v1.Timings
+	0,  // 41: shoal.v1.GenerateService.Generate:input_type -> shoal.v1.GenerateRequest
+	2,  // 42: shoal.v1.GenerateService.Models:input_type -> shoal.v1.ModelsRequest
+	4,  // 43: shoal.v1.GenerateService.Chat:input_type -> shoal.v1.ChatRequest
+	7,  // 44: shoal.v1.GenerateService.Cluster:input_type -> shoal.v1.GenerateServiceClusterRequest
+	10, // 45: shoal.v1.GenerateService.Tokenize:input_type -> shoal.v1.TokenizeRequest
+	1,  // 46: shoal.v1.GenerateService.Generate:output_type -> shoal.v1.GenerateResponse
+	3,  // 47: shoal.v1.GenerateService.Models:output_type -> shoal.v1.ModelsResponse
+	6,  // 48: shoal.v1.GenerateService.Chat:output_type -> shoal.v1.ChatResponse
+	8,  // 49: shoal.v1.GenerateService.Cluster:output_type -> shoal.v1.GenerateServiceClusterResponse
+	11, // 50: shoal.v1.GenerateService.Tokenize:output_type -> shoal.v1.TokenizeResponse
+	46, // [46:51] is the sub-list for method output_type
+	41, // [41:46] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_shoal_v1_generate_proto_init() }
@@ -3119,6 +3269,7 @@ func file_shoal_v1_generate_proto_init() {
 		(*Generation_Raw)(nil),
 		(*Generation_Resumption)(nil),
 	}
+	file_shoal_v1_generate_proto_msgTypes[18].OneofWrappers = []any{}
 	file_shoal_v1_generate_proto_msgTypes[21].OneofWrappers = []any{
 		(*Part_Text)(nil),
 		(*Part_Picture)(nil),
@@ -3143,7 +3294,7 @@ func file_shoal_v1_generate_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shoal_v1_generate_proto_rawDesc), len(file_shoal_v1_generate_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   36,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -256,6 +256,8 @@ type Model struct {
 	KvUpper       uint32                 `protobuf:"varint,13,opt,name=kv_upper,json=kvUpper,proto3" json:"kv_upper,omitempty"`    // bits of a step between halves and kv_bits; 0 is none
 	KvFar         uint32                 `protobuf:"varint,14,opt,name=kv_far,json=kvFar,proto3" json:"kv_far,omitempty"`          // with kv_upper: positions before a row's page that it does not see in kv_bits
 	Adapters      []*Adapter             `protobuf:"bytes,70,rep,name=adapters,proto3" json:"adapters,omitempty"`                  // low-rank changes that sessions may ask for, on every stage
+	KvRatio       uint32                 `protobuf:"varint,90,opt,name=kv_ratio,json=kvRatio,proto3" json:"kv_ratio,omitempty"`    // one of so many old positions is kept; 0 keeps all
+	KvOlder       uint32                 `protobuf:"varint,91,opt,name=kv_older,json=kvOlder,proto3" json:"kv_older,omitempty"`    // with kv_ratio: positions before a multiple of 1,024 that are kept whole
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -393,6 +395,20 @@ func (x *Model) GetAdapters() []*Adapter {
 		return x.Adapters
 	}
 	return nil
+}
+
+func (x *Model) GetKvRatio() uint32 {
+	if x != nil {
+		return x.KvRatio
+	}
+	return 0
+}
+
+func (x *Model) GetKvOlder() uint32 {
+	if x != nil {
+		return x.KvOlder
+	}
+	return 0
 }
 
 // Adapter is low-rank changes of a model's matrices.
@@ -1011,7 +1027,7 @@ const file_shoal_v1_plan_proto_rawDesc = "" +
 	"\x04rows\x18\x04 \x01(\rR\x04rows\"6\n" +
 	"\x06Holder\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
-	"\aaddress\x18\x02 \x01(\tR\aaddress\"\x89\x03\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\"\xbf\x03\n" +
 	"\x05Model\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x12\n" +
@@ -1028,7 +1044,9 @@ const file_shoal_v1_plan_proto_rawDesc = "" +
 	"\tkv_recent\x18\f \x01(\rR\bkvRecent\x12\x19\n" +
 	"\bkv_upper\x18\r \x01(\rR\akvUpper\x12\x15\n" +
 	"\x06kv_far\x18\x0e \x01(\rR\x05kvFar\x12-\n" +
-	"\badapters\x18F \x03(\v2\x11.shoal.v1.AdapterR\badapters\"I\n" +
+	"\badapters\x18F \x03(\v2\x11.shoal.v1.AdapterR\badapters\x12\x19\n" +
+	"\bkv_ratio\x18Z \x01(\rR\akvRatio\x12\x19\n" +
+	"\bkv_older\x18[ \x01(\rR\akvOlder\"I\n" +
 	"\aAdapter\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x1a\n" +

@@ -618,11 +618,13 @@ type StageState struct {
 	DoneBytes     uint64                 `protobuf:"varint,5,opt,name=done_bytes,json=doneBytes,proto3" json:"done_bytes,omitempty"`
 	TotalBytes    uint64                 `protobuf:"varint,6,opt,name=total_bytes,json=totalBytes,proto3" json:"total_bytes,omitempty"`
 	Error         string                 `protobuf:"bytes,7,opt,name=error,proto3" json:"error,omitempty"`
-	UsedBytes     uint64                 `protobuf:"varint,8,opt,name=used_bytes,json=usedBytes,proto3" json:"used_bytes,omitempty"` // device memory by the backend's account
-	Phase         string                 `protobuf:"bytes,9,opt,name=phase,proto3" json:"phase,omitempty"`                           // of LOADING: fetch (done and total are bytes of it), load; empty is load
-	Rate          float64                `protobuf:"fixed64,10,opt,name=rate,proto3" json:"rate,omitempty"`                          // bytes a second of late, of the phase
-	Note          string                 `protobuf:"bytes,11,opt,name=note,proto3" json:"note,omitempty"`                            // what the phase waits for, in words; empty while it goes on
-	NoMemory      bool                   `protobuf:"varint,100,opt,name=no_memory,json=noMemory,proto3" json:"no_memory,omitempty"`  // of FAILED: the device has no memory left for it beside what it holds
+	UsedBytes     uint64                 `protobuf:"varint,8,opt,name=used_bytes,json=usedBytes,proto3" json:"used_bytes,omitempty"`        // device memory by the backend's account
+	Phase         string                 `protobuf:"bytes,9,opt,name=phase,proto3" json:"phase,omitempty"`                                  // of LOADING: fetch (done and total are bytes of it), load; empty is load
+	Rate          float64                `protobuf:"fixed64,10,opt,name=rate,proto3" json:"rate,omitempty"`                                 // bytes a second of late, of the phase
+	Note          string                 `protobuf:"bytes,11,opt,name=note,proto3" json:"note,omitempty"`                                   // what the phase waits for, in words; empty while it goes on
+	NoMemory      bool                   `protobuf:"varint,100,opt,name=no_memory,json=noMemory,proto3" json:"no_memory,omitempty"`         // of FAILED: the device has no memory left for it beside what it holds
+	UsedWeights   uint64                 `protobuf:"varint,90,opt,name=used_weights,json=usedWeights,proto3" json:"used_weights,omitempty"` // of used_bytes
+	UsedCaches    uint64                 `protobuf:"varint,91,opt,name=used_caches,json=usedCaches,proto3" json:"used_caches,omitempty"`    // of used_bytes
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -739,6 +741,20 @@ func (x *StageState) GetNoMemory() bool {
 		return x.NoMemory
 	}
 	return false
+}
+
+func (x *StageState) GetUsedWeights() uint64 {
+	if x != nil {
+		return x.UsedWeights
+	}
+	return 0
+}
+
+func (x *StageState) GetUsedCaches() uint64 {
+	if x != nil {
+		return x.UsedCaches
+	}
+	return 0
 }
 
 // Refused says that the shard obeys somebody else or something newer.
@@ -2401,7 +2417,7 @@ const file_shoal_v1_shard_proto_rawDesc = "" +
 	"\aleaving\x18d \x01(\v2\x11.shoal.v1.LeavingH\x00R\aleavingB\t\n" +
 	"\amessage\"!\n" +
 	"\aLeaving\x12\x16\n" +
-	"\x06reason\x18\x01 \x01(\tR\x06reason\"\xcf\x02\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\"\x93\x03\n" +
 	"\n" +
 	"StageState\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x1a\n" +
@@ -2419,7 +2435,10 @@ const file_shoal_v1_shard_proto_rawDesc = "" +
 	"\x04rate\x18\n" +
 	" \x01(\x01R\x04rate\x12\x12\n" +
 	"\x04note\x18\v \x01(\tR\x04note\x12\x1b\n" +
-	"\tno_memory\x18d \x01(\bR\bnoMemory\"7\n" +
+	"\tno_memory\x18d \x01(\bR\bnoMemory\x12!\n" +
+	"\fused_weights\x18Z \x01(\x04R\vusedWeights\x12\x1f\n" +
+	"\vused_caches\x18[ \x01(\x04R\n" +
+	"usedCaches\"7\n" +
 	"\aRefused\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\"\xa3\x01\n" +

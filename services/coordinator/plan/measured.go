@@ -64,7 +64,7 @@ func newSite(f Facts) *site {
 func (m Model) placed() *place.Model {
 	out := &place.Model{
 		Name: m.Name, Embed: m.EmbedBytes, Head: m.HeadBytes, Tied: m.TiedBytes, HeadShape: m.HeadShape,
-		KVPage: m.KVPage, KVPools: m.KVPools, Buffers: m.RowScratch, Logits: m.Logits, Wire: m.Wire, Context: m.Context,
+		KVPage: m.KVPage, KVPools: m.KVPools, KVQueries: m.KVQueries, KV: m.KV, Buffers: m.RowScratch, Logits: m.Logits, Wire: m.Wire, Context: m.Context,
 	}
 	for i, bytes := range m.LayerBytes {
 		l := place.Layer{Bytes: bytes}

@@ -57,6 +57,8 @@ type Model struct {
 	TiedBytes  uint64   // counted in both, stored once where one stage has both
 	KVPage     uint64   // keys and values of one page of one layer
 	KVPools    []place.KVPool
+	KVQueries  uint64 // of one layer, of sessions whose positions thin out
+	KV         compute.KVClass
 	Context    int      // positions the model was made for
 	RowScratch uint64   // activation buffers for one row of a step
 	Logits     uint64   // logits of one row
@@ -196,5 +198,8 @@ func (s Stage) String() string {
 	return text
 }
 
-// PagesFor returns the KV pages that hold n positions.
-func PagesFor(n int) int { return (n + compute.PageTokens - 1) / compute.PageTokens }
+// CacheBytes returns what a layer's cache of so many pages takes.
+func (m *Model) CacheBytes(pages int) uint64 { return m.placed().Cache(pages) }
+
+// PagesFor returns the KV pages that a session of n positions needs.
+func (m *Model) PagesFor(n int) int { return m.KV.Pages(n) }

@@ -142,7 +142,7 @@ func split(f Facts, nodes []Node) (*Pipeline, error) {
 	stages, _ := placeSeats(m, w, seats, sessions)
 	context := w.context(m)
 	return &Pipeline{
-		Stages: stages, Pages: sessions * PagesFor(context), Sessions: sessions,
+		Stages: stages, Pages: sessions * m.PagesFor(context), Sessions: sessions,
 		Slots: w.Slots, Rows: w.Rows, Context: context,
 	}, nil
 }
@@ -184,7 +184,7 @@ func takeSeats(f Facts, nodes []Node) []seat {
 
 // cost returns the bytes of a stage that holds p.
 func cost(m Model, w Wishes, p model.Part, pages int) uint64 {
-	n, kv := uint64(w.Rows)*m.RowScratch, m.placed().KV(pages)
+	n, kv := uint64(w.Rows)*m.RowScratch, m.placed().Cache(pages)
 	for _, b := range m.LayerBytes[p.First:p.End] {
 		n += b + kv
 	}
@@ -211,7 +211,7 @@ type cell struct {
 // placeSeats finds the best split that holds sessions whole contexts: exact dynamic
 // programming over (seat, stages used, layers placed).
 func placeSeats(m Model, w Wishes, seats []seat, sessions int) ([]Stage, bool) {
-	layers, pages := m.Layers(), sessions*PagesFor(w.context(m))
+	layers, pages := m.Layers(), sessions*m.PagesFor(w.context(m))
 	most := min(len(seats), layers)
 	costs := costTable(m, w, pages)
 	table := make([][][]cell, len(seats)+1) // [seat][stages used][layers placed]
@@ -306,7 +306,7 @@ func part(first, end, layers int) model.Part {
 
 // tooSmall says what is needed and what is there.
 func tooSmall(m Model, w Wishes, seats []seat) error {
-	need := cost(m, w, part(0, m.Layers(), m.Layers()), PagesFor(w.context(m)))
+	need := cost(m, w, part(0, m.Layers(), m.Layers()), m.PagesFor(w.context(m)))
 	var have uint64
 	var list []string
 	for i, s := range seats {

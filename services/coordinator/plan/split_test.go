@@ -82,7 +82,7 @@ func TestSplitCoversTheModel(t *testing.T) {
 		if w.Stages > 0 && len(p.Stages) > w.Stages {
 			t.Fatalf("%d stages, %d wished", len(p.Stages), w.Stages)
 		}
-		if p.Pages < PagesFor(p.Context) || p.Pages != p.Sessions*PagesFor(p.Context) {
+		if p.Pages < m.PagesFor(p.Context) || p.Pages != p.Sessions*m.PagesFor(p.Context) {
 			t.Fatalf("%d pages for %d sessions of %d positions", p.Pages, p.Sessions, p.Context)
 		}
 	})
@@ -108,7 +108,7 @@ func TestSplitFindsWhatFits(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m, w, nodes := drawModel(t), drawWishes(t), drawNodes(t)
 		w.Stages = rapid.IntRange(0, 1).Draw(t, "one or any")
-		whole := cost(m, w, part(0, m.Layers(), m.Layers()), PagesFor(w.context(m)))
+		whole := cost(m, w, part(0, m.Layers(), m.Layers()), m.PagesFor(w.context(m)))
 		nodes = append(nodes, Node{ID: "big", Devices: []Device{{Memory: whole}}})
 		if _, err := Split(Facts{Model: m, Wishes: w, Nodes: nodes}); err != nil {
 			t.Fatalf("it fits node big: %v", err)

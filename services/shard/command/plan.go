@@ -101,6 +101,7 @@ func KVOf(m *pb.Model) compute.KVClass {
 	return compute.KVClass{
 		Bits: int(m.GetKvBits()), Group: int(m.GetKvGroup()),
 		Recent: int(m.GetKvRecent()), Upper: int(m.GetKvUpper()), Far: int(m.GetKvFar()),
+		Ratio: int(m.GetKvRatio()), Older: int(m.GetKvOlder()),
 	}
 }
 

@@ -25,6 +25,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/shoal-llm/shoal/pkg/compute"
 	"github.com/shoal-llm/shoal/pkg/frame"
 )
 
@@ -43,17 +44,17 @@ type Config struct {
 	Epoch    uint64
 	Pipeline uint32
 	Stages   int
-	Slots    int // sessions at a time, at most frame.MaxSlots
-	Pages    int // KV pages of every stage
-	Context  int // positions of a session
-	Rows     int // rows of a step, at most frame.MaxRows
-	Chunk    int // rows of a session's prompt in one step, at most
-	Lanes    int // at most
-	InFlight int // steps that have been sent and have not come back
-	Drafts   int // ids of a session that are guessed in one step, at most; 0 is none
-	// Drafter says that a draft model answers Wishes.
-	Drafter bool
-	Cached  int // pages of prefixes that are kept for later sessions, at most; 0 is none
+	Slots    int             // sessions at a time, at most frame.MaxSlots
+	Pages    int             // KV pages of every stage
+	Context  int             // positions of a session
+	KV       compute.KVClass // how the stages store them
+	Rows     int             // rows of a step, at most frame.MaxRows
+	Chunk    int             // rows of a session's prompt in one step, at most
+	Lanes    int             // at most
+	InFlight int             // steps that have been sent and have not come back
+	Drafts   int             // ids of a session that are guessed in one step, at most; 0 is none
+	Drafter  bool            // a draft model answers Wishes
+	Cached   int             // pages of prefixes that are kept for later sessions, at most; 0 is none
 	// Target is how long a step with decode rows may take through all stages.
 	// Rows, chunks and lanes are chosen for it by measurement; 0 measures
 	// nothing, and all are as long and as many as they may be.
@@ -185,6 +186,7 @@ type Machine struct {
 	sessions []*session // live ones, oldest first
 	ending   []*session // to be closed with the next step
 	free     int        // pages
+	restart  *session   // the one that begins anew with the next step
 	prefixes prefixes
 	flight   []flight
 	decodes  int        // steps with decode rows in flight
@@ -228,6 +230,7 @@ type Stats struct {
 	Cached            int // positions that were not computed, thanks to shared prefixes
 	Evicted           int // pages of prefixes that made room for others
 	Prefixes          int // pages of prefixes that are kept
+	Restarted         int // sessions whose pages went to others, which began anew
 	Lanes             int // in force
 }
 

@@ -54,20 +54,63 @@ func (m *Machine) dropUnopened(out *Output) {
 	m.ending = kept
 }
 
-// relieve ends the youngest session that holds pages when nothing is in flight
-// and nothing can be sent, or is guessed to be sent: then all wait for pages, and
-// would for ever. It reports whether it did.
+// relieve takes the pages of the youngest session that holds some when nothing is in
+// flight and nothing can be sent, or is guessed to be sent: then all wait for pages, and
+// would for ever. It begins anew once there are pages for all it had; one that has had
+// all pages there are ends. It reports whether it did.
 func (m *Machine) relieve() bool {
 	if len(m.flight) > 0 || slices.ContainsFunc(m.sessions, func(s *session) bool { return s.wishing }) || !slices.ContainsFunc(m.sessions, (*session).starved) {
 		return false
 	}
-	for i := len(m.sessions) - 1; i >= 0; i-- {
-		if s := m.sessions[i]; s.sent > 0 {
-			m.end(s, ReasonFailed, "no free KV pages")
-			return true
+	var youngest *session
+	holders := 0
+	for _, s := range m.sessions {
+		if s.sent == 0 {
+			continue
+		}
+		if youngest, holders = s, holders+1; !s.starved() {
+			return false // it waits for commits, and goes on
 		}
 	}
-	return false
+	switch holders {
+	case 0:
+		return false
+	case 1:
+		m.end(youngest, ReasonFailed, "no free KV pages")
+	default:
+		m.restart = youngest
+	}
+	return true
+}
+
+// addRestart closes a session that begins anew, from its prompt and all ids since:
+// whoever is asked for the same id with the same ids before gives the same.
+func (m *Machine) addRestart(st *step) {
+	s := m.restart
+	if s == nil {
+		return
+	}
+	m.restart = nil
+	m.publish(st, s)
+	st.frame.Ops = append(st.frame.Ops, frame.Op{Close: &frame.Close{Slot: s.open.Slot}})
+	m.shrink(s, 0)
+	o := *s.open
+	o.History = nil
+	s.open, s.opened, s.again = &o, false, true
+	s.sent, s.sure, s.cached, s.shared, s.thinned, s.prompt = 0, 0, 0, 0, 0, len(s.ids)
+	m.stats.Restarted++
+}
+
+// mayOpen reports whether a session may have its first pages: one that begins anew when
+// it can have all, others when none of these waits.
+func (m *Machine) mayOpen(st *step, s *session) bool {
+	if !s.again {
+		return !slices.ContainsFunc(m.sessions, func(s *session) bool { return s.again && !s.opened }) && (m.free > 0 || m.evict(st))
+	}
+	need := min(m.cfg.KV.Pages(len(s.ids)+1), m.cfg.Pages)
+	for m.free < need && m.evict(st) {
+	}
+	return m.free >= need
 }
 
 // step is one that is being formed.
@@ -85,9 +128,13 @@ func (m *Machine) next() *step {
 		rows:   m.cfg.Rows,
 	}
 	m.addCloses(st)
+	m.addRestart(st)
 	decoding := m.decoding()
-	m.addDecodes(st, decoding)
+	m.addDecodes(st, decoding, slices.ContainsFunc(m.sessions, (*session).filling))
 	m.addChunks(st, decoding)
+	if len(st.frame.Spans) == 0 { // no prompt has pages for the row that was left to it
+		m.addDecodes(st, decoding, false)
+	}
 	return st
 }
 
@@ -130,8 +177,9 @@ func (m *Machine) serve(s *session, kind, rows int) {
 }
 
 // addDecodes adds the decode rows of one lane, unless all lanes are in flight. A
-// session of the latency class is of every lane.
-func (m *Machine) addDecodes(st *step, decoding []*session) {
+// session of the latency class is of every lane. While prompts are filling one row is left
+// to them.
+func (m *Machine) addDecodes(st *step, decoding []*session, filling bool) {
 	var lane []*session
 	most, full := m.lanes.share(len(decoding)), m.decodes >= m.lanes.now
 	for _, s := range turn(slices.Clone(decoding), decodeTurn) {
@@ -145,7 +193,7 @@ func (m *Machine) addDecodes(st *step, decoding []*session) {
 		}
 	}
 	keep := st.rows
-	if (keep > 1 || m.step%2 == 0) && slices.ContainsFunc(m.sessions, (*session).filling) {
+	if (keep > 1 || m.step%2 == 0) && filling {
 		keep-- // a prompt goes on, however many decode
 	}
 	lane = lane[:min(len(lane), keep)]
@@ -211,7 +259,7 @@ func (m *Machine) addChunks(st *step, decoding []*session) {
 // addChunk sends the next rows of a prompt, at most left, and returns how many.
 func (m *Machine) addChunk(st *step, s *session, left int, shared bool) int {
 	if !s.opened {
-		if m.free == 0 && !m.evict(st) {
+		if !m.mayOpen(st, s) {
 			return 0
 		}
 		m.open(st, s)
@@ -256,9 +304,10 @@ func (m *Machine) addSpan(st *step, s *session, tokens []int32, drafted int, wan
 		Slot: s.open.Slot, Attempt: s.open.Attempt, Start: int32(s.sent),
 		Tokens: tokens, Output: want, Drafted: uint8(drafted),
 	})
+	from := s.sent
 	s.sent += len(tokens)
 	s.sure = s.sent - drafted
-	m.grow(s, s.sent)
+	m.grow(s, from, s.sent)
 	if want != frame.OutputNone {
 		s.awaiting = true
 		st.flight.asks = append(st.flight.asks, ask{session: s, drafts: tokens[len(tokens)-drafted:]})

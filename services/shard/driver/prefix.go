@@ -47,7 +47,7 @@ func (s *session) nameTo(n int) {
 // answer are no history to those who count penalties, so they are not adopted.
 func (m *Machine) open(st *step, s *session) {
 	s.opened = true
-	known := min(len(s.ids)-1, int(s.open.AnswerStart)) / kv.PageTokens
+	known := min(len(s.ids)-1, int(s.open.AnswerStart), m.cfg.KV.Shared()) / kv.PageTokens
 	if m.cfg.Cached == 0 || s.open.Pooling != frame.PoolingNone {
 		known = 0
 	}
@@ -87,10 +87,11 @@ func (m *Machine) touch(names [][32]byte) {
 }
 
 // publish shares the whole pages of a session of which every id is sure, and
-// keeps to the number of pages that may be kept.
+// keeps to the number of pages that may be kept. Once a session has thinned old
+// positions out, what it can share has been.
 func (m *Machine) publish(st *step, s *session) {
-	n := s.sure / kv.PageTokens
-	if m.cfg.Cached == 0 || s.open.Pooling != frame.PoolingNone || s.reason == ReasonFailed || n == 0 {
+	n := min(s.sure, m.cfg.KV.Shared()) / kv.PageTokens
+	if m.cfg.Cached == 0 || s.thinned > 0 || s.open.Pooling != frame.PoolingNone || s.reason == ReasonFailed || n == 0 {
 		return
 	}
 	s.shared = n
@@ -124,7 +125,8 @@ func (m *Machine) insert(name, parent [32]byte, p *page) {
 	}
 }
 
-// evict drops the least recently used prefix that nobody holds or continues, and
+// evict drops the least recently used prefix that no other continues and nobody holds,
+// or that keeps pages which nobody holds, and
 // what nothing else continues of the pages before it. It reports whether there
 // was one and the step had room to say so.
 func (m *Machine) evict(st *step) bool {
@@ -133,7 +135,7 @@ func (m *Machine) evict(st *step) bool {
 	}
 	for at := m.prefixes.order.Front(); at != nil; at = at.Next() {
 		e := at.Value.(*prefix)
-		if e.children > 0 || e.page.users > 0 {
+		if e.children > 0 || e.page.users > 0 && !m.pins(e) {
 			continue
 		}
 		st.frame.Ops = append(st.frame.Ops, frame.Op{Evict: &frame.Evict{Prefix: e.name}})
@@ -141,6 +143,20 @@ func (m *Machine) evict(st *step) bool {
 			e = m.forget(e)
 		}
 		return true
+	}
+	return false
+}
+
+// pins reports whether nobody holds a page before this one, which sessions hold: they
+// have thinned it out of their own.
+func (m *Machine) pins(e *prefix) bool {
+	if m.cfg.KV.Ratio == 0 {
+		return false
+	}
+	for up := m.prefixes.byName[e.parent]; up != nil; up = m.prefixes.byName[up.parent] {
+		if up.page.users == 0 {
+			return true
+		}
 	}
 	return false
 }
@@ -161,9 +177,20 @@ func (m *Machine) forget(e *prefix) *prefix {
 	return up
 }
 
-// grow gives a session the pages of its first n positions.
-func (m *Machine) grow(s *session, n int) {
-	for len(s.pages) < pagesOf(n) {
+// pagesFor returns the pages that the first n positions of a session take.
+func (m *Machine) pagesFor(s *session, n int) int {
+	if n == 0 {
+		return 0
+	}
+	_, gone := m.cfg.KV.Kept(s.thinned)
+	return pagesOf(n) - gone
+}
+
+// grow gives a session the pages of its first n positions, from where it has sent
+// those before.
+func (m *Machine) grow(s *session, from, n int) {
+	m.thin(s, from)
+	for len(s.pages) < m.pagesFor(s, n) {
 		s.pages = append(s.pages, &page{users: 1})
 		m.free--
 	}
@@ -171,20 +198,78 @@ func (m *Machine) grow(s *session, n int) {
 
 // shrink takes from a session the pages behind its first n positions.
 func (m *Machine) shrink(s *session, n int) {
-	for keep := pagesOf(n); len(s.pages) > keep; {
+	for keep := m.pagesFor(s, n); len(s.pages) > keep; {
 		last := len(s.pages) - 1
 		p := s.pages[last]
 		s.pages = s.pages[:last]
-		if p.users--; p.users == 0 && p.entry == nil {
-			m.free++
-		}
+		m.leave(p)
 	}
 }
 
 // fit returns how many of want rows a session can have pages for. Prefixes that
 // nobody holds make room.
 func (m *Machine) fit(st *step, s *session, want int) int {
-	for m.free < pagesOf(s.sure+want)-len(s.pages) && m.evict(st) {
+	want = m.cfg.KV.Cut(s.sure, want)
+	have := func() int {
+		if free := m.free + m.thinGain(s, s.sure); free >= 0 {
+			return m.pagesFor(s, s.sent) + free
+		}
+		return 0
 	}
-	return min(want, (len(s.pages)+m.free)*kv.PageTokens-s.sure)
+	for have() < m.pagesFor(s, s.sure+want) && m.evict(st) {
+	}
+	_, gone := m.cfg.KV.Kept(s.thinned)
+	return min(want, (have()+gone)*kv.PageTokens-s.sure)
+}
+
+// due returns the pages of a session that become kept ones when it goes on from a
+// position, as the stages' logs choose them.
+func (m *Machine) due(s *session, from int) (pages []*page, first, kept int) {
+	if m.cfg.KV.Thinned(from) == s.thinned {
+		return nil, 0, 0
+	}
+	first, _ = m.cfg.KV.Kept(s.thinned)
+	kept, gone := m.cfg.KV.Kept(1)
+	end := first + kept + gone
+	if first == 0 {
+		first, kept = 1, kept-1
+	}
+	return s.pages[first:end], first, kept
+}
+
+// thinGain returns how many more pages are free once a session has thinned what is due.
+func (m *Machine) thinGain(s *session, from int) int {
+	pages, _, kept := m.due(s, from)
+	gain := -kept
+	for _, p := range pages {
+		if p.users == 1 && p.entry == nil {
+			gain++
+		}
+	}
+	return gain
+}
+
+// thin mirrors that stages thin a block of a session that goes on from a position.
+func (m *Machine) thin(s *session, from int) {
+	pages, first, kept := m.due(s, from)
+	if len(pages) == 0 {
+		return
+	}
+	for _, p := range pages {
+		m.leave(p)
+	}
+	n := len(pages)
+	for i := range kept {
+		s.pages[first+i] = &page{users: 1}
+		m.free--
+	}
+	s.pages = slices.Delete(s.pages, first+kept, first+n)
+	s.thinned++
+}
+
+// leave takes a user from a page.
+func (m *Machine) leave(p *page) {
+	if p.users--; p.users == 0 && p.entry == nil {
+		m.free++
+	}
 }

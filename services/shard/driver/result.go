@@ -21,12 +21,15 @@ func (e Returned) apply(m *Machine, out *Output) error {
 	}
 	fl := m.flight[0]
 	for _, c := range fl.chunks {
-		if !c.session.ended {
-			out.Prefilled = append(out.Prefilled, Prefilled{
-				Slot: c.session.open.Slot, Attempt: c.session.open.Attempt, Done: c.end, Total: c.session.prompt,
-				Cached: c.session.cached,
-			})
+		s := c.session
+		done := min(c.end, s.given)
+		if s.ended || done <= s.told { // a session that began anew is told nothing twice
+			continue
 		}
+		s.told = done
+		out.Prefilled = append(out.Prefilled, Prefilled{
+			Slot: s.open.Slot, Attempt: s.open.Attempt, Done: done, Total: s.given, Cached: s.cached,
+		})
 	}
 	for i := range r.Sampled {
 		if err := m.sampled(&fl, &r.Sampled[i]); err != nil {

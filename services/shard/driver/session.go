@@ -12,7 +12,9 @@ type session struct {
 	open      *frame.Open
 	schedule  Schedule
 	ids       []int32 // prompt and sampled ids: one per known position
-	prompt    int     // how many of ids were submitted
+	given     int     // how many of ids were submitted
+	told      int     // of these, those that were reported as computed
+	prompt    int     // of ids, those that go in chunks: submitted, or known when the session began anew
 	committed int
 	ahead     int
 	sent      int        // positions that the stages hold once they have all steps
@@ -23,7 +25,9 @@ type session struct {
 	turns     [2]float64 // of each kind: rows it has had for its weight
 	awaiting  bool       // a step that asks for its next id is in flight
 	opened    bool       // a step has carried its Open
+	again     bool       // it has begun anew: its pages went to others
 	longest   float64    // ns that a chunk of its prompt takes at the slowest place
+	thinned   int        // blocks of which the stages kept one of several positions
 	shared    int        // of the pages, the first ones: published or adopted
 	lookup    lookup
 	trust     trust // in lookup
@@ -112,7 +116,7 @@ func (e Submit) apply(m *Machine, _ *Output) error {
 	}
 	s := &session{
 		open: o, schedule: e.Schedule, ahead: e.Ahead,
-		ids: slices.Clone(e.Tokens), prompt: len(e.Tokens), committed: len(e.Tokens),
+		ids: slices.Clone(e.Tokens), given: len(e.Tokens), prompt: len(e.Tokens), committed: len(e.Tokens),
 		turns: m.served, trust: trust{rate: firstTrust}, guesses: guesses{trust: trust{rate: firstTrust}},
 	}
 	m.slots[o.Slot] = s

@@ -63,7 +63,7 @@ type stage struct {
 
 func newStage(cfg Config) *stage {
 	logs := kv.Config{Epoch: cfg.Epoch, Pipeline: cfg.Pipeline, Pages: cfg.Pages, Slots: cfg.Slots, Rows: cfg.Rows, Context: cfg.Context}
-	if cfg.Cached == 0 { // nothing is shared: keys and values may step down
+	if logs.KV = cfg.KV; cfg.Cached == 0 && cfg.KV.Ratio == 0 { // nothing is shared: keys and values may step down
 		logs.KV = compute.KVClass{Bits: 2, Group: 32, Recent: 64, Upper: 4, Far: 128}
 	}
 	return &stage{
@@ -334,10 +334,33 @@ func drawWorld(t *rapid.T) *world {
 		Cached:   rapid.SampledFrom([]int{0, 2, 64}).Draw(t, "cached"),
 		Target:   rapid.SampledFrom([]time.Duration{0, time.Millisecond}).Draw(t, "target"),
 	}
+	return newWorld(t, cfg, 150, 64*rapid.IntRange(0, 2).Draw(t, "common"))
+}
+
+// drawLongWorld has sessions that thin old positions out.
+func drawLongWorld(t *rapid.T) *world {
+	cfg := Config{
+		Epoch: 5, Pipeline: 2, Context: 4000, Stages: 2, InFlight: 3, Lanes: 2, Slots: 3, Drafts: 8,
+		Pages:  rapid.SampledFrom([]int{200, 45, 70}).Draw(t, "pages"),
+		Rows:   rapid.IntRange(100, 700).Draw(t, "rows"),
+		Chunk:  rapid.IntRange(100, 700).Draw(t, "chunk"),
+		Cached: rapid.SampledFrom([]int{0, 200}).Draw(t, "cached"),
+		KV:     rapid.SampledFrom([]compute.KVClass{{Bits: 16, Ratio: 4, Older: 1024}, {Bits: 16, Ratio: 8, Older: 2048}}).Draw(t, "class"),
+	}
+	if cfg.Cached == 0 {
+		cfg.KV = compute.KVClass{Bits: 2, Group: 32, Recent: 64, Upper: 4, Far: 128, Ratio: 4, Older: 1024}
+	}
+	return newWorld(t, cfg, 3500, rapid.SampledFrom([]int{0, 640, 2560}).Draw(t, "common"))
+}
+
+// newWorld has sessions of prompts of up to so many ids, the first of which are the
+// same in every other one.
+func newWorld(t *rapid.T, cfg Config, longest, common int) *world {
 	m, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
+	stages := cfg.Stages
 	w := &world{
 		t: t, cfg: cfg, m: m, ahead: rapid.IntRange(1, 8).Draw(t, "ahead"),
 		rng:  rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0)),
@@ -347,15 +370,18 @@ func drawWorld(t *rapid.T) *world {
 		w.stages = append(w.stages, newStage(cfg))
 	}
 	for i := range rapid.IntRange(1, 12).Draw(t, "sessions") {
-		prompt := make([]int32, 1+w.rng.IntN(150))
-		common := 64 * w.rng.IntN(3) // with every other one
+		prompt := make([]int32, 1+w.rng.IntN(longest))
 		for j := range prompt {
 			prompt[j] = int32(i % 2)
 			if j >= common {
 				prompt[j] = int32(w.rng.IntN(50))
 			}
 		}
-		c := &client{attempt: uint32(i + 1), seed: w.rng.Uint64(), prompt: prompt, most: 1 + w.rng.IntN(30), haltAt: -1}
+		seed := w.rng.Uint64()
+		if longest > 1000 {
+			seed &^= 1 // looks at few ids
+		}
+		c := &client{attempt: uint32(i + 1), seed: seed, prompt: prompt, most: 1 + w.rng.IntN(30), haltAt: -1}
 		if w.rng.IntN(3) == 0 {
 			c.haltAt = w.rng.IntN(5)
 		}
@@ -369,28 +395,38 @@ func drawWorld(t *rapid.T) *world {
 // in no further step; everything is free in the end.
 func TestSessionsAsIfAlone(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		w := drawWorld(t)
-		for w.advance() {
-		}
-		for i, c := range w.all {
-			want := alone(c.seed, c.prompt, c.most, w.cfg.Context)
-			if !c.closed {
-				t.Fatalf("session %d never closed", i)
-			}
-			if c.halted || c.reason == ReasonFailed && w.cfg.Pages < pagesOf(w.cfg.Context)*w.cfg.Slots {
-				want = want[:min(len(want), len(c.got))]
-			}
-			if !slices.Equal(c.got, want) {
-				t.Fatalf("session %d got %v, alone %v (closed: %s)", i, c.got, want, c.reason)
-			}
-			if !c.halted && c.reason != ReasonFailed && c.done != len(c.prompt) {
-				t.Fatalf("session %d: prompt done up to %d of %d", i, c.done, len(c.prompt))
-			}
-		}
-		for i, s := range w.stages {
-			if kept := w.m.Stats().Prefixes; s.log.Free() != w.m.free || w.m.free+kept != w.cfg.Pages || kept > w.cfg.Cached {
-				t.Fatalf("stage %d has %d pages free, driver %d and %d of prefixes", i, s.log.Free(), w.m.free, kept)
-			}
-		}
+		drawWorld(t).runAlone(t)
 	})
+}
+
+// TestThinningSessionsAsIfAlone is that for sessions long enough to thin old positions
+// out: the driver counts their pages as the stages do.
+func TestThinningSessionsAsIfAlone(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) { drawLongWorld(t).runAlone(t) })
+}
+
+// runAlone runs all sessions and holds what they got against what each gets alone.
+func (w *world) runAlone(t *rapid.T) {
+	for w.advance() {
+	}
+	for i, c := range w.all {
+		want := alone(c.seed, c.prompt, c.most, w.cfg.Context)
+		if !c.closed {
+			t.Fatalf("session %d never closed", i)
+		}
+		if c.halted || c.reason == ReasonFailed && w.cfg.Pages < w.cfg.KV.Pages(len(c.prompt)+len(c.got)+1) {
+			want = want[:min(len(want), len(c.got))]
+		}
+		if !slices.Equal(c.got, want) {
+			t.Fatalf("session %d got %v, alone %v (closed: %s; prompt of %d, %d pages)", i, c.got, want, c.reason, len(c.prompt), w.cfg.Pages)
+		}
+		if !c.halted && c.reason != ReasonFailed && c.done != len(c.prompt) {
+			t.Fatalf("session %d: prompt done up to %d of %d", i, c.done, len(c.prompt))
+		}
+	}
+	for i, s := range w.stages {
+		if kept := w.m.Stats().Prefixes; s.log.Free() != w.m.free || w.m.free+kept != w.cfg.Pages || kept > w.cfg.Cached {
+			t.Fatalf("stage %d has %d pages free, driver %d and %d of prefixes", i, s.log.Free(), w.m.free, kept)
+		}
+	}
 }

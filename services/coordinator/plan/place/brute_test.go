@@ -193,7 +193,7 @@ func TestBestEqualsBruteForce(t *testing.T) {
 		rapid.Check(t, func(t *rapid.T) {
 			m, c, w := drawCase(t, 4, 6)
 			w = w.complete(m)
-			p := newProblem(m, &w, pointers(c.Devices), &c.Links, PagesFor(w.Context)*w.Sessions)
+			p := newProblem(m, &w, pointers(c.Devices), &c.Links, m.PagesFor(w.Context)*w.Sessions)
 			r, value, bound := p.best(all())
 			if want := brute(p); !same(value, want) || !same(bound, value) {
 				t.Fatalf("found %v worth %g (bound %g), the best is %g", r, value, bound, want)
@@ -216,7 +216,7 @@ func TestSearchIsSound(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m, c, w := drawCase(t, 5, 5)
 		w = w.complete(m)
-		p := newProblem(m, &w, pointers(c.Devices), &c.Links, PagesFor(w.Context)*w.Sessions)
+		p := newProblem(m, &w, pointers(c.Devices), &c.Links, m.PagesFor(w.Context)*w.Sessions)
 		if p.fewest > p.most {
 			return
 		}
@@ -249,7 +249,7 @@ func TestSearchIsExactWhereAlike(t *testing.T) {
 			c.Devices[i].Held, c.Devices[i].Node, c.Devices[i].Index = Held{}, fmt.Sprint("n", i), 0
 		}
 		w = w.complete(m)
-		p := newProblem(m, &w, pointers(c.Devices), &c.Links, PagesFor(w.Context)*w.Sessions)
+		p := newProblem(m, &w, pointers(c.Devices), &c.Links, m.PagesFor(w.Context)*w.Sessions)
 		_, value, bound := p.searched(all())
 		if want := brute(p); !same(value, want) || !same(bound, want) {
 			t.Fatalf("found %g, bound %g, the best is %g", value, bound, want)

@@ -1,19 +1,18 @@
 package place
 
 import (
-	"github.com/shoal-llm/shoal/pkg/compute"
 	"github.com/shoal-llm/shoal/pkg/model"
 )
 
-// PagesFor returns the KV pages that hold n positions.
-func PagesFor(n int) int { return (n + compute.PageTokens - 1) / compute.PageTokens }
+// PagesFor returns the KV pages that a session of n positions needs.
+func (m *Model) PagesFor(n int) int { return m.KV.Pages(n) }
 
 // Bytes returns what a stage with part p holds: weights, pages KV pages, and
 // buffers for steps of rows rows.
 func (m *Model) Bytes(p model.Part, pages, rows int) uint64 {
 	n := uint64(rows) * m.Buffers
 	for _, l := range m.Layers[p.First:p.End] {
-		n += l.Bytes + m.KV(pages)
+		n += l.Bytes + m.Cache(pages)
 	}
 	if p.Embed {
 		n += m.Embed
@@ -27,9 +26,12 @@ func (m *Model) Bytes(p model.Part, pages, rows int) uint64 {
 	return n
 }
 
-// KV returns what a layer's cache of so many pages takes.
-func (m *Model) KV(pages int) uint64 {
-	n := uint64(pages) * m.KVPage
+// Cache returns what a layer's cache of so many pages takes.
+func (m *Model) Cache(pages int) uint64 {
+	if pages == 0 {
+		return 0
+	}
+	n := uint64(pages)*m.KVPage + m.KVQueries
 	for _, p := range m.KVPools {
 		n += uint64(min(p.Pages, pages)) * p.Bytes
 	}

@@ -26,7 +26,7 @@ func Place(m *Model, c *Cluster, w Wishes) (*Placement, error) {
 	if err != nil {
 		return nil, err
 	}
-	pl := &planner{model: m, wishes: &w, links: &c.Links, pages: sessions * PagesFor(w.Context), work: searchWork}
+	pl := &planner{model: m, wishes: &w, links: &c.Links, pages: sessions * m.PagesFor(w.Context), work: searchWork}
 	routes, spares := pl.withSpares(devices)
 	if len(routes) == 0 {
 		return nil, pl.nothing(devices)
@@ -57,7 +57,7 @@ func candidates(c *Cluster, w *Wishes) []*Device {
 // promise finds how many whole contexts every pipeline can hold.
 func promise(m *Model, c *Cluster, w *Wishes, devices []*Device) (int, error) {
 	fits := func(sessions int) bool {
-		p := newProblem(m, w, devices, &c.Links, sessions*PagesFor(w.Context))
+		p := newProblem(m, w, devices, &c.Links, sessions*m.PagesFor(w.Context))
 		return p.feasible()
 	}
 	if fits(w.Sessions) {
@@ -66,7 +66,7 @@ func promise(m *Model, c *Cluster, w *Wishes, devices []*Device) (int, error) {
 	// Fewer sessions need less of every stage, so the search may halve.
 	fewer := sort.Search(w.Sessions, func(i int) bool { return fits(w.Sessions - i) })
 	if fewer == w.Sessions {
-		pl := &planner{model: m, wishes: w, links: &c.Links, pages: PagesFor(w.Context)}
+		pl := &planner{model: m, wishes: w, links: &c.Links, pages: m.PagesFor(w.Context)}
 		return 0, pl.tooSmall(devices, "")
 	}
 	return w.Sessions - fewer, nil
@@ -288,7 +288,7 @@ func (pl *planner) tooSmall(devices []*Device, why string) error {
 	if why != "" {
 		return fmt.Errorf("model %s %w %s", pl.model.Name, ErrDoesNotFit, why)
 	}
-	need := pl.model.Bytes(pl.model.whole(), PagesFor(pl.wishes.Context), pl.wishes.Rows)
+	need := pl.model.Bytes(pl.model.whole(), pl.model.PagesFor(pl.wishes.Context), pl.wishes.Rows)
 	var have uint64
 	list := ""
 	const most = 8

@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/shoal-llm/shoal/pkg/compute"
 	"github.com/shoal-llm/shoal/pkg/model"
 )
 
@@ -48,6 +49,8 @@ type Model struct {
 	HeadShape string
 	KVPage    uint64 // keys and values of one page of one layer
 	KVPools   []KVPool
+	KVQueries uint64 // of one layer, of sessions whose positions thin out
+	KV        compute.KVClass
 	Buffers   uint64 // activation buffers of a stage, for one row of a step
 	Logits    uint64 // more of them where the head is
 	Wire      uint64 // a row between two stages

@@ -305,7 +305,7 @@ func TestPromiseIsTheMostThatFits(t *testing.T) {
 			return
 		}
 		full := w.complete(m)
-		more := newProblem(m, &full, candidates(c, &full), &c.Links, (p.Sessions+1)*PagesFor(full.Context))
+		more := newProblem(m, &full, candidates(c, &full), &c.Links, (p.Sessions+1)*m.PagesFor(full.Context))
 		if !same(brute(more), inf) {
 			t.Fatalf("%d sessions are promised, %d fit", p.Sessions, p.Sessions+1)
 		}

@@ -109,7 +109,7 @@ func (p *Placement) compareAlone(devices []*Device, links *Links) {
 		return
 	}
 	m, w := p.Model, &p.Wishes
-	page := PagesFor(w.Context)
+	page := m.PagesFor(w.Context)
 	for _, d := range devices {
 		a := Alone{Device: d, Bytes: m.Bytes(m.whole(), page, w.Rows)}
 		a.Token = d.time(m, m.whole(), w.decode(1)) + back(links, d, d)

@@ -74,7 +74,7 @@ func (p *problem) newSeat(w *Wishes, d *Device, pages int) seat {
 	for i := range n {
 		l := &m.Layers[i]
 		s.time[i+1] = s.time[i] + d.layer(m, l, p.work)
-		s.bytes[i+1] = s.bytes[i] + m.KV(pages)
+		s.bytes[i+1] = s.bytes[i] + m.Cache(pages)
 		s.move[i+1], s.barred[i+1] = s.move[i], s.barred[i]
 		if !d.Held.Layers[i] {
 			s.move[i+1] += float64(l.Bytes) / rate
