@@ -114,7 +114,7 @@ type Model struct {
 	Source      model.Source
 	Size        int64
 	Digest      [32]byte       // SHA-256 of metadata and tensor table
-	Precision   string         // the class that most weight bytes have
+	Precision   string         // the class that most weight bytes have; of weights by a recipe the recipe's
 	TensorTypes map[string]int // how many tensors of each format
 	Parameters  uint64         // values that the tensors hold
 
@@ -157,6 +157,11 @@ func (m *Model) describe() (err error) {
 	for p, n := range bytes {
 		if most := bytes[m.Precision]; n > most || n == most && p < m.Precision {
 			m.Precision = p
+		}
+	}
+	if made, err := m.file.Metadata().String(recipeKey); err == nil {
+		if r, err := ParseRecipe(made); err == nil {
+			m.Precision = r.Precision()
 		}
 	}
 	return nil

@@ -17,7 +17,7 @@ import (
 )
 
 // TestQuantizedModelsOpen: fewer bits take fewer bytes and err more; the file is a
-// model of that precision whose ends are int8, and nothing else has changed.
+// model of that precision whose ends are finer, and nothing else has changed.
 func TestQuantizedModelsOpen(t *testing.T) {
 	in, err := gguf.Open(filepath.Join(golden.Root(), "models", "tiny", "tiny-q8_0.gguf"), gguf.Options{Formats: formats.All()})
 	if err != nil {
@@ -28,7 +28,11 @@ func TestQuantizedModelsOpen(t *testing.T) {
 	for _, precision := range Precisions() {
 		var out bytes.Buffer
 		total := Quantized{}
-		err := Quantize(t.Context(), &out, in, precision, func(q Quantized) {
+		recipe, err := Uniform(precision)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = Quantize(t.Context(), &out, in, recipe, nil, func(q Quantized) {
 			total.Error, total.Size = total.Error+q.Error, total.Size+q.Size
 			if q.Finer {
 				t.Errorf("%s: %s is %s", precision, q.Name, q.To.Name)
@@ -49,7 +53,7 @@ func TestQuantizedModelsOpen(t *testing.T) {
 			t.Errorf("%s: a model of %s, %d bytes after %d, error %g after %g", precision, m.Precision, m.Size, was, total.Error, lastError)
 		}
 		embedding, _ := m.Source.Tensor("token_embd.weight")
-		if embedding.Format.Precision != "int8" {
+		if finer := map[bool]string{true: "int8", false: "int6"}[precision == "int8"]; embedding.Format.Precision != finer {
 			t.Errorf("%s: an embedding of %s", precision, embedding.Format.Name)
 		}
 		was, lastError = m.Size, total.Error
@@ -57,12 +61,13 @@ func TestQuantizedModelsOpen(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := Quantize(t.Context(), &bytes.Buffer{}, in, "int5", nil); !errors.Is(err, ErrPrecision) {
-		t.Errorf("int5: %v", err)
+	if err := Quantize(t.Context(), &bytes.Buffer{}, in, Recipe{}, nil, nil); !errors.Is(err, ErrPrecision) {
+		t.Errorf("no precision: %v", err)
 	}
+	int4, _ := Uniform("int4")
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := Quantize(ended, &bytes.Buffer{}, in, "int4", func(Quantized) {}); !errors.Is(err, context.Canceled) {
+	if err := Quantize(ended, &bytes.Buffer{}, in, int4, nil, func(Quantized) {}); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
 }
@@ -94,18 +99,19 @@ func TestQuantizeChoosesByRows(t *testing.T) {
 		finer     bool
 	}
 	got := map[string]outcome{}
-	if err := Quantize(t.Context(), &bytes.Buffer{}, open(1), "int3", func(q Quantized) { got[q.Name] = outcome{q.To.Precision, q.Finer} }); err != nil {
+	int3, _ := Uniform("int3")
+	if err := Quantize(t.Context(), &bytes.Buffer{}, open(1), int3, nil, func(q Quantized) { got[q.Name] = outcome{q.To.Precision, q.Finer} }); err != nil {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]outcome{
 		"blk.0.wide.weight": {"int3", false}, "blk.0.narrow.weight": {"int4", true}, "blk.0.odd.weight": {"fp32", true},
-		"blk.0.norm.weight": {"fp32", false}, "blk.0.ffn_gate_inp.weight": {"fp32", false}, "output.weight": {"int8", false},
+		"blk.0.norm.weight": {"fp32", false}, "blk.0.ffn_gate_inp.weight": {"fp32", false}, "output.weight": {"int6", false},
 	} {
 		if got[name] != want {
 			t.Errorf("%s became %+v, want %+v", name, got[name], want)
 		}
 	}
-	if err := Quantize(t.Context(), &bytes.Buffer{}, open(float32(math.NaN())), "int3", func(Quantized) {}); err == nil {
+	if err := Quantize(t.Context(), &bytes.Buffer{}, open(float32(math.NaN())), int3, nil, func(Quantized) {}); err == nil {
 		t.Error("weights that are not numbers are rounded")
 	}
 }

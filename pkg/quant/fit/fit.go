@@ -131,9 +131,17 @@ func Error(x, w []float32, scale, offset float32, most int) (sum float32) {
 	return sum
 }
 
-// Level rounds x to the nearest level from least to most, ties to even.
+// Level rounds x to the nearest level from least to most, ties to even. Levels are
+// few: a sum with 1.5·2^23 rounds them.
 func Level(x float32, least, most int) int {
-	return int(math.RoundToEven(float64(min(max(x, float32(least)), float32(most)))))
+	const whole = 3 << 22
+	switch {
+	case x <= float32(least):
+		return least
+	case x < float32(most):
+		return int(int32(math.Float32bits(x+whole)) - int32(math.Float32bits(whole)))
+	}
+	return most
 }
 
 func abs(x float32) float32 { return math.Float32frombits(math.Float32bits(x) &^ (1 << 31)) }

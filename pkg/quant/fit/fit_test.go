@@ -82,3 +82,13 @@ func TestLineIsBetterThanTheSpan(t *testing.T) {
 		t.Errorf("zeros have scale %g and offset %g", s, o)
 	}
 }
+
+// TestLevelRoundsToEven: every level, halves between them, and what is beyond.
+func TestLevelRoundsToEven(t *testing.T) {
+	for x := float32(-140); x <= 140; x += 0.125 {
+		want := int(math.RoundToEven(float64(min(max(x, -128), 127))))
+		if got := Level(x, -128, 127); got != want {
+			t.Fatalf("%g is level %d, want %d", x, got, want)
+		}
+	}
+}

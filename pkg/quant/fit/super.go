@@ -70,13 +70,13 @@ func (s *Super) Scaled(x, w []float32, sub int, values, scales Range) {
 // holds the scale with few bits alone, larger ones, which leave fewer levels.
 func coarser(scale float32) iter.Seq[float32] {
 	return func(yield func(float32) bool) {
-		for k := float32(1); yield(k) && k < 32 && abs(scale*k) < leastNormal; k *= 2 {
+		for k := float32(1); yield(k) && k < 32 && abs(scale*k) < leastFine; k *= 2 {
 		}
 	}
 }
 
-// leastNormal is the least magnitude that a half holds with all its bits.
-const leastNormal = 0x1p-14
+// leastFine is the least magnitude that a half holds with six bits and more.
+const leastFine = 0x1p-18
 
 // scaleNear returns the least error of a sub-block with levels of its scale near a
 // wanted one, and that level.
