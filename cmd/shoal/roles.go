@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"strings"
@@ -21,7 +22,6 @@ import (
 	"github.com/shoal-llm/shoal/internal/pki"
 	"github.com/shoal-llm/shoal/internal/telemetry/admin"
 	"github.com/shoal-llm/shoal/internal/wire"
-	"github.com/shoal-llm/shoal/pkg/compute"
 	"github.com/shoal-llm/shoal/services/coordinator"
 	"github.com/shoal-llm/shoal/services/coordinator/plan"
 	"github.com/shoal-llm/shoal/services/gateway"
@@ -33,12 +33,15 @@ const kernelSet = "1"
 
 // loadModel opens what a coordinator needs of a model: of one that has to be fetched,
 // what lies before its weights.
-func loadModel(ctx context.Context, found *models, name string, kv compute.KVClass, w plan.Wishes, show *shown) (coordinator.Model, opened, error) {
-	m, err := found.open(ctx, name, false, show)
+func (o *coordinatorOptions) loadModel(ctx context.Context, found *models, out io.Writer) (coordinator.Model, opened, error) {
+	m, err := found.open(ctx, o.model, false, newShown(out))
 	if err != nil {
 		return coordinator.Model{}, m, err
 	}
-	described, err := coordinator.NewModel(m.Model, kv, w)
+	if m.Model, err = o.recipe.apply(m.Model, out); err != nil {
+		return coordinator.Model{}, m, errors.Join(err, m.Close())
+	}
+	described, err := coordinator.NewModel(m.Model, o.kv.KVClass, o.config.Wishes)
 	if err != nil {
 		return coordinator.Model{}, m, errors.Join(err, m.Close())
 	}
@@ -53,6 +56,7 @@ type coordinatorOptions struct {
 	place   placeOptions
 	aliases []string
 	kv      kvFlag
+	recipe  recipeFlag
 	join    string // address of the JoinService
 	weights weightOptions
 }
@@ -73,6 +77,7 @@ func (o *coordinatorOptions) flags(f *pflag.FlagSet) {
 	f.IntVar(&w.Context, "context", w.Context, "positions of a session; 0 is the model's own")
 	f.IntVar(&w.Rows, "rows", w.Rows, "rows of a step: decodes and prefill together")
 	o.kv.flags(f)
+	o.recipe.flags(f)
 	o.place.flags(f)
 	o.weights.flags(f)
 }
@@ -128,7 +133,7 @@ func runCoordinator(c *cobra.Command, o coordinatorOptions, opts nodeOptions) (e
 		return usageError{c.CommandPath(), err}
 	}
 	defer func() { err = errors.Join(err, found.close()) }()
-	model, file, err := loadModel(ctx, found, o.model, o.kv.KVClass, o.config.Wishes, newShown(c.ErrOrStderr()))
+	model, file, err := o.loadModel(ctx, found, c.ErrOrStderr())
 	if err != nil {
 		return err
 	}

@@ -113,7 +113,8 @@ type Model struct {
 	Spec        model.Spec
 	Source      model.Source
 	Size        int64
-	Digest      [32]byte       // SHA-256 of metadata and tensor table
+	Digest      [32]byte       // SHA-256 of metadata and tensor table, and of what weights are rounded by
+	FileDigest  [32]byte       // that of metadata and tensor table alone
 	Precision   string         // the class that most weight bytes have; of weights by a recipe the recipe's
 	TensorTypes map[string]int // how many tensors of each format
 	Parameters  uint64         // values that the tensors hold
@@ -131,7 +132,7 @@ func newModel(name, path string, file container) (*Model, error) {
 	failed := &failure{}
 	m := &Model{
 		Name: name, Path: path, Size: file.Size(), file: file, failed: failed,
-		Source: source{file, failed}, Digest: file.Digest(), TensorTypes: map[string]int{},
+		Source: source{file, failed}, Digest: file.Digest(), FileDigest: file.Digest(), TensorTypes: map[string]int{},
 	}
 	err := m.describe()
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"fmt"
 	"math"
 	"strconv"
 
@@ -167,6 +168,32 @@ func (c rounded) Data(name string) ([]byte, error) {
 		return data, nil
 	}
 	return widen(to, data, int(t.rows*t.cols)), nil
+}
+
+// enough is how many parameters a model must have to keep its sense in int2.
+const enough = 1_000_000_000
+
+// Warning says what speaks against the precision of a model's weights, or nothing.
+func (m *Model) Warning() string {
+	if m.Parameters >= enough || !m.mostly("int2") {
+		return ""
+	}
+	return fmt.Sprintf("int2 breaks models of fewer than 1,000,000,000 parameters, and this one has %d: take int3, or adaptive precision with a budget", m.Parameters)
+}
+
+// mostly reports whether most weights of layers are of a precision.
+func (m *Model) mostly(precision string) bool {
+	var of, all uint64
+	for _, t := range m.file.Tensors() {
+		if _, layer := Rule(t.name); layer < 0 || !t.isMatrix() {
+			continue
+		}
+		values := t.rows * t.cols
+		if all += values; t.format.Precision == precision {
+			of += values
+		}
+	}
+	return 2*of > all
 }
 
 // float32Format is plain float32.

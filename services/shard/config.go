@@ -79,9 +79,14 @@ type Model struct {
 	Spec   model.Spec
 	Source model.Source
 	KV     compute.KVClass           // of keys and values, as the plan says
-	Digest [32]byte                  // SHA-256 of metadata and tensor table
+	Digest [32]byte                  // of the file, and of the recipe its weights are rounded by
+	File   [32]byte                  // SHA-256 of metadata and tensor table
 	Bytes  func(p model.Part) uint64 // of the tensors of a part
 	Close  func() error              // called once all stages are loaded
+
+	// Rounded gives the model with weights rounded by a recipe as they are loaded, which
+	// takes its place; nil: it cannot be.
+	Rounded func(recipe string) (*Model, error)
 
 	Vision Encoder // nil: the model reads text alone
 

@@ -177,6 +177,7 @@ type Model struct {
 	KvRecent      uint32                 `protobuf:"varint,12,opt,name=kv_recent,json=kvRecent,proto3" json:"kv_recent,omitempty"` // of 4, 3 and 2 bits: positions before a row's page that it sees in halves
 	KvUpper       uint32                 `protobuf:"varint,13,opt,name=kv_upper,json=kvUpper,proto3" json:"kv_upper,omitempty"`    // bits of a step between halves and kv_bits; 0 is none
 	KvFar         uint32                 `protobuf:"varint,14,opt,name=kv_far,json=kvFar,proto3" json:"kv_far,omitempty"`          // with kv_upper: positions before a row's page that it does not see in kv_bits
+	Recipe        string                 `protobuf:"bytes,80,opt,name=recipe,proto3" json:"recipe,omitempty"`                      // how weights are rounded while they are loaded; empty: they are as in the file
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -307,6 +308,13 @@ func (x *Model) GetKvFar() uint32 {
 		return x.KvFar
 	}
 	return 0
+}
+
+func (x *Model) GetRecipe() string {
+	if x != nil {
+		return x.Recipe
+	}
+	return ""
 }
 
 // Pipeline is a row of stages that together cover the model once.
@@ -858,7 +866,7 @@ const file_shoal_v1_plan_proto_rawDesc = "" +
 	"\aholders\x18\x06 \x03(\v2\x10.shoal.v1.HolderR\aholders\"6\n" +
 	"\x06Holder\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
-	"\aaddress\x18\x02 \x01(\tR\aaddress\"\xda\x02\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\"\xf2\x02\n" +
 	"\x05Model\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x12\n" +
@@ -874,7 +882,8 @@ const file_shoal_v1_plan_proto_rawDesc = "" +
 	"\bmanifest\x18\v \x01(\fR\bmanifest\x12\x1b\n" +
 	"\tkv_recent\x18\f \x01(\rR\bkvRecent\x12\x19\n" +
 	"\bkv_upper\x18\r \x01(\rR\akvUpper\x12\x15\n" +
-	"\x06kv_far\x18\x0e \x01(\rR\x05kvFar\"\xc9\x01\n" +
+	"\x06kv_far\x18\x0e \x01(\rR\x05kvFar\x12\x16\n" +
+	"\x06recipe\x18P \x01(\tR\x06recipe\"\xc9\x01\n" +
 	"\bPipeline\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12'\n" +
 	"\x06stages\x18\x02 \x03(\v2\x0f.shoal.v1.StageR\x06stages\x12\x14\n" +
