@@ -181,6 +181,34 @@ func (m *Model) Warning() string {
 	return fmt.Sprintf("int2 breaks models of fewer than 1,000,000,000 parameters, and this one has %d: take int3, or adaptive precision with a budget", m.Parameters)
 }
 
+// Parts returns the precision of the weights of each component, adaptive where they
+// have several.
+func (m *Model) Parts() map[string]string {
+	parts := map[string]string{}
+	note := func(component, precision string) {
+		if had, ok := parts[component]; ok && had != precision {
+			precision = Adaptive
+		}
+		parts[component] = precision
+	}
+	_, hasHead := m.file.Describe(head)
+	for _, t := range m.file.Tensors() {
+		_, _, component := place(t.name)
+		switch {
+		case !t.isMatrix():
+		case t.name == embedding:
+			if note("embedding", t.format.Precision); !hasHead {
+				note("lmhead", t.format.Precision)
+			}
+		case t.name == head:
+			note("lmhead", t.format.Precision)
+		default:
+			note(component, t.format.Precision)
+		}
+	}
+	return parts
+}
+
 // mostly reports whether most weights of layers are of a precision.
 func (m *Model) mostly(precision string) bool {
 	var of, all uint64

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/shoal-llm/shoal/internal/library"
@@ -44,8 +45,9 @@ type Model struct {
 	Size         int64
 	Digest       [32]byte // of the file and the recipe
 	FileDigest   [32]byte
-	Recipe       string // by which weights are rounded as they are loaded; empty: as in the file
-	Warning      string // what speaks against the precision of the weights; empty: nothing
+	Recipe       string            // by which weights are rounded as they are loaded; empty: as in the file
+	Parts        map[string]string // precision of each component's weights; adaptive where they have several
+	Warning      string            // what speaks against the precision of the weights; empty: nothing
 	Hidden       int
 	Vocab        int
 	Created      time.Time
@@ -79,7 +81,7 @@ func NewModel(m *library.Model, kv compute.KVClass, w plan.Wishes) (Model, error
 	}
 	out := Model{
 		Name: m.Name, Path: m.Path, Architecture: m.Spec.Arch, Precision: m.Precision, TensorTypes: m.TensorTypes, Parameters: m.Parameters,
-		Size: m.Size, Digest: m.Digest, FileDigest: m.FileDigest, Recipe: m.Recipe().String(), Warning: m.Warning(), Hidden: m.Spec.Hidden, Vocab: m.Spec.Vocab, Created: time.Now(),
+		Size: m.Size, Digest: m.Digest, FileDigest: m.FileDigest, Recipe: m.Recipe().String(), Parts: m.Parts(), Warning: m.Warning(), Hidden: m.Spec.Hidden, Vocab: m.Spec.Vocab, Created: time.Now(),
 		Facts: facts, KV: kv, StopIDs: vocab.End(),
 	}
 	placeholder := token.None
@@ -185,6 +187,15 @@ func (t text) Token(id int32) string { return t.vocab.Text(id) }
 
 // Detokenizer returns a detokenizer at the start of an answer.
 func (t text) Detokenizer() generation.Detokenizer { return t.vocab.NewDetokenizer() }
+
+// parts names the precisions of the components.
+func (m *Model) parts() string {
+	var all []string
+	for _, c := range library.Components() {
+		all = append(all, c+" "+m.Parts[c])
+	}
+	return strings.Join(all, ", ")
+}
 
 // warned adds to the notes of an answer what speaks against the model's precision.
 func (m *Model) warned(notes []string) []string {

@@ -122,6 +122,19 @@ func TestPrecisionsArePlannedAndNamed(t *testing.T) {
 		if err := m.checkOptions(&pb.Generation{Precision: m.Precision}); err != nil {
 			t.Errorf("%s: its own precision is refused: %v", recipe, err)
 		}
+		for component, precision := range m.Parts {
+			wish := &pb.Generation{LayerPrecisions: map[string]string{component: precision}}
+			if err := m.checkOptions(wish); err != nil {
+				t.Errorf("%s: %s of its own: %v", recipe, component, err)
+			}
+			wish.LayerPrecisions[component] = "int5"
+			if err := m.checkOptions(wish); !errors.As(err, &p) || p.Param != "layer_precisions" || !strings.Contains(p.Message, component+" "+precision) {
+				t.Errorf("%s: int5 of %s: %v", recipe, component, err)
+			}
+		}
+		if len(m.Parts) != len(library.Components()) {
+			t.Errorf("%s: components %v", recipe, m.Parts)
+		}
 		if notes := m.warned(nil); (recipe == "int2") != (len(notes) == 1 && strings.Contains(notes[0], "int3")) {
 			t.Errorf("%s: notes %q", recipe, notes)
 		}

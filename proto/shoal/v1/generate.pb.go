@@ -895,8 +895,11 @@ type Generation struct {
 	Scheduling        *Scheduling        `protobuf:"bytes,22,opt,name=scheduling,proto3" json:"scheduling,omitempty"`
 	Keep              *Keep              `protobuf:"bytes,23,opt,name=keep,proto3" json:"keep,omitempty"`                                                     // absent: the answer ends with its gateway
 	SeparateReasoning bool               `protobuf:"varint,24,opt,name=separate_reasoning,json=separateReasoning,proto3" json:"separate_reasoning,omitempty"` // what the model thinks before it answers comes as Delta.reasoning
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// With precision "adaptive": that of components' weights, by embedding, attention,
+	// feedforward and lmhead; refused when the model is not served so.
+	LayerPrecisions map[string]string `protobuf:"bytes,80,rep,name=layer_precisions,json=layerPrecisions,proto3" json:"layer_precisions,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Generation) Reset() {
@@ -1110,6 +1113,13 @@ func (x *Generation) GetSeparateReasoning() bool {
 		return x.SeparateReasoning
 	}
 	return false
+}
+
+func (x *Generation) GetLayerPrecisions() map[string]string {
+	if x != nil {
+		return x.LayerPrecisions
+	}
+	return nil
 }
 
 type isGeneration_Input interface {
@@ -2813,7 +2823,7 @@ const file_shoal_v1_generate_proto_rawDesc = "" +
 	"\fpicture_rows\x18\x10 \x01(\rR\vpictureRows\x1a>\n" +
 	"\x10TensorTypesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"\x86\a\n" +
+	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"\xa0\b\n" +
 	"\n" +
 	"Generation\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12$\n" +
@@ -2846,7 +2856,11 @@ const file_shoal_v1_generate_proto_rawDesc = "" +
 	"scheduling\x18\x16 \x01(\v2\x14.shoal.v1.SchedulingR\n" +
 	"scheduling\x12\"\n" +
 	"\x04keep\x18\x17 \x01(\v2\x0e.shoal.v1.KeepR\x04keep\x12-\n" +
-	"\x12separate_reasoning\x18\x18 \x01(\bR\x11separateReasoningB\a\n" +
+	"\x12separate_reasoning\x18\x18 \x01(\bR\x11separateReasoning\x12T\n" +
+	"\x10layer_precisions\x18P \x03(\v2).shoal.v1.Generation.LayerPrecisionsEntryR\x0flayerPrecisions\x1aB\n" +
+	"\x14LayerPrecisionsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\a\n" +
 	"\x05input\"*\n" +
 	"\x04Keep\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
@@ -2988,7 +3002,7 @@ func file_shoal_v1_generate_proto_rawDescGZIP() []byte {
 	return file_shoal_v1_generate_proto_rawDescData
 }
 
-var file_shoal_v1_generate_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
+var file_shoal_v1_generate_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_shoal_v1_generate_proto_goTypes = []any{
 	(*GenerateRequest)(nil),                // 0: shoal.v1.GenerateRequest
 	(*GenerateResponse)(nil),               // 1: shoal.v1.GenerateResponse
@@ -3026,10 +3040,11 @@ var file_shoal_v1_generate_proto_goTypes = []any{
 	(*Usage)(nil),                          // 33: shoal.v1.Usage
 	(*Timings)(nil),                        // 34: shoal.v1.Timings
 	nil,                                    // 35: shoal.v1.ModelInfo.TensorTypesEntry
-	(*Sampling)(nil),                       // 36: shoal.v1.Sampling
-	(Pooling)(0),                           // 37: shoal.v1.Pooling
-	(*Scheduling)(nil),                     // 38: shoal.v1.Scheduling
-	(*LogProb)(nil),                        // 39: shoal.v1.LogProb
+	nil,                                    // 36: shoal.v1.Generation.LayerPrecisionsEntry
+	(*Sampling)(nil),                       // 37: shoal.v1.Sampling
+	(Pooling)(0),                           // 38: shoal.v1.Pooling
+	(*Scheduling)(nil),                     // 39: shoal.v1.Scheduling
+	(*LogProb)(nil),                        // 40: shoal.v1.LogProb
 }
 var file_shoal_v1_generate_proto_depIdxs = []int32{
 	13, // 0: shoal.v1.GenerateRequest.generation:type_name -> shoal.v1.Generation
@@ -3044,49 +3059,50 @@ var file_shoal_v1_generate_proto_depIdxs = []int32{
 	35, // 9: shoal.v1.ModelInfo.tensor_types:type_name -> shoal.v1.ModelInfo.TensorTypesEntry
 	19, // 10: shoal.v1.Generation.chat:type_name -> shoal.v1.Chat
 	23, // 11: shoal.v1.Generation.resumption:type_name -> shoal.v1.Resumption
-	36, // 12: shoal.v1.Generation.sampling:type_name -> shoal.v1.Sampling
+	37, // 12: shoal.v1.Generation.sampling:type_name -> shoal.v1.Sampling
 	18, // 13: shoal.v1.Generation.kv:type_name -> shoal.v1.KvOptions
-	37, // 14: shoal.v1.Generation.pooling:type_name -> shoal.v1.Pooling
+	38, // 14: shoal.v1.Generation.pooling:type_name -> shoal.v1.Pooling
 	16, // 15: shoal.v1.Generation.response_format:type_name -> shoal.v1.ResponseFormat
 	17, // 16: shoal.v1.Generation.tool_choice:type_name -> shoal.v1.ToolChoice
-	38, // 17: shoal.v1.Generation.scheduling:type_name -> shoal.v1.Scheduling
+	39, // 17: shoal.v1.Generation.scheduling:type_name -> shoal.v1.Scheduling
 	14, // 18: shoal.v1.Generation.keep:type_name -> shoal.v1.Keep
-	13, // 19: shoal.v1.Claimed.request:type_name -> shoal.v1.Generation
-	20, // 20: shoal.v1.Chat.messages:type_name -> shoal.v1.Message
-	29, // 21: shoal.v1.Message.tool_calls:type_name -> shoal.v1.ToolCall
-	21, // 22: shoal.v1.Message.parts:type_name -> shoal.v1.Part
-	22, // 23: shoal.v1.Resumption.pictures:type_name -> shoal.v1.PromptPicture
-	25, // 24: shoal.v1.Event.accepted:type_name -> shoal.v1.Accepted
-	26, // 25: shoal.v1.Event.progress:type_name -> shoal.v1.Progress
-	27, // 26: shoal.v1.Event.token:type_name -> shoal.v1.Token
-	30, // 27: shoal.v1.Event.complete:type_name -> shoal.v1.Complete
-	31, // 28: shoal.v1.Event.stopped:type_name -> shoal.v1.Stopped
-	32, // 29: shoal.v1.Event.error:type_name -> shoal.v1.Error
-	15, // 30: shoal.v1.Event.claimed:type_name -> shoal.v1.Claimed
-	22, // 31: shoal.v1.Accepted.pictures:type_name -> shoal.v1.PromptPicture
-	28, // 32: shoal.v1.Token.delta:type_name -> shoal.v1.Delta
-	39, // 33: shoal.v1.Token.logprob:type_name -> shoal.v1.LogProb
-	29, // 34: shoal.v1.Delta.tool_call:type_name -> shoal.v1.ToolCall
-	33, // 35: shoal.v1.Complete.usage:type_name -> shoal.v1.Usage
-	34, // 36: shoal.v1.Complete.timings:type_name -> shoal.v1.Timings
-	29, // 37: shoal.v1.Complete.tool_calls:type_name -> shoal.v1.ToolCall
-	33, // 38: shoal.v1.Stopped.usage:type_name -> shoal.v1.Usage
-	34, // 39: shoal.v1.Stopped.timings:type_name -> shoal.v1.Timings
-	0,  // 40: shoal.v1.GenerateService.Generate:input_type -> shoal.v1.GenerateRequest
-	2,  // 41: shoal.v1.GenerateService.Models:input_type -> shoal.v1.ModelsRequest
-	4,  // 42: shoal.v1.GenerateService.Chat:input_type -> shoal.v1.ChatRequest
-	7,  // 43: shoal.v1.GenerateService.Cluster:input_type -> shoal.v1.GenerateServiceClusterRequest
-	10, // 44: shoal.v1.GenerateService.Tokenize:input_type -> shoal.v1.TokenizeRequest
-	1,  // 45: shoal.v1.GenerateService.Generate:output_type -> shoal.v1.GenerateResponse
-	3,  // 46: shoal.v1.GenerateService.Models:output_type -> shoal.v1.ModelsResponse
-	6,  // 47: shoal.v1.GenerateService.Chat:output_type -> shoal.v1.ChatResponse
-	8,  // 48: shoal.v1.GenerateService.Cluster:output_type -> shoal.v1.GenerateServiceClusterResponse
-	11, // 49: shoal.v1.GenerateService.Tokenize:output_type -> shoal.v1.TokenizeResponse
-	45, // [45:50] is the sub-list for method output_type
-	40, // [40:45] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	36, // 19: shoal.v1.Generation.layer_precisions:type_name -> shoal.v1.Generation.LayerPrecisionsEntry
+	13, // 20: shoal.v1.Claimed.request:type_name -> shoal.v1.Generation
+	20, // 21: shoal.v1.Chat.messages:type_name -> shoal.v1.Message
+	29, // 22: shoal.v1.Message.tool_calls:type_name -> shoal.v1.ToolCall
+	21, // 23: shoal.v1.Message.parts:type_name -> shoal.v1.Part
+	22, // 24: shoal.v1.Resumption.pictures:type_name -> shoal.v1.PromptPicture
+	25, // 25: shoal.v1.Event.accepted:type_name -> shoal.v1.Accepted
+	26, // 26: shoal.v1.Event.progress:type_name -> shoal.v1.Progress
+	27, // 27: shoal.v1.Event.token:type_name -> shoal.v1.Token
+	30, // 28: shoal.v1.Event.complete:type_name -> shoal.v1.Complete
+	31, // 29: shoal.v1.Event.stopped:type_name -> shoal.v1.Stopped
+	32, // 30: shoal.v1.Event.error:type_name -> shoal.v1.Error
+	15, // 31: shoal.v1.Event.claimed:type_name -> shoal.v1.Claimed
+	22, // 32: shoal.v1.Accepted.pictures:type_name -> shoal.v1.PromptPicture
+	28, // 33: shoal.v1.Token.delta:type_name -> shoal.v1.Delta
+	40, // 34: shoal.v1.Token.logprob:type_name -> shoal.v1.LogProb
+	29, // 35: shoal.v1.Delta.tool_call:type_name -> shoal.v1.ToolCall
+	33, // 36: shoal.v1.Complete.usage:type_name -> shoal.v1.Usage
+	34, // 37: shoal.v1.Complete.timings:type_name -> shoal.v1.Timings
+	29, // 38: shoal.v1.Complete.tool_calls:type_name -> shoal.v1.ToolCall
+	33, // 39: shoal.v1.Stopped.usage:type_name -> shoal.v1.Usage
+	34, // 40: shoal.v1.Stopped.timings:type_name -> shoal.v1.Timings
+	0,  // 41: shoal.v1.GenerateService.Generate:input_type -> shoal.v1.GenerateRequest
+	2,  // 42: shoal.v1.GenerateService.Models:input_type -> shoal.v1.ModelsRequest
+	4,  // 43: shoal.v1.GenerateService.Chat:input_type -> shoal.v1.ChatRequest
+	7,  // 44: shoal.v1.GenerateService.Cluster:input_type -> shoal.v1.GenerateServiceClusterRequest
+	10, // 45: shoal.v1.GenerateService.Tokenize:input_type -> shoal.v1.TokenizeRequest
+	1,  // 46: shoal.v1.GenerateService.Generate:output_type -> shoal.v1.GenerateResponse
+	3,  // 47: shoal.v1.GenerateService.Models:output_type -> shoal.v1.ModelsResponse
+	6,  // 48: shoal.v1.GenerateService.Chat:output_type -> shoal.v1.ChatResponse
+	8,  // 49: shoal.v1.GenerateService.Cluster:output_type -> shoal.v1.GenerateServiceClusterResponse
+	11, // 50: shoal.v1.GenerateService.Tokenize:output_type -> shoal.v1.TokenizeResponse
+	46, // [46:51] is the sub-list for method output_type
+	41, // [41:46] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_shoal_v1_generate_proto_init() }
@@ -3134,7 +3150,7 @@ func file_shoal_v1_generate_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shoal_v1_generate_proto_rawDesc), len(file_shoal_v1_generate_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   36,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
