@@ -136,7 +136,7 @@ func (r Recipe) of(name string, tied bool) string {
 	switch {
 	case name == embedding && tied:
 		e, h := r.end("embedding"), r.end("lmhead")
-		if all := Precisions(); slices.Index(all, h) < slices.Index(all, e) {
+		if all := Precisions(); e == "" || h != "" && slices.Index(all, h) < slices.Index(all, e) {
 			return h
 		}
 		return e
