@@ -287,9 +287,9 @@ func (o *benchQualityOptions) figures(m *library.Model, name string, texts []str
 	command := "make quality"
 	half := 2 * float64(m.Parameters)
 	for _, r := range rows {
-		row := "quality_" + m.Name + "_" + strings.NewReplacer(" ", "_", ",", "_", "=", "_", ".", "_", "+", "_calibrated").Replace(r.name)
+		row := m.Name + " " + strings.NewReplacer("+", " calibrated", ".", "·").Replace(r.name)
 		add := func(what string, value float64, unit string, baseline, ratio float64) {
-			out = append(out, measure.Figure{Name: row + "_" + what, Value: value, Unit: unit, Baseline: baseline, Ratio: ratio, Runs: 1, Machine: machine, Command: command})
+			out = append(out, measure.Figure{Name: row + "." + what, Value: value, Unit: unit, Baseline: baseline, Ratio: ratio, Runs: 1, Machine: machine, Command: command})
 		}
 		add("bytes", float64(r.accounted), "bytes", float64(r.planned), float64(r.planned)/float64(r.accounted))
 		add("reduction", 100*(1-float64(r.accounted)/half), "% of fp16", 0, 0)
@@ -298,7 +298,7 @@ func (o *benchQualityOptions) figures(m *library.Model, name string, texts []str
 		}
 		for i, text := range texts {
 			w, run := r.weights[i], r.run[i]
-			on := baseName(text) + "_"
+			on := strings.TrimPrefix(baseName(text), "heldout_") + "_"
 			add(on+"kl", w.KL, "nats", r.predicted, 0)
 			add(on+"kl_run", run.KL, "nats", 0, 0)
 			add(on+"same_top", 100*w.Same, "%", 0, 0)
