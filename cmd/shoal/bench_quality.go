@@ -13,6 +13,7 @@ import (
 	"github.com/shoal-llm/shoal/internal/library"
 	"github.com/shoal-llm/shoal/internal/measure"
 	"github.com/shoal-llm/shoal/internal/precision"
+	"github.com/shoal-llm/shoal/internal/weights"
 	"github.com/shoal-llm/shoal/pkg/compute"
 	"github.com/shoal-llm/shoal/pkg/engine"
 	"github.com/shoal-llm/shoal/pkg/frame"
@@ -96,21 +97,26 @@ func (o *benchQualityOptions) run(c *cobra.Command, name string, texts []string)
 	if err != nil {
 		return err
 	}
+	var all [][][]int32
 	for _, text := range texts {
 		sequences, err := readSequences(m, text, o.sequences)
 		if err != nil {
 			return err
 		}
-		judge, err := precision.NewJudge(ctx, be, exact, sequences)
-		if err != nil {
-			return fmt.Errorf("%s: %w", text, err)
-		}
-		for _, r := range rows {
-			if err := r.judge(ctx, m, judge); err != nil {
-				return fmt.Errorf("%s: %w", r.name, err)
-			}
+		all = append(all, sequences)
+	}
+	judge, err := precision.NewJudge(ctx, be, exact, all...)
+	if err != nil {
+		return err
+	}
+	show := newShown(c.ErrOrStderr())
+	for i, r := range rows {
+		show.progress(m.Name)(weights.Progress{Phase: "judge", Note: fmt.Sprintf("%d of %d", i, len(rows))})
+		if err := r.judge(ctx, m, judge); err != nil {
+			return fmt.Errorf("%s: %w", r.name, err)
 		}
 	}
+	show.end()
 	if err := o.time(ctx, be, m, rows); err != nil {
 		return err
 	}
@@ -195,7 +201,7 @@ func (r *qualityRow) judge(ctx context.Context, m *library.Model, j *precision.J
 		if err := errors.Join(err, done()); err != nil {
 			return err
 		}
-		*qualities = append(*qualities, q)
+		*qualities = q
 	}
 	return nil
 }

@@ -146,7 +146,7 @@ func Measure(ctx context.Context, j *Judge, m *library.Model, imp library.Import
 			if err != nil {
 				return fmt.Errorf("round %s to %s: %w", strings.Join(u.Rules, ", "), u.Options[k].Precision, err)
 			}
-			u.Options[k].KL = max(q.KL, 0)
+			u.Options[k].KL = max(q[0].KL, 0)
 		}
 	}
 	return nil

@@ -33,12 +33,12 @@ type Quality struct {
 	Perplexity float64 // of the text
 }
 
-// Judge compares models with an exact one, on sequences of a text.
+// Judge compares models with an exact one, on sequences of texts.
 type Judge struct {
-	be        compute.Backend
-	sequences [][]int32
-	exact     []prediction // one after the other
-	Exact     Quality      // of the exact model: its perplexity
+	be    compute.Backend
+	texts [][][]int32
+	exact []prediction // one after the other
+	Exact []Quality    // of the exact model, by text: its perplexity
 }
 
 // prediction is what the exact model says of a next token.
@@ -50,13 +50,15 @@ type prediction struct {
 
 // NewJudge runs the exact model. The backend is used until the judge is dropped, and
 // the model no longer than this call.
-func NewJudge(ctx context.Context, be compute.Backend, m *library.Model, sequences [][]int32) (*Judge, error) {
-	if len(sequences) == 0 {
-		return nil, fmt.Errorf("the text has fewer than %d tokens", Length)
+func NewJudge(ctx context.Context, be compute.Backend, m *library.Model, texts ...[][]int32) (*Judge, error) {
+	for _, sequences := range texts {
+		if len(sequences) == 0 {
+			return nil, fmt.Errorf("a text has fewer than %d tokens", Length)
+		}
 	}
-	j := &Judge{be: be, sequences: sequences}
-	loss, n := 0.0, 0
-	err := j.each(ctx, m, func(logits []float32, next int32) {
+	j := &Judge{be: be, texts: texts}
+	sums := make([]sum, len(texts))
+	err := j.each(ctx, m, func(text int, logits []float32, next int32) {
 		total := logSumExp(logits)
 		p := prediction{shares: make([]float32, len(logits)), top: slices.Index(logits, slices.Max(logits))}
 		for i, v := range logits {
@@ -66,61 +68,78 @@ func NewJudge(ctx context.Context, be compute.Backend, m *library.Model, sequenc
 			}
 		}
 		j.exact = append(j.exact, p)
-		if next >= 0 {
-			loss, n = loss+total-float64(logits[next]), n+1
-		}
+		sums[text].add(0, true, total, logits, next)
 	})
-	j.Exact = Quality{Same: 1, Perplexity: math.Exp(loss / float64(n))}
+	j.Exact = means(sums)
 	return j, err
 }
 
-// Of judges a model, which it does not close.
-func (j *Judge) Of(ctx context.Context, m *library.Model) (Quality, error) {
-	var q Quality
-	at, n, loss := 0, 0, 0.0
-	err := j.each(ctx, m, func(logits []float32, next int32) {
+// sum adds up what a text says of a model.
+type sum struct {
+	kl, loss           float64
+	rows, same, losses int
+}
+
+func (s *sum) add(kl float64, same bool, total float64, logits []float32, next int32) {
+	s.kl, s.rows = s.kl+kl, s.rows+1
+	if same {
+		s.same++
+	}
+	if next >= 0 {
+		s.loss, s.losses = s.loss+total-float64(logits[next]), s.losses+1
+	}
+}
+
+func means(sums []sum) (out []Quality) {
+	for _, s := range sums {
+		n := float64(s.rows)
+		out = append(out, Quality{s.kl / n, float64(s.same) / n, math.Exp(s.loss / float64(s.losses))})
+	}
+	return out
+}
+
+// Of judges a model, which it does not close, by each text.
+func (j *Judge) Of(ctx context.Context, m *library.Model) ([]Quality, error) {
+	sums, at := make([]sum, len(j.texts)), 0
+	err := j.each(ctx, m, func(text int, logits []float32, next int32) {
 		exact := &j.exact[at]
 		at++
 		total, cross := logSumExp(logits), 0.0
 		for i, share := range exact.shares {
 			cross += float64(share) * float64(logits[i])
 		}
-		q.KL += exact.entropy - (cross - total)
-		if logits[exact.top] == slices.Max(logits) {
-			q.Same++
-		}
-		if next >= 0 {
-			loss, n = loss+total-float64(logits[next]), n+1
-		}
+		sums[text].add(exact.entropy-(cross-total), logits[exact.top] == slices.Max(logits), total, logits, next)
 	})
-	q.KL, q.Same, q.Perplexity = q.KL/float64(at), q.Same/float64(at), math.Exp(loss/float64(n))
-	return q, err
+	return means(sums), err
 }
 
-// each calls f with the logits of each position, and the id that follows, or −1.
-func (j *Judge) each(ctx context.Context, m *library.Model, f func(logits []float32, next int32)) (err error) {
+// each calls f with the logits of each position of each text, and the id that follows,
+// or −1.
+func (j *Judge) each(ctx context.Context, m *library.Model, f func(text int, logits []float32, next int32)) (err error) {
 	l, err := open(j.be, m, Length)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, l.Close()) }()
-	for _, ids := range j.sequences {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		logits, err := step(l, []frame.Op{{Open: &frame.Open{Attempt: 1}}}, ids, 0)
-		if err != nil {
-			return err
-		}
-		for i := range ids {
-			next := int32(-1)
-			if i+1 < len(ids) {
-				next = ids[i+1]
+	for text, sequences := range j.texts {
+		for _, ids := range sequences {
+			if err := ctx.Err(); err != nil {
+				return err
 			}
-			f(logits[i*m.Spec.Vocab:][:m.Spec.Vocab], next)
-		}
-		if _, err := l.Step([]frame.Op{{Close: &frame.Close{}}}, nil); err != nil {
-			return err
+			logits, err := step(l, []frame.Op{{Open: &frame.Open{Attempt: 1}}}, ids, 0)
+			if err != nil {
+				return err
+			}
+			for i := range ids {
+				next := int32(-1)
+				if i+1 < len(ids) {
+					next = ids[i+1]
+				}
+				f(text, logits[i*m.Spec.Vocab:][:m.Spec.Vocab], next)
+			}
+			if _, err := l.Step([]frame.Op{{Close: &frame.Close{}}}, nil); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

@@ -94,7 +94,7 @@ func TestMeasuredUnits(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if q, err := judge.Of(t.Context(), exact); err != nil || math.Abs(q.KL) > 1e-6 || q.Same != 1 || q.Perplexity != judge.Exact.Perplexity {
+	if q, err := judge.Of(t.Context(), exact); err != nil || math.Abs(q[0].KL) > 1e-6 || q[0].Same != 1 || q[0].Perplexity != judge.Exact[0].Perplexity {
 		t.Errorf("the exact model diverges from itself: %+v, %v", q, err)
 	}
 	units, err := Units(m)
