@@ -92,7 +92,7 @@ type Model struct {
 
 	Spelling func() (*grammar.Vocabulary, error) // for stages with the head; nil: no constrained answers
 
-	StandIns model.Source // as fast to compute with as Source, which may have to be fetched; nil: Source is here
+	StandIns model.Source // as fast to compute with as Source, which may have to be fetched or rounded; nil: Source is here
 	Err      func() error // why Source could not be read; nil: it can
 	stored   *storedModel // what of it is in the store; nil: it is this node's own
 }

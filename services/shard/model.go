@@ -25,9 +25,8 @@ func NewModel(m *library.Model) *Model {
 			return nil, err
 		}
 		next := NewModel(rounded)
-		if next.stored = out.stored; out.StandIns != nil {
-			next.StandIns = rounded.StandIns()
-		}
+		next.stored = out.stored
+		next.StandIns = rounded.StandIns() // what is only timed need not be rounded
 		return next, nil
 	}
 	return out
