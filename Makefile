@@ -217,13 +217,23 @@ bench-context: build ## a context of 32,768 positions in some KV classes, on a q
 	bin/shoal bench context tiny testdata/tiny/heldout_stories.txt --save docs/measurements/kv.json
 	$(MAKE) docs
 
+# What the precisions of the tiny model are compared with: TINY names a file of its f16 weights, where there is one.
+TINY         ?= models/tiny/tiny-q8_0.gguf
+QUALITY_ROWS := --precision int8 --precision int6 --precision int5 --precision int4 --precision int3 --precision int2 \
+  --precision int4,embedding=int8,attention=int3,lmhead=int8 --precision int4,embedding=int8,lmhead=int8 --precision int3,feedforward=int4 --precision int3,attention=int4 --precision int4,attention=int8
+QUALITY_TYPES := Q4_K_M Q4_1 Q3_K_M Q3_K_S Q2_K
+
 .PHONY: quality
-quality: build ## perplexity of the tiny model in each precision that quantize writes, beside the framework's of its f16 weights, into docs/measurements/quality.json (2 minutes)
+quality: build llamacpp $(MODELS)/smollm2-q8_0.gguf ## what each precision of weights costs and saves, mixed and adaptive ones too, beside llama.cpp's, into docs/measurements/quality.json (20 minutes)
 	@mkdir -p .tmp/quality && rm -f .tmp/quality/*
-	@for to in int8 int4 int3 int2; do \
-	  bin/shoal quantize models/tiny/tiny-q8_0.gguf .tmp/quality/tiny-$$to.gguf --to $$to || exit 1; \
-	  bin/shoal bench perplexity .tmp/quality/tiny-$$to.gguf testdata/tiny/heldout_stories.txt --baseline 1.5712 --save docs/measurements/quality.json && \
-	  bin/shoal bench perplexity .tmp/quality/tiny-$$to.gguf testdata/tiny/heldout_chat.txt --baseline 1.6337 --save docs/measurements/quality.json || exit 1; done
+	@for type in $(QUALITY_TYPES); do \
+	  $(LLAMACPP)/build/bin/llama-quantize --allow-requantize $(TINY) .tmp/quality/tiny-$$type.gguf $$type >.tmp/quality/$$type.log 2>&1 || exit 1; done
+	bin/shoal bench quality $(TINY) testdata/tiny/heldout_stories.txt testdata/tiny/heldout_chat.txt --sequences 6 \
+	  --calibration testdata/tiny/calibration.txt --calibration-tokens 1920 $(QUALITY_ROWS) --precision int4+ --precision int3+ --precision int2+ \
+	  --budget 4645KB --budget 4400KB --budget 3894KB --budget 3572KB --budget 3173KB \
+	  $(foreach t,$(QUALITY_TYPES),--file .tmp/quality/tiny-$(t).gguf) --save docs/measurements/quality.json
+	bin/shoal bench quality $(MODELS)/smollm2-q8_0.gguf testdata/tiny/heldout_stories.txt --sequences 2 --calibration none \
+	  $(QUALITY_ROWS) --save docs/measurements/quality.json
 	$(MAKE) docs
 
 .PHONY: bench-cpu

@@ -161,7 +161,7 @@ func opener(s supervise.Settings) func(name string) (*shard.Model, error) {
 				return nil, err
 			}
 			return &shard.Model{
-				Arch: m.Arch, Spec: m.Spec, Source: m.Source, Digest: m.Digest, Bytes: m.Bytes, Close: func() error { return nil },
+				Arch: m.Arch, Spec: m.Spec, Source: m.Source, Digest: m.Digest, File: m.Digest, Bytes: m.Bytes, Close: func() error { return nil },
 			}, nil
 		}
 		m, err := lib.Open(name)

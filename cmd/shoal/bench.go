@@ -29,7 +29,7 @@ const (
 
 func newBench() *cobra.Command {
 	c := &cobra.Command{Use: "bench", Short: "Measure this machine"}
-	c.AddCommand(newBenchModel(), newBenchPerplexity(), newBenchKV(), newBenchContext(), newBenchCPU(), newBenchGPU())
+	c.AddCommand(newBenchModel(), newBenchPerplexity(), newBenchKV(), newBenchContext(), newBenchQuality(), newBenchCPU(), newBenchGPU())
 	return c
 }
 

@@ -15,6 +15,7 @@ import (
 // planOptions are the flags of `shoal plan`.
 type planOptions struct {
 	kv       kvFlag
+	recipe   recipeFlag
 	operator operatorOptions
 	place    placeOptions
 	models   string
@@ -66,6 +67,7 @@ Several models share the cluster; --model-mem is the budget of each.`,
 	o.place.flags(f)
 	f.StringVar(&o.models, "models", "", "folder of GGUF files")
 	o.kv.flags(f)
+	o.recipe.flags(f)
 	o.weights.flags(f)
 	f.StringVar(&o.cluster, "cluster", "", "YAML file that describes a cluster, instead of a running one")
 	f.StringVar(&o.save, "save", "", "write the running cluster as measured to a file for --cluster")
@@ -126,6 +128,9 @@ func (o *planOptions) facts(c *cobra.Command, found *models, name string) (*plac
 	m, err := found.open(c.Context(), name, false, newShown(c.ErrOrStderr()))
 	if err != nil {
 		return nil, err
+	}
+	if m.Model, err = o.recipe.apply(m.Model, c.ErrOrStderr()); err != nil {
+		return nil, errors.Join(err, m.Close())
 	}
 	facts, err := coordinator.PlaceModel(m.Model, o.kv.KVClass, coordinator.Default().Wishes.Slots, o.place.wishes.Rows)
 	return facts, errors.Join(err, m.Close())

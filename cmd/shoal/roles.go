@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"strings"
@@ -32,10 +33,13 @@ const kernelSet = "1"
 
 // loadModel opens what a coordinator needs of a model: of one that has to be fetched,
 // what lies before its weights. The adapters are read and closed again.
-func (o *coordinatorOptions) loadModel(ctx context.Context, found *models, show *shown) (described coordinator.Model, m opened, err error) {
-	m, err = found.open(ctx, o.model, false, show)
+func (o *coordinatorOptions) loadModel(ctx context.Context, found *models, out io.Writer) (described coordinator.Model, m opened, err error) {
+	m, err = found.open(ctx, o.model, false, newShown(out))
 	if err != nil {
 		return described, m, err
+	}
+	if m.Model, err = o.recipe.apply(m.Model, out); err != nil {
+		return described, m, errors.Join(err, m.Close())
 	}
 	adapters, paths, err := o.lora.open(m.Model, append([]string{m.Name}, o.config.Aliases...))
 	if err == nil {
@@ -80,6 +84,7 @@ type coordinatorOptions struct {
 	aliases []string
 	kv      kvFlag
 	lora    loraOptions
+	recipe  recipeFlag
 	join    string // address of the JoinService
 	weights weightOptions
 }
@@ -102,6 +107,7 @@ func (o *coordinatorOptions) flags(f *pflag.FlagSet) {
 	f.StringVar(&o.draft, "draft", "", "a smaller model with the same tokenizer, which guesses the next tokens on the first stage's device; answers stay the same and come sooner where its guesses hold and it pays")
 	o.kv.flags(f)
 	o.lora.flags(f, ": requests that name it as their model go through it; may be given several times")
+	o.recipe.flags(f)
 	o.place.flags(f)
 	o.weights.flags(f)
 }
@@ -157,7 +163,7 @@ func runCoordinator(c *cobra.Command, o coordinatorOptions, opts nodeOptions) (e
 		return usageError{c.CommandPath(), err}
 	}
 	defer func() { err = errors.Join(err, found.close()) }()
-	model, file, err := o.loadModel(ctx, found, newShown(c.ErrOrStderr()))
+	model, file, err := o.loadModel(ctx, found, c.ErrOrStderr())
 	if err != nil {
 		return err
 	}

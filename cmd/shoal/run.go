@@ -31,6 +31,7 @@ type runOptions struct {
 	device    deviceOptions
 	kv        kvFlag
 	lora      loraOptions
+	recipe    recipeFlag
 	weights   weightOptions
 }
 
@@ -60,6 +61,7 @@ from standard input.`,
 	f.StringVar(&o.models, "models", "", "folder of GGUF files")
 	o.kv.flags(f)
 	o.lora.flags(f, ": the answer goes through it")
+	o.recipe.flags(f)
 	o.weights.flags(f)
 	f.StringVar(&o.system, "system", "", "system message")
 	f.StringArrayVar(&o.images, "image", nil, "a picture before the prompt: a PNG, JPEG, WebP or GIF file; may be given several times")
@@ -102,7 +104,10 @@ func (o *runOptions) run(c *cobra.Command, name, prompt string) (err error) {
 		return err
 	}
 	m := open.Model
-	defer m.Close()
+	defer func() { _ = m.Close() }()
+	if m, err = o.recipe.apply(m, c.ErrOrStderr()); err != nil {
+		return err
+	}
 	vocab, err := m.Vocab()
 	if err != nil {
 		return err

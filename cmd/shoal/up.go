@@ -81,7 +81,7 @@ func (o *upOptions) run(c *cobra.Command) (err error) {
 		return usageError{c.CommandPath(), err}
 	}
 	u.close = append(u.close, found.close)
-	model, file, err := o.coordinator.loadModel(c.Context(), found, newShown(c.ErrOrStderr()))
+	model, file, err := o.coordinator.loadModel(c.Context(), found, c.ErrOrStderr())
 	if err != nil {
 		return err
 	}

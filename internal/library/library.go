@@ -113,8 +113,9 @@ type Model struct {
 	Spec        model.Spec
 	Source      model.Source
 	Size        int64
-	Digest      [32]byte       // SHA-256 of metadata and tensor table
-	Precision   string         // the class that most weight bytes have
+	Digest      [32]byte       // SHA-256 of metadata and tensor table, and of what weights are rounded by
+	FileDigest  [32]byte       // that of metadata and tensor table alone
+	Precision   string         // the class that most weight bytes have; of weights by a recipe the recipe's
 	TensorTypes map[string]int // how many tensors of each format
 	Parameters  uint64         // values that the tensors hold
 
@@ -131,7 +132,7 @@ func newModel(name, path string, file container) (*Model, error) {
 	failed := &failure{}
 	m := &Model{
 		Name: name, Path: path, Size: file.Size(), file: file, failed: failed,
-		Source: source{file, failed}, Digest: file.Digest(), TensorTypes: map[string]int{},
+		Source: source{file, failed}, Digest: file.Digest(), FileDigest: file.Digest(), TensorTypes: map[string]int{},
 	}
 	err := m.describe()
 	if err != nil {
@@ -157,6 +158,11 @@ func (m *Model) describe() (err error) {
 	for p, n := range bytes {
 		if most := bytes[m.Precision]; n > most || n == most && p < m.Precision {
 			m.Precision = p
+		}
+	}
+	if made, err := m.file.Metadata().String(recipeKey); err == nil {
+		if r, err := ParseRecipe(made); err == nil {
+			m.Precision = r.Precision()
 		}
 	}
 	return nil

@@ -2,29 +2,21 @@ package library
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
+	"math"
+	"runtime"
 	"slices"
-	"strings"
+	"sync"
 
 	"github.com/shoal-llm/shoal/pkg/gguf"
 	"github.com/shoal-llm/shoal/pkg/quant"
-	"github.com/shoal-llm/shoal/pkg/quant/formats"
 )
 
-// ErrPrecision says that weights are not written in a precision.
-var ErrPrecision = errors.New("no such precision of weights")
-
-// Precisions are those that Quantize writes, the finest first.
-func Precisions() []string { return []string{"int8", "int4", "int3", "int2"} }
-
-// ends are the tensors that turn ids into rows and rows into logits: every token
-// goes through them, and few bits cost more there than anywhere else.
-var ends = []string{"token_embd.weight", "output.weight"}
-
-// routers choose among experts by small differences: they stay as they are.
-const routers = "ffn_gate_inp"
+// Importance says how much errors of the values of a matrix matter, by the column, as
+// the mean square of what the column is multiplied by: one number for each column,
+// by the name of the matrix. What is not named is all the same.
+type Importance map[string][]float32
 
 // Quantized is what became of a tensor.
 type Quantized struct {
@@ -37,104 +29,120 @@ type Quantized struct {
 	Finer      bool    // than wished: its rows are not whole blocks of the precision's format
 }
 
-// Quantize writes the model file in with weights of a precision: matrices in the
-// first format of that precision that is written and whose blocks divide their
-// rows, else of the next finer one; the embedding and the head in int8; vectors,
-// routers and what takes no more bytes already as they are. Report is called for
-// each tensor.
-func Quantize(ctx context.Context, w io.Writer, in *gguf.File, precision string, report func(Quantized)) error {
-	if !slices.Contains(Precisions(), precision) {
-		return fmt.Errorf("%w: %q; written are %s", ErrPrecision, precision, strings.Join(Precisions(), ", "))
+// Quantize writes the model file in with weights as a recipe says; what has a format
+// of the wanted precision already, or takes no more bytes, stays as it is. A file of
+// several precisions says so in its metadata. Report is called for each tensor.
+func Quantize(ctx context.Context, w io.Writer, in *gguf.File, r Recipe, imp Importance, report func(Quantized)) error {
+	if r.IsZero() {
+		return fmt.Errorf("%w: none is named", ErrPrecision)
 	}
 	var room []byte
-	return gguf.Copy(w, in, fileTypes[precision],
-		func(t gguf.Tensor) quant.Format { f, _ := formatFor(t, precision); return f },
-		func(t gguf.Tensor, to quant.Format) ([]byte, error) {
+	_, hasHead := in.Tensor(head)
+	formatFor := func(t gguf.Tensor) (quant.Format, bool) { return r.formatFor(ggufTensor(t), !hasHead) }
+	return gguf.Copy(w, in, gguf.Changes{
+		FileType: fileTypes[r.base],
+		Strings:  map[string]string{recipeKey: r.String()},
+		Format:   func(t gguf.Tensor) quant.Format { f, _ := formatFor(t); return f },
+		Encode: func(t gguf.Tensor, to quant.Format) ([]byte, error) {
 			q := Quantized{Name: t.Name, From: t.Format, To: to, Was: t.Size, Bytes: t.Size, Values: t.Rows() * t.Dims[0]}
-			_, q.Finer = formatFor(t, precision)
+			_, q.Finer = formatFor(t)
 			if to.GGML == t.Format.GGML {
 				report(q)
 				return t.Data, nil
 			}
-			size, err := to.RowBytes(int(t.Dims[0]))
-			if err != nil {
-				return nil, err
-			}
-			room = slices.Grow(room[:0], size*int(t.Rows()))[:size*int(t.Rows())]
-			if err := requantize(ctx, room, t, &q); err != nil {
+			var err error
+			if room, err = round(ctx, room, ggufTensor(t), t.Data, to, imp[t.Name], &q); err != nil {
 				return nil, err
 			}
 			q.Bytes = uint64(len(room))
 			report(q)
 			return room, nil
-		})
+		},
+	})
 }
+
+// recipeKey is the metadata of a file that a recipe was used for.
+const recipeKey = "shoal.recipe"
 
 // fileTypes is how general.file_type numbers files of mostly a precision.
-var fileTypes = map[string]uint32{"int8": 7, "int4": 2, "int3": 11, "int2": 10}
+var fileTypes = map[string]uint32{"int8": 7, "int6": 18, "int5": 16, "int4": 14, "int3": 11, "int2": 10}
 
-// formatFor returns the format that a tensor gets, and whether one of a finer
-// precision than wished.
-func formatFor(t gguf.Tensor, precision string) (f quant.Format, finer bool) {
-	if len(t.Dims) < 2 || t.Rows() == 1 || strings.Contains(t.Name, routers) {
-		return t.Format, false
+// roundRows is how many rows are rounded between two looks at the context.
+const roundRows = 64
+
+// round rounds a tensor to a format, over room where that is large enough, by all
+// processors. Rows do not know of each other: the bytes are the same however they are
+// dealt out. Errors are added up in q.
+func round(ctx context.Context, room []byte, t description, data []byte, to quant.Format, importance []float32, q *Quantized) ([]byte, error) {
+	cols, rows := int(t.cols), int(t.rows)
+	size, err := to.RowBytes(cols)
+	if err != nil {
+		return nil, err
 	}
-	all := Precisions()
-	at := slices.Index(all, precision)
-	if slices.Contains(ends, t.Name) {
-		at = 0
+	if len(data)%rows != 0 || importance != nil && len(importance) != cols {
+		return nil, fmt.Errorf("%d bytes in %d rows of %d values, %d importances", len(data), rows, cols, len(importance))
 	}
-	for i := at; i >= 0; i-- {
-		f, ok := encoderOf(all[i], int(t.Dims[0]))
-		if !ok {
-			continue
+	room = slices.Grow(room[:0], size*rows)[:size*rows]
+	chunks := (rows + roundRows - 1) / roundRows
+	sums := make([]Quantized, chunks)
+	errs := make([]error, chunks)
+	next := make(chan int, chunks)
+	for i := range chunks {
+		next <- i
+	}
+	close(next)
+	var wg sync.WaitGroup
+	for range min(chunks, runtime.GOMAXPROCS(0)) {
+		wg.Go(func() {
+			x, back, weight := make([]float32, cols), make([]float32, cols), make([]float32, cols)
+			for i := range next {
+				for row := i * roundRows; row < min(rows, (i+1)*roundRows) && errs[i] == nil; row++ {
+					if errs[i] = ctx.Err(); errs[i] == nil {
+						from := len(data) / rows
+						errs[i] = roundRow(room[row*size:][:size], data[row*from:][:from], row, t.format, to, x, back, weight, importance, &sums[i])
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for i, s := range sums {
+		if errs[i] != nil {
+			return nil, errs[i]
 		}
-		if bits(f) >= bits(t.Format) {
-			return t.Format, false
-		}
-		return f, i < at
+		q.Error, q.Size = q.Error+s.Error, q.Size+s.Size
 	}
-	return t.Format, true
+	return room, nil
 }
 
-// bits is what a value of a format takes.
-func bits(f quant.Format) float64 { return 8 * float64(f.BlockBytes) / float64(f.BlockElems) }
-
-// encoderOf returns the first format of a precision that is written and whose
-// blocks divide rows of cols values.
-func encoderOf(precision string, cols int) (quant.Format, bool) {
-	for _, f := range formats.All() {
-		if f.Precision == precision && f.Encode != nil && cols%f.BlockElems == 0 {
-			return f, true
+// roundRow rounds one row. Of values of like importance the larger ones matter more:
+// what they are multiplied by often comes with them.
+func roundRow(dst, src []byte, row int, from, to quant.Format, x, back, weight, importance []float32, q *Quantized) error {
+	from.Decode(x, src)
+	var square float64
+	for i, v := range x {
+		if v-v != 0 {
+			return fmt.Errorf("row %d, value %d is %g: only finite weights are rounded", row, i, v)
 		}
+		square += float64(v) * float64(v)
 	}
-	return quant.Format{}, false
-}
-
-// requantize rounds a tensor, row by row, and adds up its errors.
-func requantize(ctx context.Context, dst []byte, t gguf.Tensor, q *Quantized) error {
-	cols, rows := int(t.Dims[0]), int(t.Rows())
-	from, to := len(t.Data)/rows, len(dst)/rows
-	x, back := make([]float32, cols), make([]float32, cols)
-	for r := range rows {
-		if r%256 == 0 && ctx.Err() != nil {
-			return ctx.Err()
+	mean := square / float64(len(x))
+	for i, v := range x {
+		w := math.Sqrt(mean + float64(v)*float64(v))
+		if importance != nil {
+			w *= float64(importance[i])
 		}
-		t.Format.Decode(x, t.Data[r*from:][:from])
-		for i, v := range x {
-			if v-v != 0 {
-				return fmt.Errorf("row %d, value %d is %g: only finite weights are rounded", r, i, v)
-			}
-		}
-		q.To.Encode(dst[r*to:][:to], x)
-		q.To.Decode(back, dst[r*to:][:to])
-		for i, v := range x {
-			e := float64(v - back[i])
-			if e-e != 0 {
-				return fmt.Errorf("row %d, value %d is %g: too large for %s", r, i, v, q.To.Name)
-			}
-			q.Error, q.Size = q.Error+e*e, q.Size+float64(v)*float64(v)
-		}
+		weight[i] = float32(w)
 	}
+	to.Encode(dst, x, weight)
+	to.Decode(back, dst)
+	for i, v := range x {
+		e := float64(v - back[i])
+		if e-e != 0 {
+			return fmt.Errorf("row %d, value %d is %g: too large for %s", row, i, v, to.Name)
+		}
+		q.Error += e * e
+	}
+	q.Size += square
 	return nil
 }

@@ -62,6 +62,7 @@ func (m *Model) pair() (*Model, error) {
 	m.tower = mapped(file, filepath.Base(path))
 	digest := m.tower.Digest()
 	m.Digest = sha256.Sum256(append(m.Digest[:], digest[:]...))
+	m.FileDigest = m.Digest
 	m.Size += m.tower.Size()
 	return m.see(m.tower)
 }

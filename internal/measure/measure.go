@@ -111,6 +111,43 @@ func Table(figures []Figure) string {
 	return b.String()
 }
 
+// Rows renders figures whose names are ROW.COLUMN as a table with a line for each row.
+// Figures of other names are left out.
+func Rows(figures []Figure) string {
+	var rows, columns []string
+	cells, units := map[[2]string]string{}, map[string]string{}
+	for _, f := range figures {
+		i := strings.LastIndex(f.Name, ".")
+		if i < 0 {
+			continue
+		}
+		row, column := f.Name[:i], f.Name[i+1:]
+		if !slices.Contains(rows, row) {
+			rows = append(rows, row)
+		}
+		if !slices.Contains(columns, column) {
+			columns = append(columns, column)
+		}
+		if cells[[2]string{row, column}] = number(f.Value); f.Unit != "" {
+			units[column] = " (" + f.Unit + ")"
+		}
+	}
+	var b strings.Builder
+	b.WriteString("| |")
+	for _, c := range columns {
+		b.WriteString(" " + strings.ReplaceAll(c, "_", " ") + units[c] + " |")
+	}
+	b.WriteString("\n|---|" + strings.Repeat("--:|", len(columns)) + "\n")
+	for _, r := range rows {
+		b.WriteString("| " + r + " |")
+		for _, c := range columns {
+			b.WriteString(" " + cells[[2]string{r, c}] + " |")
+		}
+		b.WriteString("\n")
+	}
+	return b.String()
+}
+
 // number prints three significant digits without an exponent.
 func number(v float64) string {
 	switch {
@@ -132,7 +169,7 @@ const (
 //	<!-- figures: NAME -->
 //	<!-- end of figures -->
 //
-// by the table of dir/NAME.json, and returns the new text.
+// by the table of dir/NAME.json, and returns the new text. NAME may end with " by row".
 func Fill(doc, dir string) (string, error) {
 	var out strings.Builder
 	for {
@@ -147,11 +184,16 @@ func Fill(doc, dir string) (string, error) {
 			return "", errors.New("a figures marker is not closed")
 		}
 		name := strings.TrimSpace(strings.TrimPrefix(head, begin))
+		name, byRow := strings.CutSuffix(name, " by row")
 		figures, err := Load(filepath.Join(dir, name+".json"))
 		if err != nil {
 			return "", err
 		}
-		out.WriteString(doc[:i] + head + "-->\n" + Table(figures) + end)
+		table := Table(figures)
+		if byRow {
+			table = Rows(figures)
+		}
+		out.WriteString(doc[:i] + head + "-->\n" + table + end)
 		doc = rest
 	}
 }

@@ -71,3 +71,13 @@ func TestDocumentsShowTheFigures(t *testing.T) {
 		}
 	}
 }
+
+// TestRows: a line for each row, in the order of the figures, with an empty cell where
+// a row has no such figure.
+func TestRows(t *testing.T) {
+	got := Rows([]Figure{{Name: "a.bytes", Value: 5, Unit: "B"}, {Name: "alone", Value: 1}, {Name: "b.kl_run", Value: 0.25}, {Name: "b.bytes", Value: 7, Unit: "B"}})
+	want := "| | bytes (B) | kl run |\n|---|--:|--:|\n| a | 5 |  |\n| b | 7 | 0.25 |\n"
+	if got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}

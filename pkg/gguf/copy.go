@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 
 	"github.com/shoal-llm/shoal/pkg/quant"
 )
@@ -16,23 +18,38 @@ var ErrNoCopy = errors.New("gguf file that cannot be copied")
 // keyFileType is the format of most tensors, as programs number them.
 const keyFileType = "general.file_type"
 
-// Copy writes f with tensors in other formats: format says which, and encode gives
-// the data of one in it, which must not be changed before the next call. All else
-// is as in f, except general.file_type, which becomes fileType where f has it.
-// Tensors are written one after the other in their order.
-func Copy(w io.Writer, f *File, fileType uint32, format func(Tensor) quant.Format, encode func(Tensor, quant.Format) ([]byte, error)) error {
+// Changes are what Copy does not take over.
+type Changes struct {
+	FileType uint32            // general.file_type, where the file has it
+	Strings  map[string]string // metadata in addition; the file has none of these keys
+	Format   func(Tensor) quant.Format
+	Encode   func(Tensor, quant.Format) ([]byte, error) // the data in that format, not changed before the next call
+}
+
+// Copy writes f with changes; all else is as it was. Tensors are written one after
+// the other in their order.
+func Copy(w io.Writer, f *File, c Changes) error {
 	if n, err := f.meta.splitCount(); err != nil || n > 1 || len(f.headers) == 0 {
 		return fmt.Errorf("%w: %s is one of several files, or closed; join it first", ErrNoCopy, f.path)
 	}
 	head := append([]byte(nil), f.headers[:f.infosAt]...)
 	if v, ok := f.meta.values[keyFileType]; ok && v.kind == kindUint32 {
-		binary.LittleEndian.PutUint32(head[v.at:], fileType)
+		binary.LittleEndian.PutUint32(head[v.at:], c.FileType)
 	}
+	pairs := uint64(0)
+	for _, key := range slices.Sorted(maps.Keys(c.Strings)) {
+		if f.meta.Has(key) {
+			return fmt.Errorf("%w: it has %s already; take the file that it was made of", ErrNoCopy, key)
+		}
+		head = appendString(head, key, c.Strings[key])
+		pairs++
+	}
+	binary.LittleEndian.PutUint64(head[pairsAt:], binary.LittleEndian.Uint64(head[pairsAt:])+pairs)
 	made := make([]quant.Format, len(f.tensors))
 	offset := uint64(0)
 	for i := range f.tensors {
 		t := &f.tensors[i]
-		made[i] = format(*t)
+		made[i] = c.Format(*t)
 		size, err := tensorBytes(made[i], t.Dims)
 		if err != nil {
 			return fmt.Errorf("tensor %s: %w", t.Name, err)
@@ -46,7 +63,7 @@ func Copy(w io.Writer, f *File, fileType uint32, format func(Tensor) quant.Forma
 	}
 	for i := range f.tensors {
 		t := &f.tensors[i]
-		data, err := encode(*t, made[i])
+		data, err := c.Encode(*t, made[i])
 		if err != nil {
 			return fmt.Errorf("tensor %s: %w", t.Name, err)
 		}
@@ -61,6 +78,18 @@ func Copy(w io.Writer, f *File, fileType uint32, format func(Tensor) quant.Forma
 		}
 	}
 	return out.Flush()
+}
+
+// pairsAt is where a file says how many pairs of metadata it has.
+const pairsAt = 16
+
+// appendString writes a pair of metadata.
+func appendString(head []byte, key, value string) []byte {
+	head = binary.LittleEndian.AppendUint64(head, uint64(len(key)))
+	head = append(head, key...)
+	head = binary.LittleEndian.AppendUint32(head, uint32(kindString))
+	head = binary.LittleEndian.AppendUint64(head, uint64(len(value)))
+	return append(head, value...)
 }
 
 // appendInfo writes the entry of a tensor in the table.

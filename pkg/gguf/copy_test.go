@@ -33,7 +33,7 @@ func TestCopyOfRealFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 		var out bytes.Buffer
-		if err := Copy(&out, f, fileType, sameFormat, sameData); err != nil {
+		if err := Copy(&out, f, Changes{FileType: fileType, Format: sameFormat, Encode: sameData}); err != nil {
 			t.Fatal(err)
 		}
 		g, err := Parse(out.Bytes(), Options{Formats: formats.All()})
@@ -70,7 +70,7 @@ func TestCopyChangesFormats(t *testing.T) {
 		}
 		return t.Data, nil
 	}
-	if err := Copy(&out, f, 1, half, halves); err != nil {
+	if err := Copy(&out, f, Changes{FileType: 1, Format: half, Encode: halves}); err != nil {
 		t.Fatal(err)
 	}
 	g, err := Parse(out.Bytes(), Options{Formats: formats.All()})
@@ -85,17 +85,17 @@ func TestCopyChangesFormats(t *testing.T) {
 	if n, err := g.Meta().Uint32("general.file_type"); n != 1 || err != nil {
 		t.Errorf("file type %d, %v", n, err)
 	}
-	if err := Copy(&out, f, 1, half, sameData); err == nil {
+	if err := Copy(&out, f, Changes{FileType: 1, Format: half, Encode: sameData}); err == nil {
 		t.Error("data of another size are written")
 	}
 	broken := errors.New("broken")
-	if err := Copy(&out, f, 1, sameFormat, func(Tensor, quant.Format) ([]byte, error) { return nil, broken }); !errors.Is(err, broken) {
+	if err := Copy(&out, f, Changes{FileType: 1, Format: sameFormat, Encode: func(Tensor, quant.Format) ([]byte, error) { return nil, broken }}); !errors.Is(err, broken) {
 		t.Errorf("an error of a tensor: %v", err)
 	}
 	if err := f.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := Copy(&out, f, 1, sameFormat, sameData); !errors.Is(err, ErrNoCopy) {
+	if err := Copy(&out, f, Changes{FileType: 1, Format: sameFormat, Encode: sameData}); !errors.Is(err, ErrNoCopy) {
 		t.Errorf("a closed file: %v", err)
 	}
 }

@@ -31,8 +31,10 @@ type Format struct {
 
 	// Encode rounds src to the format, so that the squared error is small, and
 	// writes it to dst; lengths are those of Decode. Values are finite, and large
-	// ones are as a weight may be. Nil if nothing is written in the format.
-	Encode func(dst []byte, src []float32)
+	// ones are as a weight may be. Weight says how much an error of each value
+	// matters, none below 0; nil is all the same. Nil if nothing is written in the
+	// format.
+	Encode func(dst []byte, src, weight []float32)
 
 	// CPU multiplies rows of this format on a CPU. Nil if there is no kernel.
 	CPU *CPU

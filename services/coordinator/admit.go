@@ -278,7 +278,7 @@ func (o *owner) accept(s *session, on *pipeline) {
 	s.recovery.fingerprint = on.fingerprint
 	a := &pb.Accepted{
 		Id: s.id, Model: cmp.Or(p.adapterName, o.c.deps.Model.Name), PromptIds: p.prompt, Seed: p.spec.Seed, Fingerprint: on.fingerprint,
-		Precision: o.c.deps.Model.Precision, MaxTokens: uint32(p.spec.MaxTokens), Notes: p.notes,
+		Precision: o.c.deps.Model.Precision, MaxTokens: uint32(p.spec.MaxTokens), Notes: o.c.deps.Model.warned(p.notes),
 	}
 	for _, s := range p.pictures {
 		a.Pictures = append(a.Pictures, &pb.PromptPicture{Start: s.Start, Count: s.Count, Hash: s.Hash[:]})

@@ -44,7 +44,11 @@ type Model struct {
 	TensorTypes  map[string]int
 	Parameters   uint64
 	Size         int64
-	Digest       [32]byte
+	Digest       [32]byte // of the file and the recipe
+	FileDigest   [32]byte
+	Recipe       string            // by which weights are rounded as they are loaded; empty: as in the file
+	Parts        map[string]string // precision of each component's weights; adaptive where they have several
+	Warning      string            // what speaks against the precision of the weights; empty: nothing
 	Hidden       int
 	Vocab        int
 	Created      time.Time
@@ -127,7 +131,7 @@ func NewModel(m *library.Model, kv compute.KVClass, w plan.Wishes, adapters ...*
 	}
 	out := Model{
 		Name: m.Name, Path: m.Path, Architecture: m.Spec.Arch, Precision: m.Precision, TensorTypes: m.TensorTypes, Parameters: m.Parameters,
-		Size: m.Size, Digest: m.Digest, Hidden: m.Spec.Hidden, Vocab: m.Spec.Vocab, Created: time.Now(),
+		Size: m.Size, Digest: m.Digest, FileDigest: m.FileDigest, Recipe: m.Recipe().String(), Parts: m.Parts(), Warning: m.Warning(), Hidden: m.Spec.Hidden, Vocab: m.Spec.Vocab, Created: time.Now(),
 		Facts: facts, KV: kv, HalfPage: m.Spec.KVBytes(1) / 2, StopIDs: vocab.End(), Pooling: m.Pooling(), vocab: vocab,
 	}
 	placeholder := token.None
@@ -234,6 +238,23 @@ func (t text) Token(id int32) string { return t.vocab.Text(id) }
 // Detokenizer returns a detokenizer at the start of an answer.
 func (t text) Detokenizer() generation.Detokenizer { return t.vocab.NewDetokenizer() }
 
+// parts names the precisions of the components.
+func (m *Model) parts() string {
+	var all []string
+	for _, c := range library.Components() {
+		all = append(all, c+" "+m.Parts[c])
+	}
+	return strings.Join(all, ", ")
+}
+
+// warned adds to the notes of an answer what speaks against the model's precision.
+func (m *Model) warned(notes []string) []string {
+	if m.Warning == "" {
+		return notes
+	}
+	return append(notes, m.Warning)
+}
+
 // proto names the model for the shards, who find the file themselves.
 func (m *Model) proto() *pb.Model {
 	var adapters []*pb.Adapter
@@ -241,7 +262,7 @@ func (m *Model) proto() *pb.Model {
 		adapters = append(adapters, &pb.Adapter{Name: a.Name, Id: a.ID, Manifest: a.Manifest})
 	}
 	return &pb.Model{
-		Adapters: adapters, Name: m.Name, Path: m.Path, Size: uint64(m.Size), Digest: m.Digest[:],
+		Adapters: adapters, Name: m.Name, Path: m.Path, Size: uint64(m.Size), Digest: m.FileDigest[:], Recipe: m.Recipe,
 		Layers: uint32(m.Facts.Layers()), Hidden: uint32(m.Hidden), Vocab: uint32(m.Vocab), Context: uint32(m.Facts.Context),
 		KvBits: uint32(m.KV.Bits), KvGroup: uint32(m.KV.Group), Manifest: m.Manifest,
 		KvRecent: uint32(m.KV.Recent), KvUpper: uint32(m.KV.Upper), KvFar: uint32(m.KV.Far),

@@ -35,6 +35,12 @@ func newSeeing(t *testing.T, dir, name string, change func(*Config), shards ...s
 	if err != nil {
 		t.Fatal(err)
 	}
+	return newServing(t, dir, m, change, shards...)
+}
+
+// newServing is newSeeing for an open model, which it closes.
+func newServing(t *testing.T, dir string, m *library.Model, change func(*Config), shards ...string) (*rig, map[string]func()) {
+	t.Helper()
 	t.Cleanup(func() { m.Close() })
 	model, err := NewModel(m, compute.KVClass{}, Default().Wishes)
 	if err != nil {

@@ -119,6 +119,11 @@ func (m *Model) checkOptions(g *pb.Generation) error {
 	if p := g.GetPrecision(); p != "" && p != m.Precision {
 		return unsupported("precision", "Precision %q is not served; served is %q.", p, m.Precision)
 	}
+	for component, p := range g.GetLayerPrecisions() {
+		if m.Parts[component] != p {
+			return unsupported("layer_precisions", "Precision %q of %s is not served; served are %s.", p, component, m.parts())
+		}
+	}
 	if len(g.GetStop()) > maxStops {
 		return invalid("stop", "There are %d stop strings; at most %d are possible.", len(g.GetStop()), maxStops)
 	}

@@ -266,7 +266,7 @@ func (a *answer) credit(seq uint64) {
 func (r *rig) report(what string, ok func(*pb.ClusterResponse) bool) *pb.ClusterResponse {
 	r.t.Helper()
 	var last *pb.ClusterResponse
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); {
 		resp, err := r.relay.cluster.Cluster(r.t.Context(), &pb.ClusterRequest{})
 		if err != nil {
 			r.t.Fatal(err)
@@ -275,7 +275,7 @@ func (r *rig) report(what string, ok func(*pb.ClusterResponse) bool) *pb.Cluster
 			return resp
 		}
 	}
-	r.t.Fatalf("%s: not after ten seconds: %v", what, last)
+	r.t.Fatalf("%s: not after a minute: %v", what, last)
 	return nil
 }
 

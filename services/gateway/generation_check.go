@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 
 	"github.com/shoal-llm/shoal/pkg/sample"
 	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
@@ -44,6 +45,11 @@ func checkGeneration(g *pb.Generation, messages int) *problem {
 	}
 	if len(g.GetPrecision()) > maxShortText {
 		return bad("precision", fmt.Sprintf("is longer than %d bytes", maxShortText))
+	}
+	for component, p := range g.GetLayerPrecisions() {
+		if !slices.Contains(components, component) || len(p) > maxShortText {
+			return bad("layer_precisions", "names precisions of "+strings.Join(components, ", "))
+		}
 	}
 	if g.GetDeadlineMs() < 0 {
 		return bad("deadline_ms", "must not be negative")

@@ -28,32 +28,39 @@ func TestGuideOptionsAct(t *testing.T) {
 	}
 	class := func(name string) *pb.Generation { return base(func(g *pb.Generation) { g.Precision = name }) }
 	for option, want := range map[string]*pb.Generation{
-		`"maxTokens":100`:                                  base(func(g *pb.Generation) { g.Sampling.MaxTokens = 100 }),
-		`"temperature":0.5`:                                base(func(g *pb.Generation) { g.Sampling.Temperature = 0.5 }),
-		`"topP":0.5`:                                       base(func(g *pb.Generation) { g.Sampling.TopP = 0.5 }),
-		`"topK":40`:                                        base(func(g *pb.Generation) { g.Sampling.TopK = 40 }),
-		`"minP":0.5`:                                       base(func(g *pb.Generation) { g.Sampling.MinP = 0.5 }),
-		`"repetitionPenalty":1.5`:                          base(func(g *pb.Generation) { g.Sampling.RepetitionPenalty = 1.5 }),
-		`"presencePenalty":0.5`:                            base(func(g *pb.Generation) { g.Sampling.PresencePenalty = 0.5 }),
-		`"frequencyPenalty":0.5`:                           base(func(g *pb.Generation) { g.Sampling.FrequencyPenalty = 0.5 }),
-		`"stop":["a","b"]`:                                 base(func(g *pb.Generation) { g.Stop = []string{"a", "b"} }),
-		`"seed":5`:                                         base(func(g *pb.Generation) { g.Sampling.Seed, g.SeedSet = 5, true }),
-		`"raw":true`:                                       base(func(g *pb.Generation) { g.Input = &pb.Generation_Raw{Raw: "x"} }),
-		`"system":"be kind"`:                               base(func(g *pb.Generation) { g.Input = withSystem("be kind", "x") }),
-		`"model":"tiny"`:                                   base(func(g *pb.Generation) { g.Model = "tiny" }),
-		`"modelPath":"models/llama-7b"`:                    base(func(g *pb.Generation) { g.Model = "models/llama-7b" }),
-		`"precision":"int2"`:                               class("int2"),
-		`"precision":"int3"`:                               class("int3"),
-		`"precision":"int4"`:                               class("int4"),
-		`"precision":"int8"`:                               class("int8"),
-		`"precision":16`:                                   class("fp16"),
-		`"config":{"quantization":4}`:                      class("int4"),
-		`"config":{"quantization":"int3"}`:                 class("int3"),
-		`"config":{"quantization":"adaptive"}`:             class("adaptive"),
-		`"config":{"kvCacheConfig":{"bits":3}}`:            kv(&pb.KvOptions{Bits: 3}),
-		`"config":{"kvCacheConfig":{"groupSize":64}}`:      kv(&pb.KvOptions{GroupSize: 64}),
-		`"config":{"kvCacheConfig":{"maxSeqLen":8192}}`:    kv(&pb.KvOptions{MaxSeqLen: 8192}),
-		`"config":{"kvCacheConfig":{"maxSeqLen":12288.5}}`: kv(&pb.KvOptions{MaxSeqLen: 12289}),
+		`"maxTokens":100`:                      base(func(g *pb.Generation) { g.Sampling.MaxTokens = 100 }),
+		`"temperature":0.5`:                    base(func(g *pb.Generation) { g.Sampling.Temperature = 0.5 }),
+		`"topP":0.5`:                           base(func(g *pb.Generation) { g.Sampling.TopP = 0.5 }),
+		`"topK":40`:                            base(func(g *pb.Generation) { g.Sampling.TopK = 40 }),
+		`"minP":0.5`:                           base(func(g *pb.Generation) { g.Sampling.MinP = 0.5 }),
+		`"repetitionPenalty":1.5`:              base(func(g *pb.Generation) { g.Sampling.RepetitionPenalty = 1.5 }),
+		`"presencePenalty":0.5`:                base(func(g *pb.Generation) { g.Sampling.PresencePenalty = 0.5 }),
+		`"frequencyPenalty":0.5`:               base(func(g *pb.Generation) { g.Sampling.FrequencyPenalty = 0.5 }),
+		`"stop":["a","b"]`:                     base(func(g *pb.Generation) { g.Stop = []string{"a", "b"} }),
+		`"seed":5`:                             base(func(g *pb.Generation) { g.Sampling.Seed, g.SeedSet = 5, true }),
+		`"raw":true`:                           base(func(g *pb.Generation) { g.Input = &pb.Generation_Raw{Raw: "x"} }),
+		`"system":"be kind"`:                   base(func(g *pb.Generation) { g.Input = withSystem("be kind", "x") }),
+		`"model":"tiny"`:                       base(func(g *pb.Generation) { g.Model = "tiny" }),
+		`"modelPath":"models/llama-7b"`:        base(func(g *pb.Generation) { g.Model = "models/llama-7b" }),
+		`"precision":"int2"`:                   class("int2"),
+		`"precision":"int3"`:                   class("int3"),
+		`"precision":"int4"`:                   class("int4"),
+		`"precision":"int8"`:                   class("int8"),
+		`"precision":16`:                       class("fp16"),
+		`"config":{"quantization":4}`:          class("int4"),
+		`"config":{"quantization":"int3"}`:     class("int3"),
+		`"config":{"quantization":"adaptive"}`: class("adaptive"),
+		`"config":{"quantization":"adaptive","adaptivePrecisionConfig":{"mixedPrecision":true}}`: class("adaptive"),
+		`"config":{"quantization":"adaptive","adaptivePrecisionConfig":{"kvCacheMixedPrecision":true}}`: base(func(g *pb.Generation) {
+			g.Precision, g.Kv = "adaptive", &pb.KvOptions{Progressive: true}
+		}),
+		`"precision":"adaptive","config":{"adaptivePrecisionConfig":{"mixedPrecision":true,"layerPrecisions":{"embedding":8,"attention":3,"feedforward":"int4","lmhead":8}}}`: base(func(g *pb.Generation) {
+			g.Precision, g.LayerPrecisions = "adaptive", map[string]string{"embedding": "int8", "attention": "int3", "feedforward": "int4", "lmhead": "int8"}
+		}),
+		`"config":{"kvCacheConfig":{"bits":3}}`:                                   kv(&pb.KvOptions{Bits: 3}),
+		`"config":{"kvCacheConfig":{"groupSize":64}}`:                             kv(&pb.KvOptions{GroupSize: 64}),
+		`"config":{"kvCacheConfig":{"maxSeqLen":8192}}`:                           kv(&pb.KvOptions{MaxSeqLen: 8192}),
+		`"config":{"kvCacheConfig":{"maxSeqLen":12288.5}}`:                        kv(&pb.KvOptions{MaxSeqLen: 12289}),
 		`"config":{"kvCacheConfig":{"progressivePrecision":true}}`:                kv(&pb.KvOptions{Progressive: true}),
 		`"config":{"kvCacheConfig":{"bits":16,"groupSize":32}}`:                   kv(&pb.KvOptions{Bits: 16, GroupSize: 32}),
 		`"config":{"trackMemoryUsage":true}`:                                      base(func(g *pb.Generation) { g.ReportMemory = true }),
@@ -103,13 +110,13 @@ func withSystem(system, prompt string) *pb.Generation_Chat {
 // no shard honours.
 func TestGuideOptionsAreRefusedByName(t *testing.T) {
 	values := map[string]string{ // "true" where none is given
-		"adaptivePrecisionConfig": `{"mixedPrecision":true}`, "visionModelPath": `"models/clip-vit-base"`, "shardId": "0", "totalShards": "2",
+		"visionModelPath": `"models/clip-vit-base"`, "shardId": "0", "totalShards": "2",
 		"workgroupSize": "[128,1,1]", "computeShaderOptimization": `"audio"`,
 		"fallbackPreference": `["webgpu","wasm"]`, "fallbacks": `{"wasm":{"threads":true}}`, "profilingDetail": `"high"`,
 		"reportIntervalMs": "1000", "logLevel": `"debug"`,
 	}
 	config := []string{
-		"adaptivePrecisionConfig", "reducedModelSize", "visionModelPath", "shardId", "totalShards", "computeShaders",
+		"reducedModelSize", "visionModelPath", "shardId", "totalShards", "computeShaders",
 		"streamingInference", "computeTransferOverlap", "memoryOptimizedMode", "progressiveLoading", "parallelLoading", "shaderPrecompilation",
 		"parallelCompilation", "workgroupSize", "computeShaderOptimization", "metalOptimizations", "fallbackPreference",
 		"fallbackToWebGL", "fallbacks", "enableProfiling", "profilingDetail", "collectLayerTiming",
@@ -118,6 +125,7 @@ func TestGuideOptionsAreRefusedByName(t *testing.T) {
 	refused := map[string]string{ // member and value by name
 		"text": `"text":"x"`, "imageData": `"imageData":"data:,x"`, "modelType": `"modelType":"text"`,
 		"autoDetect": `"autoDetect":true`, "callback": `"callback":true`, "profilingCallback": `"profilingCallback":true`,
+		"config.adaptivePrecisionConfig.dynamicAdaptation": `"precision":"adaptive","config":{"adaptivePrecisionConfig":{"dynamicAdaptation":true}}`,
 	}
 	for _, name := range config {
 		refused["config."+name] = fmt.Sprintf(`"config":{%q:%s}`, name, orDefault(values[name], "true"))
@@ -169,6 +177,34 @@ func TestUnservedGuideOptionsKeepTheirNames(t *testing.T) {
 		rich.generate("a", "")
 		if got := rich.read(); got["param"] != want {
 			t.Errorf("rich: %v, want %s", got, want)
+		}
+	}
+}
+
+// TestBadPrecisionsAreNamed: values that no weights can take, and wishes that
+// contradict each other.
+func TestBadPrecisionsAreNamed(t *testing.T) {
+	for option, param := range map[string]string{
+		`"precision":5`:                                                 "precision",
+		`"precision":""`:                                                "precision",
+		`"config":{"quantization":0}`:                                   "config.quantization",
+		`"config":{"quantization":7.5}`:                                 "config.quantization",
+		`"precision":"int8","config":{"quantization":"int4"}`:           "config.quantization",
+		`"config":{"adaptivePrecisionConfig":{"mixedPrecision":true}}`:  "config.adaptivePrecisionConfig",
+		`"config":{"quantization":"int4","adaptivePrecisionConfig":{}}`: "config.adaptivePrecisionConfig",
+		`"precision":"adaptive","config":{"adaptivePrecisionConfig":{"mixedPrecision":false}}`:            "config.adaptivePrecisionConfig.mixedPrecision",
+		`"precision":"adaptive","config":{"adaptivePrecisionConfig":{"layerPrecisions":{"attention":5}}}`: "config.adaptivePrecisionConfig.layerPrecisions.attention",
+		`"precision":"adaptive","config":{"adaptivePrecisionConfig":{"layerPrecisions":{"lmhead":true}}}`: "config.adaptivePrecisionConfig.layerPrecisions.lmhead",
+		`"precision":"adaptive","config":{"adaptivePrecisionConfig":{"kvCacheMixedPrecision":1}}`:         "config.adaptivePrecisionConfig.kvCacheMixedPrecision",
+	} {
+		_, plain := parsePlain([]byte(`{"prompt":"x",`+option+`}`), 10)
+		_, rich := parseRich([]byte(`{"v":1,"type":"generate","id":"a","prompt":"x",`+option+`}`), 10, false)
+		for protocol, err := range map[string]error{"plain": plain, "rich": rich} {
+			if err == nil {
+				t.Errorf("%s, %s: taken", protocol, option)
+			} else if p := problemOf(err); p.code != codeInvalid || p.param != param {
+				t.Errorf("%s, %s: %s on %q, want %s on %q", protocol, option, p.code, p.param, codeInvalid, param)
+			}
 		}
 	}
 }

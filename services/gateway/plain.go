@@ -98,6 +98,8 @@ var guideParams = map[string]string{
 	"kv.compression_ratio": "config.kvCacheConfig.attentionCompression.compressionRatio",
 	"kv.compress_older":    "config.kvCacheConfig.attentionCompression.compressTokensOlderThan",
 
+	"layer_precisions": "config.adaptivePrecisionConfig.layerPrecisions",
+
 	"ignore_eos": "ignoreEos",
 	"logit_bias": "logitBias",
 	"max_tokens": "maxTokens",
@@ -222,14 +224,52 @@ func readConfig(r *strictjson.Reader, g *pb.Generation) {
 		config.Fail("quantization", "asks for another precision than precision does")
 	}
 	g.Precision = orDefault(g.Precision, nested)
+	mixed := readMixed(config, g)
 	if kv := config.Object("kvCacheConfig"); kv != nil {
 		g.Kv = readKV(kv)
 		kv.Close()
+	}
+	if mixed {
+		if g.Kv == nil {
+			g.Kv = &pb.KvOptions{}
+		}
+		g.Kv.Progressive = true
 	}
 	readCompression(config, g)
 	g.ReportMemory, _ = config.Bool("trackMemoryUsage")
 	g.Scheduling = readScheduling(config)
 	config.Close()
+}
+
+// components are what layerPrecisions names.
+var components = []string{"embedding", "attention", "feedforward", "lmhead"}
+
+// readMixed reads adaptivePrecisionConfig, which needs adaptive precision, and reports
+// whether keys and values are to be finer where they are recent.
+func readMixed(config *strictjson.Reader, g *pb.Generation) (kv bool) {
+	const name = "adaptivePrecisionConfig"
+	r := config.Object(name)
+	if r == nil {
+		return false
+	}
+	if g.Precision != "adaptive" {
+		config.Fail(name, `needs quantization: "adaptive"`)
+	}
+	if mixed, ok := r.Bool("mixedPrecision"); ok && !mixed {
+		r.Fail("mixedPrecision", "false asks for one precision of all weights: name it with quantization")
+	}
+	if parts := r.Object("layerPrecisions"); parts != nil {
+		g.LayerPrecisions = map[string]string{}
+		for _, c := range components {
+			if p := precision(parts, c); p != "" {
+				g.LayerPrecisions[c] = p
+			}
+		}
+		parts.Close()
+	}
+	kv, _ = r.Bool("kvCacheMixedPrecision")
+	r.Close()
+	return kv
 }
 
 // readScheduling reads how the steps of an answer should be made; nil is no wish.

@@ -80,15 +80,20 @@ type Model struct {
 	Spec   model.Spec
 	Source model.Source
 	KV     compute.KVClass           // of keys and values, as the plan says
-	Digest [32]byte                  // SHA-256 of metadata and tensor table
+	Digest [32]byte                  // of the file, and of the recipe its weights are rounded by
+	File   [32]byte                  // SHA-256 of metadata and tensor table
 	Bytes  func(p model.Part) uint64 // of the tensors of a part
 	Close  func() error              // called once all stages are loaded
+
+	// Rounded gives the model with weights rounded by a recipe as they are loaded, which
+	// takes its place; nil: it cannot be.
+	Rounded func(recipe string) (*Model, error)
 
 	Vision Encoder // nil: the model reads text alone
 
 	Spelling func() (*grammar.Vocabulary, error) // for stages with the head; nil: no constrained answers
 
-	StandIns model.Source // as fast to compute with as Source, which may have to be fetched; nil: Source is here
+	StandIns model.Source // as fast to compute with as Source, which may have to be fetched or rounded; nil: Source is here
 	Err      func() error // why Source could not be read; nil: it can
 	stored   *storedModel // what of it is in the store; nil: it is this node's own
 

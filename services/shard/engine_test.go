@@ -253,6 +253,7 @@ func fakeModel(name string) (*Model, error) {
 		Spec:   model.Spec{Layers: fakeLayers, Hidden: fakeHidden, Vocab: fakeVocab, Context: fakeContext},
 		Source: fakeSource{},
 		Digest: [32]byte{1, 2, 3},
+		File:   [32]byte{1, 2, 3},
 		Bytes:  func(p model.Part) uint64 { return uint64(p.End-p.First) * 100 },
 		Close:  func() error { return nil },
 	}, nil

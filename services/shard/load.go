@@ -141,7 +141,7 @@ func (s *Shard) loadFrom(ctx context.Context, plan *pb.Plan, stages []*stage, re
 // origin.
 func (s *Shard) openModel(ctx context.Context, want *pb.Model, holders []*pb.Holder) (*Model, error) {
 	m, err := s.deps.Open(want.Name)
-	if len(want.Manifest) > 0 && s.deps.Weights != nil && (err != nil || !slices.Equal(m.Digest[:], want.Digest)) {
+	if len(want.Manifest) > 0 && s.deps.Weights != nil && (err != nil || !slices.Equal(m.File[:], want.Digest)) {
 		if err == nil {
 			err = m.Close()
 			s.deps.Log.Info("this node has another file of that name, which is left alone", "model", want.Name, "err", err)
@@ -153,11 +153,14 @@ func (s *Shard) openModel(ctx context.Context, want *pb.Model, holders []*pb.Hol
 	}
 	sp := m.Spec
 	switch {
-	case !slices.Equal(m.Digest[:], want.Digest):
-		err = fmt.Errorf("model %s on this node is another file than the coordinator's: digest %x, the plan says %x", want.Name, m.Digest[:8], want.Digest[:8])
+	case !slices.Equal(m.File[:], want.Digest):
+		err = fmt.Errorf("model %s on this node is another file than the coordinator's: digest %x, the plan says %x", want.Name, m.File[:8], want.Digest[:8])
 	case sp.Layers != int(want.Layers) || sp.Hidden != int(want.Hidden) || sp.Vocab != int(want.Vocab):
 		err = fmt.Errorf("model %s has %d layers of width %d and %d ids, the plan says %d, %d and %d",
 			want.Name, sp.Layers, sp.Hidden, sp.Vocab, want.Layers, want.Hidden, want.Vocab)
+	}
+	if err == nil {
+		m, err = m.round(want.GetRecipe())
 	}
 	m.KV = command.KVOf(want)
 	if err = errors.Join(err, sp.CheckKV(m.KV)); err != nil {
@@ -237,12 +240,12 @@ func (s *Shard) loadStage(ctx context.Context, st *stage, m, draft *Model) error
 // openSight opens a model once more, for its vision encoder, and returns the bytes that
 // it takes.
 func (s *Shard) openSight(name string, m *Model) (uint64, error) {
-	err := s.sight.open(m.Digest, func() (*Model, error) {
+	err := s.sight.open(m.File, func() (*Model, error) {
 		again, err := s.deps.Open(name)
 		if err != nil {
 			return nil, err
 		}
-		if again.Digest != m.Digest || again.Vision == nil {
+		if again.File != m.File || again.Vision == nil {
 			return nil, errors.Join(fmt.Errorf("model %s has changed while it was loaded", name), again.Close())
 		}
 		return again, nil

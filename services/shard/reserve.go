@@ -31,7 +31,7 @@ func (s *Shard) reserves(ctx context.Context, plan *pb.Plan) []*reserve {
 	var wanted, missing []*reserve
 	for _, sp := range plan.GetSpares() {
 		if sp.Node == s.deps.Identity.NodeID() {
-			wanted = append(wanted, &reserve{digest: string(plan.Model.Digest), dev: s.devices[sp.Device], part: command.PartOf(sp)})
+			wanted = append(wanted, &reserve{digest: string(plan.Model.Digest) + plan.Model.Recipe, dev: s.devices[sp.Device], part: command.PartOf(sp)})
 		}
 	}
 	s.held = slices.DeleteFunc(s.held, func(r *reserve) bool {

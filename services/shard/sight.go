@@ -70,7 +70,7 @@ func (s *sight) open(digest [32]byte, open func() (*Model, error)) error {
 	defer func() { <-s.turn }()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.model != nil && s.model.Digest == digest {
+	if s.model != nil && s.model.File == digest {
 		return nil
 	}
 	m, err := open()

@@ -32,7 +32,7 @@ func TestScaleIsBetterThanTheSpan(t *testing.T) {
 					extreme = x[i]
 				}
 			}
-			f, p := errorOf(x, Scale(x, c.least, c.most), c.least, c.most), errorOf(x, extreme/float32(c.least), c.least, c.most)
+			f, p := errorOf(x, Scale(x, nil, c.least, c.most), c.least, c.most), errorOf(x, extreme/float32(c.least), c.least, c.most)
 			if f > p*1.001 {
 				t.Fatalf("levels %d to %d: error %g, the span alone %g", c.least, c.most, f, p)
 			}
@@ -45,11 +45,11 @@ func TestScaleIsBetterThanTheSpan(t *testing.T) {
 		for i := range x {
 			x[i] = 0.25 * float32(c.least+i%(c.most-c.least+1))
 		}
-		if e := errorOf(x, Scale(x, c.least, c.most), c.least, c.most); e > 1e-9 {
+		if e := errorOf(x, Scale(x, nil, c.least, c.most), c.least, c.most); e > 1e-9 {
 			t.Errorf("values that are levels are off by %g", e)
 		}
 	}
-	if Scale(make([]float32, 8), -8, 7) != 0 {
+	if Scale(make([]float32, 8), nil, -8, 7) != 0 {
 		t.Error("zeros have a scale")
 	}
 }
@@ -67,18 +67,28 @@ func TestLineIsBetterThanTheSpan(t *testing.T) {
 				x[i] = float32(rng.NormFloat64() + shift)
 				low, high = min(low, x[i]), max(high, x[i])
 			}
-			scale, offset := Line(x, 3)
+			scale, offset := Line(x, nil, 3)
 			if scale < 0 || offset > 0 {
 				t.Fatalf("scale %g, offset %g", scale, offset)
 			}
-			fitted += float64(Error(x, scale, offset, 3))
-			plain += float64(Error(x, (high-low)/3, low, 3))
+			fitted += float64(Error(x, nil, scale, offset, 3))
+			plain += float64(Error(x, nil, (high-low)/3, low, 3))
 		}
 		if fitted > 0.9*plain {
 			t.Errorf("around %g: error %g of %g", shift, fitted, plain)
 		}
 	}
-	if s, o := Line(make([]float32, 8), 3); s != 0 || o != 0 {
+	if s, o := Line(make([]float32, 8), nil, 3); s != 0 || o != 0 {
 		t.Errorf("zeros have scale %g and offset %g", s, o)
+	}
+}
+
+// TestLevelRoundsToEven: every level, halves between them, and what is beyond.
+func TestLevelRoundsToEven(t *testing.T) {
+	for x := float32(-140); x <= 140; x += 0.125 {
+		want := int(math.RoundToEven(float64(min(max(x, -128), 127))))
+		if got := Level(x, -128, 127); got != want {
+			t.Fatalf("%g is level %d, want %d", x, got, want)
+		}
 	}
 }

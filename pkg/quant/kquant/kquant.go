@@ -21,6 +21,7 @@ import (
 	"encoding/binary"
 
 	"github.com/shoal-llm/shoal/pkg/quant"
+	"github.com/shoal-llm/shoal/pkg/quant/fit"
 	"github.com/shoal-llm/shoal/pkg/quant/p16"
 	"github.com/shoal-llm/shoal/pkg/tensor"
 )
@@ -71,6 +72,30 @@ func ReadHead(src []byte) (h Head) {
 func (h *Head) Block(i int) (scale, minimum float32) {
 	return h.D * float32(h.Scale[i]), h.Min * float32(h.Minima[i])
 }
+
+// WriteHead writes the head of a fitted super-block as it lies in the file, over zeros.
+func WriteHead(dst []byte, s *fit.Super) {
+	binary.LittleEndian.PutUint16(dst, s.D)
+	binary.LittleEndian.PutUint16(dst[2:], s.Min)
+	codes := dst[4:FileHead]
+	for i := range 4 {
+		scale, minimum := byte(s.Scales[i+4]), byte(s.Minimums[i+4])
+		codes[i] = byte(s.Scales[i]) | scale>>4<<6
+		codes[i+4] = byte(s.Minimums[i]) | minimum>>4<<6
+		codes[i+8] = scale&15 | minimum&15<<4
+	}
+}
+
+// PutNibbles writes the low 4 bits of the levels of a super-block, over zeros, where
+// Nibbles reads them.
+func PutNibbles(dst []byte, levels *[Elems]int8) {
+	for i, level := range levels {
+		dst[i/64*quant.Block+i%quant.Block] |= byte(level) & 15 << (i / quant.Block % 2 * 4)
+	}
+}
+
+// MostCode is the largest code of a scale or a minimum.
+const MostCode = 63
 
 // LayHead copies the head of a super-block, as it lies in the file, into lane r
 // of a packed one.

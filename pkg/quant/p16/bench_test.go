@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"github.com/shoal-llm/shoal/pkg/quant"
 	"github.com/shoal-llm/shoal/pkg/quant/formats"
@@ -62,6 +63,44 @@ func benchmarkMatMul(b *testing.B, f quant.Format, level quant.Level, rows, cols
 	ns := float64(b.Elapsed().Nanoseconds()) / float64(b.N)
 	b.ReportMetric(float64(len(w))/ns, "GB/s")
 	b.ReportMetric(2*float64(rows*cols*T)/ns, "GOP/s")
+	b.ReportMetric(0, "ns/op")
+}
+
+// BenchmarkStreams times the products of one token with matrices larger than any cache
+// in formats of few bits, in turns, each by its fastest run: bytes a second, and their
+// ratio to those of Q4_0.
+func BenchmarkStreams(b *testing.B) {
+	const rows, cols = 32 << 10, 2048
+	level := p16.Best()
+	rng := rand.New(rand.NewPCG(1, 2))
+	x := make([]float32, cols)
+	for c := range x {
+		x[c] = float32(rng.NormFloat64())
+	}
+	names := []string{"Q4_0", "Q4_K", "Q3_K", "Q2_K"}
+	weights := make([][]byte, len(names))
+	rates := make([]float64, len(names))
+	out := make([]float32, rows)
+	for i, name := range names {
+		f, _ := formats.ByName(name)
+		weights[i] = make([]byte, p16.Groups(rows)*f.CPU.GroupBytes(cols))
+		for j := range weights[i] {
+			weights[i][j] = byte(j) & 0x3b
+		}
+	}
+	for b.Loop() {
+		for i, name := range names {
+			f, _ := formats.ByName(name)
+			kernel, tile := f.CPU.MatMul(level), makeTile(f.CPU.Act, [][]float32{x})
+			began := time.Now()
+			kernel(weights[i], tile, out, cols, p16.Groups(rows), rows, 1)
+			rates[i] = max(rates[i], float64(len(weights[i]))/float64(time.Since(began).Nanoseconds()))
+		}
+	}
+	for i, name := range names {
+		b.ReportMetric(rates[i], name+"_GB/s")
+		b.ReportMetric(rates[i]/rates[0], name+"/Q4_0")
+	}
 	b.ReportMetric(0, "ns/op")
 }
 

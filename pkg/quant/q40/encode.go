@@ -8,10 +8,13 @@ import (
 )
 
 // encode chooses the scale of each block by its squared error.
-func encode(dst []byte, src []float32) {
+func encode(dst []byte, src, weight []float32) {
 	for ; len(src) >= blockElems; dst, src = dst[blockBytes:], src[blockElems:] {
-		x := src[:blockElems]
-		half := tensor.F32ToF16(fit.Scale(x, -8, 7))
+		x, w := src[:blockElems], weight
+		if w != nil {
+			w, weight = weight[:blockElems], weight[blockElems:]
+		}
+		half := tensor.F32ToF16(fit.Scale(x, w, -8, 7))
 		binary.LittleEndian.PutUint16(dst, half)
 		d := tensor.F16ToF32(half)
 		level := func(v float32) byte {

@@ -33,6 +33,7 @@ var Format = quant.Format{
 	BlockElems: kquant.Elems,
 	BlockBytes: blockBytes,
 	Decode:     decode,
+	Encode:     encode,
 	CPU:        &cpuKernels,
 	GPU:        &gpu,
 }

@@ -34,6 +34,7 @@ var Format = quant.Format{
 	BlockElems: blockElems,
 	BlockBytes: blockBytes,
 	Decode:     decode,
+	Encode:     encode,
 	CPU:        &cpuKernels,
 	GPU:        &gpu,
 }

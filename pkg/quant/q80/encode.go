@@ -9,7 +9,7 @@ import (
 
 // encode spans each block by its largest value: with so many levels nothing is won
 // by cutting it.
-func encode(dst []byte, src []float32) {
+func encode(dst []byte, src, _ []float32) {
 	for ; len(src) >= blockElems; dst, src = dst[blockBytes:], src[blockElems:] {
 		x := src[:blockElems]
 		var most float32

@@ -70,7 +70,7 @@ func testDecode(t *testing.T, f quant.Format) {
 
 // encodeError is how far values of a normal distribution may be off when they are
 // rounded to a precision, relative to their size.
-var encodeError = map[string]float64{"int8": 0.007, "int4": 0.1, "int3": 0.18, "int2": 0.32}
+var encodeError = map[string]float64{"int8": 0.007, "int6": 0.025, "int5": 0.05, "int4": 0.1, "int3": 0.18, "int2": 0.32}
 
 // testEncode rounds values and reads them back: they are close, zeros stay zeros,
 // blocks do not know of each other, and what was rounded once is hardly moved again.
@@ -85,15 +85,15 @@ func testEncode(t *testing.T, f quant.Format) {
 	for i := range packed {
 		packed[i] = 0xAA
 	}
-	f.Encode(packed, x)
+	f.Encode(packed, x, nil)
 	first := decoded(f, packed)
 	again := make([]byte, len(packed))
-	f.Encode(again, first)
+	f.Encode(again, first, nil)
 	second := decoded(f, again)
 	for b := range blocks + 1 {
 		from, to := b*f.BlockElems, (b+1)*f.BlockElems
 		one := make([]byte, f.BlockBytes)
-		f.Encode(one, x[from:to])
+		f.Encode(one, x[from:to], nil)
 		if !bytes.Equal(one, packed[b*f.BlockBytes:][:f.BlockBytes]) {
 			t.Fatalf("block %d depends on its neighbours", b)
 		}

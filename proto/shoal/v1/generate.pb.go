@@ -904,8 +904,11 @@ type Generation struct {
 	Keep              *Keep              `protobuf:"bytes,23,opt,name=keep,proto3" json:"keep,omitempty"`                                                     // absent: the answer ends with its gateway
 	SeparateReasoning bool               `protobuf:"varint,24,opt,name=separate_reasoning,json=separateReasoning,proto3" json:"separate_reasoning,omitempty"` // what the model thinks before it answers comes as Delta.reasoning
 	ReportMemory      bool               `protobuf:"varint,90,opt,name=report_memory,json=reportMemory,proto3" json:"report_memory,omitempty"`                // Complete says what the stages hold
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// With precision "adaptive": that of components' weights, by embedding, attention,
+	// feedforward and lmhead; refused when the model is not served so.
+	LayerPrecisions map[string]string `protobuf:"bytes,80,rep,name=layer_precisions,json=layerPrecisions,proto3" json:"layer_precisions,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Generation) Reset() {
@@ -1126,6 +1129,13 @@ func (x *Generation) GetReportMemory() bool {
 		return x.ReportMemory
 	}
 	return false
+}
+
+func (x *Generation) GetLayerPrecisions() map[string]string {
+	if x != nil {
+		return x.LayerPrecisions
+	}
+	return nil
 }
 
 type isGeneration_Input interface {
@@ -2955,7 +2965,7 @@ const file_shoal_v1_generate_proto_rawDesc = "" +
 	"\badapters\x18F \x03(\tR\badapters\x1a>\n" +
 	"\x10TensorTypesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"\xab\a\n" +
+	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"\xc5\b\n" +
 	"\n" +
 	"Generation\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12$\n" +
@@ -2989,7 +2999,11 @@ const file_shoal_v1_generate_proto_rawDesc = "" +
 	"scheduling\x12\"\n" +
 	"\x04keep\x18\x17 \x01(\v2\x0e.shoal.v1.KeepR\x04keep\x12-\n" +
 	"\x12separate_reasoning\x18\x18 \x01(\bR\x11separateReasoning\x12#\n" +
-	"\rreport_memory\x18Z \x01(\bR\freportMemoryB\a\n" +
+	"\rreport_memory\x18Z \x01(\bR\freportMemory\x12T\n" +
+	"\x10layer_precisions\x18P \x03(\v2).shoal.v1.Generation.LayerPrecisionsEntryR\x0flayerPrecisions\x1aB\n" +
+	"\x14LayerPrecisionsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\a\n" +
 	"\x05input\"*\n" +
 	"\x04Keep\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
@@ -3145,7 +3159,7 @@ func file_shoal_v1_generate_proto_rawDescGZIP() []byte {
 	return file_shoal_v1_generate_proto_rawDescData
 }
 
-var file_shoal_v1_generate_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_shoal_v1_generate_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_shoal_v1_generate_proto_goTypes = []any{
 	(*GenerateRequest)(nil),                // 0: shoal.v1.GenerateRequest
 	(*GenerateResponse)(nil),               // 1: shoal.v1.GenerateResponse
@@ -3184,10 +3198,11 @@ var file_shoal_v1_generate_proto_goTypes = []any{
 	(*Usage)(nil),                          // 34: shoal.v1.Usage
 	(*Timings)(nil),                        // 35: shoal.v1.Timings
 	nil,                                    // 36: shoal.v1.ModelInfo.TensorTypesEntry
-	(*Sampling)(nil),                       // 37: shoal.v1.Sampling
-	(Pooling)(0),                           // 38: shoal.v1.Pooling
-	(*Scheduling)(nil),                     // 39: shoal.v1.Scheduling
-	(*LogProb)(nil),                        // 40: shoal.v1.LogProb
+	nil,                                    // 37: shoal.v1.Generation.LayerPrecisionsEntry
+	(*Sampling)(nil),                       // 38: shoal.v1.Sampling
+	(Pooling)(0),                           // 39: shoal.v1.Pooling
+	(*Scheduling)(nil),                     // 40: shoal.v1.Scheduling
+	(*LogProb)(nil),                        // 41: shoal.v1.LogProb
 }
 var file_shoal_v1_generate_proto_depIdxs = []int32{
 	13, // 0: shoal.v1.GenerateRequest.generation:type_name -> shoal.v1.Generation
@@ -3202,50 +3217,51 @@ var file_shoal_v1_generate_proto_depIdxs = []int32{
 	36, // 9: shoal.v1.ModelInfo.tensor_types:type_name -> shoal.v1.ModelInfo.TensorTypesEntry
 	19, // 10: shoal.v1.Generation.chat:type_name -> shoal.v1.Chat
 	23, // 11: shoal.v1.Generation.resumption:type_name -> shoal.v1.Resumption
-	37, // 12: shoal.v1.Generation.sampling:type_name -> shoal.v1.Sampling
+	38, // 12: shoal.v1.Generation.sampling:type_name -> shoal.v1.Sampling
 	18, // 13: shoal.v1.Generation.kv:type_name -> shoal.v1.KvOptions
-	38, // 14: shoal.v1.Generation.pooling:type_name -> shoal.v1.Pooling
+	39, // 14: shoal.v1.Generation.pooling:type_name -> shoal.v1.Pooling
 	16, // 15: shoal.v1.Generation.response_format:type_name -> shoal.v1.ResponseFormat
 	17, // 16: shoal.v1.Generation.tool_choice:type_name -> shoal.v1.ToolChoice
-	39, // 17: shoal.v1.Generation.scheduling:type_name -> shoal.v1.Scheduling
+	40, // 17: shoal.v1.Generation.scheduling:type_name -> shoal.v1.Scheduling
 	14, // 18: shoal.v1.Generation.keep:type_name -> shoal.v1.Keep
-	13, // 19: shoal.v1.Claimed.request:type_name -> shoal.v1.Generation
-	20, // 20: shoal.v1.Chat.messages:type_name -> shoal.v1.Message
-	29, // 21: shoal.v1.Message.tool_calls:type_name -> shoal.v1.ToolCall
-	21, // 22: shoal.v1.Message.parts:type_name -> shoal.v1.Part
-	22, // 23: shoal.v1.Resumption.pictures:type_name -> shoal.v1.PromptPicture
-	25, // 24: shoal.v1.Event.accepted:type_name -> shoal.v1.Accepted
-	26, // 25: shoal.v1.Event.progress:type_name -> shoal.v1.Progress
-	27, // 26: shoal.v1.Event.token:type_name -> shoal.v1.Token
-	30, // 27: shoal.v1.Event.complete:type_name -> shoal.v1.Complete
-	32, // 28: shoal.v1.Event.stopped:type_name -> shoal.v1.Stopped
-	33, // 29: shoal.v1.Event.error:type_name -> shoal.v1.Error
-	15, // 30: shoal.v1.Event.claimed:type_name -> shoal.v1.Claimed
-	22, // 31: shoal.v1.Accepted.pictures:type_name -> shoal.v1.PromptPicture
-	28, // 32: shoal.v1.Token.delta:type_name -> shoal.v1.Delta
-	40, // 33: shoal.v1.Token.logprob:type_name -> shoal.v1.LogProb
-	29, // 34: shoal.v1.Delta.tool_call:type_name -> shoal.v1.ToolCall
-	34, // 35: shoal.v1.Complete.usage:type_name -> shoal.v1.Usage
-	35, // 36: shoal.v1.Complete.timings:type_name -> shoal.v1.Timings
-	29, // 37: shoal.v1.Complete.tool_calls:type_name -> shoal.v1.ToolCall
-	31, // 38: shoal.v1.Complete.memory:type_name -> shoal.v1.StageMemory
-	34, // 39: shoal.v1.Stopped.usage:type_name -> shoal.v1.Usage
-	35, // 40: shoal.v1.Stopped.timings:type_name -> shoal.v1.Timings
-	0,  // 41: shoal.v1.GenerateService.Generate:input_type -> shoal.v1.GenerateRequest
-	2,  // 42: shoal.v1.GenerateService.Models:input_type -> shoal.v1.ModelsRequest
-	4,  // 43: shoal.v1.GenerateService.Chat:input_type -> shoal.v1.ChatRequest
-	7,  // 44: shoal.v1.GenerateService.Cluster:input_type -> shoal.v1.GenerateServiceClusterRequest
-	10, // 45: shoal.v1.GenerateService.Tokenize:input_type -> shoal.v1.TokenizeRequest
-	1,  // 46: shoal.v1.GenerateService.Generate:output_type -> shoal.v1.GenerateResponse
-	3,  // 47: shoal.v1.GenerateService.Models:output_type -> shoal.v1.ModelsResponse
-	6,  // 48: shoal.v1.GenerateService.Chat:output_type -> shoal.v1.ChatResponse
-	8,  // 49: shoal.v1.GenerateService.Cluster:output_type -> shoal.v1.GenerateServiceClusterResponse
-	11, // 50: shoal.v1.GenerateService.Tokenize:output_type -> shoal.v1.TokenizeResponse
-	46, // [46:51] is the sub-list for method output_type
-	41, // [41:46] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	37, // 19: shoal.v1.Generation.layer_precisions:type_name -> shoal.v1.Generation.LayerPrecisionsEntry
+	13, // 20: shoal.v1.Claimed.request:type_name -> shoal.v1.Generation
+	20, // 21: shoal.v1.Chat.messages:type_name -> shoal.v1.Message
+	29, // 22: shoal.v1.Message.tool_calls:type_name -> shoal.v1.ToolCall
+	21, // 23: shoal.v1.Message.parts:type_name -> shoal.v1.Part
+	22, // 24: shoal.v1.Resumption.pictures:type_name -> shoal.v1.PromptPicture
+	25, // 25: shoal.v1.Event.accepted:type_name -> shoal.v1.Accepted
+	26, // 26: shoal.v1.Event.progress:type_name -> shoal.v1.Progress
+	27, // 27: shoal.v1.Event.token:type_name -> shoal.v1.Token
+	30, // 28: shoal.v1.Event.complete:type_name -> shoal.v1.Complete
+	32, // 29: shoal.v1.Event.stopped:type_name -> shoal.v1.Stopped
+	33, // 30: shoal.v1.Event.error:type_name -> shoal.v1.Error
+	15, // 31: shoal.v1.Event.claimed:type_name -> shoal.v1.Claimed
+	22, // 32: shoal.v1.Accepted.pictures:type_name -> shoal.v1.PromptPicture
+	28, // 33: shoal.v1.Token.delta:type_name -> shoal.v1.Delta
+	41, // 34: shoal.v1.Token.logprob:type_name -> shoal.v1.LogProb
+	29, // 35: shoal.v1.Delta.tool_call:type_name -> shoal.v1.ToolCall
+	34, // 36: shoal.v1.Complete.usage:type_name -> shoal.v1.Usage
+	35, // 37: shoal.v1.Complete.timings:type_name -> shoal.v1.Timings
+	29, // 38: shoal.v1.Complete.tool_calls:type_name -> shoal.v1.ToolCall
+	31, // 39: shoal.v1.Complete.memory:type_name -> shoal.v1.StageMemory
+	34, // 40: shoal.v1.Stopped.usage:type_name -> shoal.v1.Usage
+	35, // 41: shoal.v1.Stopped.timings:type_name -> shoal.v1.Timings
+	0,  // 42: shoal.v1.GenerateService.Generate:input_type -> shoal.v1.GenerateRequest
+	2,  // 43: shoal.v1.GenerateService.Models:input_type -> shoal.v1.ModelsRequest
+	4,  // 44: shoal.v1.GenerateService.Chat:input_type -> shoal.v1.ChatRequest
+	7,  // 45: shoal.v1.GenerateService.Cluster:input_type -> shoal.v1.GenerateServiceClusterRequest
+	10, // 46: shoal.v1.GenerateService.Tokenize:input_type -> shoal.v1.TokenizeRequest
+	1,  // 47: shoal.v1.GenerateService.Generate:output_type -> shoal.v1.GenerateResponse
+	3,  // 48: shoal.v1.GenerateService.Models:output_type -> shoal.v1.ModelsResponse
+	6,  // 49: shoal.v1.GenerateService.Chat:output_type -> shoal.v1.ChatResponse
+	8,  // 50: shoal.v1.GenerateService.Cluster:output_type -> shoal.v1.GenerateServiceClusterResponse
+	11, // 51: shoal.v1.GenerateService.Tokenize:output_type -> shoal.v1.TokenizeResponse
+	47, // [47:52] is the sub-list for method output_type
+	42, // [42:47] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_shoal_v1_generate_proto_init() }
@@ -3294,7 +3310,7 @@ func file_shoal_v1_generate_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shoal_v1_generate_proto_rawDesc), len(file_shoal_v1_generate_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   37,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -258,6 +258,7 @@ type Model struct {
 	Adapters      []*Adapter             `protobuf:"bytes,70,rep,name=adapters,proto3" json:"adapters,omitempty"`                  // low-rank changes that sessions may ask for, on every stage
 	KvRatio       uint32                 `protobuf:"varint,90,opt,name=kv_ratio,json=kvRatio,proto3" json:"kv_ratio,omitempty"`    // one of so many old positions is kept; 0 keeps all
 	KvOlder       uint32                 `protobuf:"varint,91,opt,name=kv_older,json=kvOlder,proto3" json:"kv_older,omitempty"`    // with kv_ratio: positions before a multiple of 1,024 that are kept whole
+	Recipe        string                 `protobuf:"bytes,80,opt,name=recipe,proto3" json:"recipe,omitempty"`                      // how weights are rounded while they are loaded; empty: they are as in the file
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -409,6 +410,13 @@ func (x *Model) GetKvOlder() uint32 {
 		return x.KvOlder
 	}
 	return 0
+}
+
+func (x *Model) GetRecipe() string {
+	if x != nil {
+		return x.Recipe
+	}
+	return ""
 }
 
 // Adapter is low-rank changes of a model's matrices.
@@ -1027,7 +1035,7 @@ const file_shoal_v1_plan_proto_rawDesc = "" +
 	"\x04rows\x18\x04 \x01(\rR\x04rows\"6\n" +
 	"\x06Holder\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
-	"\aaddress\x18\x02 \x01(\tR\aaddress\"\xbf\x03\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\"\xd7\x03\n" +
 	"\x05Model\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x12\n" +
@@ -1046,7 +1054,8 @@ const file_shoal_v1_plan_proto_rawDesc = "" +
 	"\x06kv_far\x18\x0e \x01(\rR\x05kvFar\x12-\n" +
 	"\badapters\x18F \x03(\v2\x11.shoal.v1.AdapterR\badapters\x12\x19\n" +
 	"\bkv_ratio\x18Z \x01(\rR\akvRatio\x12\x19\n" +
-	"\bkv_older\x18[ \x01(\rR\akvOlder\"I\n" +
+	"\bkv_older\x18[ \x01(\rR\akvOlder\x12\x16\n" +
+	"\x06recipe\x18P \x01(\tR\x06recipe\"I\n" +
 	"\aAdapter\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x1a\n" +

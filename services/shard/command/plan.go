@@ -17,6 +17,7 @@ const (
 	maxAdapters  = 64
 	maxLanes     = 1 << 10
 	maxPages     = 1 << 24
+	maxRecipe    = 1 << 20
 )
 
 // check refuses a plan, whole, whose pipelines do not cover the model once
@@ -27,6 +28,8 @@ func check(p *pb.Plan) error {
 		return errors.New("a plan without a model")
 	case len(p.Model.Digest) != 32:
 		return fmt.Errorf("digest of %d bytes", len(p.Model.Digest))
+	case len(p.Model.Recipe) > maxRecipe:
+		return fmt.Errorf("a recipe of %d bytes", len(p.Model.Recipe))
 	case KVOf(p.Model).Validate() != nil:
 		return KVOf(p.Model).Validate()
 	case len(p.Model.Adapters) > maxAdapters:
