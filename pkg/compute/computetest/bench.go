@@ -23,7 +23,7 @@ func Bench(b *testing.B, open func(testing.TB) compute.Backend) {
 		} {
 			b.Run(fmt.Sprintf("%s/%s", f.Name, shape.name), func(b *testing.B) {
 				r := newRig(b, open)
-				l := newLayer(r, f, hidden, 3*hidden, geometry{8, 2, 64}, 128, 32)
+				l := newLayer(r, f, hidden, 3*hidden, geometry{8, 2, 64}, 128, 32, compute.KVClass{})
 				batch := &compute.Batch{}
 				for i := range shape.sessions {
 					pages := []int32{int32(4 * i), int32(4*i + 1), int32(4*i + 2), int32(4*i + 3)}

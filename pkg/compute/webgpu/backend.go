@@ -145,7 +145,7 @@ func open(cfg Config) (*Backend, error) {
 	}
 	b := &Backend{
 		info: compute.Info{
-			Kind: "webgpu", Name: adapter.Name, Memory: cfg.Memory, Lacks: lacks,
+			Kind: "webgpu", Name: adapter.Name, Memory: cfg.Memory,
 			Class: class,
 		},
 		dev: dev, tuner: tuner, cfg: cfg, log: cfg.Log, kernel: kernels,

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/shoal-llm/shoal/pkg/compute"
 	"github.com/shoal-llm/shoal/pkg/compute/webgpu/device"
 	"github.com/shoal-llm/shoal/pkg/quant"
 	"github.com/shoal-llm/shoal/pkg/quant/formats"
@@ -31,7 +32,9 @@ type kernel struct {
 	steps    int // matvec: how often a group takes rows
 	rows     int // matvec: that a group takes at a time, 2 or 4
 	dim      int // attention: head dimension
-	act      int // matmulGate
+	class    compute.KVClass
+	apart    bool // rope: keys and values are stored by a kernel of its own
+	act      int  // matmulGate
 }
 
 // op is an operation's code: the files of a kernel and its bindings.
@@ -57,7 +60,10 @@ var (
 	activateOp   = &op{"activate", "activate", "urrw", false}
 	matvecRopeOp = &op{"matvec rope", "rotate finish_rope matvec", "urrrrwwwrw", true}
 	ropeOp       = &op{"rope", "rotate rope", "urwwrw", false}
-	attendOp     = &op{"attend", "attend", "urrww", false}
+	attendOp     = &op{"attend", "attend attend_floats", "urrww", false}
+	attendCodeOp = &op{"attend", "attend packed turn attend_packed", "urrww", false}
+	keepOp       = &op{"keep", "packed turn halves keep", "urrw", false}
+	lowerOp      = &op{"lower", "packed halves lower", "uw", false}
 	joinOp       = &op{"join", "join", "urw", false}
 	pickOp       = &op{"pick", "pick", "urw", false}
 	pickedOp     = &op{"picked", "picked", "urw", false}
@@ -98,6 +104,16 @@ func (k kernel) code() string {
 		constant("QUADS", k.dim/4)
 	}
 	constant("ACT", k.act)
+	if k.class != (compute.KVClass{}) {
+		constant("BITS", k.class.Bits)
+		constant("UPPER", k.class.Upper)
+		constant("GROUP", max(k.class.Group, 1))
+		constant("KEY_GROUP", max(k.class.KeyGroup(), 1))
+		constant("RECENT", k.class.Recent/compute.PageTokens)
+		constant("FAR", k.class.Far/compute.PageTokens)
+		fmt.Fprintf(&b, "const STEPS: bool = %t;\n", k.class.Steps())
+	}
+	fmt.Fprintf(&b, "const APART: bool = %t;\n", k.apart)
 	fmt.Fprintf(&b, "const NORM: bool = %t;\n", k.norm)
 	b.WriteString(source("common"))
 	if k.op.weights {
@@ -117,6 +133,7 @@ func (k kernel) code() string {
 		"@workgroup_size(DIM)", fmt.Sprintf("@workgroup_size(%d)", k.dim),
 		"array<f32, SUMS>", fmt.Sprintf("array<f32, %d>", (k.rows*k.groups*k.steps+1)*g.stride()),
 		"array<f32, LANES>", fmt.Sprintf("array<f32, %d>", g.lanes),
+		"array<f32, DIM>", fmt.Sprintf("array<f32, %d>", k.dim),
 		"array<vec4<f32>, QUADS>", fmt.Sprintf("array<vec4<f32>, %d>", k.dim/4),
 		"array<vec4<f32>, CHAINS>", fmt.Sprintf("array<vec4<f32>, %d>", 4*k.dim),
 	).Replace(b.String())

@@ -33,6 +33,8 @@ type pass struct {
 	waiting    *triple
 	placesOf   int // experts of a row that the list places is for
 	places     int
+	lowered    int // pages that become codes, in the list lowers
+	lowers     int
 
 	profiled bool
 	timed    []timed
@@ -82,7 +84,7 @@ func (b *Backend) Begin(batch *compute.Batch) compute.Pass {
 	b.begun++
 	p.be, p.slot, p.batch, p.number, p.err = b, s, batch, b.begun, err
 	p.reads, p.words, p.lists, p.splits = p.reads[:0], p.words[:0], 0, 1
-	p.waiting, p.placesOf = nil, 0
+	p.waiting, p.placesOf, p.lowered = nil, 0, 0
 	p.profile()
 	p.clears.Reset()
 	p.commands.Reset()
@@ -107,17 +109,24 @@ func (p *pass) describe() {
 	}
 	p.words[0] = uint32(rows)
 	for _, s := range p.batch.Spans {
-		table := len(p.words)
-		for _, page := range s.Pages[:(s.Start+s.Count+compute.PageTokens-1)/compute.PageTokens] {
-			p.words = append(p.words, uint32(page))
-		}
+		pages := (s.Start + s.Count + compute.PageTokens - 1) / compute.PageTokens
+		table := p.table(s.Pages[:pages])
+		recent, upper := p.table(s.Recent[:min(pages, len(s.Recent))]), p.table(s.Upper[:min(pages, len(s.Upper))])
 		for i := range s.Count {
-			at := headWords + rowWords*(s.Row+i)
-			p.words[at], p.words[at+1] = uint32(s.Start+i), uint32(table)
+			copy(p.words[headWords+rowWords*(s.Row+i):], []uint32{uint32(s.Start + i), table, recent, upper})
 		}
 		p.splits = max(p.splits, (s.Start+s.Count-1)/splitTokens+1)
 	}
 	p.words[headSplits] = uint32(p.splits)
+}
+
+// table appends a table of pages and returns where it begins.
+func (p *pass) table(pages []int32) uint32 {
+	at := len(p.words)
+	for _, page := range pages {
+		p.words = append(p.words, uint32(page))
+	}
+	return uint32(at)
 }
 
 // list appends words that a kernel reads by the list's number. Their count stands

@@ -4,10 +4,6 @@ package webgpu
 
 import "github.com/shoal-llm/shoal/pkg/compute"
 
-// lacks is what models may need that the device has no kernels for: they are refused
-// before they are loaded.
-const lacks = compute.FeaturePackedKV
-
 // Scale multiplies the batch's rows.
 func (p *pass) Scale(x compute.Buffer, factor float32) {
 	p.each("scale", scaleOp, x.(*buffer), p.batch.Rows, factor)
