@@ -74,3 +74,5 @@ func TestKVAgreesWithCPU(t *testing.T) {
 }
 
 func TestBackend(t *testing.T) { computetest.Run(t, open) }
+
+func BenchmarkBackend(b *testing.B) { computetest.Bench(b, open) }
