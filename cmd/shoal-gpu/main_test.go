@@ -102,7 +102,7 @@ func TestBench(t *testing.T) {
 	if !strings.HasSuffix(f.Name, "_nano_2streams_2stages_decode") || f.Value <= 0 || f.Ratio != f.Value/2 {
 		t.Errorf("%+v", f)
 	}
-	_, err = command(t, "bench", "nano", "--kv=4@64") // the reference plays the device
+	_, err = command(t, "bench", "nano", "--prefill=20", "--decode=4", "--kv=4@64") // the reference plays the device
 	if !errors.Is(err, compute.ErrUnsupported) {
 		t.Errorf("a class that the device lacks: %v", err)
 	}
