@@ -174,51 +174,63 @@ type registry struct {
 	mu      sync.Mutex
 	layouts map[string]device.Layout
 	entries map[kernel]*entry
+	turns   chan struct{} // a token for each kernel that is being compiled
+	make    func(kernel, device.Layout) (*device.Pipeline, error)
 }
 
 // entry is a kernel that is compiled or being compiled.
 type entry struct {
-	done     chan struct{}
-	pipeline *device.Pipeline
 	layout   device.Layout
+	done     chan struct{} // closed when what follows is there
+	pipeline *device.Pipeline
 	err      error
 }
 
-func newRegistry(dev *device.Device) (*registry, error) {
+// newRegistry makes a registry that compiles up to compilers kernels at a time.
+func newRegistry(dev *device.Device, compilers int) (*registry, error) {
 	batch, err := dev.NewLayout([]device.Binding{device.Read, device.ReadWrite})
 	if err != nil {
 		return nil, err
 	}
-	return &registry{dev: dev, batch: batch, layouts: map[string]device.Layout{}, entries: map[kernel]*entry{}}, nil
+	r := &registry{dev: dev, batch: batch, layouts: map[string]device.Layout{}, entries: map[kernel]*entry{}, turns: make(chan struct{}, compilers)}
+	r.make = r.compile
+	return r, nil
 }
 
-// get returns a kernel, compiling it if need be.
+// get returns a kernel. Another goroutine compiles it, if that was not done.
 func (r *registry) get(k kernel) (*entry, error) {
-	r.mu.Lock()
-	e, ok := r.entries[k]
-	if !ok {
-		e = &entry{done: make(chan struct{})}
-		r.entries[k] = e
-	}
-	r.mu.Unlock()
-	if !ok {
-		e.pipeline, e.layout, e.err = r.compile(k)
-		close(e.done)
-	}
-	<-e.done
-	return e, e.err
-}
-
-func (r *registry) compile(k kernel) (*device.Pipeline, device.Layout, error) {
 	layout, err := r.layout(k.op.bindings)
 	if err != nil {
-		return nil, device.Layout{}, fmt.Errorf("kernel %s: %w", k.op.name, err)
+		return nil, fmt.Errorf("kernel %s: %w", k.op.name, err)
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e, ok := r.entries[k]
+	if !ok {
+		e = &entry{layout: layout, done: make(chan struct{})}
+		r.entries[k] = e
+		go func() {
+			defer close(e.done)
+			r.turns <- struct{}{}
+			e.pipeline, e.err = r.make(k, layout)
+			<-r.turns
+		}()
+	}
+	return e, nil
+}
+
+// ready waits until the kernel is compiled.
+func (e *entry) ready() (*device.Pipeline, error) {
+	<-e.done
+	return e.pipeline, e.err
+}
+
+func (r *registry) compile(k kernel, layout device.Layout) (*device.Pipeline, error) {
 	p, err := r.dev.NewPipeline(k.code(), layout, r.batch)
 	if err != nil {
-		return nil, device.Layout{}, fmt.Errorf("kernel %s of format %s, %d segments: %w", k.op.name, formats.GGMLName(k.format), k.segments, err)
+		return nil, fmt.Errorf("kernel %s of format %s, %d segments: %w", k.op.name, formats.GGMLName(k.format), k.segments, err)
 	}
-	return p, layout, nil
+	return p, nil
 }
 
 func (r *registry) layout(bindings string) (device.Layout, error) {

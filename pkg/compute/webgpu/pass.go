@@ -31,7 +31,8 @@ type pass struct {
 	lists      int
 	splits     int // of the longest context
 	waiting    *triple
-	placesOf   int // experts of a row that the list places is for
+	compiling  []compiling // dispatches whose kernels were not compiled when they were recorded
+	placesOf   int         // experts of a row that the list places is for
 	places     int
 	lowered    int // pages that become codes, in the list lowers
 	lowers     int
@@ -41,6 +42,12 @@ type pass struct {
 	next     work               // what the next dispatch does
 	timesAt  uint64             // in what is read back
 	buffers  [16]*device.Buffer // room for a dispatch's
+}
+
+// compiling is a dispatch whose kernel is being compiled.
+type compiling struct {
+	at int // command
+	*entry
 }
 
 // read is a Read with what was known of its buffer when it was recorded.
@@ -86,6 +93,7 @@ func (b *Backend) Begin(batch *compute.Batch) compute.Pass {
 	p.reads, p.words, p.lists, p.splits = p.reads[:0], p.words[:0], 0, 1
 	p.waiting, p.placesOf, p.lowered = nil, 0, 0
 	p.profile()
+	p.compiling = p.compiling[:0]
 	p.clears.Reset()
 	p.commands.Reset()
 	p.describe()
@@ -170,12 +178,38 @@ func (p *pass) dispatch(k kernel, b block, x, y, z int, buffers ...*device.Buffe
 		p.timed = append(p.timed, timed{p.commands.Len(), p.next})
 		p.next = work{}
 	}
-	p.commands.Dispatch(e.pipeline, group, p.slot.group, x, y, z)
+	var pipeline *device.Pipeline
+	select {
+	case <-e.done:
+		if pipeline = e.pipeline; e.err != nil {
+			p.err = e.err
+			return
+		}
+	default:
+		p.compiling = append(p.compiling, compiling{p.commands.Len(), e})
+	}
+	p.commands.Dispatch(pipeline, group, p.slot.group, x, y, z)
+}
+
+// compile waits for the kernels of the pass, which several goroutines compile.
+func (p *pass) compile() {
+	if p.err != nil {
+		return
+	}
+	for _, c := range p.compiling {
+		pipeline, err := c.ready()
+		if err != nil {
+			p.err = err
+			return
+		}
+		p.commands.SetPipeline(c.at, pipeline)
+	}
 }
 
 // Submit encodes the pass, unless that was done ahead, and hands it to the device.
 func (p *pass) Submit(tag uint64, reads ...compute.Read) {
 	p.settle()
+	p.compile()
 	p.tag = tag
 	at := p.flagBytes()
 	for _, r := range reads {
