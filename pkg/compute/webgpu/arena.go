@@ -236,6 +236,9 @@ func (a *arena) NewCache(spec compute.CacheSpec) (compute.Cache, error) {
 		}
 		c.layers = append(c.layers, b)
 	}
+	if err := a.be.compileCache(spec); err != nil {
+		return nil, fmt.Errorf("new cache: %w", err)
+	}
 	return c, nil
 }
 

@@ -226,6 +226,37 @@ func TestCompilers(t *testing.T) {
 	}
 }
 
+// TestCacheCompilesItsKernels: those of a packed cache are there when it is first used.
+func TestCacheCompilesItsKernels(t *testing.T) {
+	be := adapter(t, Config{})
+	spec := compute.CacheSpec{Layers: 1, Pages: 2, KVHeads: 1, HeadDim: 64, Class: compute.KVClass{Bits: 4, Group: 32, Recent: 64}, Pools: compute.KVPools{Recent: 2}}
+	c, err := be.NewArena().NewCache(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	compiled := len(be.kernel.entries)
+	a := be.NewArena()
+	rows := func(cols int) compute.Buffer {
+		b, err := a.NewBuffer(128, cols)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	q, k, v := rows(128), rows(64), rows(64)
+	pages := []int32{0, 1}
+	p := be.Begin(&compute.Batch{Rows: 128, Spans: []compute.Span{{Count: 128, Pages: pages, Recent: pages}}})
+	p.RopeStore(q, k, v, compute.NewRope(64, 64, 128, 10000, nil, true), c, 0)
+	p.Attend(q, q, c, 0, compute.Attention{Heads: 2, Scale: 1})
+	p.Submit(1)
+	if c := <-be.Completions(); c.Err != nil {
+		t.Fatal(c.Err)
+	}
+	if others := len(be.kernel.entries) - compiled; compiled != 3 || others != 1 { // the rotation
+		t.Errorf("the cache had %d kernels compiled, and its use %d more", compiled, others)
+	}
+}
+
 // TestTogether: weights of several arenas are multiplied in one dispatch, give what
 // they give alone, and are freed with the last of their arenas.
 func TestTogether(t *testing.T) {

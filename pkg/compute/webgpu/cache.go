@@ -22,6 +22,24 @@ func (c *cache) Spec() compute.CacheSpec { return c.spec }
 // packed reports whether the cache is of another class than float32.
 func (c *cache) packed() bool { return c.spec.Class != compute.KVClass{} }
 
+// compileCache has the kernels of a packed cache compiled while weights are loaded:
+// what checks a stage before it serves keeps float32.
+func (b *Backend) compileCache(spec compute.CacheSpec) error {
+	if spec.Class == (compute.KVClass{}) {
+		return nil
+	}
+	ops := []*op{attendCodeOp, keepOp}
+	if spec.Class.Steps() {
+		ops = append(ops, lowerOp)
+	}
+	for _, o := range ops {
+		if _, err := b.kernel.get(kernel{op: o, dim: spec.HeadDim, class: spec.Class}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // recent and upper return the words of a layer before the pools of finer forms.
 func (c *cache) recent() int { return int(uint64(c.spec.Pages) * c.spec.PageBytes() / 4) }
 

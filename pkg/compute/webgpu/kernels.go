@@ -109,6 +109,7 @@ func (k kernel) code() string {
 		constant("UPPER", k.class.Upper)
 		constant("GROUP", max(k.class.Group, 1))
 		constant("KEY_GROUP", max(k.class.KeyGroup(), 1))
+		constant("KEY_GROUPS", k.keyGroups())
 		constant("RECENT", k.class.Recent/compute.PageTokens)
 		constant("FAR", k.class.Far/compute.PageTokens)
 		fmt.Fprintf(&b, "const STEPS: bool = %t;\n", k.class.Steps())
@@ -134,9 +135,21 @@ func (k kernel) code() string {
 		"array<f32, SUMS>", fmt.Sprintf("array<f32, %d>", (k.rows*k.groups*k.steps+1)*g.stride()),
 		"array<f32, LANES>", fmt.Sprintf("array<f32, %d>", g.lanes),
 		"array<f32, DIM>", fmt.Sprintf("array<f32, %d>", k.dim),
+		"array<f32, KEY_GROUPS>", fmt.Sprintf("array<f32, %d>", k.keyGroups()),
+		"array<f32, SCALED>", fmt.Sprintf("array<f32, %d>", k.keyGroups()*k.dim/4),
+		"array<vec4<f32>, SCALED>", fmt.Sprintf("array<vec4<f32>, %d>", k.keyGroups()*k.dim/4),
 		"array<vec4<f32>, QUADS>", fmt.Sprintf("array<vec4<f32>, %d>", k.dim/4),
 		"array<vec4<f32>, CHAINS>", fmt.Sprintf("array<vec4<f32>, %d>", 4*k.dim),
 	).Replace(b.String())
+}
+
+// keyGroups returns how many groups of keys that share scales a split of attention
+// has; 1 where keys do not share any.
+func (k kernel) keyGroups() int {
+	if !k.class.Steps() {
+		return 1
+	}
+	return splitTokens / k.class.KeyGroup()
 }
 
 func source(name string) string {

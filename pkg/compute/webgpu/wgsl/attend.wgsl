@@ -39,7 +39,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_id) loca
   let seen = key >= first && key <= last;
   place(row, kv, key, seen);
   workgroupBarrier();
-  prepare(t);
+  prepare(t, row, kv, split, last);
   var score = -1.0e30;
   if (seen) {
     score = product() * p.scale;

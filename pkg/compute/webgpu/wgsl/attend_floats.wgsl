@@ -8,7 +8,7 @@ fn place(row: u32, kv: u32, key: u32, seen: bool) {
   if (seen) { start = (page(row, key / 64u) * 2u * p.kv_heads + kv) * QUADS * 64u + key % 64u; }
 }
 
-fn prepare(t: u32) {}
+fn prepare(t: u32, row: u32, kv: u32, split: u32, last: u32) {}
 
 fn finished(t: u32, o: f32) -> f32 { return o; }
 
