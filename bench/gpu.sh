@@ -19,5 +19,10 @@ fi
 # The larger one last: its upload is the figure that stays.
 "$gpu" bench 1b --ops "${device[@]}" "${limits[@]}" "${base_1b[@]}" --save "$save"
 "$gpu" bench 8b --ops "${device[@]}" "${limits[@]}" "${base_8b[@]}" --save "$save"
+# Decode behind a long context by class of stored keys and values: float32 first, to compare with.
+label=${LABEL:-gpu}_at8000
+for kv in float32 16 8 4 3 2 4@128-3@1024; do
+  "$gpu" bench 8b --prefill 8000 --decode 64 --runs 3 --kv "$kv" "${device[@]}" --label "$label" --save "$save"
+done
 "$gpu" bench pair 8b "${device[@]}" --save "$save"
 "$gpu" soak-readback "${device[@]}" --count "${READBACKS:-1000000}" --save "$save"

@@ -23,6 +23,7 @@ import (
 type benchOptions struct {
 	deviceFlags
 	work   workload
+	kv     string
 	stages int
 	runs   int
 	ops    bool
@@ -59,6 +60,7 @@ shown.`,
 	f.IntVar(&o.work.decode, "decode", 128, "tokens to sample after it")
 	f.IntVar(&o.work.streams, "streams", 1, "answers at the same time")
 	f.IntVar(&o.stages, "stages", 1, "stages to split the model into, on the one device")
+	f.StringVar(&o.kv, "kv", "float32", "class of stored keys and values: float32, 16, 8, 4, 3, 2, 4@128-3@1024")
 	f.IntVar(&o.runs, "runs", 5, "runs of each; the median counts")
 	f.BoolVar(&o.ops, "ops", false, "show what each operation takes")
 	f.Float64Var(&o.limits.GBps, "peak-gbps", 0, "the device's memory bandwidth in GB/s, for the table of --ops")
@@ -82,7 +84,11 @@ func (o *benchOptions) check() error {
 }
 
 func (o *benchOptions) run(c *cobra.Command, d driver, names []string) (err error) {
-	if err := o.check(); err != nil {
+	err = o.check()
+	if err == nil {
+		o.work.kv, err = compute.ParseKVClass(o.kv)
+	}
+	if err != nil {
 		return usageError{c.CommandPath(), err}
 	}
 	quietCollector()
@@ -159,6 +165,9 @@ func (o *benchOptions) store(be compute.Backend, name string, upload float64, pr
 	base := o.save.label + "_" + strings.NewReplacer(":", "_", ".", "_").Replace(strings.ToLower(name))
 	if o.work.streams > 1 {
 		base += fmt.Sprintf("_%dstreams", o.work.streams)
+	}
+	if o.work.kv != (compute.KVClass{}) {
+		base += "_kv" + strings.NewReplacer("/", "g", "@", "after", "-", "to").Replace(o.work.kv.String())
 	}
 	if o.stages > 1 {
 		base += fmt.Sprintf("_%dstages", o.stages)

@@ -25,7 +25,9 @@ type driver struct {
 type openOptions struct {
 	memory uint64 // usable bytes; 0 is what the device has
 	tune   bool   // measure tile shapes anew
-	log    *slog.Logger
+	// See webgpu.Config.
+	workgroup, compilers int
+	log                  *slog.Logger
 }
 
 // errNoAdapter says that no device has been found, or none of that name.
@@ -57,13 +59,16 @@ func (d driver) find(name string) (supervise.Adapter, error) {
 
 // deviceFlags choose a device.
 type deviceFlags struct {
-	device string
-	tune   bool
+	device               string
+	tune                 bool
+	workgroup, compilers int
 }
 
 func (o *deviceFlags) flags(f *pflag.FlagSet) {
 	f.StringVar(&o.device, "device", "", "number or part of the name of a device; empty is the first GPU")
 	f.BoolVar(&o.tune, "tune", false, "measure tile shapes anew")
+	f.IntVar(&o.workgroup, "workgroup", 0, "threads of the workgroups that multiply single rows, a power of two from 32 on; 0 takes what was measured")
+	f.IntVar(&o.compilers, "compilers", 0, "kernels that are compiled at a time; 0 is one for each processor")
 }
 
 // open opens the chosen device.
@@ -72,7 +77,7 @@ func (o deviceFlags) open(d driver, log *slog.Logger) (compute.Backend, supervis
 	if err != nil {
 		return nil, a, err
 	}
-	be, err := d.open(a, openOptions{tune: o.tune, log: log})
+	be, err := d.open(a, openOptions{tune: o.tune, workgroup: o.workgroup, compilers: o.compilers, log: log})
 	if err != nil {
 		return nil, a, fmt.Errorf("open %s: %w", a.Name, err)
 	}

@@ -37,6 +37,7 @@ func listGPUs() ([]supervise.Adapter, error) {
 func openGPU(a supervise.Adapter, o openOptions) (compute.Backend, error) {
 	return webgpu.Open(webgpu.Config{
 		Adapter: strconv.Itoa(a.Index), Software: a.Software, Memory: o.memory, Tuning: tuningFile(), Retune: o.tune, Log: o.log,
+		Workgroup: o.workgroup, Compilers: o.compilers,
 	})
 }
 

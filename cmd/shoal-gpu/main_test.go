@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -100,6 +101,13 @@ func TestBench(t *testing.T) {
 	f := figures[0]
 	if !strings.HasSuffix(f.Name, "_nano_2streams_2stages_decode") || f.Value <= 0 || f.Ratio != f.Value/2 {
 		t.Errorf("%+v", f)
+	}
+	_, err = command(t, "bench", "nano", "--prefill=20", "--decode=4", "--kv=4@64") // the reference plays the device
+	if !errors.Is(err, compute.ErrUnsupported) {
+		t.Errorf("a class that the device lacks: %v", err)
+	}
+	if _, err := command(t, "bench", "nano", "--kv=5"); !errors.Is(err, compute.ErrKVClass) {
+		t.Errorf("5 bits: %v", err)
 	}
 	if _, err := command(t, "bench", "nano", "--decode=0"); err == nil {
 		t.Error("no tokens at all can be measured")

@@ -45,6 +45,7 @@ func openWeights(name string) (weights, error) {
 // samples greedily, all together.
 type workload struct {
 	streams, prefill, decode int
+	kv                       compute.KVClass
 }
 
 // runner runs workloads on a pipeline in this process, without a network.
@@ -73,7 +74,7 @@ func newRunner(be compute.Backend, m weights, stages int, w workload) (*runner, 
 		first, end := i*m.spec.Layers/stages, (i+1)*m.spec.Layers/stages
 		st, err := engine.Open(be, m.arch, m.src, m.spec, engine.Config{
 			Epoch: 1, Stage: uint32(i), Part: model.Part{First: first, End: end, Embed: first == 0, Head: end == m.spec.Layers},
-			Pages: w.streams * (context/compute.PageTokens + 1), Slots: w.streams, Rows: r.rows, Context: context,
+			Pages: w.streams * (context/compute.PageTokens + 1), Slots: w.streams, Rows: r.rows, Context: context, KV: w.kv,
 		})
 		if err != nil {
 			for _, p := range parts {

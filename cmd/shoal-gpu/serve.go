@@ -21,6 +21,7 @@ import (
 	"github.com/shoal-llm/shoal/internal/synthetic"
 	"github.com/shoal-llm/shoal/internal/telemetry"
 	"github.com/shoal-llm/shoal/pkg/compute"
+	"github.com/shoal-llm/shoal/pkg/compute/webgpu"
 	"github.com/shoal-llm/shoal/services/shard"
 )
 
@@ -66,7 +67,10 @@ func serve(ctx context.Context, d driver, in io.Reader, out, logs io.Writer) (er
 	if memory == 0 {
 		return refuse(fmt.Errorf("how much memory %s has is unknown: say how much may be used (--max-mem)", s.Adapter.Name))
 	}
-	be, err := d.open(s.Adapter, openOptions{memory: memory, log: log})
+	be, err := d.open(s.Adapter, openOptions{memory: memory, workgroup: s.Workgroup, compilers: s.Compilers, log: log})
+	if errors.Is(err, webgpu.ErrWorkgroup) {
+		return refuse(err)
+	}
 	if err != nil {
 		return fmt.Errorf("open %s: %w", s.Adapter.Name, err)
 	}

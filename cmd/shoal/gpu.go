@@ -28,9 +28,10 @@ import (
 
 // gpuOptions are the flags that choose devices.
 type gpuOptions struct {
-	program string
-	devices []string
-	port    int
+	program              string
+	devices              []string
+	port                 int
+	workgroup, compilers int
 }
 
 // gpuBackend is the backend of the program that drives GPUs.
@@ -48,6 +49,22 @@ func (o *gpuOptions) flags(f *pflag.FlagSet) {
 	f.StringSliceVar(&o.devices, "device", []string{auto}, "devices to compute on: auto (the GPUs, or without one the CPU), cpu, gpu (every GPU), or GPUs by number or a part of their name, comma-separated")
 	f.StringVar(&o.program, "gpu-program", auto, "program that drives GPUs: a path, auto ("+supervise.Program+" beside this program or in PATH), or off")
 	f.IntVar(&o.port, "gpu-port", 0, "port for other nodes of GPU 0, the next GPUs have the next ports; 0 takes free ones")
+	f.IntVar(&o.workgroup, "gpu-workgroup", 0, "threads of the workgroups in which GPUs multiply single rows, a power of two from 32 on; 0 takes what was measured. It changes no answer")
+	f.IntVar(&o.compilers, "gpu-compilers", 0, "kernels that a GPU's process compiles at a time when it loads a model; 0 is one for each processor")
+}
+
+// check reports settings that no device has, or that none of so many GPUs would take.
+func (o gpuOptions) check(gpus int) error {
+	if n := o.workgroup; n != 0 && (n < 32 || n&(n-1) != 0) {
+		return fmt.Errorf("--gpu-workgroup %d: want a power of two from 32 on, or 0", n)
+	}
+	if o.compilers < 0 {
+		return fmt.Errorf("--gpu-compilers %d: want 1 or more, or 0 for one for each processor", o.compilers)
+	}
+	if gpus == 0 && (o.workgroup != 0 || o.compilers != 0) {
+		return errors.New("--gpu-workgroup and --gpu-compilers are settings of GPUs, and this shard computes on the CPU alone")
+	}
+	return nil
 }
 
 // deviceSet are the devices that a shard offers.
@@ -202,6 +219,9 @@ func (o shardOptions) newChildren(n *node, found *models, set deviceSet, level s
 	if err != nil {
 		return nil, fmt.Errorf("--max-mem: %w", err)
 	}
+	if err := o.gpu.check(len(set.gpus)); err != nil {
+		return nil, err
+	}
 	host, _, err := net.SplitHostPort(n.listener.Addr().String())
 	if err != nil {
 		return nil, err
@@ -229,6 +249,7 @@ func (o shardOptions) newChildren(n *node, found *models, set deviceSet, level s
 			Version: version, KernelSet: kernelSet, Node: id, Secret: secret, Adapter: a,
 			Listen: net.JoinHostPort(host, strconv.Itoa(port)), Models: found.lib.Dir, Paths: found.lib.Paths, Weights: found.settings,
 			Memory: memory, Chunk: o.config.Chunk, State: o.config.State, LogLevel: level.String(),
+			Workgroup: o.gpu.workgroup, Compilers: o.gpu.compilers,
 		})
 	}
 	return c, nil

@@ -90,3 +90,23 @@ func TestChoose(t *testing.T) {
 		})
 	}
 }
+
+// TestGPUSettings: what no device takes, and what no device is there to take, is
+// refused by its name.
+func TestGPUSettings(t *testing.T) {
+	for _, c := range []struct {
+		options gpuOptions
+		gpus    int
+		want    string // part of the error; empty is none
+	}{
+		{gpuOptions{}, 0, ""}, {gpuOptions{workgroup: 128, compilers: 4}, 1, ""},
+		{gpuOptions{workgroup: 48}, 1, "--gpu-workgroup 48"}, {gpuOptions{workgroup: 16}, 1, "--gpu-workgroup 16"}, {gpuOptions{workgroup: -64}, 1, "--gpu-workgroup -64"},
+		{gpuOptions{compilers: -1}, 1, "--gpu-compilers -1"},
+		{gpuOptions{workgroup: 64}, 0, "CPU alone"}, {gpuOptions{compilers: 2}, 0, "CPU alone"},
+	} {
+		err := c.options.check(c.gpus)
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%+v with %d GPUs: %v, want %q", c.options, c.gpus, err, c.want)
+		}
+	}
+}

@@ -47,6 +47,8 @@ type Settings struct {
 	Chunk     int               `json:"chunk,omitempty"`
 	State     string            `json:"state,omitempty"` // folder, see shard.Config
 	LogLevel  string            `json:"log_level,omitempty"`
+	Workgroup int               `json:"workgroup,omitempty"` // threads of a workgroup, 0 is free: see webgpu.Config
+	Compilers int               `json:"compilers,omitempty"` // kernels compiled at a time, 0 is one for each processor
 	Synthetic bool              `json:"synthetic,omitempty"` // serve models made up for benchmarks, by their names
 }
 

@@ -25,6 +25,7 @@ func SelfTest(be Backend, formats []quant.Format) (print [32]byte, err error) {
 // Verify is SelfTest, and besides holds what be computes against what reference
 // computes of the same. Errors that say that the device computes wrongly wrap
 // ErrWrong and name the operation, the weight format and how far it is off.
+// Attention over packed caches is held so too, without a part in the fingerprint.
 func Verify(be, reference Backend, most Tolerance, formats []quant.Format) (print [32]byte, err error) {
 	return runSelfTest(be, reference, most, formats)
 }
@@ -47,7 +48,16 @@ func runSelfTest(be, reference Backend, most Tolerance, formats []quant.Format) 
 			return [32]byte{}, fmt.Errorf("self-test of attention over %d dimensions: %w", dim, err)
 		}
 	}
-	return [32]byte(t.sum.Sum(nil)), nil
+	print = [32]byte(t.sum.Sum(nil))
+	if r != nil && be.Info().Lacks&FeaturePackedKV == 0 {
+		for _, c := range testKVClasses {
+			t.tolerance = c.most
+			if err := t.against(r, func(t *selfTest) error { return t.packed(c.class) }); err != nil {
+				return [32]byte{}, fmt.Errorf("self-test of attention over keys and values of class %s: %w", c.class, err)
+			}
+		}
+	}
+	return print, nil
 }
 
 // The shape of the self-test's layer. Widths are whole blocks of every format.
@@ -284,6 +294,53 @@ func (t *selfTest) attention(dim int) error {
 			if err := t.finish(p, batch.Rows, result{q, 0, "RopeStore and Attend"}); err != nil {
 				return err
 			}
+		}
+	}
+	return nil
+}
+
+// testKVClasses are classes of packed caches and how far attention over them may be
+// from that over float32.
+var testKVClasses = []struct {
+	class KVClass
+	most  Tolerance
+}{
+	{KVClass{Bits: 8, Group: 32}, Tolerance{NMSE: 1e-3, Off: 1}},
+	{KVClass{Bits: 4, Group: 32, Recent: 64}, Tolerance{NMSE: 2e-2, Off: 2}},
+	{KVClass{Bits: 2, Group: 32, Recent: 64, Upper: 3, Far: 128}, Tolerance{NMSE: 0.2, Off: 6}},
+}
+
+// packed runs rope and attention over a packed cache; on the reference over
+// float32.
+func (t *selfTest) packed(class KVClass) error {
+	const heads, kvHeads, dim, rows = 2, 1, 64, 205
+	t.rng = uint64(class.Bits)
+	spec := CacheSpec{Layers: 1, Pages: testPages, KVHeads: kvHeads, HeadDim: dim}
+	if !t.record {
+		spec.Class = class
+	}
+	if spec.Class.Steps() {
+		spec.Pools.Recent = testPages
+	}
+	if spec.Class.Upper != 0 {
+		spec.Pools.Upper = testPages
+	}
+	q, k, v, cache := t.buffer(rows, heads*dim), t.buffer(rows, kvHeads*dim), t.buffer(rows, kvHeads*dim), t.cache(spec)
+	if t.err != nil {
+		return t.err
+	}
+	rope := NewRope(dim, dim, rows+1, 10000, nil, true)
+	pages, places := []int32{2, 0, 3, 1}, []int32{1, 2, 0, 3}
+	for _, span := range []Span{{Count: rows}, {Start: rows, Count: 1}} {
+		span.Pages, span.Recent, span.Upper = pages, places, places
+		p := t.be.Begin(&Batch{Rows: span.Count, Spans: []Span{span}})
+		p.Write(q, littleEndian(t.floats(span.Count*heads*dim, 3)))
+		p.Write(k, littleEndian(t.floats(span.Count*kvHeads*dim, 3)))
+		p.Write(v, littleEndian(t.floats(span.Count*kvHeads*dim, 3)))
+		p.RopeStore(q, k, v, rope, cache, 0)
+		p.Attend(q, q, cache, 0, Attention{Heads: heads, Scale: 0.125})
+		if err := t.finish(p, span.Count, result{q, 0, "RopeStore and Attend"}); err != nil {
+			return err
 		}
 	}
 	return nil

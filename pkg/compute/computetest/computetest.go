@@ -44,12 +44,24 @@ func Run(t *testing.T, open func(testing.TB) compute.Backend) {
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, newRig(t, open)) })
 	}
+	for _, class := range KVClasses() {
+		t.Run("kv/"+class.String(), func(t *testing.T) { testKV(t, newRig(t, open), class) })
+		if f, _ := formats.ByName("Q8_0"); class.Packed() && class.Upper == 0 && class.Group == 32 {
+			t.Run("same answer/kv "+class.String(), func(t *testing.T) {
+				r := newRig(t, open)
+				if r.be.Info().Lacks&compute.FeaturePackedKV != 0 {
+					t.Skip("no packed caches")
+				}
+				testSameAnswer(t, r, f, class)
+			})
+		}
+	}
 	for _, f := range formats.All() {
 		t.Run("products/"+f.Name, func(t *testing.T) { testProducts(t, newRig(t, open), f) })
 		if f.Name == "F16" || f.Name == "Q8_0" || f.Name == "Q4_K" { // activations as they are, and both kinds of blocks
 			t.Run("experts/"+f.Name, func(t *testing.T) { testExperts(t, newRig(t, open), f) })
 		}
-		t.Run("same answer/"+f.Name, func(t *testing.T) { testSameAnswer(t, newRig(t, open), f) })
+		t.Run("same answer/"+f.Name, func(t *testing.T) { testSameAnswer(t, newRig(t, open), f, compute.KVClass{}) })
 	}
 }
 

@@ -23,7 +23,7 @@ type layer struct {
 
 const layerVocab = 50
 
-func newLayer(r *rig, f quant.Format, hidden, ff int, g geometry, rows, pages int) *layer {
+func newLayer(r *rig, f quant.Format, hidden, ff int, g geometry, rows, pages int, class compute.KVClass) *layer {
 	l := &layer{r: r, hidden: hidden, ff: ff, g: g}
 	l.table = r.load(f, layerVocab, hidden)
 	l.wq, l.wk, l.wv = r.load(f, g.heads*g.dim, hidden), r.load(f, g.kvHeads*g.dim, hidden), r.load(f, g.kvHeads*g.dim, hidden)
@@ -31,7 +31,11 @@ func newLayer(r *rig, f quant.Format, hidden, ff int, g geometry, rows, pages in
 	l.wGate, l.wUp = r.load(f, ff, hidden), r.load(f, ff, hidden)
 	l.gain = r.vector(r.normal(hidden, 1))
 	l.rope = compute.NewRope(g.dim, g.dim, pages*compute.PageTokens, 10000, nil, false)
-	l.cache = r.cache(compute.CacheSpec{Layers: 1, Pages: pages, KVHeads: g.kvHeads, HeadDim: g.dim})
+	spec := compute.CacheSpec{Layers: 1, Pages: pages, KVHeads: g.kvHeads, HeadDim: g.dim, Class: class}
+	if class.Steps() { // pages are written where they are
+		spec.Pools.Recent = pages
+	}
+	l.cache = r.cache(spec)
 	l.x, l.q, l.mixed = r.buffer(rows, hidden), r.buffer(rows, g.heads*g.dim), r.buffer(rows, g.heads*g.dim)
 	l.k, l.v = r.buffer(rows, g.kvHeads*g.dim), r.buffer(rows, g.kvHeads*g.dim)
 	l.gated, l.logits = r.buffer(rows, ff), r.buffer(rows, layerVocab)
@@ -63,7 +67,7 @@ func (l *layer) run(ids [][]int32, pages [][]int32, batches [][]piece) [][]float
 		var tokens, rows []int32
 		for _, c := range pieces {
 			start := done[c.session]
-			batch.Spans = append(batch.Spans, compute.Span{Row: batch.Rows, Start: start, Count: c.count, Pages: pages[c.session]})
+			batch.Spans = append(batch.Spans, compute.Span{Row: batch.Rows, Start: start, Count: c.count, Pages: pages[c.session], Recent: pages[c.session]})
 			batch.Rows += c.count
 			tokens = append(tokens, ids[c.session][start:start+c.count]...)
 			done[c.session] += c.count
@@ -88,9 +92,9 @@ func (l *layer) run(ids [][]int32, pages [][]int32, batches [][]piece) [][]float
 
 // testSameAnswer computes sessions alone, chunked, in one batch with others and
 // on other pages: every logit has the same bits.
-func testSameAnswer(t *testing.T, r *rig, f quant.Format) {
+func testSameAnswer(t *testing.T, r *rig, f quant.Format, class compute.KVClass) {
 	hidden := max(f.BlockElems, 128)
-	l := newLayer(r, f, hidden, 2*hidden, geometry{4, 2, hidden / 4}, 128, 6)
+	l := newLayer(r, f, hidden, 2*hidden, geometry{4, 2, hidden / 4}, 128, 6, class)
 	lengths := []int{70, 20, 5}
 	ids := make([][]int32, len(lengths))
 	for i, n := range lengths {

@@ -102,7 +102,7 @@ func Open(cfg Config) (*Backend, error) {
 		done:      make(chan compute.Completion, compute.MaxPasses),
 	}
 	if cfg.Reference {
-		b.info.Class = referenceClass
+		b.info.Class, b.info.Lacks = referenceClass, compute.FeaturePackedKV
 	}
 	b.gang = newGang(b, threads)
 	b.finished.Go(b.serve)

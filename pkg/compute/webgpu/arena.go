@@ -222,16 +222,22 @@ func (a *arena) NewCache(spec compute.CacheSpec) (compute.Cache, error) {
 		return nil, fmt.Errorf("new cache: %d layers, %d pages, %d heads of %d: want positive numbers, and heads in multiples of 8 up to 256",
 			spec.Layers, spec.Pages, spec.KVHeads, spec.HeadDim)
 	}
-	if spec.Class != (compute.KVClass{}) {
-		return nil, fmt.Errorf("new cache of class %s: %w: keys and values are float32", spec.Class, compute.ErrUnsupported)
+	if err := spec.Class.CheckHead(spec.HeadDim); err != nil {
+		return nil, fmt.Errorf("new cache: %w", err)
+	}
+	if class := spec.Class; class.Steps() && spec.Pools.Recent <= 0 || class.Upper != 0 && spec.Pools.Upper <= 0 {
+		return nil, fmt.Errorf("new cache of class %s: %d pages in halves, %d in %d bits: want positive numbers", class, spec.Pools.Recent, spec.Pools.Upper, class.Upper)
 	}
 	c := &cache{spec: spec, arena: a}
 	for range spec.Layers {
-		b, err := a.allocate(uint64(spec.Pages)*pageBytes(spec), &a.used.Caches)
+		b, err := a.allocate(spec.Bytes()/uint64(spec.Layers), &a.used.Caches)
 		if err != nil {
 			return nil, fmt.Errorf("new cache: %w", err)
 		}
 		c.layers = append(c.layers, b)
+	}
+	if err := a.be.compileCache(spec); err != nil {
+		return nil, fmt.Errorf("new cache: %w", err)
 	}
 	return c, nil
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -129,7 +130,19 @@ func open(cfg Config) (*Backend, error) {
 		dev.Close()
 		return nil, fmt.Errorf("%w: %s binds %d storage buffers to a shader, the kernels need %d", ErrUnavailable, adapter.Name, have, leastBuffers)
 	}
-	kernels, err := newRegistry(dev)
+	if n := cfg.Workgroup; n != 0 && (n < leastThreads || n&(n-1) != 0 || n > dev.Limits.Workgroup) {
+		dev.Close()
+		return nil, fmt.Errorf("workgroups of %d threads: %w: %s takes powers of two from %d to %d", n, ErrWorkgroup, adapter.Name, leastThreads, dev.Limits.Workgroup)
+	}
+	compilers := cfg.Compilers
+	if compilers == 0 {
+		compilers = runtime.GOMAXPROCS(0)
+	}
+	if compilers < 0 {
+		dev.Close()
+		return nil, fmt.Errorf("%d kernels compiled at a time: want 1 or more", compilers)
+	}
+	kernels, err := newRegistry(dev, compilers)
 	if err != nil {
 		dev.Close()
 		return nil, err
@@ -236,6 +249,9 @@ func (b *Backend) freeOwn() {
 // leastBuffers is the number of storage buffers of the kernel that has most, but for
 // ropeBuffers.
 const leastBuffers = 10
+
+// leastThreads is the least number of threads of a workgroup that may be asked for.
+const leastThreads = 32
 
 // hangs bounds a pass: a device that takes longer is taken for lost.
 const hangs = 60 * time.Second

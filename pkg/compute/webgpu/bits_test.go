@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/shoal-llm/shoal/pkg/compute"
+	"github.com/shoal-llm/shoal/pkg/compute/webgpu/device"
 	"github.com/shoal-llm/shoal/pkg/quant/formats"
 )
 
@@ -141,6 +142,118 @@ func TestBits(t *testing.T) {
 			}
 		}
 		same(t, "in parts", cut.product(8), want[:8*size.rows])
+	}
+}
+
+// TestWorkgroup: a size that is asked for is that of the kernels, changes no bit, and
+// is refused where the device has none such.
+func TestWorkgroup(t *testing.T) {
+	const rows, cols = 70, 640 // 10 pieces
+	want := newBench(t, rows, cols, nil).product(2)
+	for _, threads := range []int{32, 64, 128, 256} {
+		b := newBench(t, rows, cols, func(b *Backend) { b.tuner.threads = threads })
+		same(t, "in other workgroups", b.product(2), want)
+		found := false
+		for k := range b.be.entries {
+			if k.groups > 0 {
+				found = true
+				if got := k.groups * 10; got > threads || got <= threads-10 {
+					t.Errorf("a workgroup of %d threads where %d were asked for", got, threads)
+				}
+			}
+		}
+		if !found {
+			t.Error("no product was recorded")
+		}
+	}
+	if s := shapeWith(geometryOf(64*maxLanes), 64, 32<<10); s.Groups != 1 {
+		t.Errorf("a row of %d pieces in %d groups", maxLanes, s.Groups)
+	}
+	name := os.Getenv("SHOAL_GPU")
+	for _, threads := range []int{-64, 16, 48, 1 << 20} {
+		if _, err := open(Config{Adapter: name, Software: true, Workgroup: threads}); !errors.Is(err, ErrWorkgroup) {
+			t.Errorf("workgroups of %d threads: %v", threads, err)
+		}
+	}
+	if be := adapter(t, Config{Workgroup: 128}); be.tuner.threads != 128 {
+		t.Errorf("a device opened for workgroups of 128 takes %d", be.tuner.threads)
+	}
+}
+
+// TestCompilers: so many kernels are compiled at a time and no more, each once, and a
+// pass that names one which cannot be compiled fails.
+func TestCompilers(t *testing.T) {
+	be := adapter(t, Config{Compilers: 2})
+	began, goOn := make(chan kernel, 3), make(chan struct{})
+	be.kernel.make = func(k kernel, _ device.Layout) (*device.Pipeline, error) {
+		began <- k
+		<-goOn
+		return nil, errors.New("broken")
+	}
+	var entries []*entry
+	for _, op := range []*op{scaleOp, capOp, writeOp, scaleOp} {
+		e, err := be.kernel.get(kernel{op: op})
+		if err != nil {
+			t.Fatal(err)
+		}
+		entries = append(entries, e)
+	}
+	if <-began == <-began { // two at a time, or this waits for ever
+		t.Error("a kernel is compiled twice")
+	}
+	if len(be.kernel.turns) != 2 || len(began) != 0 {
+		t.Errorf("%d are compiled at a time", len(be.kernel.turns)+len(began))
+	}
+	close(goOn)
+	<-began
+	for _, e := range entries {
+		if _, err := e.ready(); err == nil {
+			t.Error("a broken kernel is ready")
+		}
+	}
+	if entries[0] != entries[3] {
+		t.Error("a kernel is there twice")
+	}
+	x, err := be.NewArena().NewBuffer(1, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := be.Begin(&compute.Batch{Rows: 1, Spans: []compute.Span{{Count: 1, Pages: []int32{0}}}})
+	p.AddBias([]compute.Buffer{x}, []compute.Vector{&vector{n: 64, buffer: x.(*buffer).buffer}})
+	p.Submit(1)
+	if c := <-be.Completions(); c.Err == nil {
+		t.Error("a pass with a broken kernel went through")
+	}
+}
+
+// TestCacheCompilesItsKernels: those of a packed cache are there when it is first used.
+func TestCacheCompilesItsKernels(t *testing.T) {
+	be := adapter(t, Config{})
+	spec := compute.CacheSpec{Layers: 1, Pages: 2, KVHeads: 1, HeadDim: 64, Class: compute.KVClass{Bits: 4, Group: 32, Recent: 64}, Pools: compute.KVPools{Recent: 2}}
+	c, err := be.NewArena().NewCache(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	compiled := len(be.kernel.entries)
+	a := be.NewArena()
+	rows := func(cols int) compute.Buffer {
+		b, err := a.NewBuffer(128, cols)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	q, k, v := rows(128), rows(64), rows(64)
+	pages := []int32{0, 1}
+	p := be.Begin(&compute.Batch{Rows: 128, Spans: []compute.Span{{Count: 128, Pages: pages, Recent: pages}}})
+	p.RopeStore(q, k, v, compute.NewRope(64, 64, 128, 10000, nil, true), c, 0)
+	p.Attend(q, q, c, 0, compute.Attention{Heads: 2, Scale: 1})
+	p.Submit(1)
+	if c := <-be.Completions(); c.Err != nil {
+		t.Fatal(c.Err)
+	}
+	if others := len(be.kernel.entries) - compiled; compiled != 3 || others != 1 { // the rotation
+		t.Errorf("the cache had %d kernels compiled, and its use %d more", compiled, others)
 	}
 }
 

@@ -18,6 +18,7 @@
 //     ascending. One row (matvec), many (matmul) and the norm's squares keep to it.
 //   - The norm's factor is applied after the sum, in all of them.
 //   - Attention goes by splits of 256 positions, which are joined ascending.
+//   - Packed keys and values are a function of the row, and a page's codes of its halves.
 //   - Compilers may fuse, reorder or approximate: exp is a polynomial of ours,
 //     factors of an fma are finished before it, and a NaN is found by its exponent.
 //

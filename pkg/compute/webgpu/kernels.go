@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/shoal-llm/shoal/pkg/compute"
 	"github.com/shoal-llm/shoal/pkg/compute/webgpu/device"
 	"github.com/shoal-llm/shoal/pkg/quant"
 	"github.com/shoal-llm/shoal/pkg/quant/formats"
@@ -31,7 +32,9 @@ type kernel struct {
 	steps    int // matvec: how often a group takes rows
 	rows     int // matvec: that a group takes at a time, 2 or 4
 	dim      int // attention: head dimension
-	act      int // matmulGate
+	class    compute.KVClass
+	apart    bool // rope: keys and values are stored by a kernel of its own
+	act      int  // matmulGate
 }
 
 // op is an operation's code: the files of a kernel and its bindings.
@@ -57,7 +60,10 @@ var (
 	activateOp   = &op{"activate", "activate", "urrw", false}
 	matvecRopeOp = &op{"matvec rope", "rotate finish_rope matvec", "urrrrwwwrw", true}
 	ropeOp       = &op{"rope", "rotate rope", "urwwrw", false}
-	attendOp     = &op{"attend", "attend", "urrww", false}
+	attendOp     = &op{"attend", "attend attend_floats", "urrww", false}
+	attendCodeOp = &op{"attend", "attend packed turn attend_packed", "urrww", false}
+	keepOp       = &op{"keep", "packed turn halves keep", "urrw", false}
+	lowerOp      = &op{"lower", "packed halves lower", "uw", false}
 	joinOp       = &op{"join", "join", "urw", false}
 	pickOp       = &op{"pick", "pick", "urw", false}
 	pickedOp     = &op{"picked", "picked", "urw", false}
@@ -98,6 +104,17 @@ func (k kernel) code() string {
 		constant("QUADS", k.dim/4)
 	}
 	constant("ACT", k.act)
+	if k.class != (compute.KVClass{}) {
+		constant("BITS", k.class.Bits)
+		constant("UPPER", k.class.Upper)
+		constant("GROUP", max(k.class.Group, 1))
+		constant("KEY_GROUP", max(k.class.KeyGroup(), 1))
+		constant("KEY_GROUPS", k.keyGroups())
+		constant("RECENT", k.class.Recent/compute.PageTokens)
+		constant("FAR", k.class.Far/compute.PageTokens)
+		fmt.Fprintf(&b, "const STEPS: bool = %t;\n", k.class.Steps())
+	}
+	fmt.Fprintf(&b, "const APART: bool = %t;\n", k.apart)
 	fmt.Fprintf(&b, "const NORM: bool = %t;\n", k.norm)
 	b.WriteString(source("common"))
 	if k.op.weights {
@@ -117,9 +134,22 @@ func (k kernel) code() string {
 		"@workgroup_size(DIM)", fmt.Sprintf("@workgroup_size(%d)", k.dim),
 		"array<f32, SUMS>", fmt.Sprintf("array<f32, %d>", (k.rows*k.groups*k.steps+1)*g.stride()),
 		"array<f32, LANES>", fmt.Sprintf("array<f32, %d>", g.lanes),
+		"array<f32, DIM>", fmt.Sprintf("array<f32, %d>", k.dim),
+		"array<f32, KEY_GROUPS>", fmt.Sprintf("array<f32, %d>", k.keyGroups()),
+		"array<f32, SCALED>", fmt.Sprintf("array<f32, %d>", k.keyGroups()*k.dim/4),
+		"array<vec4<f32>, SCALED>", fmt.Sprintf("array<vec4<f32>, %d>", k.keyGroups()*k.dim/4),
 		"array<vec4<f32>, QUADS>", fmt.Sprintf("array<vec4<f32>, %d>", k.dim/4),
 		"array<vec4<f32>, CHAINS>", fmt.Sprintf("array<vec4<f32>, %d>", 4*k.dim),
 	).Replace(b.String())
+}
+
+// keyGroups returns how many groups of keys that share scales a split of attention
+// has; 1 where keys do not share any.
+func (k kernel) keyGroups() int {
+	if !k.class.Steps() {
+		return 1
+	}
+	return splitTokens / k.class.KeyGroup()
 }
 
 func source(name string) string {
@@ -157,51 +187,63 @@ type registry struct {
 	mu      sync.Mutex
 	layouts map[string]device.Layout
 	entries map[kernel]*entry
+	turns   chan struct{} // a token for each kernel that is being compiled
+	make    func(kernel, device.Layout) (*device.Pipeline, error)
 }
 
 // entry is a kernel that is compiled or being compiled.
 type entry struct {
-	done     chan struct{}
-	pipeline *device.Pipeline
 	layout   device.Layout
+	done     chan struct{} // closed when what follows is there
+	pipeline *device.Pipeline
 	err      error
 }
 
-func newRegistry(dev *device.Device) (*registry, error) {
+// newRegistry makes a registry that compiles up to compilers kernels at a time.
+func newRegistry(dev *device.Device, compilers int) (*registry, error) {
 	batch, err := dev.NewLayout([]device.Binding{device.Read, device.ReadWrite})
 	if err != nil {
 		return nil, err
 	}
-	return &registry{dev: dev, batch: batch, layouts: map[string]device.Layout{}, entries: map[kernel]*entry{}}, nil
+	r := &registry{dev: dev, batch: batch, layouts: map[string]device.Layout{}, entries: map[kernel]*entry{}, turns: make(chan struct{}, compilers)}
+	r.make = r.compile
+	return r, nil
 }
 
-// get returns a kernel, compiling it if need be.
+// get returns a kernel. Another goroutine compiles it, if that was not done.
 func (r *registry) get(k kernel) (*entry, error) {
-	r.mu.Lock()
-	e, ok := r.entries[k]
-	if !ok {
-		e = &entry{done: make(chan struct{})}
-		r.entries[k] = e
-	}
-	r.mu.Unlock()
-	if !ok {
-		e.pipeline, e.layout, e.err = r.compile(k)
-		close(e.done)
-	}
-	<-e.done
-	return e, e.err
-}
-
-func (r *registry) compile(k kernel) (*device.Pipeline, device.Layout, error) {
 	layout, err := r.layout(k.op.bindings)
 	if err != nil {
-		return nil, device.Layout{}, fmt.Errorf("kernel %s: %w", k.op.name, err)
+		return nil, fmt.Errorf("kernel %s: %w", k.op.name, err)
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e, ok := r.entries[k]
+	if !ok {
+		e = &entry{layout: layout, done: make(chan struct{})}
+		r.entries[k] = e
+		go func() {
+			defer close(e.done)
+			r.turns <- struct{}{}
+			e.pipeline, e.err = r.make(k, layout)
+			<-r.turns
+		}()
+	}
+	return e, nil
+}
+
+// ready waits until the kernel is compiled.
+func (e *entry) ready() (*device.Pipeline, error) {
+	<-e.done
+	return e.pipeline, e.err
+}
+
+func (r *registry) compile(k kernel, layout device.Layout) (*device.Pipeline, error) {
 	p, err := r.dev.NewPipeline(k.code(), layout, r.batch)
 	if err != nil {
-		return nil, device.Layout{}, fmt.Errorf("kernel %s of format %s, %d segments: %w", k.op.name, formats.GGMLName(k.format), k.segments, err)
+		return nil, fmt.Errorf("kernel %s of format %s, %d segments: %w", k.op.name, formats.GGMLName(k.format), k.segments, err)
 	}
-	return p, layout, nil
+	return p, nil
 }
 
 func (r *registry) layout(bindings string) (device.Layout, error) {

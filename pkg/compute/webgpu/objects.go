@@ -7,7 +7,6 @@ import (
 	"math"
 	"unsafe"
 
-	"github.com/shoal-llm/shoal/pkg/compute"
 	"github.com/shoal-llm/shoal/pkg/compute/webgpu/device"
 	"github.com/shoal-llm/shoal/pkg/quant"
 )
@@ -107,21 +106,4 @@ func arranged(values []float32) []byte {
 		binary.LittleEndian.PutUint32(out[at:], math.Float32bits(v))
 	}
 	return out
-}
-
-// cache is the KV pages of a stage, a buffer for each layer. A page holds the keys,
-// [head][dimension/4][64][4], then the values, [head][64][dimension].
-type cache struct {
-	arena  *arena
-	spec   compute.CacheSpec
-	layers []*device.Buffer
-}
-
-func (c *cache) Spec() compute.CacheSpec { return c.spec }
-
-// pageBytes returns the bytes of a page of a layer.
-func (c *cache) pageBytes() uint64 { return pageBytes(c.spec) }
-
-func pageBytes(spec compute.CacheSpec) uint64 {
-	return 2 * 4 * uint64(spec.KVHeads) * uint64(spec.HeadDim) * compute.PageTokens
 }

@@ -31,14 +31,23 @@ type pass struct {
 	lists      int
 	splits     int // of the longest context
 	waiting    *triple
-	placesOf   int // experts of a row that the list places is for
+	compiling  []compiling // dispatches whose kernels were not compiled when they were recorded
+	placesOf   int         // experts of a row that the list places is for
 	places     int
+	lowered    int // pages that become codes, in the list lowers
+	lowers     int
 
 	profiled bool
 	timed    []timed
 	next     work               // what the next dispatch does
 	timesAt  uint64             // in what is read back
 	buffers  [16]*device.Buffer // room for a dispatch's
+}
+
+// compiling is a dispatch whose kernel is being compiled.
+type compiling struct {
+	at int // command
+	*entry
 }
 
 // read is a Read with what was known of its buffer when it was recorded.
@@ -82,8 +91,9 @@ func (b *Backend) Begin(batch *compute.Batch) compute.Pass {
 	b.begun++
 	p.be, p.slot, p.batch, p.number, p.err = b, s, batch, b.begun, err
 	p.reads, p.words, p.lists, p.splits = p.reads[:0], p.words[:0], 0, 1
-	p.waiting, p.placesOf = nil, 0
+	p.waiting, p.placesOf, p.lowered = nil, 0, 0
 	p.profile()
+	p.compiling = p.compiling[:0]
 	p.clears.Reset()
 	p.commands.Reset()
 	p.describe()
@@ -107,17 +117,24 @@ func (p *pass) describe() {
 	}
 	p.words[0] = uint32(rows)
 	for _, s := range p.batch.Spans {
-		table := len(p.words)
-		for _, page := range s.Pages[:(s.Start+s.Count+compute.PageTokens-1)/compute.PageTokens] {
-			p.words = append(p.words, uint32(page))
-		}
+		pages := (s.Start + s.Count + compute.PageTokens - 1) / compute.PageTokens
+		table := p.table(s.Pages[:pages])
+		recent, upper := p.table(s.Recent[:min(pages, len(s.Recent))]), p.table(s.Upper[:min(pages, len(s.Upper))])
 		for i := range s.Count {
-			at := headWords + rowWords*(s.Row+i)
-			p.words[at], p.words[at+1] = uint32(s.Start+i), uint32(table)
+			copy(p.words[headWords+rowWords*(s.Row+i):], []uint32{uint32(s.Start + i), table, recent, upper})
 		}
 		p.splits = max(p.splits, (s.Start+s.Count-1)/splitTokens+1)
 	}
 	p.words[headSplits] = uint32(p.splits)
+}
+
+// table appends a table of pages and returns where it begins.
+func (p *pass) table(pages []int32) uint32 {
+	at := len(p.words)
+	for _, page := range pages {
+		p.words = append(p.words, uint32(page))
+	}
+	return uint32(at)
 }
 
 // list appends words that a kernel reads by the list's number. Their count stands
@@ -161,12 +178,38 @@ func (p *pass) dispatch(k kernel, b block, x, y, z int, buffers ...*device.Buffe
 		p.timed = append(p.timed, timed{p.commands.Len(), p.next})
 		p.next = work{}
 	}
-	p.commands.Dispatch(e.pipeline, group, p.slot.group, x, y, z)
+	var pipeline *device.Pipeline
+	select {
+	case <-e.done:
+		if pipeline = e.pipeline; e.err != nil {
+			p.err = e.err
+			return
+		}
+	default:
+		p.compiling = append(p.compiling, compiling{p.commands.Len(), e})
+	}
+	p.commands.Dispatch(pipeline, group, p.slot.group, x, y, z)
+}
+
+// compile waits for the kernels of the pass, which several goroutines compile.
+func (p *pass) compile() {
+	if p.err != nil {
+		return
+	}
+	for _, c := range p.compiling {
+		pipeline, err := c.ready()
+		if err != nil {
+			p.err = err
+			return
+		}
+		p.commands.SetPipeline(c.at, pipeline)
+	}
 }
 
 // Submit encodes the pass, unless that was done ahead, and hands it to the device.
 func (p *pass) Submit(tag uint64, reads ...compute.Read) {
 	p.settle()
+	p.compile()
 	p.tag = tag
 	at := p.flagBytes()
 	for _, r := range reads {

@@ -18,6 +18,7 @@ type product struct {
 	rows     int // of activations
 
 	dim, pairs, neox int              // of a rope that is done with it
+	apart            bool             // of the same: keys and values are not stored with it
 	more             []*device.Buffer // bindings of the same
 }
 
@@ -57,7 +58,7 @@ func (p *pass) multiply(m *product, w *weight, part part, offset int, ends [2]in
 		if m.vec == matvecRopeOp && s.slots() > 2*s.Groups*g.lanes {
 			s.Steps = 1 // a thread for each two outputs
 		}
-		k.groups, k.rows, k.steps, k.dim = s.Groups, s.Rows, s.Steps, m.dim
+		k.groups, k.rows, k.steps, k.dim, k.apart = s.Groups, s.Rows, s.Steps, m.dim, m.apart
 		p.dispatch(k, block, tiles(part.rows, s.slots()), m.rows, 1, append(buffers, m.more...)...)
 		return
 	}

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/shoal-llm/shoal/pkg/compute"
 	"github.com/shoal-llm/shoal/pkg/compute/profile"
 	"github.com/shoal-llm/shoal/pkg/compute/webgpu/device"
 )
@@ -164,7 +165,7 @@ func (p *pass) noteAttention(c *cache, heads int) {
 		pairs += float64(s.Count) * (float64(s.Start) + float64(s.Count+1)/2)
 	}
 	p.note(fmt.Sprintf("%d heads, %d of keys, of %d", heads, c.spec.KVHeads, c.spec.HeadDim),
-		keys*float64(8*c.spec.KVHeads*c.spec.HeadDim), pairs*4*float64(heads*c.spec.HeadDim))
+		keys*float64(c.spec.PageBytes())/compute.PageTokens, pairs*4*float64(heads*c.spec.HeadDim))
 }
 
 // begun prepares a pass to be profiled.

@@ -51,12 +51,13 @@ func tiles(n, size int) int { return (n + size - 1) / size }
 // ClearPages zeroes pages in all layers before the other operations.
 func (p *pass) ClearPages(c compute.Cache, pages []int32) {
 	cache := c.(*cache)
+	from, held, size := cache.written()
 	for _, page := range pages {
-		if page < 0 || int(page) >= cache.spec.Pages {
-			fail("clear page %d of %d", page, cache.spec.Pages)
+		if page < 0 || int(page) >= held {
+			fail("clear page %d of %d", page, held)
 		}
 		for _, layer := range cache.layers {
-			p.clears.Clear(layer, uint64(page)*cache.pageBytes(), cache.pageBytes())
+			p.clears.Clear(layer, from+uint64(page)*size, size)
 		}
 	}
 }
@@ -153,7 +154,8 @@ func (p *pass) RopeStore(q, k, v compute.Buffer, rope *compute.Rope, c compute.C
 	}
 	if t := p.waiting; t != nil && err == nil && t.fits(p.be.dev.Limits, queries, keys, vals, spec) {
 		p.waiting = nil
-		p.tripleRope(t, rope.Pairs, neox, spec.HeadDim, angles, cache.layers[layer])
+		p.tripleRope(t, rope.Pairs, neox, cache, angles, cache.layers[layer])
+		p.keep(keys, vals, cache, layer)
 		return
 	}
 	p.settle()
@@ -162,10 +164,13 @@ func (p *pass) RopeStore(q, k, v compute.Buffer, rope *compute.Rope, c compute.C
 		vBuffer = p.copied(keys)
 	}
 	heads := queries.cols / spec.HeadDim
-	p.dispatch(kernel{op: ropeOp},
+	p.dispatch(kernel{op: ropeOp, apart: cache.packed()},
 		words(heads, spec.KVHeads, spec.HeadDim, rope.Pairs, neox, 0, 0, 0).shapes(queries, keys, vals),
 		tiles((heads+spec.KVHeads)*spec.HeadDim/2, 128), p.batch.Rows, 1,
 		angles, queries.buffer, keys.buffer, vBuffer, cache.layers[layer])
+	stored := *vals
+	stored.buffer = vBuffer
+	p.keep(keys, &stored, cache, layer)
 }
 
 // checkPages panics unless layer and the pages that hold the batch are in c.
@@ -179,6 +184,7 @@ func (p *pass) checkPages(c *cache, layer int) {
 				fail("page %d of %d", page, c.spec.Pages)
 			}
 		}
+		c.checkFiner(&s)
 	}
 }
 
@@ -204,9 +210,13 @@ func (p *pass) Attend(dst, q compute.Buffer, c compute.Cache, layer int, a compu
 		parts = p.room(partScratch, 4*uint64(p.batch.Rows)*uint64(a.Heads)*uint64(p.splits)*uint64(spec.HeadDim+2))
 	}
 	out.linear = false
-	block := words(a.Heads, spec.KVHeads, spec.HeadDim, a.Window, bits(a.Scale), bits(a.SoftCap), 0, 0).shapes(&as, out)
+	block := words(a.Heads, spec.KVHeads, spec.HeadDim, a.Window, bits(a.Scale), bits(a.SoftCap), cache.recent(), cache.upper()).shapes(&as, out)
 	p.noteAttention(cache, a.Heads)
-	p.dispatch(kernel{op: attendOp, dim: spec.HeadDim}, block, a.Heads, p.batch.Rows, p.splits, from, cache.layers[layer], out.buffer, parts)
+	k := kernel{op: attendOp, dim: spec.HeadDim, class: spec.Class}
+	if cache.packed() {
+		k.op = attendCodeOp
+	}
+	p.dispatch(k, block, a.Heads, p.batch.Rows, p.splits, from, cache.layers[layer], out.buffer, parts)
 	if p.splits > 1 {
 		p.dispatch(kernel{op: joinOp, dim: spec.HeadDim}, block, a.Heads, p.batch.Rows, 1, parts, out.buffer)
 	}

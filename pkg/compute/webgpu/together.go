@@ -114,9 +114,9 @@ func (p *pass) multiplyTriple(t *triple) {
 }
 
 // tripleRope records the products with the rope that follows them.
-func (p *pass) tripleRope(t *triple, pairs, neox, dim int, angles, layer *device.Buffer) {
+func (p *pass) tripleRope(t *triple, pairs, neox int, c *cache, angles, layer *device.Buffer) {
 	t.m.vec = matvecRopeOp
-	t.m.dim, t.m.pairs, t.m.neox = dim, pairs, neox
+	t.m.dim, t.m.pairs, t.m.neox, t.m.apart = c.spec.HeadDim, pairs, neox, c.packed()
 	t.m.more = []*device.Buffer{angles, layer}
 	p.multiplyTriple(t)
 }

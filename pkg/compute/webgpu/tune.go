@@ -18,11 +18,12 @@ import (
 // says which thread makes which outputs and never how a sum goes, so a tuned
 // device gives the same bits as one that is not.
 type tuner struct {
-	file   string // empty: nothing is measured
-	device string // adapter, driver and kernel set
-	shapes map[shapeKey]shape
-	warm   bool
-	fixed  *shape // of every product, in tests
+	file    string // empty: nothing is measured
+	device  string // adapter, driver and kernel set
+	shapes  map[shapeKey]shape
+	warm    bool
+	fixed   *shape // of every product, in tests
+	threads int    // of a workgroup; 0 is free
 }
 
 // shapeKey is the products that have one shape: so many rows of so many segments of
@@ -51,7 +52,7 @@ const tunedBytes = 1 << 20
 // newTuner reads what was measured on the device before, unless it is to be
 // measured anew.
 func newTuner(cfg Config, class string) (*tuner, error) {
-	t := &tuner{file: cfg.Tuning, device: class, shapes: map[shapeKey]shape{}}
+	t := &tuner{file: cfg.Tuning, device: class, shapes: map[shapeKey]shape{}, threads: cfg.Workgroup}
 	if cfg.Retune || t.file == "" {
 		return t, nil
 	}
@@ -122,6 +123,9 @@ func (p *pass) shapeFor(w *weight, part part) shape {
 	if t.fixed != nil {
 		return *t.fixed
 	}
+	if t.threads > 0 {
+		return shapeWith(w.geometry, t.threads, p.be.dev.Limits.Shared)
+	}
 	bytes := 16 * part.rows * w.format.GPU.Vectors * w.geometry.segments
 	if t.file == "" || bytes < tunedBytes {
 		return shapeOf(w.geometry, part.rows)
@@ -143,6 +147,17 @@ func (p *pass) shapeFor(w *weight, part part) shape {
 		t.shapes[key] = shapeOf(w.geometry, part.rows)
 	}
 	return t.shapes[key]
+}
+
+// shapeWith returns the shape whose workgroups have so many threads: as many groups
+// of lanes as fit, and as the device's shared memory has room for. Rows of more lanes
+// have a workgroup of one group.
+func shapeWith(g geometry, threads, shared int) shape {
+	s := shape{Groups: max(1, threads/g.lanes), Rows: 2, Steps: 1}
+	for s.Groups > 1 && 4*(s.slots()+1)*g.stride() > shared {
+		s.Groups--
+	}
+	return s
 }
 
 // margin is what another shape must gain to be preferred to shapeOf's: a product
@@ -171,6 +186,9 @@ func (b *Backend) measure(w *weight, part part) (shape, error) {
 	for _, s := range candidates(w.geometry, part.rows, b.dev.Limits.Workgroup, b.dev.Limits.Shared) {
 		k := kernel{op: matvecOp, format: w.format.GGML, segments: w.geometry.segments, groups: s.Groups, rows: s.Rows, steps: s.Steps}
 		e, err := b.compiled(k)
+		if err == nil {
+			_, err = e.ready()
+		}
 		if err != nil {
 			return best, err
 		}

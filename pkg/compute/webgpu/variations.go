@@ -6,7 +6,7 @@ import "github.com/shoal-llm/shoal/pkg/compute"
 
 // lacks is what models may need that the device has no kernels for: they are refused
 // before they are loaded.
-const lacks = compute.FeaturePackedKV | compute.FeatureLowRank
+const lacks = compute.FeatureLowRank
 
 // Scale multiplies the batch's rows.
 func (p *pass) Scale(x compute.Buffer, factor float32) {

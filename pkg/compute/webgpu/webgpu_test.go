@@ -10,6 +10,7 @@ import (
 
 	"github.com/shoal-llm/shoal/pkg/compute"
 	"github.com/shoal-llm/shoal/pkg/compute/computetest"
+	"github.com/shoal-llm/shoal/pkg/compute/cpu"
 	"github.com/shoal-llm/shoal/pkg/compute/webgpu"
 	"github.com/shoal-llm/shoal/pkg/model/modeltest"
 )
@@ -35,6 +36,14 @@ func TestFixtureModel(t *testing.T) {
 	}
 }
 
+// TestFixtureModelKV runs a model whose keys and values are packed.
+func TestFixtureModelKV(t *testing.T) {
+	c := modeltest.Cases(t, "llama")[0]
+	for _, class := range []compute.KVClass{{Bits: 16}, {Bits: 8, Group: 32}, {Bits: 4, Group: 32, Recent: 64}, {Bits: 2, Group: 32, Recent: 64, Upper: 3, Far: 128}} {
+		t.Run(class.String(), func(t *testing.T) { modeltest.DeviceKV(t, c, class, open) })
+	}
+}
+
 // TestAgreement takes an hour on a software adapter: SHOAL_GPU_AGREEMENT is the
 // number of positions.
 func TestAgreement(t *testing.T) {
@@ -45,4 +54,25 @@ func TestAgreement(t *testing.T) {
 	modeltest.Agreement(t, positions, open)
 }
 
+// TestKVAgreesWithCPU: attention over every class of cache is that of the CPU, but
+// for codes at the border between two.
+func TestKVAgreesWithCPU(t *testing.T) {
+	other, err := cpu.Open(cpu.Config{Threads: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	be := open(t)
+	defer be.Close()
+	for _, class := range computetest.KVClasses() {
+		away := computetest.Away(computetest.KVAttention(t, be, class), computetest.KVAttention(t, other, class))
+		t.Logf("%s: %.2g away", class, away)
+		if !(away <= 2e-3) {
+			t.Errorf("%s: %.2g away from the CPU", class, away)
+		}
+	}
+}
+
 func TestBackend(t *testing.T) { computetest.Run(t, open) }
+
+func BenchmarkBackend(b *testing.B) { computetest.Bench(b, open) }

@@ -26,7 +26,7 @@ const deviceMax = 1e-3
 // chunks of 1, 8 and 64 and all at once, and in a batch of eight sessions.
 func Device(t *testing.T, c Case, backend func(testing.TB) compute.Backend) {
 	m := c.Open(t)
-	one := onDevice(t, m, 1, backend)
+	one := onDevice(t, m, 1, compute.KVClass{}, backend)
 	checkGolden(t, one, c, deviceMax, 1-1e-6)
 	var g struct {
 		Prompts []prompt `json:"prompts"`
@@ -38,7 +38,7 @@ func Device(t *testing.T, c Case, backend func(testing.TB) compute.Backend) {
 	for stages := 1; stages <= min(3, m.Spec.Layers); stages++ {
 		l := one
 		if stages > 1 {
-			l = onDevice(t, m, stages, backend)
+			l = onDevice(t, m, stages, compute.KVClass{}, backend)
 		}
 		for _, chunk := range []int{1, 8, 64} {
 			sameBits(t, fmt.Sprintf("%d stages, chunks of %d", stages, chunk), want, logitsOf(t, l, 0, ids, chunk))
@@ -50,6 +50,34 @@ func Device(t *testing.T, c Case, backend func(testing.TB) compute.Backend) {
 	if beside := answerOf(t, one, ids, sample.Spec{MaxTokens: 24, LogProbs: true}); !slices.Equal(alone, beside) {
 		t.Errorf("ids %v picked from logits by the device, %v where the logits were read", alone, beside)
 	}
+}
+
+// DeviceKV checks a device other than the CPU with a model whose keys and values
+// are stored in a class: for the same ids, more than three pages of them, the logits
+// have the same bits in chunks and in two stages, and an answer that is replayed as a
+// prompt has the ids that were drawn.
+func DeviceKV(t *testing.T, c Case, class compute.KVClass, backend func(testing.TB) compute.Backend) {
+	m := c.Open(t)
+	one := onDevice(t, m, 1, class, backend)
+	var ids []int32
+	for len(ids) < 3*compute.PageTokens+20 {
+		ids = append(ids, int32((len(ids)*len(ids)*31+len(ids)*7)%m.Spec.Vocab))
+	}
+	answer := answerOf(t, one, ids, sample.Spec{MaxTokens: 8, IgnoreEOS: true})
+	closeSlot(t, one, 0)
+	replayed := append(slices.Clone(ids), answer...)
+	last := len(replayed) - 1
+	want := logitsOf(t, one, 0, replayed[:last], last)
+	closeSlot(t, one, 0)
+	if got := argmax(want); got != replayed[last] {
+		t.Errorf("%s: replayed, the last id of the answer is %d, was %d", class, got, replayed[last])
+	}
+	for _, chunk := range []int{37, 64} {
+		sameBits(t, fmt.Sprintf("%s: chunks of %d", class, chunk), want, logitsOf(t, one, 0, replayed[:last], chunk))
+		closeSlot(t, one, 0)
+	}
+	two := onDevice(t, m, 2, class, backend)
+	sameBits(t, fmt.Sprintf("%s: two stages, chunks of 50", class), want, logitsOf(t, two, 0, replayed[:last], 50))
 }
 
 // answerOf returns the ids of an answer in slot 0.
@@ -66,7 +94,7 @@ func answerOf(tb testing.TB, l *engine.Local, prompt []int32, spec sample.Spec) 
 }
 
 // onDevice loads a model split over stages of one device.
-func onDevice(tb testing.TB, m *library.Model, stages int, backend func(testing.TB) compute.Backend) *engine.Local {
+func onDevice(tb testing.TB, m *library.Model, stages int, class compute.KVClass, backend func(testing.TB) compute.Backend) *engine.Local {
 	tb.Helper()
 	const context, slots = 512, 9
 	be := backend(tb)
@@ -77,7 +105,7 @@ func onDevice(tb testing.TB, m *library.Model, stages int, backend func(testing.
 		st, err := engine.Open(be, m.Arch, m.Source, m.Spec, engine.Config{
 			Epoch: 1, Stage: uint32(i),
 			Part:  model.Part{First: first, End: end, Embed: first == 0, Head: end == m.Spec.Layers},
-			Pages: slots * context / 64, Slots: slots, Rows: 256, Context: min(context, m.Spec.Context),
+			Pages: slots * context / 64, Slots: slots, Rows: 256, Context: min(context, m.Spec.Context), KV: class,
 		})
 		if err != nil {
 			tb.Fatal(err)
@@ -97,7 +125,7 @@ func Agreement(t *testing.T, positions int, backend func(testing.TB) compute.Bac
 		t.Skip("run `make model` to fetch the model")
 	}
 	m := open(t, path)
-	device := onDevice(t, m, 1, backend)
+	device := onDevice(t, m, 1, compute.KVClass{}, backend)
 	reference := pipeline(t, m, setup{cpu: cpu.Config{Reference: true}, stages: 1, rows: 256, slots: 9})
 	fast := pipeline(t, m, setup{stages: 1, rows: 256, slots: 9})
 	const context = 250 // positions of a session

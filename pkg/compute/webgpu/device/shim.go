@@ -322,9 +322,18 @@ func (c *Commands) Same(other *Commands) bool {
 
 // Dispatch runs a pipeline on x × y × z workgroups. Dispatches without another
 // command between them share a compute pass.
+//
+// A pipeline that is still being made is nil, until SetPipeline.
 func (c *Commands) Dispatch(p *Pipeline, group0, group1 *Group, x, y, z int) {
-	c.list = append(c.list, C.command{kind: C.dispatch, a: p.p, b: group0.p, c: group1.p, x: C.uint32_t(x), y: C.uint32_t(y), z: C.uint32_t(z)})
+	var pipeline unsafe.Pointer
+	if p != nil {
+		pipeline = p.p
+	}
+	c.list = append(c.list, C.command{kind: C.dispatch, a: pipeline, b: group0.p, c: group1.p, x: C.uint32_t(x), y: C.uint32_t(y), z: C.uint32_t(z)})
 }
+
+// SetPipeline gives command i, a dispatch, its pipeline.
+func (c *Commands) SetPipeline(i int, p *Pipeline) { c.list[i].a = p.p }
 
 // Rebind replaces group 1 of recorded dispatches.
 func (c *Commands) Rebind(old, with *Group) {

@@ -4,12 +4,14 @@
 // The batch: a head of 16 words, 4 words for each row, then lists, each behind its length, and
 // page tables.
 //   0  rows   1  splits of the longest context   4…15  where the lists of operations begin
-//   row: position, where its page table begins
+//   row: position, where its page table begins, and those of the finer forms: halves, codes
 @group(1) @binding(0) var<storage, read> batch: array<u32>;
 @group(1) @binding(1) var<storage, read_write> bad: array<u32>;
 
 fn position(row: u32) -> u32 { return batch[16u + 4u * row]; }
 fn page(row: u32, index: u32) -> u32 { return batch[batch[17u + 4u * row] + index]; }
+fn recent_page(row: u32, index: u32) -> u32 { return batch[batch[18u + 4u * row] + index]; }
+fn upper_page(row: u32, index: u32) -> u32 { return batch[batch[19u + 4u * row] + index]; }
 fn length(list: u32) -> u32 { return batch[batch[4u + list] - 1u]; }
 fn item(list: u32, index: u32) -> u32 { return batch[batch[4u + list] + index]; }
 

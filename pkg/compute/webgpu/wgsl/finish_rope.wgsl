@@ -33,6 +33,7 @@ fn finish(first: u32, token: u32, thread: u32, factor: f32) {
     let out = slot - p.end1;
     y2[at(p.y2, token, out)] = v.x;
     y2[at(p.y2, token, out + 1u)] = v.y;
+    if (APART) { return; }
     let to = page_base + (p.end1 - p.end0) * 64u + (out / DIM * 64u + page_place) * DIM + out % DIM;
     cache[to] = v.x;
     cache[to + 1u] = v.y;
@@ -50,6 +51,7 @@ fn finish(first: u32, token: u32, thread: u32, factor: f32) {
   let head = (slot - p.end0) / DIM * DIM;
   y1[at(p.y1, token, head + d.x)] = v.x;
   y1[at(p.y1, token, head + d.y)] = v.y;
+  if (APART) { return; }
   cache[page_base + head * 64u + d.x / 4u * 256u + page_place * 4u + d.x % 4u] = v.x;
   cache[page_base + head * 64u + d.y / 4u * 256u + page_place * 4u + d.y % 4u] = v.y;
 }

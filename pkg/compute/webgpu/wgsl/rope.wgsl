@@ -1,5 +1,5 @@
-// Rope: rotates q and k in place and stores k and v in the cache. A thread turns a
-// pair.
+// Rope: rotates q and k in place and stores k and v in the cache, of float32. A thread
+// turns a pair.
 struct Params { heads: u32, kv_heads: u32, dim: u32, pairs: u32, neox: u32, pad0: u32, pad1: u32, pad2: u32, q: Rows, k: Rows, v: Rows }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> angles: array<vec2<f32>>; // [position][pair]: cosine and sine
@@ -31,6 +31,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_id) loca
     if (turns) { turned = rotate(turned.x, turned.y, angle); }
     k[start.x] = turned.x;
     k[start.y] = turned.y;
+    if (APART) { return; }
     cache[key_at(row, p.kv_heads, h, d.x)] = turned.x;
     cache[key_at(row, p.kv_heads, h, d.y)] = turned.y;
     cache[value_at(row, p.kv_heads, h, d.x)] = v[at(p.v, row, h * p.dim + d.x)];
