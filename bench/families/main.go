@@ -1,6 +1,8 @@
 // Command families measures the architectures: how far the reference mode is off
 // the goldens of the reference data, and how fast a CPU decodes a model of each
-// architecture beside one of Llama of the same size. `make bench-families` runs it.
+// architecture beside one of Llama of the same size; low-rank adapters likewise, what
+// stages of mixtures of experts hold beside what the planner counts, and how long an
+// encoder of pictures takes. `make bench-families` runs it.
 package main
 
 import (
@@ -19,6 +21,7 @@ import (
 // settings are the flags.
 type settings struct {
 	fixtures, save string
+	adapters, only string
 	runs           int
 }
 
@@ -26,6 +29,8 @@ func main() {
 	var s settings
 	flag.StringVar(&s.fixtures, "fixtures", "testdata/fixtures", "folder of the reference data")
 	flag.StringVar(&s.save, "save", "", "JSON file of figures to merge the results into")
+	flag.StringVar(&s.adapters, "adapters", "testdata/adapters", "folder of adapters of the reference models")
+	flag.StringVar(&s.only, "only", "", "only the figures of one kind: exact, speed, adapters, stages or pictures; empty is all")
 	flag.IntVar(&s.runs, "runs", 7, "rounds through all architectures; the median counts")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -51,17 +56,36 @@ func run(ctx context.Context, s settings, out io.Writer) error {
 	about := measure.Figure{
 		Machine: fmt.Sprintf("%s, %d threads, %s", info.Name, info.Threads, runtime.GOARCH), Command: "make bench-families",
 	}
-	exact, err := differences(s.fixtures, about)
-	if err != nil {
-		return err
+	var figures []measure.Figure
+	done := false
+	for _, kind := range []struct {
+		name string
+		run  func() ([]measure.Figure, error)
+	}{
+		{"exact", func() ([]measure.Figure, error) { return differences(s.fixtures, about) }},
+		{"speed", func() ([]measure.Figure, error) { return speeds(ctx, s.runs, about) }},
+		{"adapters", func() ([]measure.Figure, error) { return adapterFigures(ctx, s.fixtures, s.adapters, s.runs, about) }},
+		{"stages", func() ([]measure.Figure, error) { return splitBytes(s.fixtures, about) }},
+		{"pictures", func() ([]measure.Figure, error) { return pictures(ctx, about) }},
+	} {
+		if s.only != "" && s.only != kind.name {
+			continue
+		}
+		some, err := kind.run()
+		if err != nil {
+			return fmt.Errorf("%s: %w", kind.name, err)
+		}
+		figures, done = append(figures, some...), true
 	}
-	fast, err := speeds(ctx, s.runs, about)
-	if err != nil {
-		return err
+	if !done {
+		return fmt.Errorf("-only %q: want exact, speed, adapters, stages or pictures", s.only)
 	}
-	figures := append(exact, fast...)
 	for _, f := range figures {
-		fmt.Fprintf(out, "%-32s %10.4g %s\n", f.Name, f.Value, f.Unit)
+		fmt.Fprintf(out, "%-34s %10.4g %s", f.Name, f.Value, f.Unit)
+		if f.Ratio != 0 {
+			fmt.Fprintf(out, ", %.3g of %.4g", f.Ratio, f.Baseline)
+		}
+		fmt.Fprintln(out)
 	}
 	if s.save == "" {
 		return nil

@@ -44,10 +44,11 @@ func shapes() []synthetic.Shape {
 
 // family is a loaded model.
 type family struct {
-	name   string
-	local  *engine.Local
-	active float64 // bytes of weights that a token needs
-	rates  []float64
+	name    string
+	local   *engine.Local
+	adapter string  // that answers go through; empty is none
+	active  float64 // bytes of weights that a token needs
+	rates   []float64
 }
 
 // speeds measures how fast each model decodes, in turns, and compares the bytes
@@ -119,7 +120,7 @@ func load(be compute.Backend, s synthetic.Shape) (*family, error) {
 
 // decode returns the tokens of a second after the prompt.
 func (f *family) decode(ctx context.Context) (float64, error) {
-	open := &frame.Open{Attempt: 1, Sampling: sample.Spec{MaxTokens: decoded, IgnoreEOS: true}}
+	open := &frame.Open{Attempt: 1, Adapter: f.adapter, Sampling: sample.Spec{MaxTokens: decoded, IgnoreEOS: true}}
 	prompt := make([]int32, promptIDs)
 	for i := range prompt {
 		prompt[i] = int32(7 * i)

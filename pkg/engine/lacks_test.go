@@ -57,3 +57,26 @@ func TestOpenNeedsOperations(t *testing.T) {
 		}
 	}
 }
+
+// TestAdaptersNeedOperations: a device without low-rank products refuses a model that
+// has adapters, by name, instead of answering without them.
+func TestAdaptersNeedOperations(t *testing.T) {
+	be, err := cpu.Open(cpu.Config{Threads: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer be.Close()
+	m, err := library.Library{}.Open("tiny")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	cfg := Config{
+		Epoch: 1, Part: model.Whole(m.Spec), Pages: 1, Slots: 1, Rows: 1, Context: 64,
+		Adapters: []model.Adapter{{ID: "a", Change: func(string) (model.Change, bool, error) { return model.Change{}, false, nil }}},
+	}
+	_, err = Open(lacking{be, compute.FeatureLowRank}, m.Arch, m.Source, m.Spec, cfg)
+	if !errors.Is(err, compute.ErrUnsupported) || !strings.Contains(err.Error(), "low-rank adapters") {
+		t.Errorf("error %v", err)
+	}
+}
