@@ -5,6 +5,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -39,8 +40,9 @@ func main() {
 	flag.StringVar(&b.save, "save", "", "file of figures")
 	flag.Float64Var(&b.rate, "rate", 60, "MiB a second that the origin sends")
 	flag.IntVar(&b.kills, "kills", 20, "pulls that are killed")
-	flag.StringVar(&b.part, "part", "", "cluster, resume, warm or bits; empty is all of them")
+	flag.StringVar(&b.part, "part", "", "cluster, resume, warm, bits or large; empty is all of them")
 	flag.IntVar(&b.flips, "flips", 1000, "bits that are changed")
+	flag.StringVar(&b.largeFile, "large", "", "file of the model of 4 GB, which is made if it is not there; empty: it is made and removed")
 	flag.Parse()
 	if err := b.run(context.Background()); err != nil {
 		fmt.Fprintln(os.Stderr, "weights:", err)
@@ -56,6 +58,7 @@ type bench struct {
 	part              string
 	rate              float64
 	kills, flips      int
+	largeFile         string
 
 	dir     string
 	origin  *weightstest.Origin
@@ -83,7 +86,7 @@ func (b *bench) run(ctx context.Context) (err error) {
 	for _, p := range []struct {
 		name string
 		run  func(context.Context) error
-	}{{"cluster", b.cluster}, {"resume", b.resume}, {"warm", b.warm}, {"bits", b.bits}} {
+	}{{"cluster", b.cluster}, {"resume", b.resume}, {"warm", b.warm}, {"bits", b.bits}, {"large", b.large}} {
 		if b.part != "" && b.part != p.name {
 			continue
 		}
@@ -117,6 +120,7 @@ type process struct {
 
 	mu    sync.Mutex
 	lines []string // guarded by mu; of its log
+	most  int64    // guarded by mu; bytes of memory, if it is observed
 }
 
 func (b *bench) start(args ...string) (*process, error) {
@@ -191,6 +195,10 @@ type nodes struct {
 	coordinator *process
 	admin       string
 	shards      []*process
+
+	source string              // the model; empty is that of the origin
+	extra  map[string][]string // flags of a shard by its name
+	watch  bool                // the memory of shards is observed
 }
 
 func (n *nodes) stop() {
@@ -215,7 +223,7 @@ func (n *nodes) up(ctx context.Context, shards int, pins ...string) (err error) 
 	}
 	common := []string{"--cluster-secret-file=" + n.secret, "--grpc-addr=127.0.0.1:0", "--advertise=127.0.0.1", "--log-format=json", "--log-level=info"}
 	args := append([]string{
-		"coordinator", "--model=" + n.b.url, "--node-id=c", fmt.Sprintf("--min-shards=%d", shards), fmt.Sprintf("--stages=%d", shards),
+		"coordinator", "--model=" + cmp.Or(n.source, n.b.url), "--node-id=c", fmt.Sprintf("--min-shards=%d", shards), fmt.Sprintf("--stages=%d", shards),
 		"--gossip-addr=" + n.gossip, "--admin-addr=" + n.admin, "--context=512", "--pin=" + strings.Join(pins, ","), "--replicas=1",
 	}, append(common, n.b.flags("c")...)...)
 	if n.coordinator, err = n.b.start(args...); err != nil {
@@ -223,9 +231,12 @@ func (n *nodes) up(ctx context.Context, shards int, pins ...string) (err error) 
 	}
 	for i := range shards {
 		name := fmt.Sprint("s", i)
-		p, err := n.b.start(append([]string{"shard", "--node-id=" + name, "--join=" + n.gossip, "--gossip-addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0", "--state-dir=", "--device=cpu"}, append(common, n.b.flags(name)...)...)...)
+		p, err := n.b.start(append([]string{"shard", "--node-id=" + name, "--join=" + n.gossip, "--gossip-addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0", "--state-dir=", "--device=cpu"}, append(append(common, n.b.flags(name)...), n.extra[name]...)...)...)
 		if err != nil {
 			return err
+		}
+		if n.watch {
+			go p.observe()
 		}
 		n.shards = append(n.shards, p)
 	}
