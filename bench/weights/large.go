@@ -231,7 +231,7 @@ func (p *process) awaitLine(text string, began time.Time) error {
 // through its store, and compares the most memory that they take for themselves, or
 // lock, with the tensors that they load.
 func (b *bench) memory(ctx context.Context, path string) error {
-	n := &nodes{b: b, secret: filepath.Join(b.dir, "secret-large"), source: path, watch: true}
+	n := &nodes{b: b, secret: filepath.Join(b.dir, "secret-large"), source: path, watch: true, folder: "large-"}
 	if out, err := exec.Command(b.shoal, "secret", n.secret).CombinedOutput(); err != nil {
 		return fmt.Errorf("%w: %s", err, out)
 	}

@@ -40,7 +40,7 @@ func main() {
 	flag.StringVar(&b.save, "save", "", "file of figures")
 	flag.Float64Var(&b.rate, "rate", 60, "MiB a second that the origin sends")
 	flag.IntVar(&b.kills, "kills", 20, "pulls that are killed")
-	flag.StringVar(&b.part, "part", "", "cluster, resume, warm, bits or large; empty is all of them")
+	flag.StringVar(&b.part, "part", "", "cluster, cold, resume, warm, bits or large; empty is all of them")
 	flag.IntVar(&b.flips, "flips", 1000, "bits that are changed")
 	flag.StringVar(&b.largeFile, "large", "", "file of the model of 4 GB, which is made if it is not there; empty: it is made and removed")
 	flag.Parse()
@@ -86,7 +86,7 @@ func (b *bench) run(ctx context.Context) (err error) {
 	for _, p := range []struct {
 		name string
 		run  func(context.Context) error
-	}{{"cluster", b.cluster}, {"resume", b.resume}, {"warm", b.warm}, {"bits", b.bits}, {"large", b.large}} {
+	}{{"cluster", b.cluster}, {"cold", b.cold}, {"resume", b.resume}, {"warm", b.warm}, {"bits", b.bits}, {"large", b.large}} {
 		if b.part != "" && b.part != p.name {
 			continue
 		}
@@ -198,6 +198,7 @@ type nodes struct {
 
 	source string              // the model; empty is that of the origin
 	extra  map[string][]string // flags of a shard by its name
+	folder string              // begins the names of their stores
 	watch  bool                // the memory of shards is observed
 }
 
@@ -225,13 +226,13 @@ func (n *nodes) up(ctx context.Context, shards int, pins ...string) (err error) 
 	args := append([]string{
 		"coordinator", "--model=" + cmp.Or(n.source, n.b.url), "--node-id=c", fmt.Sprintf("--min-shards=%d", shards), fmt.Sprintf("--stages=%d", shards),
 		"--gossip-addr=" + n.gossip, "--admin-addr=" + n.admin, "--context=512", "--pin=" + strings.Join(pins, ","), "--replicas=1",
-	}, append(common, n.b.flags("c")...)...)
+	}, append(common, n.b.flags(n.folder+"c")...)...)
 	if n.coordinator, err = n.b.start(args...); err != nil {
 		return err
 	}
 	for i := range shards {
 		name := fmt.Sprint("s", i)
-		p, err := n.b.start(append([]string{"shard", "--node-id=" + name, "--join=" + n.gossip, "--gossip-addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0", "--state-dir=", "--device=cpu"}, append(append(common, n.b.flags(name)...), n.extra[name]...)...)...)
+		p, err := n.b.start(append([]string{"shard", "--node-id=" + name, "--join=" + n.gossip, "--gossip-addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0", "--state-dir=", "--device=cpu"}, append(append(common, n.b.flags(n.folder+name)...), n.extra[name]...)...)...)
 		if err != nil {
 			return err
 		}
@@ -309,6 +310,28 @@ func (b *bench) cluster(ctx context.Context) error {
 	bytes, _ := n.fetched()
 	b.note("replan_bytes_ratio", float64(bytes)/float64(moved), "× the bytes of 2 layers", 1)
 	b.note("replan_origin_bytes", float64(b.origin.Sent()), "bytes", 1)
+	return nil
+}
+
+// cold measures how long three shards without anything take, from the start of all
+// processes until they can answer, beside what the origin's line takes for the model.
+func (b *bench) cold(ctx context.Context) error {
+	n := &nodes{b: b, secret: filepath.Join(b.dir, "secret-cold"), folder: "cold-"}
+	if out, err := exec.Command(b.shoal, "secret", n.secret).CombinedOutput(); err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	defer n.stop()
+	rate := b.rate / 3 * (1 << 20)
+	b.origin.Limit(rate)
+	defer b.origin.Limit(b.rate * (1 << 20))
+	b.origin.Sent()
+	began := time.Now()
+	if err := n.up(ctx, 3); err != nil {
+		return err
+	}
+	took, sent := time.Since(began).Seconds(), b.origin.Sent()
+	fmt.Printf("  %d MB at %.0f MB/s, ready in %.2f s, %d MB sent\n", b.size/1e6, rate/1e6, took, sent/1e6)
+	b.note("cold_3_shards_time", took/(float64(b.size)/rate), "× bytes / rate", 1)
 	return nil
 }
 

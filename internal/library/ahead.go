@@ -2,6 +2,8 @@ package library
 
 import (
 	"context"
+	"runtime"
+	"runtime/debug"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -12,11 +14,18 @@ import (
 	"github.com/shoal-llm/shoal/pkg/model"
 )
 
-// Bounds of what is read ahead: bytes that nobody has taken yet, and tensors at once.
+// Bounds of what is read ahead: bytes that nobody has taken yet, of mapped files and of
+// others, which are copied into memory; and tensors at once.
 const (
-	aheadBytes   = 64 << 20
+	aheadMapped  = 64 << 20
+	aheadCopied  = 32 << 20
 	aheadReaders = 2
 )
+
+// maxGarbage is how many bytes of copies that nobody needs any more may wait for the
+// collector: weights lie outside its heap, and beside them it would let half as much
+// again grow.
+const maxGarbage = 32 << 20
 
 // Ahead is a source that reads the tensors of a part, and checks their hashes where
 // they have any, before they are asked for: the disk does not wait while a device
@@ -28,6 +37,9 @@ type Ahead struct {
 	work errgroup.Group
 	stop context.CancelFunc
 
+	copies  bool
+	garbage int // bytes of copies given out since the collector ran
+
 	mu      sync.Mutex
 	tensors map[string]*early // guarded by mu; those to come
 }
@@ -37,6 +49,7 @@ var _ model.Source = (*Ahead)(nil)
 // early is a tensor that is read before it is asked for.
 type early struct {
 	size  int64 // of room
+	bytes int
 	begun bool
 	read  chan struct{} // closed when the rest is there
 	m     compute.Matrix
@@ -46,7 +59,12 @@ type early struct {
 // Ahead begins to read a part in the order in which it is loaded. The caller closes it
 // before the model.
 func (m *Model) Ahead(p model.Part) *Ahead {
-	a := &Ahead{Source: m.Source, room: semaphore.NewWeighted(aheadBytes), tensors: map[string]*early{}}
+	room := int64(aheadMapped)
+	if m.copies {
+		room = aheadCopied
+		debug.FreeOSMemory() // of what was fetched before
+	}
+	a := &Ahead{Source: m.Source, room: semaphore.NewWeighted(room), copies: m.copies, tensors: map[string]*early{}}
 	a.ctx, a.stop = context.WithCancel(context.Background())
 	var names []string
 	for _, name := range m.Arch.Tensors(m.Spec, p) {
@@ -54,7 +72,7 @@ func (m *Model) Ahead(p model.Part) *Ahead {
 		if !ok || a.tensors[name] != nil {
 			continue
 		}
-		a.tensors[name] = &early{size: min(int64(t.size), aheadBytes), read: make(chan struct{})}
+		a.tensors[name] = &early{size: min(int64(t.size), room), bytes: int(t.size), read: make(chan struct{})}
 		names = append(names, name)
 	}
 	a.work.Go(func() error { a.run(names); return nil })
@@ -101,7 +119,8 @@ func (a *Ahead) run(names []string) {
 // Outline is that of the source.
 func (a *Ahead) Outline() model.Source { return model.Outline(a.Source) }
 
-// Tensor returns a tensor, once it is there.
+// Tensor returns a tensor, once it is there. What it returned before may be needed no
+// longer than until now.
 func (a *Ahead) Tensor(name string) (compute.Matrix, bool) {
 	a.mu.Lock()
 	t := a.tensors[name]
@@ -110,6 +129,10 @@ func (a *Ahead) Tensor(name string) (compute.Matrix, bool) {
 	a.mu.Unlock()
 	if !begun {
 		return a.Source.Tensor(name)
+	}
+	if a.garbage += t.bytes; a.copies && a.garbage > maxGarbage {
+		a.garbage = 0
+		runtime.GC()
 	}
 	<-t.read
 	a.room.Release(t.size)
