@@ -53,6 +53,7 @@ type Keeper struct {
 	models map[store.Hash]used          // guarded by mu; by this process
 	lent   map[store.Hash]*lent         // guarded by mu; files of this machine that others may have
 	jobs   map[store.Hash]chan struct{} // guarded by mu; gatherings that run, closed at their end
+	dry    map[store.Hash]bool          // guarded by mu; of them, those that the origin fails
 	news   chan struct{}                // guarded by mu; closed when a segment has come
 }
 
@@ -69,7 +70,7 @@ func New(cfg Config) *Keeper {
 	}
 	return &Keeper{
 		cfg: cfg, models: map[store.Hash]used{}, lent: map[store.Hash]*lent{},
-		jobs: map[store.Hash]chan struct{}{}, news: make(chan struct{}),
+		jobs: map[store.Hash]chan struct{}{}, dry: map[store.Hash]bool{}, news: make(chan struct{}),
 	}
 }
 
