@@ -253,6 +253,14 @@ bench-weights: build model ## what shards fetch from a rate-limited origin, kill
 	.cache/weights -model $(SMOLLM2) -shoal bin/shoal -save docs/measurements/weights.json
 	$(MAKE) docs
 
+.PHONY: bench-weights-large
+bench-weights-large: build model ## a model of 4 GB: time from disk to ready, memory while it is loaded, three cold shards on a line of 60 MiB a second, into docs/measurements/weights.json (4 minutes, 17 GB of disk, a quiet machine)
+	$(GO) build -trimpath -o .cache/weights ./bench/weights
+	.cache/weights -model $(SMOLLM2) -shoal bin/shoal -part large -large .cache/large.gguf -save docs/measurements/weights.json
+	.cache/weights -model .cache/large.gguf -rate 180 -shoal bin/shoal -part cold -save docs/measurements/weights.json
+	rm .cache/large.gguf
+	$(MAKE) docs
+
 .PHONY: bench-plan
 bench-plan: build model $(MODELS)/smollm2-q4_0.gguf ## what the planner predicts beside what is measured, on a quiet machine, into docs/measurements/pipeline.json (2 minutes)
 	$(GO) build -trimpath -o .cache/predict ./bench/predict

@@ -5,6 +5,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -39,8 +40,9 @@ func main() {
 	flag.StringVar(&b.save, "save", "", "file of figures")
 	flag.Float64Var(&b.rate, "rate", 60, "MiB a second that the origin sends")
 	flag.IntVar(&b.kills, "kills", 20, "pulls that are killed")
-	flag.StringVar(&b.part, "part", "", "cluster, resume, warm or bits; empty is all of them")
+	flag.StringVar(&b.part, "part", "", "cluster, resume, warm, bits, cold or large; empty is the first four")
 	flag.IntVar(&b.flips, "flips", 1000, "bits that are changed")
+	flag.StringVar(&b.largeFile, "large", "", "file of the model of 4 GB, which is made if it is not there; empty: one that is made and removed")
 	flag.Parse()
 	if err := b.run(context.Background()); err != nil {
 		fmt.Fprintln(os.Stderr, "weights:", err)
@@ -56,6 +58,7 @@ type bench struct {
 	part              string
 	rate              float64
 	kills, flips      int
+	largeFile         string
 
 	dir     string
 	origin  *weightstest.Origin
@@ -83,8 +86,9 @@ func (b *bench) run(ctx context.Context) (err error) {
 	for _, p := range []struct {
 		name string
 		run  func(context.Context) error
-	}{{"cluster", b.cluster}, {"resume", b.resume}, {"warm", b.warm}, {"bits", b.bits}} {
-		if b.part != "" && b.part != p.name {
+		long bool // only when it is named
+	}{{"cluster", b.cluster, false}, {"resume", b.resume, false}, {"warm", b.warm, false}, {"bits", b.bits, false}, {"cold", b.cold, true}, {"large", b.large, true}} {
+		if b.part != p.name && (b.part != "" || p.long) {
 			continue
 		}
 		if err := p.run(ctx); err != nil {
@@ -99,8 +103,12 @@ func (b *bench) run(ctx context.Context) (err error) {
 
 func (b *bench) note(name string, value float64, unit string, runs int) {
 	fmt.Printf("%-28s %.4g %s (%d)\n", name, value, unit, runs)
+	command := "make bench-weights"
+	if b.part == "large" || b.part == "cold" {
+		command = "make bench-weights-large"
+	}
 	b.figures = append(b.figures, measure.Figure{
-		Name: name, Value: value, Unit: unit, Runs: runs, Command: "make bench-weights",
+		Name: name, Value: value, Unit: unit, Runs: runs, Command: command,
 		Machine: fmt.Sprintf("%s, %d threads", runtime.GOARCH, runtime.NumCPU()),
 	})
 }
@@ -117,6 +125,7 @@ type process struct {
 
 	mu    sync.Mutex
 	lines []string // guarded by mu; of its log
+	most  int64    // guarded by mu; bytes of memory, if it is observed
 }
 
 func (b *bench) start(args ...string) (*process, error) {
@@ -191,6 +200,11 @@ type nodes struct {
 	coordinator *process
 	admin       string
 	shards      []*process
+
+	source string              // the model; empty is that of the origin
+	extra  map[string][]string // flags of a shard by its name
+	folder string              // begins the names of their stores
+	watch  bool                // the memory of shards is observed
 }
 
 func (n *nodes) stop() {
@@ -215,17 +229,20 @@ func (n *nodes) up(ctx context.Context, shards int, pins ...string) (err error) 
 	}
 	common := []string{"--cluster-secret-file=" + n.secret, "--grpc-addr=127.0.0.1:0", "--advertise=127.0.0.1", "--log-format=json", "--log-level=info"}
 	args := append([]string{
-		"coordinator", "--model=" + n.b.url, "--node-id=c", fmt.Sprintf("--min-shards=%d", shards), fmt.Sprintf("--stages=%d", shards),
+		"coordinator", "--model=" + cmp.Or(n.source, n.b.url), "--node-id=c", fmt.Sprintf("--min-shards=%d", shards), fmt.Sprintf("--stages=%d", shards),
 		"--gossip-addr=" + n.gossip, "--admin-addr=" + n.admin, "--context=512", "--pin=" + strings.Join(pins, ","), "--replicas=1",
-	}, append(common, n.b.flags("c")...)...)
+	}, append(common, n.b.flags(n.folder+"c")...)...)
 	if n.coordinator, err = n.b.start(args...); err != nil {
 		return err
 	}
 	for i := range shards {
 		name := fmt.Sprint("s", i)
-		p, err := n.b.start(append([]string{"shard", "--node-id=" + name, "--join=" + n.gossip, "--gossip-addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0", "--state-dir=", "--device=cpu"}, append(common, n.b.flags(name)...)...)...)
+		p, err := n.b.start(append([]string{"shard", "--node-id=" + name, "--join=" + n.gossip, "--gossip-addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0", "--state-dir=", "--device=cpu"}, append(append(common, n.b.flags(n.folder+name)...), n.extra[name]...)...)...)
 		if err != nil {
 			return err
+		}
+		if n.watch {
+			go p.observe()
 		}
 		n.shards = append(n.shards, p)
 	}
@@ -298,6 +315,28 @@ func (b *bench) cluster(ctx context.Context) error {
 	bytes, _ := n.fetched()
 	b.note("replan_bytes_ratio", float64(bytes)/float64(moved), "× the bytes of 2 layers", 1)
 	b.note("replan_origin_bytes", float64(b.origin.Sent()), "bytes", 1)
+	return nil
+}
+
+// cold measures how long three shards without anything take, from the start of all
+// processes until they can answer, beside what the origin's line takes for the model.
+func (b *bench) cold(ctx context.Context) error {
+	n := &nodes{b: b, secret: filepath.Join(b.dir, "secret-cold"), folder: "cold-"}
+	if out, err := exec.Command(b.shoal, "secret", n.secret).CombinedOutput(); err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	defer n.stop()
+	rate := b.rate / 3 * (1 << 20)
+	b.origin.Limit(rate)
+	defer b.origin.Limit(b.rate * (1 << 20))
+	b.origin.Sent()
+	began := time.Now()
+	if err := n.up(ctx, 3); err != nil {
+		return err
+	}
+	took, sent := time.Since(began).Seconds(), b.origin.Sent()
+	fmt.Printf("  %d MB at %.0f MB/s, ready in %.2f s, %d MB sent\n", b.size/1e6, rate/1e6, took, sent/1e6)
+	b.note("cold_3_shards_time", took/(float64(b.size)/rate), "× bytes / rate", 1)
 	return nil
 }
 

@@ -45,7 +45,12 @@ func OpenFiles(name string, files Files) (*Model, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read model %s: %w", name, err)
 	}
-	return newModel(name, "", c)
+	m, err := newModel(name, "", c)
+	if err != nil {
+		return nil, err
+	}
+	m.copies = true
+	return m, nil
 }
 
 func openGGUF(files Files) (container, error) {

@@ -123,6 +123,7 @@ type Model struct {
 	// model to be open.
 	Vision *vision.Encoder
 
+	copies bool // what is read of file is copied into memory
 	file   container
 	tower  container // a file of the encoder's own; nil where it is in file, or there is none
 	failed *failure

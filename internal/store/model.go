@@ -313,15 +313,24 @@ func (m *Model) Put(i int, data []byte) error {
 // Get reads a segment. Bytes that have changed on the disk are removed and not
 // returned: the error wraps ErrCorrupt, or ErrMissing for one that is not there.
 func (m *Model) Get(i int) ([]byte, error) {
-	h, ok := m.hash(i)
-	if !ok {
-		return nil, fmt.Errorf("%w: segment %d", ErrMissing, i)
-	}
 	data := make([]byte, m.segments[i].Size)
-	if err := m.store.get(h, data); err != nil {
-		return nil, fmt.Errorf("segment %d of %s: %w", i, m.Manifest.Files[m.segments[i].File].Name, err)
+	if err := m.Read(i, data); err != nil {
+		return nil, err
 	}
 	return data, nil
+}
+
+// Read is Get into memory of the caller's, which has the size of the segment. After an
+// error what is there means nothing.
+func (m *Model) Read(i int, into []byte) error {
+	h, ok := m.hash(i)
+	if !ok {
+		return fmt.Errorf("%w: segment %d", ErrMissing, i)
+	}
+	if err := m.store.get(h, into); err != nil {
+		return fmt.Errorf("segment %d of %s: %w", i, m.Manifest.Files[m.segments[i].File].Name, err)
+	}
+	return nil
 }
 
 // Verify reads all segments that are there and returns those that had changed, which

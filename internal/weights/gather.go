@@ -65,7 +65,8 @@ const (
 )
 
 // Gather brings segments into the store: from other nodes where they have them, else
-// from the origin. Of a model one gathering runs at a time; another waits for it and
+// from the origin. Where the origin fails, and there are other nodes, they are asked
+// until nothing has come for too long. Of a model one gathering runs at a time; another waits for it and
 // then brings what is still missing.
 func (k *Keeper) Gather(ctx context.Context, m *store.Model, o Order, p Patience) error {
 	free, err := k.begin(ctx, m.ID)
@@ -100,6 +101,7 @@ func (k *Keeper) begin(ctx context.Context, id store.Hash) (end func(), err erro
 			return func() {
 				k.mu.Lock()
 				delete(k.jobs, id)
+				delete(k.dry, id)
 				k.mu.Unlock()
 				close(done)
 			}, nil
@@ -228,6 +230,7 @@ func (g *gathering) put(node string, i int, data []byte) error {
 	g.done += int64(len(data))
 	if node == "" {
 		g.origin += int64(len(data))
+		g.k.setDry(g.m.ID, false)
 	}
 	now := time.Now()
 	g.heard[node], g.last = now, now
@@ -258,13 +261,24 @@ func (g *gathering) from(ctx context.Context, p Peer) error {
 		if over || ctx.Err() != nil {
 			return nil
 		}
+		wait = wait && !g.k.isDry(g.m.ID)
 		held, busy, err := g.ask(ctx, client, wanted, wait)
 		g.answered(p.Node, held, busy)
+		var full *store.FullError
 		if err == nil && len(held) > 0 {
-			err = g.bring(ctx, client, p.Node, held)
-			var full *store.FullError
-			if errors.As(err, &full) {
+			if err = g.bring(ctx, client, p.Node, held, false); errors.As(err, &full) {
 				return err
+			}
+		}
+		if err == nil && len(held) == 0 && g.k.isDry(g.m.ID) {
+			switch failed := g.bring(ctx, client, p.Node, g.turned(), true); {
+			case errors.As(failed, &full):
+				return failed
+			case errors.Is(failed, store.ErrCorrupt):
+				err = failed
+			case failed != nil && ctx.Err() == nil:
+				g.k.cfg.Log.Warn("a node cannot bring what the origin does not give here", "peer", p.Node, "err", failed)
+				g.pause(ctx)
 			}
 		}
 		switch {
@@ -336,8 +350,16 @@ func (g *gathering) ask(ctx context.Context, c pb.WeightServiceClient, wanted bi
 	return slices.DeleteFunc(held, func(i int) bool { return !wanted.has(i) || i >= len(g.m.Segments()) }), r.GetBusy(), nil
 }
 
-// bring fetches some of the segments that a peer has.
-func (g *gathering) bring(ctx context.Context, c pb.WeightServiceClient, node string, held []int) error {
+// turned are the segments that this node would take from its origin.
+func (g *gathering) turned() []int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.mine()
+}
+
+// bring fetches some of the segments that a peer has, or, where the origin fails here,
+// that it is to take from the origin.
+func (g *gathering) bring(ctx context.Context, c pb.WeightServiceClient, node string, held []int, anew bool) error {
 	batch := g.take(g.share(held))
 	if len(batch) == 0 {
 		g.pause(ctx) // others were faster
@@ -345,7 +367,7 @@ func (g *gathering) bring(ctx context.Context, c pb.WeightServiceClient, node st
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, g.p.Stall, ErrStalled)
 	defer cancel()
-	req := &pb.SegmentsRequest{Manifest: g.m.ID[:]}
+	req := &pb.SegmentsRequest{Manifest: g.m.ID[:], Bring: anew}
 	for _, i := range batch {
 		req.Segments = append(req.Segments, uint32(i))
 	}
@@ -408,9 +430,25 @@ func (g *gathering) fromOrigin(ctx context.Context) error {
 			g.pause(ctx)
 			continue
 		}
-		if err := g.download(ctx, mine); err != nil {
+		err := g.download(ctx, mine)
+		var full *store.FullError
+		if err != nil && (len(g.o.Peers) == 0 || errors.Is(err, ErrOffline) || errors.As(err, &full)) {
 			return err
 		}
+		if err != nil && ctx.Err() == nil {
+			g.withoutOrigin(ctx, err)
+		}
+	}
+}
+
+// withoutOrigin leaves the origin alone for a while: it may serve others, who take over
+// what is this node's turn as soon as this one is not busy any more.
+func (g *gathering) withoutOrigin(ctx context.Context, err error) {
+	g.k.cfg.Log.Warn("the origin fails here; other nodes are asked", "model", g.m.Manifest.Source, "err", err)
+	g.k.setDry(g.m.ID, true)
+	select {
+	case <-ctx.Done():
+	case <-time.After(g.p.Peer):
 	}
 }
 
@@ -523,6 +561,9 @@ func (g *gathering) watch(ctx context.Context) error {
 		case now.After(deadline):
 			return g.stalled(fmt.Sprintf("%d bytes in %v, at least %d a second are wanted", g.doneBytes(), now.Sub(g.began).Round(time.Second), g.p.Rate), left, waits, why)
 		case now.Sub(last) > 3*time.Second:
+			if why != nil {
+				waits = fmt.Sprintf("%s; the last fault: %v", waits, why)
+			}
 			g.report(waits, false)
 		}
 		g.pause(ctx)

@@ -184,11 +184,30 @@ func (k *Keeper) holder(id store.Hash) holder {
 	return m
 }
 
-// busy reports whether segments of a model are being brought.
+// busy reports whether segments of a model are being brought, and the origin does not
+// fail.
 func (k *Keeper) busy(id store.Hash) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.jobs[id] != nil
+	return k.jobs[id] != nil && !k.dry[id]
+}
+
+// isDry reports whether the origin fails the gathering of a model.
+func (k *Keeper) isDry(id store.Hash) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.dry[id]
+}
+
+// setDry says whether the origin fails the gathering of a model.
+func (k *Keeper) setDry(id store.Hash, dry bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if dry {
+		k.dry[id] = true
+	} else {
+		delete(k.dry, id)
+	}
 }
 
 // told wakes those who wait for segments.
@@ -289,6 +308,26 @@ func (s *Service) idOf(b []byte) (id store.Hash, err error) {
 	return store.Hash(b), nil
 }
 
+// bring fetches what another node needs and its origin does not give it.
+func (s *Service) bring(ctx context.Context, h holder, req *pb.SegmentsRequest) error {
+	m, ok := h.(*store.Model)
+	if !req.GetBring() || !ok {
+		return nil
+	}
+	if s.k.isDry(m.ID) {
+		return status.Error(codes.Unavailable, "the origin fails here too")
+	}
+	order := Order{}
+	for _, i := range req.GetSegments() {
+		order.Segments = append(order.Segments, int(i))
+	}
+	if err := s.k.Gather(ctx, m, order, DefaultPatience()); err != nil {
+		s.k.cfg.Log.Warn("cannot bring segments that another node's origin does not give", "model", m.Manifest.Source, "err", err)
+		return status.Error(codes.Unavailable, "the origin fails here too")
+	}
+	return nil
+}
+
 // Segments sends segments. Their hashes have been checked.
 func (s *Service) Segments(req *pb.SegmentsRequest, stream pb.WeightService_SegmentsServer) error {
 	id, err := s.idOf(req.GetManifest())
@@ -306,6 +345,9 @@ func (s *Service) Segments(req *pb.SegmentsRequest, stream pb.WeightService_Segm
 		if int64(i) >= int64(len(h.Segments())) {
 			return status.Errorf(codes.OutOfRange, "segment %d of %d", i, len(h.Segments()))
 		}
+	}
+	if err := s.bring(stream.Context(), h, req); err != nil {
+		return err
 	}
 	for _, i := range req.GetSegments() {
 		data, err := h.Get(int(i))

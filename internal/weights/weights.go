@@ -20,6 +20,8 @@ import (
 	"strings"
 	"sync"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/shoal-llm/shoal/internal/fetch"
 	"github.com/shoal-llm/shoal/internal/library"
 	"github.com/shoal-llm/shoal/internal/store"
@@ -51,6 +53,7 @@ type Keeper struct {
 	models map[store.Hash]used          // guarded by mu; by this process
 	lent   map[store.Hash]*lent         // guarded by mu; files of this machine that others may have
 	jobs   map[store.Hash]chan struct{} // guarded by mu; gatherings that run, closed at their end
+	dry    map[store.Hash]bool          // guarded by mu; of them, those that the origin fails
 	news   chan struct{}                // guarded by mu; closed when a segment has come
 }
 
@@ -67,7 +70,7 @@ func New(cfg Config) *Keeper {
 	}
 	return &Keeper{
 		cfg: cfg, models: map[store.Hash]used{}, lent: map[store.Hash]*lent{},
-		jobs: map[store.Hash]chan struct{}{}, news: make(chan struct{}),
+		jobs: map[store.Hash]chan struct{}{}, dry: map[store.Hash]bool{}, news: make(chan struct{}),
 	}
 }
 
@@ -379,43 +382,44 @@ func (v *view) Read(r library.Range) ([]byte, error) {
 	return v.bytes(i, r.Offset, r.Size)
 }
 
+// readers is how many segments of a tensor are read and hashed at once.
+const readers = 4
+
 func (v *view) bytes(file int, offset, n uint64) ([]byte, error) {
 	from, to := v.m.Covering(file, offset, n)
 	if from == to {
 		return nil, nil
 	}
-	var out []byte
-	for i := from; i < to; i++ {
-		data, err := v.segment(i)
-		if err != nil {
-			return nil, err
-		}
-		if to == from+1 {
-			out = data
-			break
-		}
-		if out == nil {
-			out = make([]byte, 0, n+store.MaxSegment)
-		}
-		out = append(out, data...)
-	}
-	skip := offset - uint64(v.m.Segments()[from].Offset)
-	if uint64(len(out)) < skip+n {
+	segments := v.m.Segments()
+	start, last := uint64(segments[from].Offset), segments[to-1]
+	end := uint64(last.Offset) + uint64(last.Size)
+	if offset+n > end {
 		return nil, fmt.Errorf("bytes [%d, %d) lie beyond the file", offset, offset+n)
 	}
+	out := make([]byte, end-start)
+	var group errgroup.Group
+	group.SetLimit(readers)
+	for i := from; i < to; i++ {
+		at := uint64(segments[i].Offset) - start
+		group.Go(func() error { return v.segment(i, out[at:at+uint64(segments[i].Size)]) })
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	skip := offset - start
 	return out[skip : skip+n : skip+n], nil
 }
 
 // segment reads a segment; one that is missing or has changed is brought by again.
-func (v *view) segment(i int) ([]byte, error) {
-	data, err := v.m.Get(i)
+func (v *view) segment(i int, into []byte) error {
+	err := v.m.Read(i, into)
 	if err == nil || v.again == nil || !errors.Is(err, store.ErrCorrupt) && !errors.Is(err, store.ErrMissing) {
-		return data, err
+		return err
 	}
 	if err := v.again(v.ctx, []int{i}); err != nil {
-		return nil, err
+		return err
 	}
-	return v.m.Get(i)
+	return v.m.Read(i, into)
 }
 
 // Heads returns the segments that must be there before a model can be opened.

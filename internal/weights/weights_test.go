@@ -569,6 +569,41 @@ func TestPeersThatFail(t *testing.T) {
 	}
 }
 
+// TestOriginFailsOneNode: a node that the origin refuses gets what it alone needs by way
+// of one that the origin serves, once and with the right bytes.
+func TestOriginFailsOneNode(t *testing.T) {
+	o := serveTiny(t)
+	c := newCluster(t)
+	served := c.add("served")
+	m := learn(t, served.Keeper, o)
+	refused := c.add("refused", func(cfg *Config) { // private addresses are not allowed there
+		cfg.Fetcher = fetch.New(fetch.Options{Attempts: 1, Pause: time.Millisecond})
+	})
+	known, err := refused.Know(m.Encoded)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Sent()
+	p := Patience{Peer: 100 * time.Millisecond, Stall: 30 * time.Second, Rate: 1}
+	if err := refused.Gather(t.Context(), known, Order{Segments: m.All(), Peers: c.peers(refused)}, p); err != nil {
+		t.Fatal(err)
+	}
+	sameAsTiny(t, open(t, refused.Keeper, known))
+	if sent := o.Sent(); sent > m.Size() {
+		t.Errorf("the origin sent %d bytes of a model of %d", sent, m.Size())
+	}
+	// Without a node that helps it is an error that names the origin's fault.
+	alone := c.add("alone", func(cfg *Config) {
+		cfg.Fetcher = fetch.New(fetch.Options{Attempts: 1, Pause: time.Millisecond})
+	})
+	if known, err = alone.Know(m.Encoded); err != nil {
+		t.Fatal(err)
+	}
+	if err := alone.Gather(t.Context(), known, Order{Segments: m.All()}, p); !errors.Is(err, fetch.ErrAddress) {
+		t.Errorf("alone: %v", err)
+	}
+}
+
 // TestNothingComes: weights that are nowhere end a gathering by a name that says for
 // whom it waited.
 func TestNothingComes(t *testing.T) {

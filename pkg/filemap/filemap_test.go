@@ -1,6 +1,7 @@
 package filemap
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"testing"
@@ -39,4 +40,31 @@ func TestMapRefusesFolders(t *testing.T) {
 	if _, _, err := Map(dir); err == nil {
 		t.Error("a folder was mapped")
 	}
+}
+
+func TestNeedLeavesTheBytesAsTheyAre(t *testing.T) {
+	want := bytes.Repeat([]byte("weights"), 3*pageBytes)
+	path := filepath.Join(t.TempDir(), "f")
+	if err := os.WriteFile(path, want, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	data, unmap, err := Map(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, part := range [][]byte{nil, data[:1], data[5:], data[pageBytes : pageBytes+1], data[len(data)-1:], data} {
+		Need(part)
+	}
+	if !bytes.Equal(data, want) {
+		t.Error("other bytes than those of the file")
+	}
+	if err := unmap(); err != nil {
+		t.Error(err)
+	}
+	Need(want) // not mapped
 }

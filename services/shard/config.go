@@ -93,6 +93,10 @@ type Model struct {
 
 	Spelling func() (*grammar.Vocabulary, error) // for stages with the head; nil: no constrained answers
 
+	// Ahead begins to read a part before it is asked for; end waits until nothing is
+	// read any more. Nil: Source is in memory.
+	Ahead func(p model.Part) (src model.Source, end func())
+
 	StandIns model.Source // as fast to compute with as Source, which may have to be fetched or rounded; nil: Source is here
 	Err      func() error // why Source could not be read; nil: it can
 	stored   *storedModel // what of it is in the store; nil: it is this node's own

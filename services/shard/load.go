@@ -188,7 +188,13 @@ func (s *Shard) loadStage(ctx context.Context, st *stage, m, draft *Model) error
 		}
 		cfg.Vocabulary = v
 	}
-	src := &counted{Source: m.Source, report: func(done uint64) {
+	weights := m.Source
+	if m.Ahead != nil {
+		ahead, end := m.Ahead(part)
+		defer end()
+		weights = ahead
+	}
+	src := &counted{Source: weights, report: func(done uint64) {
 		state := st.state(pb.LoadState_LOAD_STATE_LOADING)
 		state.DoneBytes, state.TotalBytes = min(done, total), total
 		s.control.report(state)

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/shoal-llm/shoal/pkg/filemap"
 	"github.com/shoal-llm/shoal/pkg/quant"
 	"github.com/shoal-llm/shoal/pkg/safetensors"
 )
@@ -108,6 +109,9 @@ func (t Tensor) Data() ([]byte, error) {
 	}
 	if len(all) == 1 {
 		return all[0], nil
+	}
+	for _, rows := range all {
+		filemap.Need(rows)
 	}
 	return slices.Concat(all...), nil
 }

@@ -304,9 +304,12 @@ func (x *HaveResponse) GetBusy() bool {
 }
 
 type SegmentsRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Manifest      []byte                 `protobuf:"bytes,1,opt,name=manifest,proto3" json:"manifest,omitempty"`
-	Segments      []uint32               `protobuf:"varint,2,rep,packed,name=segments,proto3" json:"segments,omitempty"` // numbers, over all files
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Manifest []byte                 `protobuf:"bytes,1,opt,name=manifest,proto3" json:"manifest,omitempty"`
+	Segments []uint32               `protobuf:"varint,2,rep,packed,name=segments,proto3" json:"segments,omitempty"` // numbers, over all files
+	// The origin fails the node that asks: what is not here is brought from the origin
+	// first.
+	Bring         bool `protobuf:"varint,60,opt,name=bring,proto3" json:"bring,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -353,6 +356,13 @@ func (x *SegmentsRequest) GetSegments() []uint32 {
 		return x.Segments
 	}
 	return nil
+}
+
+func (x *SegmentsRequest) GetBring() bool {
+	if x != nil {
+		return x.Bring
+	}
+	return false
 }
 
 type SegmentsResponse struct {
@@ -432,10 +442,11 @@ const file_shoal_v1_weights_proto_rawDesc = "" +
 	"\fHaveResponse\x12\x12\n" +
 	"\x04held\x18\x01 \x01(\fR\x04held\x12\x14\n" +
 	"\x05known\x18\x02 \x01(\bR\x05known\x12\x12\n" +
-	"\x04busy\x18\x03 \x01(\bR\x04busy\"I\n" +
+	"\x04busy\x18\x03 \x01(\bR\x04busy\"_\n" +
 	"\x0fSegmentsRequest\x12\x1a\n" +
 	"\bmanifest\x18\x01 \x01(\fR\bmanifest\x12\x1a\n" +
-	"\bsegments\x18\x02 \x03(\rR\bsegments\"@\n" +
+	"\bsegments\x18\x02 \x03(\rR\bsegments\x12\x14\n" +
+	"\x05bring\x18< \x01(\bR\x05bring\"@\n" +
 	"\x10SegmentsResponse\x12\x18\n" +
 	"\asegment\x18\x01 \x01(\rR\asegment\x12\x12\n" +
 	"\x04data\x18\x02 \x01(\fR\x04data2\x8b\x01\n" +
