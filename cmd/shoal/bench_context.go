@@ -189,9 +189,14 @@ func (o *benchContextOptions) run(c *cobra.Command, name, file string) error {
 	out := c.OutOrStdout()
 	fmt.Fprintf(out, "%s, %d positions of %s, stretched %.3g times, %d passages\n%-26s %22s %22s %8s %8s %7s %9s %9s %9s\n", m.Name, o.positions, filepath.Base(file),
 		max(1, float64(o.positions)/float64(m.Spec.Context)), o.passages, "class", "memory (predicted)", "cache (predicted)", "at first", "recalled", "right", "prefill", "tokens/s", "of bound")
+	src, spec, err := stretch(m, o.positions)
+	if err != nil {
+		return err
+	}
+	m.Spec = spec // so all weigh the longer context
 	var figures []measure.Figure
 	for _, s := range o.classes {
-		r, err := o.try(c, be, m, region, s, trial)
+		r, err := o.try(c, be, m, src, region, s, trial)
 		if err != nil {
 			return fmt.Errorf("KV class %s: %w", s, err)
 		}
@@ -206,14 +211,11 @@ func (o *benchContextOptions) run(c *cobra.Command, name, file string) error {
 }
 
 // try runs the context in one class.
-func (o *benchContextOptions) try(c *cobra.Command, be compute.Backend, m *library.Model, region *bandwidth.Region, class string, trial contextTrial) (r contextResult, err error) {
+func (o *benchContextOptions) try(c *cobra.Command, be compute.Backend, m *library.Model, src model.Source, region *bandwidth.Region, class string, trial contextTrial) (r contextResult, err error) {
 	if r.class, err = compute.ParseKVClass(class); err != nil {
 		return r, err
 	}
-	src, spec, err := stretch(m, o.positions)
-	if err != nil {
-		return r, err
-	}
+	spec := m.Spec
 	facts, err := m.Footprint(r.class)
 	if err != nil {
 		return r, err

@@ -123,10 +123,10 @@ func (o *benchKVOptions) open(be compute.Backend, m *library.Model, class string
 		return nil, err
 	}
 	s := &kvSubject{class: kv}
-	pages := windowPages(o.positions())
+	pages := kv.Pages(o.positions())
 	pools := kv.Pools(1, perplexityRows, pages)
 	layer := uint64(pages)*facts.KVPage + uint64(pools.Recent)*facts.KVRecent + uint64(pools.Upper)*facts.KVUpper + uint64(pools.Queries)*facts.KVQueries
-	tokens := float64(pages * compute.PageTokens)
+	tokens := float64((o.positions() + compute.PageTokens - 1) / compute.PageTokens * compute.PageTokens)
 	s.predicted = float64(layer) * float64(m.Spec.Layers) / tokens
 	before := be.Used().Caches
 	if s.local, err = openWindow(be, m, o.positions(), kv); err != nil {

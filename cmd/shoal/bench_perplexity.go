@@ -112,16 +112,13 @@ func baseName(file string) string { return strings.TrimSuffix(filepath.Base(file
 // openWindow loads a whole model for windows of so many ids.
 func openWindow(be compute.Backend, m *library.Model, ids int, kv compute.KVClass) (*engine.Local, error) {
 	st, err := engine.Open(be, m.Arch, m.Source, m.Spec, engine.Config{
-		Epoch: 1, Part: model.Whole(m.Spec), Pages: windowPages(ids), Slots: 1, Rows: perplexityRows, Context: ids, KV: kv,
+		Epoch: 1, Part: model.Whole(m.Spec), Pages: kv.Pages(ids), Slots: 1, Rows: perplexityRows, Context: ids, KV: kv,
 	})
 	if err != nil {
 		return nil, err
 	}
 	return engine.NewLocal(st), nil
 }
-
-// windowPages are the pages that hold a window.
-func windowPages(ids int) int { return ids/compute.PageTokens + 1 }
 
 // perplexity runs all windows of ids through the model.
 func perplexity(ctx context.Context, be compute.Backend, m *library.Model, ids []int32, kv compute.KVClass) (float64, error) {

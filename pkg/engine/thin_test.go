@@ -155,14 +155,22 @@ func TestThinningFreesPages(t *testing.T) {
 	}
 }
 
-// TestWindowsAreNotThinned: a model that sees a window of positions needs all of them.
-func TestWindowsAreNotThinned(t *testing.T) {
-	spec := model.Spec{Arch: "windowed", HeadDim: 64, KVHeads: 1, Window: 512}
+// TestThinningIsRefused where a model sees a window of positions, of which it needs all,
+// and where no session gets long enough for an effect.
+func TestThinningIsRefused(t *testing.T) {
+	spec := model.Spec{Arch: "windowed", HeadDim: 64, KVHeads: 1, Window: 512, Context: 8192}
 	for _, class := range thinned {
 		if err := spec.CheckKV(class); !errors.Is(err, compute.ErrKVClass) {
 			t.Errorf("%s: %v", class, err)
 		}
-		class.Ratio, class.Older = 0, 0
+		spec := spec
+		if spec.Window, spec.Context = 0, 2048; !errors.Is(spec.CheckKV(class), compute.ErrKVClass) {
+			t.Errorf("%s: contexts of %d positions never thin out", class, spec.Context)
+		}
+		if spec.Context++; spec.CheckKV(class) != nil {
+			t.Errorf("%s: %v", class, spec.CheckKV(class))
+		}
+		spec.Window, class.Ratio, class.Older = 512, 0, 0
 		if err := spec.CheckKV(class); err != nil {
 			t.Errorf("%s: %v", class, err)
 		}

@@ -81,6 +81,9 @@ func (s Spec) CheckKV(class compute.KVClass) error {
 	if class.Ratio != 0 && s.Window != 0 {
 		return fmt.Errorf("%w %s: %s sees a window of %d positions, of which none can be left out; take the class without +%d:1", compute.ErrKVClass, class, s.Arch, s.Window, class.Ratio)
 	}
+	if class.Ratio != 0 && s.Context <= class.Older+compute.KVBlock {
+		return fmt.Errorf("%w %s: contexts of %d positions never thin out; take the class without +%d:1", compute.ErrKVClass, class, s.Context, class.Ratio)
+	}
 	if class.Steps() && s.Needs&compute.FeatureBias != 0 {
 		return fmt.Errorf("%w %s: keys of %s have biases, which codes of fewer than 8 bits do not hold; take 8 or 16", compute.ErrKVClass, class, s.Arch)
 	}

@@ -76,6 +76,7 @@ func TestKVClassIsPlanned(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer file.Close()
+	file.Spec.Context = 8192 // or nothing thins out
 	prints := map[string]bool{}
 	thins := compute.KVClass{Bits: 4, Group: 32, Recent: 128, Ratio: 8, Older: 2048}
 	for _, class := range []compute.KVClass{{}, {Bits: 16}, {Bits: 8, Group: 32}, {Bits: 4, Group: 32, Recent: 128}, {Bits: 2, Group: 32, Recent: 128, Upper: 3, Far: 512}, thins} {

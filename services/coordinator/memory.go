@@ -1,8 +1,6 @@
 package coordinator
 
 import (
-	"strings"
-
 	"github.com/shoal-llm/shoal/pkg/compute"
 	pb "github.com/shoal-llm/shoal/proto/shoal/v1"
 	"github.com/shoal-llm/shoal/services/coordinator/plan"
@@ -13,7 +11,25 @@ import (
 func (o *owner) speedAndMemory(p *pipeline) (*pb.PipelineSpeed, []*pb.StageMemory) {
 	held := o.held(p.plan)
 	speed := p.tempo.proto(p.plan, held)
-	return speed, o.c.deps.Model.memory(p.plan, held, speed.GetStages())
+	memory := o.c.deps.Model.memory(p.plan, held, speed.GetStages())
+	for i := range memory {
+		memory[i].Gpu = o.onGPU(&p.plan.Stages[i])
+	}
+	return speed, memory
+}
+
+// onGPU reports whether a stage's device is none that computes with threads.
+func (o *owner) onGPU(s *plan.Stage) bool {
+	n := o.nodes[s.Node]
+	if n == nil {
+		return false
+	}
+	for _, d := range n.hello.GetDevices() {
+		if int(d.GetIndex()) == s.Device {
+			return d.GetThreads() == 0
+		}
+	}
+	return false
 }
 
 // memory is what the stages of a pipeline hold, each with its device alone, by the
@@ -31,7 +47,7 @@ func (m *Model) memory(p *plan.Pipeline, held []deviceUse, speeds []*pb.StageSpe
 	var out []*pb.StageMemory
 	for i, st := range p.Stages {
 		use := held[i]
-		v := &pb.StageMemory{Gpu: !strings.HasPrefix(st.Class, "cpu"), Measured: use.total > 0}
+		v := &pb.StageMemory{Measured: use.total > 0}
 		if !v.Measured {
 			use = deviceUse{st.Bytes, speeds[i].GetWeightBytes(), m.Facts.CacheBytes(p.Pages) * uint64(st.Part.End-st.Part.First)}
 		}

@@ -62,10 +62,18 @@ func (b *Backend) Begin(batch *compute.Batch) compute.Pass {
 	return p
 }
 
+// fewPages reports whether a span has fewer pages than its positions take in any class;
+// each cache holds them against its own.
+func fewPages(s *compute.Span) bool {
+	held := len(s.Pages) * compute.PageTokens
+	thinned := s.Start >= 2*compute.KVBlock && held >= compute.KVBlock
+	return held < s.Start+s.Count && !thinned
+}
+
 func (p *pass) begin(batch *compute.Batch) {
 	row := 0
 	for _, s := range batch.Spans {
-		if s.Row != row || s.Count <= 0 || s.Start < 0 || len(s.Pages) == 0 {
+		if s.Row != row || s.Count <= 0 || s.Start < 0 || fewPages(&s) {
 			fail("span at row %d of %d rows from position %d with %d pages", s.Row, s.Count, s.Start, len(s.Pages))
 		}
 		row += s.Count
