@@ -6,7 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/shoal-llm/shoal/internal/golden"
+	fixtures "github.com/shoal-llm/shoal/internal/golden"
 	"github.com/shoal-llm/shoal/internal/library"
 )
 
@@ -14,7 +14,7 @@ import (
 // has another identity on a device; what is only timed is not rounded; a recipe that
 // this node does not know is refused.
 func TestRecipeOfAPlan(t *testing.T) {
-	file, err := library.Library{}.Open(filepath.Join(golden.Dir(t), "models", "llama", "model-f16.gguf"))
+	file, err := library.Library{}.Open(filepath.Join(fixtures.Dir(t), "models", "llama", "model-f16.gguf"))
 	if err != nil {
 		t.Fatal(err)
 	}
