@@ -228,8 +228,8 @@ quality: build llamacpp $(MODELS)/smollm2-q8_0.gguf ## what each precision of we
 	@mkdir -p .tmp/quality && rm -f .tmp/quality/*
 	@for type in $(QUALITY_TYPES); do \
 	  $(LLAMACPP)/build/bin/llama-quantize --allow-requantize $(TINY) .tmp/quality/tiny-$$type.gguf $$type >.tmp/quality/$$type.log 2>&1 || exit 1; done
-	bin/shoal bench quality $(TINY) testdata/tiny/heldout_stories.txt testdata/tiny/heldout_chat.txt --sequences 6 \
-	  --calibration testdata/tiny/calibration.txt --calibration-tokens 1920 $(QUALITY_ROWS) --precision int4+ --precision int3+ --precision int2+ \
+	bin/shoal bench quality $(TINY) testdata/tiny/heldout_stories.txt testdata/tiny/heldout_chat.txt --sequences 5 \
+	  --calibration testdata/tiny/calibration.txt --calibration-tokens 960 $(QUALITY_ROWS) --precision int4+ --precision int3+ --precision int2+ \
 	  --budget 4645KB --budget 4400KB --budget 3894KB --budget 3572KB --budget 3173KB \
 	  $(foreach t,$(QUALITY_TYPES),--file .tmp/quality/tiny-$(t).gguf) --save docs/measurements/quality.json
 	bin/shoal bench quality $(MODELS)/smollm2-q8_0.gguf testdata/tiny/heldout_stories.txt --sequences 2 --calibration none \

@@ -76,6 +76,9 @@ func Units(m *library.Model) ([]Unit, error) {
 			units, matrices = append(units, Unit{}), append(matrices, nil)
 		}
 		units[i].Rules = append(units[i].Rules, rule)
+		if rule == "embedding" && m.Spec.TiedHead { // it is the head too, whose rule would hold else
+			units[i].Rules = append(units[i].Rules, "lmhead")
+		}
 		matrices[i] = append(matrices[i], name)
 	}
 	for _, p := range library.Precisions() {

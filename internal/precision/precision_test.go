@@ -168,3 +168,33 @@ func TestImportance(t *testing.T) {
 		t.Error("sequences are not cut as asked for")
 	}
 }
+
+// TestTiedHeadIsCounted: what is chosen takes the bytes that were counted, where the
+// embedding is the head too.
+func TestTiedHeadIsCounted(t *testing.T) {
+	m, err := library.Library{}.Open(library.Default)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	if !m.Spec.TiedHead {
+		t.Fatal("the model has a head of its own, which proves nothing")
+	}
+	units, err := Units(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, budget := range []uint64{2_600_000, 3_200_000, 5_000_000} {
+		c, err := Choose(units, budget)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var held uint64
+		for _, n := range m.Held(c.Recipe) {
+			held += n
+		}
+		if held != c.Bytes || held > budget {
+			t.Errorf("budget %d: %d bytes are counted, %d held: %s", budget, c.Bytes, held, c.Recipe)
+		}
+	}
+}
