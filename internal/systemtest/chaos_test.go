@@ -163,16 +163,16 @@ func (c *system) lostAfter(begin time.Time) (time.Time, bool) {
 	return c.saidAfter("coordinator", "pipeline lost", begin)
 }
 
-// saidAfter returns when a node first wrote a message after begin, with a reason that
-// holds one of some words if any are given.
+// saidAfter returns when a node first wrote a message after begin, in a line that holds
+// one of some words if any are given.
 func (c *system) saidAfter(node, message string, begin time.Time, words ...string) (time.Time, bool) {
 	for line := range strings.Lines(c.nodes[node].err.String()) {
 		var entry struct {
-			Time        time.Time
-			Msg, Reason string
+			Time time.Time
+			Msg  string
 		}
 		if json.Unmarshal([]byte(line), &entry) == nil && entry.Msg == message && entry.Time.After(begin) &&
-			(len(words) == 0 || slices.ContainsFunc(words, func(w string) bool { return strings.Contains(entry.Reason, w) })) {
+			(len(words) == 0 || slices.ContainsFunc(words, func(w string) bool { return strings.Contains(line, w) })) {
 			return entry.Time, true
 		}
 	}
