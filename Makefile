@@ -86,8 +86,8 @@ chaos-overload: ## five minutes of three times as many requests as can be answer
 	SHOAL_CHAOS_OVERLOAD=$(or $(SECONDS_OF),300) SHOAL_CHAOS_SAVE=$(CURDIR)/docs/measurements/chaos.json $(GO) test -count=1 -timeout 60m -run '^TestOverload$$' -v ./internal/systemtest
 
 .PHONY: chaos-short
-chaos-short: ## each fault of make chaos twice, some gateways killed and every process restarted, without figures
-	SHOAL_CHAOS_FAULTS=12 SHOAL_CHAOS_GATEWAYS=4 SHOAL_CHAOS_ROLLS=1 $(GO) test -count=1 -timeout 5m -run '^(TestChaos|TestGatewayKills|TestRollingRestart)$$' -v ./internal/systemtest
+chaos-short: ## each fault of make chaos twice, some gateways killed, every process restarted and each kind of link cut, without figures
+	SHOAL_CHAOS_FAULTS=12 SHOAL_CHAOS_GATEWAYS=4 SHOAL_CHAOS_ROLLS=1 SHOAL_CHAOS_PARTITIONS=3 $(GO) test -count=1 -timeout 6m -run '^(TestChaos|TestGatewayKills|TestRollingRestart|TestPartitions)$$' -v ./internal/systemtest
 
 # Everything that keeps an answer alive, in virtual time under faults.
 SIM := GOGC=400 $(GO) test -count=1 -timeout 120m -run '^TestSim' -v ./services/coordinator

@@ -163,16 +163,25 @@ func (c *system) lostAfter(begin time.Time) (time.Time, bool) {
 	return c.saidAfter("coordinator", "pipeline lost", begin)
 }
 
-// saidAfter returns when a node first wrote a message after begin, with a reason that
-// holds one of some words if any are given.
+// knownAfter returns when the coordinator noticed a fault: a frozen shard by its name,
+// because layouts that are prepared beside may be lost meanwhile too.
+func (c *system) knownAfter(f chaosFault, victim string, begin time.Time) (time.Time, bool) {
+	if f.kills > 0 {
+		return c.lostAfter(begin)
+	}
+	return c.saidAfter("coordinator", "shard lost", begin, fmt.Sprintf("%q:%q", "shard", victim))
+}
+
+// saidAfter returns when a node first wrote a message after begin, in a line that holds
+// one of some words if any are given.
 func (c *system) saidAfter(node, message string, begin time.Time, words ...string) (time.Time, bool) {
 	for line := range strings.Lines(c.nodes[node].err.String()) {
 		var entry struct {
-			Time        time.Time
-			Msg, Reason string
+			Time time.Time
+			Msg  string
 		}
 		if json.Unmarshal([]byte(line), &entry) == nil && entry.Msg == message && entry.Time.After(begin) &&
-			(len(words) == 0 || slices.ContainsFunc(words, func(w string) bool { return strings.Contains(entry.Reason, w) })) {
+			(len(words) == 0 || slices.ContainsFunc(words, func(w string) bool { return strings.Contains(line, w) })) {
 			return entry.Time, true
 		}
 	}
@@ -398,7 +407,7 @@ func (c *system) disturb(ctx context.Context, t *testing.T, f chaosFault, witnes
 	line := fmt.Sprintf("%s of %s: the longest pause was %v", f.name, victim, gap.Round(time.Millisecond))
 	if f.name == "kill_coordinator" {
 		r.coordinators++
-	} else if at, ok := c.lostAfter(began); ok {
+	} else if at, ok := c.knownAfter(f, victim, began); ok {
 		r.known(f.name, at.Sub(began))
 		line += fmt.Sprintf(", known after %v", at.Sub(began).Round(time.Millisecond))
 	}

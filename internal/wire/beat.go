@@ -38,11 +38,15 @@ func (s *Silence) Look(now time.Time, heard uint64) time.Duration {
 	case heard != s.heard || s.last.IsZero():
 		s.silent = 0
 	default:
-		s.silent += min(now.Sub(s.last), BeatEvery)
+		s.silent += min(now.Sub(s.last), lookMost)
 	}
 	s.last, s.heard = now, heard
 	return s.silent
 }
+
+// lookMost is what a look adds at most: half of LostAfter, so that one gap of any length
+// is never enough, and a process that runs rarely notices a loss all the same.
+const lookMost = LostAfter / 2
 
 // Beat asks a shard for signs of life until ctx ends or the shard has been silent
 // too long; it never returns nil. The connection is best one of its own, so that

@@ -32,8 +32,8 @@ func TestSilence(t *testing.T) {
 		t.Error("it was heard and is taken to be silent")
 	}
 	now = now.Add(time.Hour) // stopped
-	if got := s.Look(now, heard); got > BeatEvery {
+	if got := s.Look(now, heard); got > LostAfter/2 {
 		t.Errorf("after an hour in which nobody listened the silence is %v", got)
 	}
-	until("after that", LostAfter)
+	until("after that", LostAfter/2)
 }
