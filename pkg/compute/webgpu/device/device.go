@@ -5,6 +5,7 @@ package device
 import (
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"unsafe"
 
@@ -71,6 +72,9 @@ func handle[T any](object *T) unsafe.Pointer { return *(*unsafe.Pointer)(unsafe.
 // Open opens the adapter.
 func (a Adapter) Open() (*Device, error) {
 	limits := a.p.GetLimits().Limits
+	if limits.MaxBufferSize == math.MaxUint64 { // no limit, which would be taken for unset: 256 MiB
+		limits.MaxBufferSize = limits.MaxStorageBufferBindingSize
+	}
 	var features []wgpu.FeatureName
 	stamps := a.p.HasFeature(wgpu.FeatureName_TimestampQuery)
 	if stamps {
