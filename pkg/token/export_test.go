@@ -15,3 +15,7 @@ func (v *Vocab) IDOf(text string) int32 {
 	}
 	return None
 }
+
+// Composes says whether text is put into Unicode's form NFC first: that, and not the
+// text, is what ids stand for.
+func (v *Vocab) Composes() bool { return v.compose }
