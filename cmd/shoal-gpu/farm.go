@@ -168,7 +168,7 @@ func (f *farm) startCoordinator(ctx context.Context, secret pki.Secret, m *synth
 	c, err := coordinator.New(cfg, coordinator.Deps{
 		Identity: id, Listener: l, Members: f.members, Log: log,
 		Model: coordinator.Model{
-			Name: m.Name, Architecture: m.Spec.Arch, Digest: m.Digest, Hidden: m.Spec.Hidden, Vocab: m.Spec.Vocab,
+			Name: m.Name, Architecture: m.Spec.Arch, Digest: m.Digest, FileDigest: m.Digest, Hidden: m.Spec.Hidden, Vocab: m.Spec.Vocab,
 			Facts: factsOf(m), Text: letters{},
 		},
 	})

@@ -22,6 +22,7 @@ var homeless = map[string]string{
 	"cmd/shoal":          "the list of backends",
 	"internal/synthetic": "models that are made up have an architecture and a format",
 	"bench/families":     "a benchmark of each architecture",
+	"bench/weights":      "a large model that is made up has an architecture and a format",
 	"pkg/token":          "files name kinds of tokenizers by architectures",
 	"pkg/safetensors":    "files name types of values by formats",
 

@@ -39,6 +39,9 @@ func TestFixtureTwins(t *testing.T) {
 			defer twin.Close()
 			want := twin.Spec
 			want.Name = m.Spec.Name
+			if want.Window == 0 { // GGUF files of the first architecture have no key for it
+				want.Window = m.Spec.Window
+			}
 			if m.Spec != want {
 				t.Errorf("%+v, want %+v", m.Spec, want)
 			}
