@@ -68,3 +68,19 @@ func TestNeedLeavesTheBytesAsTheyAre(t *testing.T) {
 	}
 	Need(want) // not mapped
 }
+
+// TestNeedOfOtherMemory: bytes that no file is mapped to are asked for like others.
+func TestNeedOfOtherMemory(t *testing.T) {
+	for size := range 40 {
+		data := make([]byte, size*700)
+		for i := range data {
+			data[i] = byte(i)
+		}
+		Need(data[len(data)/3:])
+		for i := range data {
+			if data[i] != byte(i) {
+				t.Fatalf("%d bytes: byte %d has changed", len(data), i)
+			}
+		}
+	}
+}
