@@ -1,6 +1,7 @@
 package shard
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -57,13 +58,19 @@ func (s *Shard) verifyFirst(ctx context.Context, m *Model, plan *pb.Plan, stages
 	}
 	p, err := s.passOf(m, plan, parts)
 	if p == nil {
+		s.unread(plan.Model.Name, err)
 		return err
 	}
 	ctx, end := whileWanted(ctx, stages)
 	defer end()
-	tell := s.verifying(plan.Model.Name)
+	var reported time.Time
+	tell := s.verifying(p, plan.Model.Name)
 	err = p.Run(ctx, gather.Pace{}, func(g gather.Progress) {
 		tell(g)
+		if time.Since(reported) < reportEvery {
+			return
+		}
+		reported = time.Now()
 		for _, st := range stages {
 			state := st.state(pb.LoadState_LOAD_STATE_LOADING)
 			state.Phase, state.DoneBytes, state.TotalBytes = phaseVerify, uint64(g.Done), uint64(g.Total)
@@ -74,9 +81,7 @@ func (s *Shard) verifyFirst(ctx context.Context, m *Model, plan *pb.Plan, stages
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	if err == nil {
-		s.deps.Log.Info("all bytes of the model that are used here are verified", "model", plan.Model.Name)
-	}
+	s.verified(p, plan.Model.Name, err)
 	return err
 }
 
@@ -95,8 +100,8 @@ func (s *Shard) verifyLater(m *Model, plan *pb.Plan) {
 		}
 	}
 	p, err := s.passOf(m, plan, own)
-	if err != nil {
-		s.deps.Log.Warn("the model stays unverified", "model", plan.Model.Name, "err", err)
+	if p == nil && len(own) > 0 {
+		s.unread(plan.Model.Name, err)
 	}
 	if p == nil {
 		return
@@ -106,6 +111,16 @@ func (s *Shard) verifyLater(m *Model, plan *pb.Plan) {
 	default:
 	}
 	s.passes <- backgroundPass{p, plan.Model.Name} // the loader alone sends
+}
+
+// unread tells that there is no pass over a model: it has no files, or err.
+func (s *Shard) unread(model string, err error) {
+	if err == nil {
+		s.control.checked(nil)
+		return
+	}
+	s.deps.Log.Warn("the model stays unverified", "model", model, "err", err)
+	s.control.checked(&pb.WeightCheck{Model: model, State: gather.Unverified, Note: err.Error()})
 }
 
 // backgroundPass is a pass over a model that serves.
@@ -143,24 +158,49 @@ func (s *Shard) nextPass(ctx context.Context) (p backgroundPass, ok bool) {
 }
 
 func (s *Shard) verify(ctx context.Context, p backgroundPass) {
-	err := p.Run(ctx, gather.Pace{Gentle: true, Busy: s.busy}, s.verifying(p.model))
-	switch {
-	case err == nil:
-		s.deps.Log.Info("all bytes of the model that are used here are verified", "model", p.model)
-	case errors.Is(err, gather.ErrDamaged):
-		s.deps.Log.Error("the model is damaged", "model", p.model, "err", err)
-	case ctx.Err() == nil:
-		s.deps.Log.Warn("the model stays unverified", "model", p.model, "err", err)
+	err := p.Run(ctx, gather.Pace{Gentle: true, Busy: s.busy}, s.verifying(p.Pass, p.model))
+	if ctx.Err() == nil {
+		s.verified(p.Pass, p.model, err)
 	}
 }
 
-// verifying tells the log how far a pass is.
-func (s *Shard) verifying(model string) func(gather.Progress) {
+// verified tells how a pass ended: the log, and the coordinator.
+func (s *Shard) verified(p *gather.Pass, model string, err error) {
+	w := &pb.WeightCheck{Model: model, State: gather.Unverified}
+	switch {
+	case errors.Is(err, gather.ErrDamaged):
+		w.State, w.Note = gather.Damaged, err.Error()
+		s.deps.Log.Error("the model is damaged", "model", model, "err", err)
+	case err != nil:
+		w.Note = err.Error()
+		s.deps.Log.Warn("the model stays unverified", "model", model, "err", err)
+	default:
+		if w.State, err = p.Standing(); err != nil {
+			w.Note = err.Error()
+		}
+		s.deps.Log.Info("all bytes of the model that are used here were read back", "model", model, "state", w.State)
+	}
+	s.control.checked(w)
+}
+
+// verifying tells how far a pass is: the log, and the coordinator.
+func (s *Shard) verifying(p *gather.Pass, model string) func(gather.Progress) {
+	standing, err := p.Standing() // as earlier passes have left it
+	note := ""
+	if err != nil {
+		note = err.Error()
+	}
+	var reported time.Time
 	told := time.Now()
 	return func(g gather.Progress) {
-		if now := time.Now(); now.Sub(told) >= verifyEvery {
+		now := time.Now()
+		if now.Sub(told) >= verifyEvery {
 			told = now
 			s.deps.Log.Info("verifying the model", "model", model, "bytes", g.Done, "of", g.Total, "note", g.Note)
+		}
+		if now.Sub(reported) >= reportEvery {
+			reported = now
+			s.control.checked(&pb.WeightCheck{Model: model, State: standing, DoneBytes: uint64(g.Done), TotalBytes: uint64(g.Total), Note: cmp.Or(g.Note, note)})
 		}
 	}
 }
