@@ -275,3 +275,32 @@ func TestPassOfPartOfTheProgram(t *testing.T) {
 		t.Errorf("a pass over it: %v, %v", p, err)
 	}
 }
+
+// TestPassYields: nothing is read while something more urgent is done, and a pass that
+// waits ends with its context.
+func TestPassYields(t *testing.T) {
+	k := newKeeper(t, t.TempDir())
+	m, _, _ := fetched(t, k)
+	p := k.StoredPass(m, m.All(), nil)
+	read, asked := 0, 0
+	p.read = func(i int, into []byte) error { read++; return m.Read(i, into) }
+	ctx, cancel := context.WithCancel(t.Context())
+	err := p.Run(ctx, Pace{Busy: func() bool {
+		if asked++; asked == 3 {
+			cancel()
+		}
+		return true
+	}}, nil)
+	if !errors.Is(err, context.Canceled) || read != 0 {
+		t.Errorf("%v, after %d segments that were read beside more urgent work", err, read)
+	}
+	asked = 0
+	if err := p.Run(t.Context(), Pace{Busy: func() bool {
+		if asked++; asked < 3 && read > 0 {
+			t.Errorf("%d segments were read while something more urgent was done", read)
+		}
+		return asked < 3
+	}}, nil); err != nil || read != len(m.All()) {
+		t.Errorf("%v, after %d of %d segments", err, read, len(m.All()))
+	}
+}
