@@ -83,7 +83,7 @@ func ls(c *cobra.Command, m *models, _ []string) error {
 		return err
 	}
 	w := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "NAME\tID\tSIZE\tHERE\tHASHES\tUSED\tSOURCE")
+	fmt.Fprintln(w, "NAME\tID\tSIZE\tHERE\tHASHES\tSTATE\tUSED\tSOURCE")
 	for _, k := range s.Models() {
 		_, missing := k.Missing(k.All())
 		hashes := "learnt"
@@ -94,7 +94,11 @@ func ls(c *cobra.Command, m *models, _ []string) error {
 		if n := k.Size(); n > 0 {
 			share = 100 * (n - missing) / n
 		}
-		fmt.Fprintf(w, "%s\t%.12s\t%s\t%d %%\t%s\t%s\t%s\n", weights.NameOf(k), k.ID, bytesText(uint64(k.Size())), share, hashes, k.Used().Format(time.DateTime), k.Manifest.Source)
+		state, err := m.keeper.StandingOf(k)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(w, "%s\t%.12s\t%s\t%d %%\t%s\t%s\t%s\t%s\n", weights.NameOf(k), k.ID, bytesText(uint64(k.Size())), share, hashes, state, k.Used().Format(time.DateTime), k.Manifest.Source)
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -136,8 +140,12 @@ func show(c *cobra.Command, m *models, args []string) error {
 	}
 	out := c.OutOrStdout()
 	_, missing := k.Missing(k.All())
-	fmt.Fprintf(out, "%s\n  source   %s\n  id       %s\n  here     %s of %s in %d segments\n", weights.NameOf(k), k.Manifest.Source, k.ID,
-		bytesText(uint64(k.Size()-missing)), bytesText(uint64(k.Size())), len(k.Segments()))
+	state, err := m.keeper.StandingOf(k)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "%s\n  source   %s\n  id       %s\n  here     %s of %s in %d segments\n  state    %s\n", weights.NameOf(k), k.Manifest.Source, k.ID,
+		bytesText(uint64(k.Size()-missing)), bytesText(uint64(k.Size())), len(k.Segments()), state)
 	for _, f := range k.Manifest.Files {
 		sum := "unknown"
 		if len(f.Sha256) > 0 {
@@ -173,10 +181,60 @@ func layersHere(k *store.Model, l *library.Model) string {
 }
 
 func newVerify() *cobra.Command {
-	return storeCommand("verify [MODEL]", "Read what is in the store and check its hashes", "Read all segments that are in the store, of MODEL or of all models, and check\ntheir hashes. What has changed on the disk is removed; it is fetched again when it\nis needed.", "", rangeArgs(0, 1), verify)
+	renew := false
+	c := storeCommand("verify [MODEL]", "Read weights back and check their hashes", `Read all segments that are in the store, of MODEL or of all models, and check their
+hashes. What has changed on the disk is removed; it is fetched again when it is needed.
+
+Of a file of this machine all bytes are read. The first time their hashes are kept;
+later, what has changed since is named. With --renew the file is taken as it is now.`,
+		"  shoal verify\n  shoal verify ./model.gguf", rangeArgs(0, 1), func(c *cobra.Command, m *models, args []string) error {
+			return verify(c, m, args, renew)
+		})
+	c.Flags().BoolVar(&renew, "renew", false, "forget the hashes that were kept of a file of this machine: it was changed on purpose")
+	return c
 }
 
-func verify(c *cobra.Command, m *models, args []string) error {
+// verifyLocal reads back a file of this machine.
+func verifyLocal(c *cobra.Command, m *models, l *library.Model, renew bool) error {
+	p, err := m.keeper.LocalPass(l)
+	if err != nil {
+		return err
+	}
+	if renew {
+		if err := p.Renew(c.Context()); err != nil {
+			return err
+		}
+	}
+	before, _ := p.Standing()
+	show := newShown(c.ErrOrStderr())
+	err = p.Run(c.Context(), weights.Pace{}, show.progress(l.Name))
+	show.end()
+	if err != nil {
+		return err
+	}
+	state, err := p.Standing()
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(c.OutOrStdout(), "%s: %s (it was %s)\n", l.Path, state, before)
+	return err
+}
+
+func verify(c *cobra.Command, m *models, args []string, renew bool) error {
+	if len(args) == 1 {
+		l, err := m.lib.Open(args[0])
+		if err == nil {
+			defer l.Close()
+			if l.Path != "" { // else it is part of the program
+				return verifyLocal(c, m, l, renew)
+			}
+		} else if !errors.Is(err, library.ErrNotFound) {
+			return err
+		}
+	}
+	if renew {
+		return usageError{c.CommandPath(), errors.New("--renew is of a file of this machine: name it")}
+	}
 	s, err := m.keeper.Store()
 	if err != nil {
 		return err
@@ -194,7 +252,7 @@ func verify(c *cobra.Command, m *models, args []string) error {
 		_, missing := k.Missing(k.All())
 		total := k.Size() - missing
 		report := show.progress(weights.NameOf(k))
-		bad, err := k.Verify(c.Context(), func(done int64) { report(weights.Progress{Phase: "verify", Done: done, Total: total}) })
+		bad, err := m.keeper.ReadBack(c.Context(), k, func(done int64) { report(weights.Progress{Phase: weights.PhaseVerify, Done: done, Total: total}) })
 		show.end()
 		if err != nil {
 			return err

@@ -110,6 +110,7 @@ func (o *coordinatorOptions) flags(f *pflag.FlagSet) {
 	o.recipe.flags(f)
 	o.place.flags(f)
 	o.weights.flags(f)
+	o.weights.verifyFlag(f)
 }
 
 // complete makes the planner's wishes of the flags and checks them all.
@@ -171,6 +172,10 @@ func runCoordinator(c *cobra.Command, o coordinatorOptions, opts nodeOptions) (e
 	if model.Manifest, err = found.manifest(file); err != nil {
 		return err
 	}
+	reading, err := found.verifyLent(ctx, file, newShown(c.ErrOrStderr()), log)
+	if err != nil {
+		return err
+	}
 	if o.draft != "" {
 		draft, err := loadDraft(ctx, found, &model, o.draft, o.config.Wishes, true, newShown(c.ErrOrStderr()))
 		if err != nil {
@@ -206,7 +211,7 @@ func runCoordinator(c *cobra.Command, o coordinatorOptions, opts nodeOptions) (e
 		return err
 	}
 	n.log.Info("coordinator started", "model", model.Name, "grpc", n.grpcAddr(), "gossip", members.Addr(), "admin", adm.Addr())
-	parts := []part{n.stay(members, opts), co.Run, adm.Run, book.run}
+	parts := []part{n.stay(members, opts), co.Run, adm.Run, book.run, reading}
 	if n.discovers(opts) {
 		parts = append(parts, func(ctx context.Context) error { return n.announce(ctx, members, book.addr) })
 	}
@@ -245,6 +250,7 @@ func newShard() *cobra.Command {
 	c.Flags().StringVar(&o.models, "models", "", "folder of GGUF files")
 	o.flags(c.Flags())
 	o.weights.flags(c.Flags())
+	o.weights.verifyFlag(c.Flags())
 	n.flags(c.Flags(), pki.Shard)
 	return c
 }

@@ -63,6 +63,7 @@ from standard input.`,
 	o.lora.flags(f, ": the answer goes through it")
 	o.recipe.flags(f)
 	o.weights.flags(f)
+	o.weights.verifyFlag(f)
 	f.StringVar(&o.system, "system", "", "system message")
 	f.StringArrayVar(&o.images, "image", nil, "a picture before the prompt: a PNG, JPEG, WebP or GIF file; may be given several times")
 	f.BoolVar(&o.raw, "raw", false, "continue the prompt as it is, without the chat template")
@@ -105,6 +106,11 @@ func (o *runOptions) run(c *cobra.Command, name, prompt string) (err error) {
 	}
 	m := open.Model
 	defer func() { _ = m.Close() }()
+	verified, err := found.verifyRun(c.Context(), open, newShown(c.ErrOrStderr()), newLogger(c))
+	if err != nil {
+		return err
+	}
+	defer verified()
 	if m, err = o.recipe.apply(m, c.ErrOrStderr()); err != nil {
 		return err
 	}

@@ -25,6 +25,7 @@ type weightOptions struct {
 	private   []string
 	offline   bool
 	catalogue string
+	verify    string // empty: of a command that reads back nothing
 }
 
 func (o *weightOptions) flags(f *pflag.FlagSet) {
@@ -33,6 +34,11 @@ func (o *weightOptions) flags(f *pflag.FlagSet) {
 	f.StringSliceVar(&o.private, "private-origin", nil, "networks (10.0.0.0/8) or addresses that weights may be fetched from though they are private; other private addresses are refused")
 	f.BoolVar(&o.offline, "offline", false, "fetch nothing from origins: use what is in the store and on other nodes")
 	f.StringVar(&o.catalogue, "catalogue", catalogueFile(), "file of short names of models, NAME SOURCE on each line")
+}
+
+// verifyFlag is of commands that load weights.
+func (o *weightOptions) verifyFlag(f *pflag.FlagSet) {
+	f.StringVar(&o.verify, "verify", string(weights.VerifyBackground), "off: bytes are checked as they are loaded; background: besides, all of them are read back while the model serves; require: before it is loaded")
 }
 
 // storeDir is where weights are kept unless a flag says otherwise.
@@ -65,7 +71,13 @@ func (o weightOptions) settings() (weights.Settings, error) {
 	if err != nil {
 		return weights.Settings{}, fmt.Errorf("--store-quota: %w", err)
 	}
-	return weights.Settings{Dir: o.dir, Quota: int64(quota), Private: o.private, Offline: o.offline}, nil
+	verify := weights.VerifyOff
+	if o.verify != "" {
+		if verify, err = weights.ParseVerify(o.verify); err != nil {
+			return weights.Settings{}, fmt.Errorf("--verify: %w", err)
+		}
+	}
+	return weights.Settings{Dir: o.dir, Quota: int64(quota), Private: o.private, Offline: o.offline, Verify: verify}, nil
 }
 
 // open makes what the flags ask for. The store is opened when it is needed.

@@ -205,6 +205,10 @@ func (m *Model) hash(i int) (Hash, bool) {
 	return h, ok
 }
 
+// Known returns the hash that a segment must have: the manifest's, or the one that was
+// learnt as it came.
+func (m *Model) Known(i int) (Hash, bool) { return m.hash(i) }
+
 // study reads what has been added to the file of learned hashes; mu is held. A line
 // that a killed process left unfinished is no line.
 func (m *Model) study() {
@@ -219,11 +223,15 @@ func (m *Model) study() {
 	}
 	text = text[:bytes.LastIndexByte(text, '\n')+1]
 	m.journal = int64(len(text))
+	readNotes(text, len(m.segments), m.learned)
+}
+
+// readNotes adds the hashes that lines of notes have of n segments.
+func readNotes(text []byte, n int, into map[int]Hash) {
 	lines := bufio.NewScanner(bytes.NewReader(text))
 	for lines.Scan() {
-		i, h, ok := parseNote(lines.Text())
-		if ok && i < len(m.segments) {
-			m.learned[i] = h
+		if i, h, ok := parseNote(lines.Text()); ok && i < n {
+			into[i] = h
 		}
 	}
 }
@@ -251,19 +259,24 @@ func (m *Model) learn(i int, h Hash) error {
 	if m.learned[i] == h {
 		return nil
 	}
-	f, err := m.store.root.OpenFile(path.Join(modelDir(m.ID), "learned"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
-	if err != nil {
-		return full(err, m.store.dir, 0)
-	}
-	// The empty line ends one that a killed process left unfinished.
-	if _, err := fmt.Fprintf(f, "\n%s\n", note(i, h)); err != nil {
-		return errors.Join(full(err, m.store.dir, 0), f.Close())
-	}
-	if err := f.Close(); err != nil {
+	if err := m.store.addNote(path.Join(modelDir(m.ID), "learned"), i, h); err != nil {
 		return err
 	}
 	m.learned[i] = h
 	return nil
+}
+
+// addNote adds a line to a file of notes.
+func (s *Store) addNote(name string, i int, h Hash) error {
+	f, err := s.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
+	if err != nil {
+		return full(err, s.dir, 0)
+	}
+	// The empty line ends one that a killed process left unfinished.
+	if _, err := fmt.Fprintf(f, "\n%s\n", note(i, h)); err != nil {
+		return errors.Join(full(err, s.dir, 0), f.Close())
+	}
+	return f.Close()
 }
 
 // Has reports whether a segment is there, by its name and size.
@@ -459,9 +472,14 @@ func (m *Model) lock(alone bool) (release func(), err error) {
 // Alone makes this process the only one that fetches the model, until release. It
 // waits for another that does; waiting, if there is one, is called once before.
 func (m *Model) Alone(ctx context.Context, waiting func()) (release func(), err error) {
-	f, err := m.store.root.OpenFile(path.Join(modelDir(m.ID), "fetching"), os.O_RDWR|os.O_CREATE, 0o644)
+	return m.store.alone(ctx, path.Join(modelDir(m.ID), "fetching"), waiting)
+}
+
+// alone holds a file of the store for one user alone, until release.
+func (s *Store) alone(ctx context.Context, name string, waiting func()) (release func(), err error) {
+	f, err := s.root.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
-		return nil, fmt.Errorf("lock a model: %w", full(err, m.store.dir, 0))
+		return nil, fmt.Errorf("lock a model: %w", full(err, s.dir, 0))
 	}
 	for told := false; ; {
 		ok, err := tryLock(f, true)

@@ -12,6 +12,9 @@
 //	models/ID/manifest  what a model consists of; ID is the SHA-256 of it
 //	models/ID/learned   hashes of segments that the manifest does not know
 //	models/ID/lock      held by those who use the model
+//	models/ID/checked   hashes of segments that a pass has read back; passing: those of a
+//	                    pass that is not through; passed: those of the last one
+//	lent/ID/            the same of files that lie elsewhere; ID is of their path and manifest
 //	tmp/                being written
 package store
 
@@ -107,6 +110,7 @@ type Store struct {
 const (
 	segmentsDir = "segments"
 	modelsDir   = "models"
+	lentDir     = "lent"
 	tmpDir      = "tmp"
 	touchAfter  = time.Minute // between two notes that a segment was used
 	staleAfter  = time.Hour   // after which what is being written was given up

@@ -17,6 +17,7 @@ type Settings struct {
 	Quota   int64    `json:"quota,omitempty"`   // of it, in bytes; 0 is none
 	Private []string `json:"private,omitempty"` // networks or addresses that may be fetched from though they are private
 	Offline bool     `json:"offline,omitempty"`
+	Verify  Verify   `json:"verify,omitempty"` // when bytes are read back; empty is VerifyOff
 }
 
 // Keeper makes the keeper. Its store is opened when it is first needed.
@@ -33,7 +34,7 @@ func (s Settings) Keeper(log *slog.Logger) (*Keeper, error) {
 			}
 			return store.Open(s.Dir, store.Options{Quota: s.Quota})
 		},
-		Fetcher: fetch.New(fetch.Options{Private: private, Token: hub.TokenFor}), Hub: hub, Offline: s.Offline, Log: log,
+		Fetcher: fetch.New(fetch.Options{Private: private, Token: hub.TokenFor}), Hub: hub, Offline: s.Offline, Verify: s.Verify, Log: log,
 	}), nil
 }
 

@@ -11,6 +11,7 @@
 package weights
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -38,13 +40,15 @@ type Config struct {
 	Open    func() (*store.Store, error)
 	Fetcher *fetch.Fetcher
 	Hub     Hub
-	Offline bool // nothing is asked of origins
+	Offline bool   // nothing is asked of origins
+	Verify  Verify // empty is VerifyOff
 	Log     *slog.Logger
 }
 
 // Keeper brings weights. It is safe for concurrent use.
 type Keeper struct {
-	cfg Config
+	cfg   Config
+	began time.Time
 
 	opening sync.Mutex
 	opened  *store.Store // guarded by opening; nil before it is needed
@@ -69,7 +73,7 @@ func New(cfg Config) *Keeper {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Keeper{
-		cfg: cfg, models: map[store.Hash]used{}, lent: map[store.Hash]*lent{},
+		cfg: cfg, began: time.Now(), models: map[store.Hash]used{}, lent: map[store.Hash]*lent{},
 		jobs: map[store.Hash]chan struct{}{}, dry: map[store.Hash]bool{}, news: make(chan struct{}),
 	}
 }
@@ -96,6 +100,9 @@ func (k *Keeper) Close() error {
 	}
 	return errors.Join(errs...)
 }
+
+// Verify says when the bytes of models are to be read back.
+func (k *Keeper) Verify() Verify { return cmp.Or(k.cfg.Verify, VerifyOff) }
 
 // Store returns the keeper's store, which is opened now if it was not needed before.
 func (k *Keeper) Store() (*store.Store, error) {

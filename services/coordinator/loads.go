@@ -11,7 +11,7 @@ import (
 
 // Phases of a stage that is being loaded, in reports.
 const (
-	phaseFetch  = "fetch" // into the node's store
+	phaseFetch  = "fetch" // into the node's store; verify is told as it comes
 	phaseLoad   = "load"  // from this node's disk onto the device
 	phaseFailed = "failed"
 )

@@ -70,7 +70,7 @@ func (o *owner) report() *pb.ClusterResponse {
 	for _, n := range o.nodes {
 		r.Nodes = append(r.Nodes, &pb.NodeInfo{
 			Node: n.link.node, Address: *n.link.addr.Load(), State: n.state, Reason: n.reason,
-			Devices: n.hello.GetDevices(), Version: n.hello.GetVersion(), Aside: o.machine.Aside(n.link.node),
+			Devices: n.hello.GetDevices(), Version: n.hello.GetVersion(), Aside: o.machine.Aside(n.link.node), Check: n.check,
 		})
 	}
 	r.Nodes = append(r.Nodes, o.childrenReport()...)

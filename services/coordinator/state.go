@@ -28,7 +28,8 @@ type node struct {
 	state  string // joining, ready, lost or refused
 	holder string // the other coordinator that commands it; "" is none
 	reason string
-	leaves bool // it was stopped, and has said so
+	leaves bool            // it was stopped, and has said so
+	check  *pb.WeightCheck // of the bytes of its weights; nil while it has said nothing
 }
 
 // owner holds all state of the coordinator. It is used by the one goroutine of
@@ -284,6 +285,10 @@ func (e controlled) apply(o *owner) {
 	}
 	if l := e.msg.GetLeaving(); l != nil {
 		o.left(n, l.GetReason())
+		return
+	}
+	if w := e.msg.GetCheck(); w != nil {
+		n.check = w
 		return
 	}
 	s := e.msg.GetStage()

@@ -58,6 +58,16 @@ type nodeReport struct {
 	Aside   string         `json:"aside"` // why it is given nothing; empty when it may be used
 	Version string         `json:"version"`
 	Devices []deviceReport `json:"devices"`
+	Check   *checkReport   `json:"check,omitempty"` // absent while it has said nothing
+}
+
+// checkReport is what a node knows of the bytes of its weights by having read them back.
+type checkReport struct {
+	Model      string `json:"model"`
+	State      string `json:"state"`     // unverified, verified, damaged
+	DoneBytes  uint64 `json:"doneBytes"` // of those that are read back now
+	TotalBytes uint64 `json:"totalBytes"`
+	Note       string `json:"note,omitempty"` // what is damaged and what to do, or why it stays unverified
 }
 
 type deviceReport struct {
@@ -98,7 +108,7 @@ type loadReport struct {
 	Epoch      uint64  `json:"epoch"` // of the pipeline
 	Pipeline   uint32  `json:"pipeline"`
 	Stage      uint32  `json:"stage"`
-	Phase      string  `json:"phase"`     // fetch, load, failed
+	Phase      string  `json:"phase"`     // fetch, verify, load, failed
 	DoneBytes  uint64  `json:"doneBytes"` // of the phase
 	TotalBytes uint64  `json:"totalBytes"`
 	Rate       float64 `json:"rate"`                 // bytes a second of late
@@ -205,6 +215,9 @@ func nodeReportOf(n *pb.NodeInfo) nodeReport {
 	r := nodeReport{
 		Address: n.GetAddress(), State: n.GetState(), Reason: n.GetReason(), Aside: n.GetAside(), Version: n.GetVersion(),
 		Devices: []deviceReport{},
+	}
+	if c := n.GetCheck(); c != nil {
+		r.Check = &checkReport{c.GetModel(), c.GetState(), c.GetDoneBytes(), c.GetTotalBytes(), c.GetNote()}
 	}
 	for _, d := range n.GetDevices() {
 		r.Devices = append(r.Devices, deviceReport{

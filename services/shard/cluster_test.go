@@ -129,7 +129,7 @@ func (b *bench) identity(id string, roles ...pki.Role) *pki.Identity {
 	return identity
 }
 
-func (b *bench) start(id, kernels string) *node {
+func (b *bench) start(id, kernels string, change ...func(*Deps)) *node {
 	b.t.Helper()
 	inner, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -141,10 +141,14 @@ func (b *bench) start(id, kernels string) *node {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	s, err := New(Config{Version: "test", KernelSet: kernels, Chunk: 16}, Deps{
+	deps := Deps{
 		Identity: b.identity(id, pki.Shard), Listener: l, Devices: []Device{{Backend: n.backend}},
 		Open: fakeModel, Load: loadFake, Telemetry: n.telemetry, Log: slog.New(slog.DiscardHandler),
-	})
+	}
+	for _, c := range change {
+		c(&deps)
+	}
+	s, err := New(Config{Version: "test", KernelSet: kernels, Chunk: 16}, deps)
 	if err != nil {
 		b.t.Fatal(err)
 	}

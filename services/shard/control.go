@@ -26,7 +26,8 @@ type control struct {
 	pipelines map[command.Key]*pipeline // guarded by mu; of the plan in force
 	states    []*pb.StageState          // guarded by mu; replaced, never changed
 	children  []*pb.Child               // guarded by mu; replaced, never changed
-	listener  chan struct{}             // guarded by mu; capacity 1: states or children have changed
+	weights   *pb.WeightCheck           // guarded by mu; replaced, never changed; nil: there is nothing to say
+	listener  chan struct{}             // guarded by mu; capacity 1: states, children or the check have changed
 	replaced  chan struct{}             // guarded by mu; closed when another stream has taken over, or the shard stops
 	stopped   error                     // guarded by mu; why the shard was stopped
 }
@@ -161,10 +162,18 @@ func (c *control) tell() {
 	}
 }
 
-func (c *control) snapshot() ([]*pb.StageState, []*pb.Child) {
+func (c *control) snapshot() ([]*pb.StageState, []*pb.Child, *pb.WeightCheck) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.states, c.children
+	return c.states, c.children, c.weights
+}
+
+// checked notes what is known of the bytes of the model.
+func (c *control) checked(w *pb.WeightCheck) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.weights = w
+	c.tell()
 }
 
 // end ends all pipelines because the shard stops: somebody stopped it, or it failed.
@@ -329,9 +338,9 @@ func refuse(stream pb.ShardService_ControlServer, r *pb.Refused) error {
 	return errors.Join(status.Error(codes.FailedPrecondition, r.Reason), err)
 }
 
-// sendNews sends the states and children that this stream has not heard.
+// sendNews sends the states, the children and the check that this stream has not heard.
 func (c *control) sendNews(stream pb.ShardService_ControlServer, sent map[any]bool) error {
-	states, children := c.snapshot()
+	states, children, check := c.snapshot()
 	now := map[any]bool{}
 	say := func(what any, m *pb.ControlResponse) error {
 		now[what] = true
@@ -347,6 +356,11 @@ func (c *control) sendNews(stream pb.ShardService_ControlServer, sent map[any]bo
 	}
 	for _, child := range children {
 		if err := say(child, &pb.ControlResponse{Message: &pb.ControlResponse_Child{Child: child}}); err != nil {
+			return err
+		}
+	}
+	if check != nil {
+		if err := say(check, &pb.ControlResponse{Message: &pb.ControlResponse_Check{Check: check}}); err != nil {
 			return err
 		}
 	}

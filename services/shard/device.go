@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
+	"time"
 
 	"github.com/shoal-llm/shoal/internal/telemetry"
 	"github.com/shoal-llm/shoal/pkg/compute"
@@ -25,6 +27,8 @@ type device struct {
 
 	wake     chan struct{} // capacity 1: a stage has a frame, or room for one
 	commands chan func()   // to run on the owner
+
+	worked atomic.Int64 // Unix nanoseconds when the last step ended
 
 	emptied chan struct{} // capacity 1: a stage that was dropped is gone
 
@@ -128,6 +132,7 @@ func (d *device) finish(c compute.Completion) {
 	if len(d.passes) == 0 || d.passes[0].tag != c.Tag {
 		panic(fmt.Sprintf("shard: device %d completed pass %d out of order", d.index, c.Tag))
 	}
+	d.worked.Store(time.Now().UnixNano())
 	w := d.passes[0]
 	d.passes[0] = work{}
 	d.passes = d.passes[:copy(d.passes, d.passes[1:])]

@@ -141,18 +141,8 @@ func (s *Shard) fetchStages(ctx context.Context, m *Model, plan *pb.Plan, stages
 	for _, st := range stages {
 		segments = append(segments, m.stored.needs(command.PartOf(st.pipe.plan.Stages[st.index]))...)
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	go func() { // until the stages are not wanted, or the fetch is over
-		for _, st := range stages {
-			select {
-			case <-st.pipe.fuse.done:
-			case <-ctx.Done():
-				return
-			}
-		}
-		cancel(stages[0].pipe.fuse.reason())
-	}()
+	ctx, end := whileWanted(ctx, stages)
+	defer end()
 	return s.fetch(ctx, m, s.order(plan.Holders, m.stored.turns(plan)), segments, s.fetching(stages))
 }
 

@@ -173,3 +173,59 @@ func TestDeadlines(t *testing.T) {
 		t.Errorf("%v and %v", small, large)
 	}
 }
+
+// TestVerificationFetchesAgain: what a stage needs of the store is read back before it
+// is loaded; a segment that has changed there comes anew, and others are left alone.
+func TestVerificationFetchesAgain(t *testing.T) {
+	s, want, o := fetching(t, 0)
+	k, err := gather.Settings{Dir: inStore(t, s.deps.Weights), Private: []string{"127.0.0.0/8"}, Verify: gather.VerifyRequire}.Keeper(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.Close()
+	s.deps.Weights = k
+	m, err := s.openModel(t.Context(), want, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	part := &pb.Stage{Node: "s0", First: 1, End: 3}
+	plan := &pb.Plan{Model: want, Pipelines: []*pb.Pipeline{{Stages: []*pb.Stage{part}}}}
+	segments := m.stored.needs(command.PartOf(part))
+	if err := s.fetch(t.Context(), m, s.order(nil, nil), segments, func(gather.Progress) {}); err != nil {
+		t.Fatal(err)
+	}
+	bad := segments[len(segments)/2]
+	h, _ := m.stored.m.Known(bad)
+	name := filepath.Join(inStore(t, k), "segments", h.String()[:2], h.String())
+	if err := os.WriteFile(name, make([]byte, m.stored.m.Segments()[bad].Size), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o.Sent()
+	p, err := s.passOf(m, plan, plan.Pipelines[0].Stages)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if state, err := p.Standing(); state != gather.Unverified || err != nil {
+		t.Errorf("before the pass: %s, %v", state, err)
+	}
+	if err := p.Run(t.Context(), gather.Pace{}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if state, err := p.Standing(); state != gather.Verified || err != nil {
+		t.Errorf("after the pass: %s, %v", state, err)
+	}
+	if sent, size := o.Sent(), int64(m.stored.m.Segments()[bad].Size); sent < size || sent > size+8192 {
+		t.Errorf("%d bytes came for a segment of %d", sent, size)
+	}
+}
+
+// inStore returns the folder of a keeper's store.
+func inStore(t *testing.T, k *gather.Keeper) string {
+	t.Helper()
+	s, err := k.Store()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.Dir()
+}

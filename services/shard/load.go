@@ -51,7 +51,9 @@ func (s *Shard) load(ctx context.Context) error {
 	reserves := s.reserves(ctx, plan)
 	var lost error
 	if len(stages)+len(reserves) > 0 {
+		s.loading.Store(true)
 		lost = s.loadFrom(ctx, plan, stages, reserves)
+		s.loading.Store(false)
 	}
 	for _, d := range s.devices {
 		if d.do(ctx, d.sweep) != nil {
@@ -90,6 +92,9 @@ func (s *Shard) loadFrom(ctx context.Context, plan *pb.Plan, stages []*stage, re
 		if err == nil {
 			err = s.fetchAdapters(ctx, m, plan, stages)
 		}
+		if err == nil {
+			err = s.verifyFirst(ctx, m, plan, stages)
+		}
 		err = m.closeOn(err)
 	}
 	var draft *Model
@@ -125,6 +130,7 @@ func (s *Shard) loadFrom(ctx context.Context, plan *pb.Plan, stages []*stage, re
 		}
 		s.loadReserve(ctx, r, m)
 	}
+	s.verifyLater(m, plan)
 	for _, opened := range []*Model{m, draft} {
 		if opened == nil {
 			continue

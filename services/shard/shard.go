@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -23,6 +24,9 @@ type Shard struct {
 	plans   chan struct{} // capacity 1: for the loader, the plan has changed
 	held    []*reserve    // of the loader
 
+	loading atomic.Bool         // stages are being loaded
+	passes  chan backgroundPass // capacity 1: what is to be read back beside answers
+
 	speeds    *speeds
 	measuring chan struct{} // holds a token while devices are measured
 }
@@ -35,7 +39,7 @@ func New(cfg Config, deps Deps) (*Shard, error) {
 	if err := deps.check(); err != nil {
 		return nil, err
 	}
-	s := &Shard{cfg: cfg, deps: deps, control: newControl(), sight: newSight(), plans: make(chan struct{}, 1)}
+	s := &Shard{cfg: cfg, deps: deps, control: newControl(), sight: newSight(), plans: make(chan struct{}, 1), passes: make(chan backgroundPass, 1)}
 	s.measuring = make(chan struct{}, 1)
 	var err error
 	if s.speeds, err = openSpeeds(cfg.State, cfg.KernelSet); err != nil {
@@ -60,6 +64,7 @@ func (s *Shard) Run(ctx context.Context) error {
 		group.Go(func() error { return d.run(ctx) })
 	}
 	group.Go(func() error { return s.loadAll(ctx) })
+	group.Go(func() error { return s.verifyAll(ctx) })
 	group.Go(func() error {
 		if err := server.Serve(s.deps.Listener); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 			return fmt.Errorf("serve %s: %w", s.deps.Listener.Addr(), err)

@@ -775,7 +775,7 @@ type LoadInfo struct {
 	Epoch         uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"` // of the pipeline
 	Pipeline      uint32                 `protobuf:"varint,3,opt,name=pipeline,proto3" json:"pipeline,omitempty"`
 	Stage         uint32                 `protobuf:"varint,4,opt,name=stage,proto3" json:"stage,omitempty"`
-	Phase         string                 `protobuf:"bytes,5,opt,name=phase,proto3" json:"phase,omitempty"`                           // fetch, load, failed
+	Phase         string                 `protobuf:"bytes,5,opt,name=phase,proto3" json:"phase,omitempty"`                           // fetch, verify, load, failed
 	DoneBytes     uint64                 `protobuf:"varint,6,opt,name=done_bytes,json=doneBytes,proto3" json:"done_bytes,omitempty"` // of the phase
 	TotalBytes    uint64                 `protobuf:"varint,7,opt,name=total_bytes,json=totalBytes,proto3" json:"total_bytes,omitempty"`
 	Rate          float64                `protobuf:"fixed64,8,opt,name=rate,proto3" json:"rate,omitempty"` // bytes a second
@@ -1337,6 +1337,7 @@ type NodeInfo struct {
 	Version       string                 `protobuf:"bytes,6,opt,name=version,proto3" json:"version,omitempty"`
 	Aside         string                 `protobuf:"bytes,7,opt,name=aside,proto3" json:"aside,omitempty"`   // why it is given nothing: it is drained, or has failed; empty when it may be used
 	Speeds        []*DeviceSpeed         `protobuf:"bytes,8,rep,name=speeds,proto3" json:"speeds,omitempty"` // of its devices, as measured
+	Check         *WeightCheck           `protobuf:"bytes,120,opt,name=check,proto3" json:"check,omitempty"` // absent while it has said nothing of its weights
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1423,6 +1424,13 @@ func (x *NodeInfo) GetAside() string {
 func (x *NodeInfo) GetSpeeds() []*DeviceSpeed {
 	if x != nil {
 		return x.Speeds
+	}
+	return nil
+}
+
+func (x *NodeInfo) GetCheck() *WeightCheck {
+	if x != nil {
+		return x.Check
 	}
 	return nil
 }
@@ -1534,7 +1542,7 @@ const file_shoal_v1_coordinator_proto_rawDesc = "" +
 	"\atime_ms\x18\x02 \x01(\x03R\x06timeMs\x12\x12\n" +
 	"\x04kind\x18\x03 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04node\x18\x04 \x01(\tR\x04node\x12\x12\n" +
-	"\x04text\x18\x05 \x01(\tR\x04text\"\xf1\x01\n" +
+	"\x04text\x18\x05 \x01(\tR\x04text\"\x9e\x02\n" +
 	"\bNodeInfo\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x14\n" +
@@ -1543,7 +1551,8 @@ const file_shoal_v1_coordinator_proto_rawDesc = "" +
 	"\adevices\x18\x05 \x03(\v2\x10.shoal.v1.DeviceR\adevices\x12\x18\n" +
 	"\aversion\x18\x06 \x01(\tR\aversion\x12\x14\n" +
 	"\x05aside\x18\a \x01(\tR\x05aside\x12-\n" +
-	"\x06speeds\x18\b \x03(\v2\x15.shoal.v1.DeviceSpeedR\x06speeds2\xcc\x01\n" +
+	"\x06speeds\x18\b \x03(\v2\x15.shoal.v1.DeviceSpeedR\x06speeds\x12+\n" +
+	"\x05check\x18x \x01(\v2\x15.shoal.v1.WeightCheckR\x05check2\xcc\x01\n" +
 	"\x12CoordinatorService\x12<\n" +
 	"\x05Relay\x12\x16.shoal.v1.RelayRequest\x1a\x17.shoal.v1.RelayResponse(\x010\x01\x12>\n" +
 	"\aCluster\x12\x18.shoal.v1.ClusterRequest\x1a\x19.shoal.v1.ClusterResponse\x128\n" +
@@ -1590,6 +1599,7 @@ var file_shoal_v1_coordinator_proto_goTypes = []any{
 	(*StageMemory)(nil),     // 24: shoal.v1.StageMemory
 	(*Device)(nil),          // 25: shoal.v1.Device
 	(*DeviceSpeed)(nil),     // 26: shoal.v1.DeviceSpeed
+	(*WeightCheck)(nil),     // 27: shoal.v1.WeightCheck
 }
 var file_shoal_v1_coordinator_proto_depIdxs = []int32{
 	3,  // 0: shoal.v1.RelayRequest.messages:type_name -> shoal.v1.Upward
@@ -1614,17 +1624,18 @@ var file_shoal_v1_coordinator_proto_depIdxs = []int32{
 	14, // 19: shoal.v1.PipelineSpeed.stages:type_name -> shoal.v1.StageSpeed
 	25, // 20: shoal.v1.NodeInfo.devices:type_name -> shoal.v1.Device
 	26, // 21: shoal.v1.NodeInfo.speeds:type_name -> shoal.v1.DeviceSpeed
-	2,  // 22: shoal.v1.CoordinatorService.Relay:input_type -> shoal.v1.RelayRequest
-	9,  // 23: shoal.v1.CoordinatorService.Cluster:input_type -> shoal.v1.ClusterRequest
-	0,  // 24: shoal.v1.CoordinatorService.Drain:input_type -> shoal.v1.DrainRequest
-	7,  // 25: shoal.v1.CoordinatorService.Relay:output_type -> shoal.v1.RelayResponse
-	10, // 26: shoal.v1.CoordinatorService.Cluster:output_type -> shoal.v1.ClusterResponse
-	1,  // 27: shoal.v1.CoordinatorService.Drain:output_type -> shoal.v1.DrainResponse
-	25, // [25:28] is the sub-list for method output_type
-	22, // [22:25] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	27, // 22: shoal.v1.NodeInfo.check:type_name -> shoal.v1.WeightCheck
+	2,  // 23: shoal.v1.CoordinatorService.Relay:input_type -> shoal.v1.RelayRequest
+	9,  // 24: shoal.v1.CoordinatorService.Cluster:input_type -> shoal.v1.ClusterRequest
+	0,  // 25: shoal.v1.CoordinatorService.Drain:input_type -> shoal.v1.DrainRequest
+	7,  // 26: shoal.v1.CoordinatorService.Relay:output_type -> shoal.v1.RelayResponse
+	10, // 27: shoal.v1.CoordinatorService.Cluster:output_type -> shoal.v1.ClusterResponse
+	1,  // 28: shoal.v1.CoordinatorService.Drain:output_type -> shoal.v1.DrainResponse
+	26, // [26:29] is the sub-list for method output_type
+	23, // [23:26] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_shoal_v1_coordinator_proto_init() }

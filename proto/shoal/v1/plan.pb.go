@@ -1015,6 +1015,84 @@ func (x *LinkSpeed) GetRate() float64 {
 	return 0
 }
 
+// WeightCheck is what a shard knows of the bytes of the model that it uses, by having
+// read them back.
+type WeightCheck struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Model         string                 `protobuf:"bytes,120,opt,name=model,proto3" json:"model,omitempty"`
+	State         string                 `protobuf:"bytes,121,opt,name=state,proto3" json:"state,omitempty"`                              // unverified, verified, damaged
+	DoneBytes     uint64                 `protobuf:"varint,122,opt,name=done_bytes,json=doneBytes,proto3" json:"done_bytes,omitempty"`    // of those that are read back now
+	TotalBytes    uint64                 `protobuf:"varint,123,opt,name=total_bytes,json=totalBytes,proto3" json:"total_bytes,omitempty"` // 0 while nothing is read
+	Note          string                 `protobuf:"bytes,124,opt,name=note,proto3" json:"note,omitempty"`                                // what is damaged and what to do, or why it stays unverified
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WeightCheck) Reset() {
+	*x = WeightCheck{}
+	mi := &file_shoal_v1_plan_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WeightCheck) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WeightCheck) ProtoMessage() {}
+
+func (x *WeightCheck) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_v1_plan_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WeightCheck.ProtoReflect.Descriptor instead.
+func (*WeightCheck) Descriptor() ([]byte, []int) {
+	return file_shoal_v1_plan_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *WeightCheck) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *WeightCheck) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *WeightCheck) GetDoneBytes() uint64 {
+	if x != nil {
+		return x.DoneBytes
+	}
+	return 0
+}
+
+func (x *WeightCheck) GetTotalBytes() uint64 {
+	if x != nil {
+		return x.TotalBytes
+	}
+	return 0
+}
+
+func (x *WeightCheck) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
 var File_shoal_v1_plan_proto protoreflect.FileDescriptor
 
 const file_shoal_v1_plan_proto_rawDesc = "" +
@@ -1106,7 +1184,15 @@ const file_shoal_v1_plan_proto_rawDesc = "" +
 	"\x04from\x18\x01 \x01(\tR\x04from\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\tR\x02to\x12#\n" +
 	"\rdelay_seconds\x18\x03 \x01(\x01R\fdelaySeconds\x12\x12\n" +
-	"\x04rate\x18\x04 \x01(\x01R\x04rateB3Z1github.com/shoal-llm/shoal/proto/shoal/v1;shoalv1b\x06proto3"
+	"\x04rate\x18\x04 \x01(\x01R\x04rate\"\x8d\x01\n" +
+	"\vWeightCheck\x12\x14\n" +
+	"\x05model\x18x \x01(\tR\x05model\x12\x14\n" +
+	"\x05state\x18y \x01(\tR\x05state\x12\x1d\n" +
+	"\n" +
+	"done_bytes\x18z \x01(\x04R\tdoneBytes\x12\x1f\n" +
+	"\vtotal_bytes\x18{ \x01(\x04R\n" +
+	"totalBytes\x12\x12\n" +
+	"\x04note\x18| \x01(\tR\x04noteB3Z1github.com/shoal-llm/shoal/proto/shoal/v1;shoalv1b\x06proto3"
 
 var (
 	file_shoal_v1_plan_proto_rawDescOnce sync.Once
@@ -1120,7 +1206,7 @@ func file_shoal_v1_plan_proto_rawDescGZIP() []byte {
 	return file_shoal_v1_plan_proto_rawDescData
 }
 
-var file_shoal_v1_plan_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_shoal_v1_plan_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_shoal_v1_plan_proto_goTypes = []any{
 	(*Plan)(nil),        // 0: shoal.v1.Plan
 	(*Draft)(nil),       // 1: shoal.v1.Draft
@@ -1133,6 +1219,7 @@ var file_shoal_v1_plan_proto_goTypes = []any{
 	(*DeviceSpeed)(nil), // 8: shoal.v1.DeviceSpeed
 	(*ShapeSpeed)(nil),  // 9: shoal.v1.ShapeSpeed
 	(*LinkSpeed)(nil),   // 10: shoal.v1.LinkSpeed
+	(*WeightCheck)(nil), // 11: shoal.v1.WeightCheck
 }
 var file_shoal_v1_plan_proto_depIdxs = []int32{
 	3, // 0: shoal.v1.Plan.model:type_name -> shoal.v1.Model
@@ -1162,7 +1249,7 @@ func file_shoal_v1_plan_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shoal_v1_plan_proto_rawDesc), len(file_shoal_v1_plan_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -456,6 +456,7 @@ type ControlResponse struct {
 	//	*ControlResponse_Refused
 	//	*ControlResponse_Child
 	//	*ControlResponse_Leaving
+	//	*ControlResponse_Check
 	Message       isControlResponse_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -534,6 +535,15 @@ func (x *ControlResponse) GetLeaving() *Leaving {
 	return nil
 }
 
+func (x *ControlResponse) GetCheck() *WeightCheck {
+	if x != nil {
+		if x, ok := x.Message.(*ControlResponse_Check); ok {
+			return x.Check
+		}
+	}
+	return nil
+}
+
 type isControlResponse_Message interface {
 	isControlResponse_Message()
 }
@@ -554,6 +564,10 @@ type ControlResponse_Leaving struct {
 	Leaving *Leaving `protobuf:"bytes,100,opt,name=leaving,proto3,oneof"`
 }
 
+type ControlResponse_Check struct {
+	Check *WeightCheck `protobuf:"bytes,120,opt,name=check,proto3,oneof"`
+}
+
 func (*ControlResponse_Stage) isControlResponse_Message() {}
 
 func (*ControlResponse_Refused) isControlResponse_Message() {}
@@ -561,6 +575,8 @@ func (*ControlResponse_Refused) isControlResponse_Message() {}
 func (*ControlResponse_Child) isControlResponse_Message() {}
 
 func (*ControlResponse_Leaving) isControlResponse_Message() {}
+
+func (*ControlResponse_Check) isControlResponse_Message() {}
 
 // Leaving is the last word of a shard that somebody stops: its end is nobody's
 // fault.
@@ -2409,12 +2425,13 @@ const file_shoal_v1_shard_proto_rawDesc = "" +
 	"\vcoordinator\x18\x01 \x01(\tR\vcoordinator\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x1f\n" +
 	"\vduration_ms\x18\x03 \x01(\rR\n" +
-	"durationMs\"\xd1\x01\n" +
+	"durationMs\"\x80\x02\n" +
 	"\x0fControlResponse\x12,\n" +
 	"\x05stage\x18\x01 \x01(\v2\x14.shoal.v1.StageStateH\x00R\x05stage\x12-\n" +
 	"\arefused\x18\x02 \x01(\v2\x11.shoal.v1.RefusedH\x00R\arefused\x12'\n" +
 	"\x05child\x18\x03 \x01(\v2\x0f.shoal.v1.ChildH\x00R\x05child\x12-\n" +
-	"\aleaving\x18d \x01(\v2\x11.shoal.v1.LeavingH\x00R\aleavingB\t\n" +
+	"\aleaving\x18d \x01(\v2\x11.shoal.v1.LeavingH\x00R\aleaving\x12-\n" +
+	"\x05check\x18x \x01(\v2\x15.shoal.v1.WeightCheckH\x00R\x05checkB\t\n" +
 	"\amessage\"!\n" +
 	"\aLeaving\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\"\x93\x03\n" +
@@ -2619,14 +2636,15 @@ var file_shoal_v1_shard_proto_goTypes = []any{
 	(*ProbeResponse)(nil),        // 35: shoal.v1.ProbeResponse
 	(*Device)(nil),               // 36: shoal.v1.Device
 	(*Plan)(nil),                 // 37: shoal.v1.Plan
-	(*OpenSession)(nil),          // 38: shoal.v1.OpenSession
-	(*Scheduling)(nil),           // 39: shoal.v1.Scheduling
-	(*StepFrame)(nil),            // 40: shoal.v1.StepFrame
-	(*StepResult)(nil),           // 41: shoal.v1.StepResult
-	(*Model)(nil),                // 42: shoal.v1.Model
-	(*Holder)(nil),               // 43: shoal.v1.Holder
-	(*DeviceSpeed)(nil),          // 44: shoal.v1.DeviceSpeed
-	(*LinkSpeed)(nil),            // 45: shoal.v1.LinkSpeed
+	(*WeightCheck)(nil),          // 38: shoal.v1.WeightCheck
+	(*OpenSession)(nil),          // 39: shoal.v1.OpenSession
+	(*Scheduling)(nil),           // 40: shoal.v1.Scheduling
+	(*StepFrame)(nil),            // 41: shoal.v1.StepFrame
+	(*StepResult)(nil),           // 42: shoal.v1.StepResult
+	(*Model)(nil),                // 43: shoal.v1.Model
+	(*Holder)(nil),               // 44: shoal.v1.Holder
+	(*DeviceSpeed)(nil),          // 45: shoal.v1.DeviceSpeed
+	(*LinkSpeed)(nil),            // 46: shoal.v1.LinkSpeed
 }
 var file_shoal_v1_shard_proto_depIdxs = []int32{
 	36, // 0: shoal.v1.HelloResponse.devices:type_name -> shoal.v1.Device
@@ -2636,51 +2654,52 @@ var file_shoal_v1_shard_proto_depIdxs = []int32{
 	9,  // 4: shoal.v1.ControlResponse.refused:type_name -> shoal.v1.Refused
 	10, // 5: shoal.v1.ControlResponse.child:type_name -> shoal.v1.Child
 	7,  // 6: shoal.v1.ControlResponse.leaving:type_name -> shoal.v1.Leaving
-	0,  // 7: shoal.v1.StageState.state:type_name -> shoal.v1.LoadState
-	1,  // 8: shoal.v1.Child.state:type_name -> shoal.v1.ChildState
-	36, // 9: shoal.v1.Child.device:type_name -> shoal.v1.Device
-	12, // 10: shoal.v1.DriveRequest.attach:type_name -> shoal.v1.DriveOpen
-	13, // 11: shoal.v1.DriveRequest.submit:type_name -> shoal.v1.Submit
-	14, // 12: shoal.v1.DriveRequest.commit:type_name -> shoal.v1.Commit
-	15, // 13: shoal.v1.DriveRequest.halt:type_name -> shoal.v1.Halt
-	38, // 14: shoal.v1.Submit.open:type_name -> shoal.v1.OpenSession
-	39, // 15: shoal.v1.Submit.scheduling:type_name -> shoal.v1.Scheduling
-	17, // 16: shoal.v1.DriveResponse.prefilled:type_name -> shoal.v1.Prefilled
-	18, // 17: shoal.v1.DriveResponse.closed:type_name -> shoal.v1.Closed
-	19, // 18: shoal.v1.DriveResponse.faulted:type_name -> shoal.v1.Faulted
-	40, // 19: shoal.v1.PushRequest.frame:type_name -> shoal.v1.StepFrame
-	41, // 20: shoal.v1.ResultsResponse.result:type_name -> shoal.v1.StepResult
-	42, // 21: shoal.v1.MeasureRequest.model:type_name -> shoal.v1.Model
-	27, // 22: shoal.v1.MeasureRequest.parts:type_name -> shoal.v1.MeasurePart
-	43, // 23: shoal.v1.MeasureRequest.holder:type_name -> shoal.v1.Holder
-	44, // 24: shoal.v1.MeasureResponse.devices:type_name -> shoal.v1.DeviceSpeed
-	30, // 25: shoal.v1.MeasureLinksRequest.peers:type_name -> shoal.v1.Peer
-	45, // 26: shoal.v1.MeasureLinksResponse.links:type_name -> shoal.v1.LinkSpeed
-	2,  // 27: shoal.v1.ShardService.Hello:input_type -> shoal.v1.HelloRequest
-	4,  // 28: shoal.v1.ShardService.Control:input_type -> shoal.v1.ControlRequest
-	11, // 29: shoal.v1.ShardService.Drive:input_type -> shoal.v1.DriveRequest
-	20, // 30: shoal.v1.ShardService.Push:input_type -> shoal.v1.PushRequest
-	22, // 31: shoal.v1.ShardService.Results:input_type -> shoal.v1.ResultsRequest
-	24, // 32: shoal.v1.ShardService.Beat:input_type -> shoal.v1.BeatRequest
-	26, // 33: shoal.v1.ShardService.Measure:input_type -> shoal.v1.MeasureRequest
-	29, // 34: shoal.v1.ShardService.MeasureLinks:input_type -> shoal.v1.MeasureLinksRequest
-	32, // 35: shoal.v1.ShardService.See:input_type -> shoal.v1.SeeRequest
-	34, // 36: shoal.v1.ShardService.Probe:input_type -> shoal.v1.ProbeRequest
-	3,  // 37: shoal.v1.ShardService.Hello:output_type -> shoal.v1.HelloResponse
-	6,  // 38: shoal.v1.ShardService.Control:output_type -> shoal.v1.ControlResponse
-	16, // 39: shoal.v1.ShardService.Drive:output_type -> shoal.v1.DriveResponse
-	21, // 40: shoal.v1.ShardService.Push:output_type -> shoal.v1.PushResponse
-	23, // 41: shoal.v1.ShardService.Results:output_type -> shoal.v1.ResultsResponse
-	25, // 42: shoal.v1.ShardService.Beat:output_type -> shoal.v1.BeatResponse
-	28, // 43: shoal.v1.ShardService.Measure:output_type -> shoal.v1.MeasureResponse
-	31, // 44: shoal.v1.ShardService.MeasureLinks:output_type -> shoal.v1.MeasureLinksResponse
-	33, // 45: shoal.v1.ShardService.See:output_type -> shoal.v1.SeeResponse
-	35, // 46: shoal.v1.ShardService.Probe:output_type -> shoal.v1.ProbeResponse
-	37, // [37:47] is the sub-list for method output_type
-	27, // [27:37] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	38, // 7: shoal.v1.ControlResponse.check:type_name -> shoal.v1.WeightCheck
+	0,  // 8: shoal.v1.StageState.state:type_name -> shoal.v1.LoadState
+	1,  // 9: shoal.v1.Child.state:type_name -> shoal.v1.ChildState
+	36, // 10: shoal.v1.Child.device:type_name -> shoal.v1.Device
+	12, // 11: shoal.v1.DriveRequest.attach:type_name -> shoal.v1.DriveOpen
+	13, // 12: shoal.v1.DriveRequest.submit:type_name -> shoal.v1.Submit
+	14, // 13: shoal.v1.DriveRequest.commit:type_name -> shoal.v1.Commit
+	15, // 14: shoal.v1.DriveRequest.halt:type_name -> shoal.v1.Halt
+	39, // 15: shoal.v1.Submit.open:type_name -> shoal.v1.OpenSession
+	40, // 16: shoal.v1.Submit.scheduling:type_name -> shoal.v1.Scheduling
+	17, // 17: shoal.v1.DriveResponse.prefilled:type_name -> shoal.v1.Prefilled
+	18, // 18: shoal.v1.DriveResponse.closed:type_name -> shoal.v1.Closed
+	19, // 19: shoal.v1.DriveResponse.faulted:type_name -> shoal.v1.Faulted
+	41, // 20: shoal.v1.PushRequest.frame:type_name -> shoal.v1.StepFrame
+	42, // 21: shoal.v1.ResultsResponse.result:type_name -> shoal.v1.StepResult
+	43, // 22: shoal.v1.MeasureRequest.model:type_name -> shoal.v1.Model
+	27, // 23: shoal.v1.MeasureRequest.parts:type_name -> shoal.v1.MeasurePart
+	44, // 24: shoal.v1.MeasureRequest.holder:type_name -> shoal.v1.Holder
+	45, // 25: shoal.v1.MeasureResponse.devices:type_name -> shoal.v1.DeviceSpeed
+	30, // 26: shoal.v1.MeasureLinksRequest.peers:type_name -> shoal.v1.Peer
+	46, // 27: shoal.v1.MeasureLinksResponse.links:type_name -> shoal.v1.LinkSpeed
+	2,  // 28: shoal.v1.ShardService.Hello:input_type -> shoal.v1.HelloRequest
+	4,  // 29: shoal.v1.ShardService.Control:input_type -> shoal.v1.ControlRequest
+	11, // 30: shoal.v1.ShardService.Drive:input_type -> shoal.v1.DriveRequest
+	20, // 31: shoal.v1.ShardService.Push:input_type -> shoal.v1.PushRequest
+	22, // 32: shoal.v1.ShardService.Results:input_type -> shoal.v1.ResultsRequest
+	24, // 33: shoal.v1.ShardService.Beat:input_type -> shoal.v1.BeatRequest
+	26, // 34: shoal.v1.ShardService.Measure:input_type -> shoal.v1.MeasureRequest
+	29, // 35: shoal.v1.ShardService.MeasureLinks:input_type -> shoal.v1.MeasureLinksRequest
+	32, // 36: shoal.v1.ShardService.See:input_type -> shoal.v1.SeeRequest
+	34, // 37: shoal.v1.ShardService.Probe:input_type -> shoal.v1.ProbeRequest
+	3,  // 38: shoal.v1.ShardService.Hello:output_type -> shoal.v1.HelloResponse
+	6,  // 39: shoal.v1.ShardService.Control:output_type -> shoal.v1.ControlResponse
+	16, // 40: shoal.v1.ShardService.Drive:output_type -> shoal.v1.DriveResponse
+	21, // 41: shoal.v1.ShardService.Push:output_type -> shoal.v1.PushResponse
+	23, // 42: shoal.v1.ShardService.Results:output_type -> shoal.v1.ResultsResponse
+	25, // 43: shoal.v1.ShardService.Beat:output_type -> shoal.v1.BeatResponse
+	28, // 44: shoal.v1.ShardService.Measure:output_type -> shoal.v1.MeasureResponse
+	31, // 45: shoal.v1.ShardService.MeasureLinks:output_type -> shoal.v1.MeasureLinksResponse
+	33, // 46: shoal.v1.ShardService.See:output_type -> shoal.v1.SeeResponse
+	35, // 47: shoal.v1.ShardService.Probe:output_type -> shoal.v1.ProbeResponse
+	38, // [38:48] is the sub-list for method output_type
+	28, // [28:38] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_shoal_v1_shard_proto_init() }
@@ -2700,6 +2719,7 @@ func file_shoal_v1_shard_proto_init() {
 		(*ControlResponse_Refused)(nil),
 		(*ControlResponse_Child)(nil),
 		(*ControlResponse_Leaving)(nil),
+		(*ControlResponse_Check)(nil),
 	}
 	file_shoal_v1_shard_proto_msgTypes[9].OneofWrappers = []any{
 		(*DriveRequest_Attach)(nil),
