@@ -152,3 +152,31 @@ func TestSparesAreUsedWhenNeeded(t *testing.T) {
 		t.Errorf("a node is lost and the spare is left idle: %s; spares asked for %v", s.Reason(), asked)
 	}
 }
+
+// TestSparesAreUsedForADrain: and when a node is to be empty.
+func TestSparesAreUsedForADrain(t *testing.T) {
+	place := func(f Facts) (Placement, error) {
+		if len(f.Nodes)-f.Wishes.Spares < 2 {
+			return Placement{}, errNone{}
+		}
+		stages := []Stage{{Node: f.Nodes[0].ID, Part: model.Part{End: 1}}, {Node: f.Nodes[1].ID, Part: model.Part{First: 1, End: 2}}}
+		return Placement{Pipelines: []*Pipeline{{Stages: stages, Slots: 1, Pages: 1}}}, nil
+	}
+	s := &scene{New(Config{Wishes: Wishes{MinShards: 3, Spares: 1, Settle: time.Second, Steady: time.Hour, Losses: 3}, Place: place}), time.Unix(1000, 0)}
+	s.tick(0)
+	for _, n := range []string{"a", "b", "c"} {
+		s.Step(Joined{Node: Node{ID: n}})
+	}
+	s.tick(time.Second)
+	s.load()
+	s.Step(Drain{Node: "a"})
+	s.load()
+	for k, p := range s.pipes {
+		if p.retired {
+			s.Step(Emptied{Pipeline: k})
+		}
+	}
+	if why := s.Aside("a"); len(s.pipes) != 1 || s.draining() || s.Phase() != Ready {
+		t.Errorf("the node that is drained holds a stage still, and the spare none: %s, %v", why, s.pipes)
+	}
+}

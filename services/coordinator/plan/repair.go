@@ -122,7 +122,7 @@ func (m *Machine) place(f Facts) (Placement, error) {
 		f.Nodes = all
 		p, err = m.cfg.Place(f)
 	}
-	if err != nil && len(m.lostPipes) > 0 && f.Wishes.Spares > 0 { // now they are needed
+	if err != nil && (len(m.lostPipes) > 0 || m.draining()) && f.Wishes.Spares > 0 { // now they are needed
 		f.Wishes.Spares, f.Wishes.Aim.Spares = 0, 0
 		p, err = m.cfg.Place(f)
 	}
