@@ -163,13 +163,18 @@ func (c *system) lostAfter(begin time.Time) (time.Time, bool) {
 	return c.saidAfter("coordinator", "pipeline lost", begin)
 }
 
-// knownAfter returns when the coordinator noticed a fault: a frozen shard by its name,
-// because layouts that are prepared beside may be lost meanwhile too.
+// knownAfter returns when the coordinator noticed a fault: a shard that is gone by its
+// name, because layouts that are prepared beside may be lost meanwhile too, or by the
+// loss of the pipeline that it served, which may be known before.
 func (c *system) knownAfter(f chaosFault, victim string, begin time.Time) (time.Time, bool) {
-	if f.kills > 0 {
-		return c.lostAfter(begin)
+	at, known := c.saidAfter("coordinator", "shard lost", begin, fmt.Sprintf("%q:%q", "shard", victim))
+	if f.kills == 0 {
+		return at, known
 	}
-	return c.saidAfter("coordinator", "shard lost", begin, fmt.Sprintf("%q:%q", "shard", victim))
+	if lost, ok := c.lostAfter(begin); ok && (!known || lost.Before(at)) {
+		return lost, true
+	}
+	return at, known
 }
 
 // saidAfter returns when a node first wrote a message after begin, in a line that holds
