@@ -1,5 +1,5 @@
 // Command fuzz runs every fuzz target of the repository, two at a time, and adds
-// the minutes and executions that each has behind it to docs/measurements/security.json,
+// the minutes and executions that each has behind it to docs/measurements/fuzz.json,
 // so that runs accumulate. The targets with the fewest minutes come first, and one that
 // has --total behind it is left out.
 //
@@ -31,7 +31,12 @@ import (
 	"github.com/shoal-llm/shoal/internal/measure"
 )
 
-const figures = "docs/measurements/security.json"
+// Files of figures: those of every target, and the least of them among others of
+// security.
+const (
+	figures = "docs/measurements/fuzz.json"
+	summary = "docs/measurements/security.json"
+)
 
 // target is one fuzz function and the folder of its package.
 type target struct {
@@ -189,7 +194,7 @@ func least(targets []target) error {
 		return err
 	}
 	fewest := slices.MinFunc(targets, fewer)
-	return measure.Save(figures, []measure.Figure{figure("fuzz_minutes_per_target", fewest.minutes,
+	return measure.Save(summary, []measure.Figure{figure("fuzz_minutes_per_target", fewest.minutes,
 		fmt.Sprintf("minutes, the least of %d targets, accumulated", len(targets)))})
 }
 
