@@ -120,7 +120,9 @@ func (n *nodes) stages(ctx context.Context, ok func([]string) bool) ([]string, e
 			return nil, err
 		}
 		var report struct {
-			Pipelines []struct{ Stages []struct{ Node string } }
+			Pipelines []struct {
+				Plan struct{ Stages []struct{ Node string } }
+			}
 		}
 		err = errors.Join(json.NewDecoder(resp.Body).Decode(&report), resp.Body.Close())
 		if err != nil {
@@ -128,7 +130,7 @@ func (n *nodes) stages(ctx context.Context, ok func([]string) bool) ([]string, e
 		}
 		if len(report.Pipelines) == 1 {
 			var out []string
-			for _, s := range report.Pipelines[0].Stages {
+			for _, s := range report.Pipelines[0].Plan.Stages {
 				out = append(out, s.Node)
 			}
 			if ok(out) {
