@@ -17,6 +17,20 @@ const (
 	apart = 0.1
 )
 
+// Blocks has each block of elems values of src written to its bytes of dst, which are
+// zeros then. weights are those of the values; nil where weight is.
+func Blocks(dst []byte, src, weight []float32, bytes, elems int, write func(block []byte, values, weights []float32)) {
+	for ; len(src) >= elems; dst, src = dst[bytes:], src[elems:] {
+		var w []float32
+		if weight != nil {
+			w, weight = weight[:elems], weight[elems:]
+		}
+		block := dst[:bytes]
+		clear(block)
+		write(block, src[:elems], w)
+	}
+}
+
 // weightOf is the weight of value i.
 func weightOf(w []float32, i int) float32 {
 	if w == nil {

@@ -16,14 +16,8 @@ const (
 // encode fits scales and minimums of sub-blocks that are levels of the super-block's.
 func encode(dst []byte, src, weight []float32) {
 	var s fit.Super
-	for ; len(src) >= blockElems; dst, src = dst[blockBytes:], src[blockElems:] {
-		var w []float32
-		if weight != nil {
-			w, weight = weight[:blockElems], weight[blockElems:]
-		}
-		s.Lined(src[:blockElems], w, subElems, mostValue, mostScale)
-		super := dst[:blockBytes]
-		clear(super)
+	fit.Blocks(dst, src, weight, blockBytes, blockElems, func(super []byte, values, w []float32) {
+		s.Lined(values, w, subElems, mostValue, mostScale)
 		binary.LittleEndian.PutUint16(super[dAt:], s.D)
 		binary.LittleEndian.PutUint16(super[dminAt:], s.Min)
 		for j, scale := range s.Scales {
@@ -32,5 +26,5 @@ func encode(dst []byte, src, weight []float32) {
 		for i, level := range s.Levels {
 			super[valuesAt+i/128*32+i%32] |= byte(level << (i % 128 / 32 * 2))
 		}
-	}
+	})
 }

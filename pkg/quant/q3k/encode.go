@@ -14,14 +14,8 @@ const (
 // encode fits scales of sub-blocks that are levels of the super-block's.
 func encode(dst []byte, src, weight []float32) {
 	var s fit.Super
-	for ; len(src) >= blockElems; dst, src = dst[blockBytes:], src[blockElems:] {
-		var w []float32
-		if weight != nil {
-			w, weight = weight[:blockElems], weight[blockElems:]
-		}
-		s.Scaled(src[:blockElems], w, subElems, fit.Range{Least: -4, Most: 3}, fit.Range{Least: -32, Most: 31})
-		super := dst[:blockBytes]
-		clear(super)
+	fit.Blocks(dst, src, weight, blockBytes, blockElems, func(super []byte, values, w []float32) {
+		s.Scaled(values, w, subElems, fit.Range{Least: -4, Most: 3}, fit.Range{Least: -32, Most: 31})
 		binary.LittleEndian.PutUint16(super[dAt:], s.D)
 		for j, level := range s.Scales {
 			code := byte(level + scaleOffset)
@@ -31,7 +25,7 @@ func encode(dst []byte, src, weight []float32) {
 		for i, level := range s.Levels {
 			put(super, i, byte(level+valOffset))
 		}
-	}
+	})
 }
 
 // put writes value i of a super-block, offset by 4, over zeros.

@@ -12,18 +12,12 @@ const mostValue = 31
 // encode fits scales and minimums of sub-blocks that are levels of the super-block's.
 func encode(dst []byte, src, weight []float32) {
 	var s fit.Super
-	for ; len(src) >= kquant.Elems; dst, src = dst[blockBytes:], src[kquant.Elems:] {
-		var w []float32
-		if weight != nil {
-			w, weight = weight[:kquant.Elems], weight[kquant.Elems:]
-		}
-		s.Lined(src[:kquant.Elems], w, kquant.Elems/kquant.Blocks, mostValue, kquant.MostCode)
-		super := dst[:blockBytes]
-		clear(super)
+	fit.Blocks(dst, src, weight, blockBytes, kquant.Elems, func(super []byte, values, w []float32) {
+		s.Lined(values, w, kquant.Elems/kquant.Blocks, mostValue, kquant.MostCode)
 		kquant.WriteHead(super, &s)
 		kquant.PutNibbles(super[nibblesAt:], &s.Levels)
 		for i, level := range s.Levels {
 			super[fifthsAt+i%quant.Block] |= byte(level) >> 4 << (i / quant.Block)
 		}
-	}
+	})
 }

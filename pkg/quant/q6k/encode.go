@@ -14,14 +14,8 @@ const (
 // encode fits scales of sub-blocks that are levels of the super-block's.
 func encode(dst []byte, src, weight []float32) {
 	var s fit.Super
-	for ; len(src) >= blockElems; dst, src = dst[blockBytes:], src[blockElems:] {
-		var w []float32
-		if weight != nil {
-			w, weight = weight[:blockElems], weight[blockElems:]
-		}
-		s.Scaled(src[:blockElems], w, subElems, fit.Range{Least: -32, Most: 31}, fit.Range{Least: -128, Most: 127})
-		super := dst[:blockBytes]
-		clear(super)
+	fit.Blocks(dst, src, weight, blockBytes, blockElems, func(super []byte, values, w []float32) {
+		s.Scaled(values, w, subElems, fit.Range{Least: -32, Most: 31}, fit.Range{Least: -128, Most: 127})
 		binary.LittleEndian.PutUint16(super[dAt:], s.D)
 		for j, level := range s.Scales {
 			super[scalesAt+j] = byte(level)
@@ -31,5 +25,5 @@ func encode(dst []byte, src, weight []float32) {
 			super[half*64+i%64] |= q & 15 << (i % 128 / 64 * 4)
 			super[highAt+half*32+i%32] |= q >> 4 << (i % 128 / 32 * 2)
 		}
-	}
+	})
 }
